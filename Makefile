@@ -1,0 +1,74 @@
+# Everything runs from a virtual environment of the project's own; `make help` lists the targets.
+SHELL := /bin/bash
+VENV := .venv
+PY := $(VENV)/bin/python
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup system demo test unit lint types integration e2e faults \
+	bench-detection bench-control bench-verdicts bench-quantization test-kubernetes docs clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
+
+$(VENV)/.ready: constraints.txt pyproject.toml scripts/bootstrap
+	@scripts/bootstrap $(VENV)
+
+setup: $(VENV)/.ready ## Build the virtual environment
+
+system: ## Find the system's servers (Prometheus, PostgreSQL, Redis); install what is missing when root
+	@scripts/system-packages
+
+demo: setup ## Find a real slowdown, fix it, prove it, mail the proof (ARGS="--scenario batch --once")
+	@scripts/system-packages prometheus
+	@$(PY) -m demo $(ARGS)
+
+test: setup ## Everything CI runs: lint, types, unit and integration tests, the end-to-end loop
+	@scripts/system-packages
+	@$(MAKE) --no-print-directory lint types
+	@$(PY) -m pytest tests $(ARGS)
+
+unit: setup ## The fast tests alone (no servers, no Airflow)
+	@$(PY) -m pytest tests -m "not server and not airflow and not e2e and not faults" $(ARGS)
+
+integration: setup ## Tests on real servers, without the end-to-end loop
+	@scripts/system-packages
+	@$(PY) -m pytest tests -m "(server or airflow) and not e2e" $(ARGS)
+
+e2e: setup ## The whole loop through a real Airflow scheduler
+	@scripts/system-packages
+	@$(PY) -m pytest tests -m e2e $(ARGS)
+
+lint: setup ## ruff and the import directions
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/lint-imports --no-cache 2>&1 | tail -n 3; exit $${PIPESTATUS[0]}
+
+types: setup ## mypy --strict
+	@$(VENV)/bin/mypy
+
+bench-detection: setup ## Recall, false alarms, delay and cost of the detectors
+	@$(PY) -m benchmarks.detection $(ARGS)
+
+bench-control: setup ## The planner against HPA, ladder, AIMD, random, nothing and an oracle
+	@$(PY) -m benchmarks.control $(ARGS)
+
+bench-verdicts: setup ## False and true verdicts of the before/after test
+	@$(PY) -m benchmarks.verdicts $(ARGS)
+
+bench-quantization: setup ## INT8 against FP32: speed, accuracy, engine sizes
+	@$(PY) -m benchmarks.quantization $(ARGS)
+
+faults: setup ## The fault campaign in full
+	@scripts/system-packages
+	@$(PY) -m tests.faults $(ARGS)
+
+test-kubernetes: setup ## The Kubernetes contract suite against the API server of KUBECONFIG
+	@SLOTUNE_TEST_KUBECONFIG="$(KUBECONFIG)" $(PY) -m pytest tests/contracts/test_kubernetes_api.py $(ARGS)
+
+docs: setup ## Regenerate the configuration reference
+	@$(PY) -m slotune.reference docs/configuration.md
+
+clean: ## Remove the virtual environment and the demo's files
+	rm -rf $(VENV) .uv .demo build *.egg-info

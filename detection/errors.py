@@ -1,0 +1,50 @@
+"""What can go wrong, on one axis: does trying again later help?
+
+    SlotuneError
+    ├── Temporary              try again after `delay_s`; nothing is known to be wrong with the configuration
+    │   └── SourceUnreachable  the metrics source gave no answer (down, slow, 5xx, 429)
+    └── Permanent              a person has to change something first
+        ├── ConfigError        services.yaml (or an environment variable) is wrong
+        ├── SourceRefused      the source answered, and the answer is no (401, 403, 400 bad query)
+        └── SourceGarbage      the source answered something that is not what it should be
+
+Every message is a sentence for a person: what is wrong, where, what to do. Causes are chained with `raise ... from`.
+"""
+
+from __future__ import annotations
+
+
+class SlotuneError(Exception):
+    """Root of every error that slotune raises on purpose; `str(error)` is a sentence for a person."""
+
+
+class Temporary(SlotuneError):
+    """Trying again may help. `delay_s` says after how many seconds."""
+
+    def __init__(self, message: str, *, delay_s: float = 30.0) -> None:
+        super().__init__(message)
+        self.delay_s = delay_s
+
+
+class Permanent(SlotuneError):
+    """Trying again cannot help until a person changes something."""
+
+
+class ConfigError(Permanent):
+    """A setting is wrong. `where` is `file:line` or the path of the setting; both are part of the message."""
+
+    def __init__(self, message: str, *, where: str = "") -> None:
+        super().__init__(f"{where}: {message}" if where else message)
+        self.where = where
+
+
+class SourceUnreachable(Temporary):
+    """The metrics source gave no usable answer in time."""
+
+
+class SourceRefused(Permanent):
+    """The metrics source answered that it will not answer (credentials, a query it cannot run)."""
+
+
+class SourceGarbage(Permanent):
+    """The metrics source answered something that is not a Prometheus answer."""

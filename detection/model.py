@@ -1,0 +1,213 @@
+"""The values of the first half of the flow: Service, MetricWindow, Score, Anomaly, Incident.
+
+Frozen. Each names its parent, so that a report is a walk along ids. Times are epoch seconds (UTC) as floats and end
+in `_s`; durations end in `_s` or `_ms`. Values that travel (XCom, ledger) are pydantic models and go through
+`model_dump(mode="json")`; windows hold numpy arrays and travel through the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+FloatArray = NDArray[np.float64]
+Mode = Literal["observe", "approve", "act"]
+Tier = Literal["warn", "act"]
+Severity = Literal["info", "warning", "critical"]
+PercentileSource = Literal["histogram", "summary", "none"]
+
+
+def make_id(*parts: object) -> str:
+    """A short id that depends on nothing but its parts: the same parts give the same id in every process."""
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()[:16]
+
+
+class Value(BaseModel):
+    """Base of every value that travels between tasks: frozen, closed, JSON without NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of time, both ends included, sampled every `step_s` seconds."""
+
+    start_s: float
+    end_s: float
+    step_s: float
+
+    @property
+    def points(self) -> int:
+        return int(round((self.end_s - self.start_s) / self.step_s)) + 1
+
+    def times(self) -> FloatArray:
+        """The sample times, shape (points,)."""
+        return self.start_s + self.step_s * np.arange(self.points, dtype=np.float64)
+
+
+class Slo(Value):
+    """What a service promises. `for_s`: how long it may be broken before it counts."""
+
+    p95_ms: float
+    for_s: float = 60.0
+    error_rate: float = 0.01
+    accuracy_drop: float = 0.01
+
+
+class Lever(Value):
+    """One lever of a service: what may be changed, within which bounds, and through what.
+
+    name: "batch_size", "replicas" or "precision" (the tasks adjust_batch_size, scale_replicas, quantize_int8).
+    actuator: a name in the actuators' registry. minimum, maximum: bounds of the lever's main knob.
+    mode: overrides the service's mode for this lever. options: the rest of the lever's own settings, validated by
+    tuning.settings and read by its actuator (connection, namespace, target, timeout bounds, ...).
+    """
+
+    name: str
+    actuator: str
+    minimum: float = 1
+    maximum: float = 1
+    mode: Mode | None = None
+    cost_per_hour: float = 0.0
+    cool_down_s: float | None = None
+    effect_delay_s: float = 5.0
+    options: dict[str, object] = {}
+
+
+class Service(Value):
+    """One inference service: how to find its series, what it promises, what may be changed.
+
+    selectors: Prometheus label matchers (equality) that single out its series.
+    """
+
+    name: str
+    serving: str
+    selectors: dict[str, str] = {}
+    slo: Slo
+    mode: Mode = "observe"
+    levers: dict[str, Lever] = {}
+    labels: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class MetricWindow:
+    """The signals of one service (or one replica of it) over a span, on a regular grid.
+
+    values[signal]: float64, shape (span.points,); NaN is a gap and never means 0. A signal that the source does not
+    have at all is absent from `values`. `stale_s[signal]`: age of the newest sample at the span's end.
+    """
+
+    service: str
+    span: Span
+    values: Mapping[str, FloatArray]
+    percentile_source: PercentileSource = "none"
+    replica: str | None = None
+    stale_s: Mapping[str, float] = field(default_factory=dict)
+
+    def coverage(self, signal: str) -> float:
+        """Share of grid points that hold a number, 0..1; 0 for an absent signal."""
+        values = self.values.get(signal)
+        return float(np.isfinite(values).mean()) if values is not None and values.size else 0.0
+
+    def last(self, signal: str, within_s: float | None = None) -> float | None:
+        """The newest number of a signal, None when there is none (in the last `within_s` seconds)."""
+        values = self.values.get(signal)
+        if values is None:
+            return None
+        if within_s is not None:
+            values = values[-(int(within_s // self.span.step_s) + 1) :]
+        finite = values[np.isfinite(values)]
+        return float(finite[-1]) if finite.size else None
+
+    def between(self, start_s: float, end_s: float) -> MetricWindow:
+        """The part of the window with start_s <= t <= end_s (empty arrays when there is none)."""
+        times = self.span.times()
+        keep = (times >= start_s - 1e-9) & (times <= end_s + 1e-9)
+        kept = times[keep]
+        first, last = (float(kept[0]), float(kept[-1])) if kept.size else (start_s, start_s - self.span.step_s)
+        return MetricWindow(
+            self.service,
+            Span(first, last, self.span.step_s),
+            {name: values[keep] for name, values in self.values.items()},
+            self.percentile_source,
+            self.replica,
+            dict(self.stale_s),
+        )
+
+
+@dataclass(frozen=True)
+class BucketWindow:
+    """Latency histogram of one service over a span: what arrived in each bucket during each step.
+
+    upper_ms: bucket upper edges, shape (k,), last one inf. counts: shape (span.points, k), requests that fell INTO
+    each bucket during the step that ends at the grid time (not cumulative over buckets); NaN where unknown.
+    """
+
+    service: str
+    span: Span
+    upper_ms: FloatArray
+    counts: FloatArray
+
+
+class Score(Value):
+    """What one detector said about one service at one time.
+
+    score: scaled so that 1 is the detector's own threshold; None when it abstains (then `reason` says why).
+    """
+
+    service: str
+    detector: str
+    signal: str | None
+    at_s: float
+    score: float | None
+    tier: Tier | None = None
+    observed: float | None = None
+    expected_low: float | None = None
+    expected_high: float | None = None
+    contributions: dict[str, float] = {}
+    reason: str = ""
+
+
+class Anomaly(Value):
+    """Scores of one signal of one service that agree. `since_s`: the onset."""
+
+    id: str
+    service: str
+    signal: str
+    tier: Tier
+    since_s: float
+    at_s: float
+    observed: float | None
+    expected_low: float | None
+    expected_high: float | None
+    score: float
+    detectors: tuple[str, ...]
+    contributions: dict[str, float] = {}
+    replica: str | None = None
+    reason: str
+
+
+class Incident(Value):
+    """Anomalies of one service that belong together. `id` depends on service, symptom and onset only.
+
+    symptom: what hurts ("latency", "errors", "absent_data", "saturation", "idle", "slow_replica", "traffic", ...).
+    tier: only "act" reaches tune_service. signals: contributing signals, strongest first.
+    """
+
+    id: str
+    service: str
+    symptom: str
+    tier: Tier
+    severity: Severity
+    opened_at_s: float
+    detected_at_s: float
+    signals: tuple[str, ...]
+    anomalies: tuple[Anomaly, ...]
+    reason: str
+    attempt: int = 1

@@ -1,0 +1,55 @@
+"""The one table of signals: name, unit, which way is worse, and how small a change is no news.
+
+A preset says how a serving system's own metrics become these signals; everything behind the presets speaks only of
+them. Durations are in milliseconds, shares in 0..1, rates per second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["up", "down", "both", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One signal of a service.
+
+    worse: the direction in which a change hurts ("both": either is suspicious; "none": context, never an anomaly).
+    log: compare on a log1p scale (heavy-tailed, positive).
+    floor: the smallest absolute change that is news, in the signal's unit.
+    """
+
+    name: str
+    unit: str
+    worse: Direction
+    title: str
+    log: bool = False
+    floor: float = 0.0
+
+
+_TABLE = (
+    Signal("p50_ms", "ms", "up", "median latency", log=True, floor=1.0),
+    Signal("p95_ms", "ms", "up", "P95 latency", log=True, floor=2.0),
+    Signal("p99_ms", "ms", "up", "P99 latency", log=True, floor=2.0),
+    Signal("mean_ms", "ms", "up", "mean latency", log=True, floor=1.0),
+    Signal("qps", "1/s", "both", "requests per second", log=True, floor=1.0),
+    Signal("error_rate", "share", "up", "share of failed requests", floor=0.005),
+    Signal("queue_ms", "ms", "up", "mean time in queue", log=True, floor=2.0),
+    Signal("queue_depth", "requests", "up", "requests waiting", log=True, floor=5.0),
+    Signal("batch_ms", "ms", "up", "mean compute time of a batch", log=True, floor=1.0),
+    Signal("rows_per_batch", "rows", "none", "mean rows of a batch"),
+    Signal("batch_size", "rows", "none", "configured maximum batch size"),
+    Signal("batch_timeout_ms", "ms", "none", "configured batch timeout"),
+    Signal("busy", "share", "none", "share of time the service computes", floor=0.05),
+    Signal("gpu_util", "share", "both", "GPU utilisation", floor=0.05),
+    Signal("gpu_memory", "share", "up", "GPU memory in use", floor=0.03),
+    Signal("load_failures", "share", "up", "share of failed model loads", floor=0.01),
+    Signal("replicas", "replicas", "down", "ready replicas", floor=0.5),
+    Signal("arrival_cv2", "ratio", "none", "squared coefficient of variation of the time between arrivals"),
+    Signal("accuracy", "share", "down", "accuracy or agreement, where the service exports it", floor=0.005),
+    Signal("agreement", "share", "down", "agreement of the served version with its reference", floor=0.005),
+)
+
+SIGNALS: dict[str, Signal] = {signal.name: signal for signal in _TABLE}

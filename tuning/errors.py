@@ -1,0 +1,70 @@
+"""What can go wrong while a lever is pulled, on the same axis as detection.errors.
+
+    Temporary
+    ├── ControlUnreachable   the control endpoint gave no answer, BEFORE anything can have been sent
+    ├── OutcomeUnknown       a change was sent and no answer came: it may have landed; read back before deciding
+    ├── Conflict             somebody else changed the same object meanwhile (HTTP 409): re-read, retry bounded
+    ├── ChangeAlreadyOpen    this service has an open change: wait for its verdict
+    └── LedgerUnavailable    the ledger cannot be written: no change may be made
+    Permanent
+    ├── ControlRefused       the endpoint said no (400, 401, 403, 404, 422), with its words
+    ├── NotApplied           the endpoint said yes, and the read-back shows the old value
+    ├── NotOwner             somebody else owns this knob (GitOps, KEDA, a human): stand down
+    └── QuantizationRefused  calibration data, the model or a gate says no
+"""
+
+from __future__ import annotations
+
+from detection.errors import ConfigError, Permanent, SlotuneError, Temporary
+
+__all__ = [
+    "ChangeAlreadyOpen",
+    "ConfigError",
+    "Conflict",
+    "ControlRefused",
+    "ControlUnreachable",
+    "LedgerUnavailable",
+    "NotApplied",
+    "NotOwner",
+    "OutcomeUnknown",
+    "Permanent",
+    "QuantizationRefused",
+    "SlotuneError",
+    "Temporary",
+]
+
+
+class ControlUnreachable(Temporary):
+    """The control endpoint gave no answer and nothing was changed."""
+
+
+class OutcomeUnknown(Temporary):
+    """A change was sent and its fate is unknown (timeout, connection lost, 5xx): read back before deciding."""
+
+
+class Conflict(Temporary):
+    """The object was changed by somebody else between our read and our write."""
+
+
+class ChangeAlreadyOpen(Temporary):
+    """The service already has an open change."""
+
+
+class LedgerUnavailable(Temporary):
+    """The ledger cannot be read or written; without it no change is made."""
+
+
+class ControlRefused(Permanent):
+    """The control endpoint refused the change."""
+
+
+class NotApplied(Permanent):
+    """The endpoint accepted the change but the read-back shows another value."""
+
+
+class NotOwner(Permanent):
+    """Somebody else owns the knob; slotune stands down."""
+
+
+class QuantizationRefused(Permanent):
+    """No INT8 artefact may be made or published, with the reason."""

@@ -1,0 +1,301 @@
+"""The values of the second half of the flow: Setting, Change, Option, Plan, Refusal, Receipt, Outcome, Report, Record.
+
+Frozen, absolute, and each names its parent. A roll-back is the same actuator call with `plan.inverse()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from detection.model import BucketWindow, Incident, MetricWindow, Mode, Service, Value, make_id
+
+Knob = int | float | str
+Verdict = Literal["improved", "unchanged", "worse", "inconclusive"]
+LeverName = Literal["batch_size", "replicas", "precision"]
+
+STEPS: tuple[str, ...] = (
+    "pull_metrics",
+    "detect_anomalies",
+    "open_incidents",
+    "choose_action",
+    "guard",
+    "adjust_batch_size",
+    "scale_replicas",
+    "quantize_int8",
+    "hold",
+    "settle",
+    "verify_p95",
+    "keep",
+    "roll_back",
+    "email_report",
+)
+"""The one vocabulary: task ids, record kinds, log events, labels of our own metrics, headings of the README."""
+
+LEVER_STEPS: dict[str, str] = {
+    "batch_size": "adjust_batch_size",
+    "replicas": "scale_replicas",
+    "precision": "quantize_int8",
+}
+
+
+class Setting(Value):
+    """The truth about one lever, read from the system.
+
+    values: knobs by name (batch_size: batch_size, batch_timeout_ms; replicas: min_replicas, max_replicas, replicas;
+    precision: version, precision). version: the token for an optimistic lock. owner: who writes this knob.
+    """
+
+    lever: str
+    values: dict[str, Knob]
+    version: str = ""
+    owner: str = ""
+    note: str = ""
+
+
+class Change(Value):
+    """One lever from old to new, both absolute and complete for the knobs that are named."""
+
+    lever: str
+    old: dict[str, Knob]
+    new: dict[str, Knob]
+
+    def inverse(self) -> Change:
+        return Change(lever=self.lever, old=self.new, new=self.old)
+
+    def text(self) -> str:
+        """"batch_size 1 -> 8" for people."""
+        moved = [k for k in self.new if self.new[k] != self.old.get(k)] or list(self.new)
+        return ", ".join(f"{k} {self.old.get(k, '?')} -> {self.new[k]}" for k in moved)
+
+
+class Interval(Value):
+    """A number with the interval in which it lies with probability `level`."""
+
+    value: float
+    low: float
+    high: float
+    level: float = 0.9
+
+
+class Option(Value):
+    """One way out: changes (none = hold, one, or a pair) with what they are expected to bring and cost.
+
+    predicted_p95_ms: None when no model can tell. reason: why chosen or rejected, in one sentence.
+    """
+
+    changes: tuple[Change, ...]
+    predicted_p95_ms: Interval | None = None
+    meets_slo: bool | None = None
+    cost_per_hour: float = 0.0
+    effect_delay_s: float = 0.0
+    risk: float = 0.0
+    probability_worked: float | None = None
+    feasible: bool = True
+    reason: str = ""
+
+    @property
+    def levers(self) -> tuple[str, ...]:
+        return tuple(change.lever for change in self.changes)
+
+    def text(self) -> str:
+        return " and ".join(change.text() for change in self.changes) or "hold"
+
+
+class Diagnosis(Value):
+    """Where the time goes, and why. cause: one of tuning.planning's causes ("unknown" is an honest answer).
+
+    queue_ms + batch_wait_ms + service_ms is about the mean latency; None where it cannot be told.
+    """
+
+    cause: str
+    evidence: tuple[str, ...] = ()
+    queue_ms: float | None = None
+    batch_wait_ms: float | None = None
+    service_ms: float | None = None
+    queue_share: float | None = None
+    curable: bool = True
+
+
+class Plan(Value):
+    """What will be done about an incident, and everything that was weighed.
+
+    settle_s: how long to wait after the change before looking. lease_s: after how long a temporary change expires
+    (None: not temporary). decided_at_s: the run's own time. rollback_of: the plan that this one undoes.
+    """
+
+    id: str
+    incident_id: str
+    service: str
+    decided_at_s: float
+    mode: Mode
+    diagnosis: Diagnosis
+    chosen: Option
+    rejected: tuple[Option, ...] = ()
+    settle_s: float = 60.0
+    lease_s: float | None = None
+    revert_below_qps: float | None = None
+    attempt: int = 1
+    rollback_of: str | None = None
+    dry_run: bool = False
+    reason: str = ""
+
+    def inverse(self) -> Plan:
+        """The plan that undoes this one: the same levers, old and new swapped, last change first."""
+        undone = tuple(change.inverse() for change in reversed(self.chosen.changes))
+        return self.model_copy(
+            update={
+                "id": make_id(self.id, "inverse"),
+                "chosen": Option(changes=undone, reason=f"undo {self.chosen.text()}"),
+                "rejected": (),
+                "rollback_of": self.id,
+                "lease_s": None,
+                "reason": f"undo of plan {self.id}",
+            }
+        )
+
+
+class Refusal(Value):
+    """A guard's no. guard: its name. until_s: when asking again makes sense, None when a person has to act."""
+
+    id: str
+    plan_id: str
+    service: str
+    guard: str
+    reason: str
+    at_s: float
+    until_s: float | None = None
+
+
+class Receipt(Value):
+    """What an actuator did. applied: the read-back shows the new value. changed: it was not there before."""
+
+    id: str
+    plan_id: str
+    service: str
+    lever: str
+    before: dict[str, Knob]
+    after: dict[str, Knob]
+    applied: bool
+    changed: bool
+    at_s: float
+    took_s: float = 0.0
+    reason: str = ""
+    evidence: dict[str, object] = {}
+
+
+class Guarded(Value):
+    """One guard metric beside P95, before and after. ok False turns a win into "worse"."""
+
+    signal: str
+    before: float | None
+    after: float | None
+    ok: bool
+    reason: str = ""
+
+
+class Outcome(Value):
+    """The verdict on a change. effect: P95 after divided by P95 before (load-adjusted), with its interval.
+
+    resolved: P95 is under the SLO with the evidence at hand; None when the data cannot tell.
+    """
+
+    id: str
+    plan_id: str
+    service: str
+    verdict: Verdict
+    resolved: bool | None
+    at_s: float
+    p95_before_ms: float | None = None
+    p95_after_ms: float | None = None
+    effect: Interval | None = None
+    samples_before: int = 0
+    samples_after: int = 0
+    guards: tuple[Guarded, ...] = ()
+    method: str = ""
+    reason: str = ""
+
+
+class Decision(Value):
+    """What follows from an outcome. step: "keep", "roll_back" or "settle" (look once longer).
+
+    next: "done", "next_attempt" (the same incident again, this lever marked as tried), "ask_person".
+    """
+
+    step: Literal["keep", "roll_back", "settle"]
+    next: Literal["done", "next_attempt", "ask_person"]
+    reason: str
+
+
+class Report(Value):
+    """Everything a mail says about one run of tune_service; `id` is the incident's id and attempt."""
+
+    id: str
+    incident: Incident
+    plan: Plan
+    refusal: Refusal | None = None
+    receipts: tuple[Receipt, ...] = ()
+    outcome: Outcome | None = None
+    decision: Decision | None = None
+    rollback: tuple[Receipt, ...] = ()
+    rollback_outcome: Outcome | None = None
+    links: dict[str, str] = {}
+    at_s: float
+    slo_p95_ms: float
+    timeline: tuple[tuple[float, float], ...] = ()
+    notes: tuple[str, ...] = ()
+    emulated: bool = False
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything a planner may look at. Pure values: nothing in here can be asked for more.
+
+    window: the service's signals over the look-back. replicas: the same per replica where exported. settings: the
+    levers' truth by lever name (absent: could not be read; `unreadable` says why). history: a longer, coarser window.
+    """
+
+    service: Service
+    window: MetricWindow
+    at_s: float
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    replicas: Mapping[str, MetricWindow] = field(default_factory=dict)
+    buckets: BucketWindow | None = None
+    history: MetricWindow | None = None
+    latency_model: Mapping[str, object] | None = None
+    batch_stats: tuple[tuple[float, float, float], ...] = ()
+
+
+class Record(Value):
+    """One line of the ledger: append-only, idempotent on id. kind: one of STEPS; phase tells intent from result.
+
+    body: the value's `model_dump(mode="json")`. parent_id: the value that this one follows from.
+    """
+
+    id: str
+    kind: str
+    phase: Literal["intent", "result"] = "result"
+    service: str
+    parent_id: str | None = None
+    incident_id: str | None = None
+    at_s: float
+    body: dict[str, object]
+
+
+class OpenChange(Value):
+    """A change whose fate is not yet settled: at most one per service, by a database constraint.
+
+    state: "intended" (in the ledger, perhaps made), "made" (receipt written, unproven), "leased" (proven, to be
+    handed back at expires_at_s), closed ones are not listed.
+    """
+
+    plan_id: str
+    service: str
+    incident_id: str
+    state: Literal["intended", "made", "leased"]
+    plan: Plan
+    opened_at_s: float
+    expires_at_s: float | None = None
+    run: str = ""

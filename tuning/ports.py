@@ -1,0 +1,132 @@
+"""The ports of tuning. One contract suite each (tests/contracts), run over every implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from detection.model import BucketWindow, Incident, MetricWindow, Service
+from tuning.model import Change, Observation, OpenChange, Outcome, Plan, Receipt, Record, Report, Setting
+
+
+@dataclass(frozen=True, repr=False)
+class Connection:
+    """Where something is and how to get in. `repr` shows no secret; secrets live nowhere else."""
+
+    name: str
+    url: str
+    login: str | None = None
+    password: str | None = None
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Connection({self.name!r})"
+
+
+class Connections(Protocol):
+    """Resolves the names in services.yaml. Raises ConfigError naming the connection and how to define it."""
+
+    def get(self, name: str) -> Connection: ...
+
+
+class Planner(Protocol):
+    """Chooses. Pure: the same arguments give the same plan; every rejected option carries its reason."""
+
+    name: str
+
+    def propose(self, incident: Incident, observation: Observation, past: Sequence[Record]) -> Plan: ...
+
+
+class Actuator(Protocol):
+    """Pulls one lever of one service. Values are absolute, calls are idempotent on `key`, and `apply` reads back.
+
+    `read` raises ControlUnreachable / ControlRefused / NotOwner; `apply` also OutcomeUnknown, Conflict, NotApplied.
+    """
+
+    name: str
+    lever: str
+
+    def read(self, service: Service) -> Setting: ...
+
+    def apply(self, service: Service, change: Change, *, key: str) -> Receipt: ...
+
+
+class Verifier(Protocol):
+    """Judges. Pure. `before` and `after` are windows of the changed service; `control` of unchanged replicas."""
+
+    name: str
+
+    def judge(
+        self,
+        plan: Plan,
+        before: Evidence,
+        after: Evidence,
+        control: tuple[Evidence, Evidence] | None = None,
+    ) -> Outcome: ...
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a verifier sees of one side of a change.
+
+    history: the hours before, from which autocorrelation and noise may be learned. expected_p95_ms: what the latency
+    model expects at this side's load with the OLD setting (None: no model), for the load adjustment.
+    """
+
+    window: MetricWindow
+    buckets: BucketWindow | None = None
+    history: MetricWindow | None = None
+    expected_p95_ms: float | None = None
+
+
+class Notifier(Protocol):
+    """Tells people. May fail (Temporary, Permanent) without failing the loop."""
+
+    name: str
+
+    def send(self, report: Report) -> None: ...
+
+
+class Ledger(Protocol):
+    """The memory: append-only, idempotent on id, written BEFORE a change is made. Raises LedgerUnavailable."""
+
+    def put(self, record: Record) -> bool:
+        """Append; False when a record of this id is there already (and nothing is written)."""
+        ...
+
+    def get(self, record_id: str) -> Record | None: ...
+
+    def find(
+        self,
+        *,
+        kind: str | None = None,
+        service: str | None = None,
+        incident_id: str | None = None,
+        parent_id: str | None = None,
+        since_s: float | None = None,
+        limit: int = 1000,
+    ) -> Sequence[Record]:
+        """Newest first."""
+        ...
+
+    def open_change(self, change: OpenChange, intent: Record) -> None:
+        """Write the intent and claim the service in one transaction; ChangeAlreadyOpen when it is taken.
+
+        Claiming again with the same plan_id is a no-op (a task that is run again after a restart).
+        """
+        ...
+
+    def update_change(
+        self, plan_id: str, state: Literal["made", "leased", "closed"], record: Record, *, expires_at_s: float | None = None
+    ) -> None:
+        """Move a change on and append the record that says why, in one transaction. "closed" frees the service."""
+        ...
+
+    def open_changes(self, service: str | None = None) -> Sequence[OpenChange]: ...
+
+    def put_blob(self, key: str, data: bytes, *, at_s: float) -> None:
+        """Replace what is stored under a key: windows and baselines, which are too big for XCom."""
+        ...
+
+    def get_blob(self, key: str) -> bytes | None: ...
