@@ -44,7 +44,7 @@ class Span:
 
     @property
     def points(self) -> int:
-        return int(round((self.end_s - self.start_s) / self.step_s)) + 1
+        return round((self.end_s - self.start_s) / self.step_s) + 1
 
     def times(self) -> FloatArray:
         """The sample times, shape (points,)."""

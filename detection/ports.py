@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from detection.model import BucketWindow, MetricWindow, Score, Service, Span
 
 Baseline = Mapping[str, Any]
-"""What a detector learned: numpy arrays and plain values only (np.savez + JSON), because each task is a fresh process."""
+"""What a detector learned: numpy arrays and plain values only, because each task is a fresh process."""
 
 
 class MetricsSource(Protocol):

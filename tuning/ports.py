@@ -118,7 +118,12 @@ class Ledger(Protocol):
         ...
 
     def update_change(
-        self, plan_id: str, state: Literal["made", "leased", "closed"], record: Record, *, expires_at_s: float | None = None
+        self,
+        plan_id: str,
+        state: Literal["made", "leased", "closed"],
+        record: Record,
+        *,
+        expires_at_s: float | None = None,
     ) -> None:
         """Move a change on and append the record that says why, in one transaction. "closed" frees the service."""
         ...
