@@ -229,7 +229,10 @@ class Decision(Value):
 
 
 class Report(Value):
-    """Everything a mail says about one run of tune_service; `id` is the incident's id and attempt."""
+    """Everything a mail says about one run of tune_service; `id` is the incident's id and attempt.
+
+    timeline: (epoch seconds, P95 in ms) pairs for the plot; events: (epoch seconds, label) to mark in it.
+    """
 
     id: str
     incident: Incident
@@ -244,6 +247,7 @@ class Report(Value):
     at_s: float
     slo_p95_ms: float
     timeline: tuple[tuple[float, float], ...] = ()
+    events: tuple[tuple[float, str], ...] = ()
     notes: tuple[str, ...] = ()
     emulated: bool = False
 

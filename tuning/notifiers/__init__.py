@@ -1,0 +1,24 @@
+"""Ways of telling people. One file each; the registry is sorted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from detection.errors import ConfigError
+from tuning.notifiers.log import LogNotifier
+from tuning.notifiers.nop import NopNotifier
+from tuning.notifiers.smtp import SmtpNotifier
+from tuning.ports import Connections, Notifier
+from tuning.settings import MailSettings
+
+REGISTRY: dict[str, Callable[[MailSettings, Connections], Notifier]] = {
+    "log": lambda _settings, _connections: LogNotifier(),
+    "nop": lambda _settings, _connections: NopNotifier(),
+    "smtp": lambda settings, connections: SmtpNotifier(settings, connections),
+}
+
+
+def get(name: str) -> Callable[[MailSettings, Connections], Notifier]:
+    if name not in REGISTRY:
+        raise ConfigError(f"there is no notifier {name!r}; known: {', '.join(REGISTRY)}")
+    return REGISTRY[name]

@@ -1,0 +1,75 @@
+"""The picture of a report: P95 over time, the SLO line, and a mark for everything that happened."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.dates as mdates
+from matplotlib.figure import Figure
+
+from tuning.model import Report
+
+_INK, _SLO, _LINE, _MARK = "#1f2933", "#c0392b", "#1f6fb2", "#7b8794"
+
+
+def p95_plot(report: Report) -> bytes | None:
+    """PNG bytes (1280 x 520 pixels), or None when there is no point to draw."""
+    points = [(t, v) for t, v in report.timeline if v == v]
+    if not points:
+        return None
+    figure = Figure(figsize=(8, 3.25), dpi=160, layout="constrained")
+    axes = figure.add_subplot()
+    times = [_day(t) for t, _ in points]
+    values = [v for _, v in points]
+    axes.plot(times, values, color=_LINE, linewidth=1.8, label="P95")
+    axes.axhline(report.slo_p95_ms, color=_SLO, linewidth=1.4, linestyle="--")
+    axes.annotate(
+        f"SLO {report.slo_p95_ms:g} ms",
+        (1.0, report.slo_p95_ms),
+        xycoords=("axes fraction", "data"),
+        xytext=(-4, 4),
+        textcoords="offset points",
+        ha="right",
+        color=_SLO,
+        fontsize=9,
+    )
+    if max(values) > 8 * max(min(values), 1e-9):
+        axes.set_yscale("log")
+    low, high = min(*values, report.slo_p95_ms), max(*values, report.slo_p95_ms)
+    axes.set_ylim(low * 0.7, high * (3.0 if axes.get_yscale() == "log" else 1.35))
+    for index, (at_s, label) in enumerate(sorted(report.events)):
+        axes.axvline(_day(at_s), color=_MARK, linewidth=1, linestyle=":")
+        axes.annotate(
+            _short(label),
+            (_day(at_s), 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, -11 - 11 * (index % 3)),
+            textcoords="offset points",
+            fontsize=8.5,
+            color=_INK,
+        )
+    axes.set_ylabel("P95 (ms)")
+    locator = mdates.AutoDateLocator(maxticks=8)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
+    axes.grid(axis="y", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    title = f"{report.incident.service}: P95"
+    axes.set_title(title + (" (emulated accelerator)" if report.emulated else ""), loc="left", color=_INK, fontsize=10)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
+
+
+def _day(at_s: float) -> float:
+    """Matplotlib's date number (days since 1970-01-01, UTC)."""
+    return at_s / 86400.0
+
+
+def _short(label: str) -> str:
+    # A dollar sign would start matplotlib's mathematics: outside text must stay text.
+    text = label.replace("$", r"\$")
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,174 @@
+"""The sentences of a report: headline, summary, rows. Pure functions of a Report; the templates only lay them out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from tuning.model import Interval, Knob, Option, Report
+
+Tone = Literal["good", "bad", "quiet"]
+
+_KNOBS = {
+    "batch_size": "batch size",
+    "batch_timeout_ms": "batch timeout (ms)",
+    "min_replicas": "minReplicas",
+    "max_replicas": "maxReplicas",
+    "replicas": "replicas",
+    "precision": "precision",
+    "version": "model version",
+}
+
+
+@dataclass(frozen=True)
+class Headline:
+    """status: one or two words for the subject and the coloured band; text: the rest of the line."""
+
+    status: str
+    text: str
+    tone: Tone
+
+
+def headline(report: Report) -> Headline:
+    service = report.incident.service
+    what = changes_text(report)
+    if report.rollback:
+        return Headline("Rolled back", f"{service}: {what} did not help and was undone", "bad")
+    if report.refusal is not None or not report.plan.chosen.changes:
+        reason = report.refusal.reason if report.refusal else report.plan.reason or report.plan.chosen.reason
+        status = "Proposed" if report.refusal is not None and report.plan.chosen.changes else "Hold"
+        return Headline(status, f"{service}: {reason.rstrip('.')}", "quiet")
+    if report.outcome is None:
+        return Headline("Not changed", f"{service}: {what} could not be made", "bad")
+    p95 = p95_text(report)
+    if report.outcome.resolved:
+        return Headline("Resolved", f"{service}: {what}{p95}", "good")
+    if report.outcome.verdict == "improved":
+        return Headline("Improved", f"{service}: {what}{p95}, still over the SLO", "quiet")
+    return Headline(report.outcome.verdict.capitalize(), f"{service}: {what}{p95}", "bad")
+
+
+def subject(report: Report) -> str:
+    """One line, bounded, without line breaks (a header must not be split by outside text)."""
+    head = headline(report)
+    line = " ".join(f"[slotune] {head.status}: {head.text}".split())
+    return line if len(line) <= 160 else line[:157] + "..."
+
+
+def changes_text(report: Report) -> str:
+    """"batch size 1 -> 8" from what was really changed, else from the plan."""
+    pairs = [(r.before, r.after) for r in report.receipts if r.changed] or [
+        (c.old, c.new) for c in report.plan.chosen.changes
+    ]
+    parts = []
+    for old, new in pairs:
+        moved = [k for k in new if old.get(k) != new[k] and k in _KNOBS] or [k for k in new if k in _KNOBS]
+        parts += [f"{_KNOBS[k]} {knob(old.get(k))} → {knob(new[k])}" for k in moved]
+    return ", ".join(parts) or "no change"
+
+
+def option_text(option: Option) -> str:
+    parts = []
+    for change in option.changes:
+        moved = [k for k in change.new if change.old.get(k) != change.new[k]] or list(change.new)
+        parts += [f"{_KNOBS.get(k, k)} {knob(change.old.get(k))} → {knob(change.new[k])}" for k in moved]
+    return " and ".join(parts) or "no change"
+
+
+def knob(value: Knob | None) -> str:
+    if value is None:
+        return "?"
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def p95_text(report: Report) -> str:
+    outcome = report.outcome
+    if outcome is None or outcome.p95_before_ms is None or outcome.p95_after_ms is None:
+        return ""
+    return f", P95 {ms(outcome.p95_before_ms)} → {ms(outcome.p95_after_ms)}"
+
+
+def ms(value: float | None) -> str:
+    """A latency for people: three figures, seconds from 10 s on."""
+    if value is None:
+        return "no data"
+    if value >= 10_000:
+        return f"{value / 1000:.1f} s"
+    return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"
+
+
+def interval(value: Interval | None, unit: str = "ms") -> str:
+    if value is None:
+        return "cannot be told"
+    if unit == "ms":
+        return f"{ms(value.value)} ({ms(value.low)} to {ms(value.high)})"
+    return f"{value.value:.3g} ({value.low:.3g} to {value.high:.3g})"
+
+
+def effect(report: Report) -> str:
+    outcome = report.outcome
+    if outcome is None or outcome.effect is None:
+        return "cannot be told"
+    e = outcome.effect
+
+    def change(ratio: float) -> str:
+        return f"{(ratio - 1) * 100:+.0f} %"
+
+    return f"{change(e.value)} ({change(e.low)} to {change(e.high)}, {e.level:.0%} interval)"
+
+
+def clock(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def shares(report: Report) -> str:
+    """Where the time goes, as far as it can be told."""
+    d = report.plan.diagnosis
+    known = [
+        f"{name} {ms(value)}"
+        for name, value in (("queue", d.queue_ms), ("batch wait", d.batch_wait_ms), ("compute", d.service_ms))
+        if value is not None
+    ]
+    split = "Mean latency splits into " + ", ".join(known) + "." if known else "The split of latency is unknown."
+    return f"{split} Queueing is {d.queue_share:.0%}." if d.queue_share is not None else split
+
+
+def rows(report: Report) -> list[tuple[str, str]]:
+    """(label, text) pairs: the body of the mail, in reading order."""
+    incident, plan, outcome = report.incident, report.plan, report.outcome
+    table = [
+        ("What was seen", incident.reason),
+        ("Since", f"{clock(incident.opened_at_s)}, detected {clock(incident.detected_at_s)}"),
+        ("Cause", f"{plan.diagnosis.cause}. {' '.join(plan.diagnosis.evidence)}".strip()),
+        ("Where the time goes", shares(report)),
+        ("Lever", changes_text(report) if plan.chosen.changes else "none: hold"),
+        ("Why", plan.reason or plan.chosen.reason),
+    ]
+    if plan.chosen.predicted_p95_ms is not None:
+        table.append(("Predicted P95", interval(plan.chosen.predicted_p95_ms)))
+    if report.refusal is not None:
+        table.append(("Not done", f"{report.refusal.reason} (guard: {report.refusal.guard})"))
+    table += [("Change", r.reason or ("made and read back" if r.applied else "not applied")) for r in report.receipts]
+    if outcome is not None:
+        table += [
+            ("P95", f"{ms(outcome.p95_before_ms)} before, {ms(outcome.p95_after_ms)} after"
+                    f" (SLO {ms(report.slo_p95_ms)})"),
+            ("Effect on P95", effect(report)),
+            ("Verdict", f"{outcome.verdict}; {resolved_text(report)}. {outcome.reason}"),
+        ]
+    table += [
+        (f"Guard: {g.signal}", f"{'ok' if g.ok else 'NOT OK'}. {g.reason}")
+        for g in (outcome.guards if outcome else ())
+    ]
+    if report.decision is not None:
+        table.append(("Decision", f"{report.decision.step.replace('_', ' ')}: {report.decision.reason}"))
+    table += [("Rolled back", r.reason or f"{r.lever} back to {r.after}") for r in report.rollback]
+    if report.rollback_outcome is not None:
+        table.append(("After the roll-back", report.rollback_outcome.reason))
+    return [(label, text) for label, text in table if text]
+
+
+def resolved_text(report: Report) -> str:
+    resolved = report.outcome.resolved if report.outcome else None
+    return {True: "resolved", False: "not resolved", None: "cannot tell whether it is resolved"}[resolved]

@@ -1,0 +1,250 @@
+"""Reads services.yaml: YAML with units -> Settings, and every mistake with its line, what is wrong and what is right.
+
+Units are written into the value: `p95: 100ms`, `watch_every: 5m`, `error_rate: 1%`. A field whose name ends in
+`_ms` or `_s` may be written without that ending, and then needs a unit; written with it, it is a plain number.
+All mistakes of a file are reported at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from detection.errors import ConfigError
+from tuning.settings import Settings
+
+_UNITS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3, "min": 60e3, "h": 3600e3, "d": 86400e3, "w": 7 * 86400e3}
+_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*$")
+_PERCENT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*%\s*$")
+_MAX_BYTES = 4_000_000
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: line (1-based), path of the setting, and the sentence."""
+
+    line: int
+    path: str
+    message: str
+
+
+class ServicesFileError(ConfigError):
+    """Everything that is wrong with a file; `problems` in the file's order."""
+
+    def __init__(self, file: str, problems: Sequence[Problem]) -> None:
+        self.problems = sorted(problems, key=lambda p: (p.line, p.path))
+        lines = [f"{file}:{p.line}: {p.path + ': ' if p.path else ''}{p.message}" for p in self.problems]
+        super().__init__("\n".join(lines))
+
+
+def load(path: str | Path) -> Settings:
+    """Settings from a file; raises ServicesFileError (all mistakes) or ConfigError (no such file)."""
+    path = Path(path)
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ConfigError(f"the file is larger than {_MAX_BYTES} bytes; is it the right one?", where=str(path))
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("is not UTF-8 text", where=str(path)) from error
+    return loads(text, name=str(path))
+
+
+def loads(text: str, name: str = "services.yaml") -> Settings:
+    """Settings from text; `name` stands in the messages."""
+    root = _compose(text, name)
+    reader = _Reader()
+    data = reader.model(root, Settings, ())
+    if reader.problems:
+        raise ServicesFileError(name, reader.problems)
+    try:
+        return Settings.model_validate(data)
+    except ValidationError as error:
+        raise ServicesFileError(name, [reader.problem(dict(e)) for e in error.errors()]) from error
+
+
+def _compose(text: str, name: str) -> yaml.MappingNode:
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise ServicesFileError(name, [Problem(line, "", f"is not YAML: {error.problem}")]) from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ServicesFileError(name, [Problem(1, "", "is not YAML")]) from error
+    if root is None:
+        raise ServicesFileError(name, [Problem(1, "", "the file is empty: at least `services:` is needed")])
+    if not isinstance(root, yaml.MappingNode):
+        raise ServicesFileError(name, [Problem(1, "", "must be a mapping with the key `services`")])
+    return root
+
+
+class _Reader:
+    """Walks the YAML tree beside the settings classes; remembers the line of every path."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.lines: dict[tuple[str | int, ...], int] = {}
+        self.spelt: dict[tuple[str | int, ...], str] = {}
+
+    def model(self, node: yaml.Node, cls: type[BaseModel], path: tuple[str | int, ...]) -> Any:
+        self._note(node, path)
+        if not isinstance(node, yaml.MappingNode):
+            self._wrong(node, path, "must be a mapping of keys to values")
+            return {}
+        data: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            field = _field(cls, key)
+            if field is None:
+                self._wrong(key_node, (*path, key), f"unknown key{_nearest(key, _spellings(cls))}")
+            elif field in data:
+                self._wrong(key_node, (*path, key), "is given twice")
+            else:
+                here = (*path, field)
+                self.spelt[here] = key
+                data[field] = self._value(value_node, cls.model_fields[field], field, key, here)
+                self.lines[here] = key_node.start_mark.line + 1
+        return data
+
+    def _value(
+        self, node: yaml.Node, info: FieldInfo, field: str, key: str, path: tuple[str | int, ...]
+    ) -> Any:
+        inner = _model_of(info.annotation)
+        if inner is not None and isinstance(node, yaml.SequenceNode):
+            return [self.model(item, inner, (*path, i)) for i, item in enumerate(node.value)]
+        if inner is not None and not _is_null(node):
+            return self.model(node, inner, path)
+        raw = self._plain(node, path)
+        if isinstance(raw, bool) or not isinstance(raw, (str, int, float)):
+            return raw
+        for suffix, factor in (("_ms", 1.0), ("_s", 1e-3)):
+            if field.endswith(suffix) and _holds_number(info.annotation):
+                return self._duration(raw, node, factor, exact=key == field, path=path, key=key)
+        if isinstance(raw, str) and _holds_number(info.annotation) and (match := _PERCENT.match(raw)):
+            return float(match[1]) / 100.0
+        return raw
+
+    def _duration(
+        self, raw: str | float, node: yaml.Node, factor: float, *, exact: bool, path: tuple[str | int, ...], key: str
+    ) -> float | None:
+        if isinstance(raw, (int, float)):
+            if exact or raw == 0:
+                return float(raw)
+            self._wrong(node, path, f"{raw:g} has no unit: write {raw:g}ms, {raw:g}s or {raw:g}m")
+            return None
+        match = _DURATION.match(raw)
+        if match and match[2] in _UNITS_MS:
+            return float(match[1]) * _UNITS_MS[match[2]] * factor
+        hint = _nearest(match[2], list(_UNITS_MS)) if match else ""
+        self._wrong(node, path, f"{raw!r} is not a duration (units: {', '.join(_UNITS_MS)}){hint}")
+        return None
+
+    def _plain(self, node: yaml.Node, path: tuple[str | int, ...]) -> Any:
+        self._note(node, path)
+        try:
+            return yaml.SafeLoader("").construct_object(node, deep=True)
+        except (yaml.YAMLError, ValueError, TypeError):
+            self._wrong(node, path, "cannot be read as a plain value")
+            return None
+
+    def _note(self, node: yaml.Node, path: tuple[str | int, ...]) -> None:
+        self.lines.setdefault(path, node.start_mark.line + 1)
+
+    def _wrong(self, node: yaml.Node, path: tuple[str | int, ...], message: str) -> None:
+        self.problems.append(Problem(node.start_mark.line + 1, self._text(path), message))
+
+    def _text(self, path: Sequence[str | int]) -> str:
+        text = ""
+        for i, part in enumerate(path):
+            if isinstance(part, int):
+                text += f"[{part}]"
+            else:
+                text += ("." if text else "") + self.spelt.get(tuple(path[: i + 1]), part)
+        return text
+
+    def problem(self, error: Mapping[str, Any]) -> Problem:
+        """A pydantic error as a Problem at the line of the nearest known path."""
+        path = tuple(error["loc"])
+        known = path
+        while known and known not in self.lines:
+            known = known[:-1]
+        return Problem(self.lines.get(known, 1), self._text(path), _sentence(error))
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    kind, context, given = error["type"], error.get("ctx", {}), error.get("input")
+    if kind == "missing":
+        field = error["loc"][-1]
+        if field == "connection":
+            return "is missing: a lever needs an address; name an Airflow connection (connection: my_server)"
+        return "is missing"
+    if kind == "literal_error":
+        known = re.findall(r"'([^']*)'", str(context.get("expected", "")))
+        return f"{given!r} is not one of {', '.join(known)}{_nearest(str(given), known)}"
+    if kind == "value_error":
+        return str(context.get("error", error["msg"]))
+    message = str(error["msg"])
+    return f"{message[0].lower()}{message[1:]} (found {given!r})" if not isinstance(given, (dict, list)) else message
+
+
+def _field(cls: type[BaseModel], key: str) -> str | None:
+    for name, info in cls.model_fields.items():
+        if key in _names(name, info):
+            return name
+    return None
+
+
+def _names(name: str, info: FieldInfo) -> list[str]:
+    if info.alias:
+        return [info.alias]
+    for suffix in ("_ms", "_s"):
+        if name.endswith(suffix) and _holds_number(info.annotation):
+            return [name.removesuffix(suffix), name]
+    return [name]
+
+
+def _spellings(cls: type[BaseModel]) -> list[str]:
+    return [_names(name, info)[0] for name, info in cls.model_fields.items()]
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(sorted(known))}" if known else ""
+
+
+def _arguments(annotation: Any) -> list[Any]:
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _arguments(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType, tuple, list):
+        return [part for arg in typing.get_args(annotation) for part in _arguments(arg)]
+    return [annotation]
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    for part in _arguments(annotation):
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            return part
+    return None
+
+
+def _holds_number(annotation: Any) -> bool:
+    return any(part in (int, float) for part in _arguments(annotation))
+
+
+def _is_null(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
