@@ -1,0 +1,23 @@
+"""The actuators: one file per way of pulling a lever. `REGISTRY` maps names in services.yaml to their factories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tuning.actuators.http_config import HttpConfig
+from tuning.errors import ConfigError
+from tuning.ports import Actuator, Connections
+
+Factory = Callable[[Connections, Callable[[], float], Callable[[float], None]], Actuator]
+
+REGISTRY: dict[str, Factory] = {
+    "http_config": HttpConfig,
+}
+
+
+def get(name: str) -> Factory:
+    """The factory of that name: `get(name)(connections, clock, sleep)`; ConfigError lists the known names."""
+    try:
+        return REGISTRY[name]
+    except KeyError:
+        raise ConfigError(f"unknown actuator {name!r}; known: {', '.join(sorted(REGISTRY))}") from None

@@ -1,0 +1,108 @@
+"""What actuators read from a service: its lever's options, checked, with a sentence when one is missing or wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from detection.model import Lever, Service, make_id
+from tuning.errors import ConfigError
+from tuning.model import Change, Knob, Receipt
+
+
+def lever_of(service: Service, lever: str) -> Lever:
+    """The service's lever of that name; ConfigError when it has none."""
+    found = service.levers.get(lever)
+    if found is None:
+        raise ConfigError(f"service {service.name} has no lever {lever}", where=f"services.{service.name}.levers")
+    return found
+
+
+def text(service: Service, lever: str, option: str, default: str | None = None) -> str:
+    """A text option; ConfigError when it is missing (and has no default) or not a text."""
+    value = lever_of(service, lever).options.get(option, default)
+    if isinstance(value, str) and value:
+        return value
+    wrong = "is missing" if value is None else f"must be a text, not {value!r}"
+    raise ConfigError(f"{option} {wrong}", where=_where(service, lever, option))
+
+
+def optional_text(service: Service, lever: str, option: str) -> str | None:
+    """A text option, None when it is not set."""
+    return text(service, lever, option) if lever_of(service, lever).options.get(option) is not None else None
+
+
+def number(service: Service, lever: str, option: str, default: float) -> float:
+    """A number option; ConfigError when it is not a number of at least 0."""
+    value = lever_of(service, lever).options.get(option, default)
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        return float(value)
+    raise ConfigError(f"{option} must be a number of at least 0, not {value!r}", where=_where(service, lever, option))
+
+
+def named_urls(service: Service, lever: str, option: str) -> dict[str, str]:
+    """A list of URLs, or a mapping of replica names to URLs; {} when it is not set."""
+    value = lever_of(service, lever).options.get(option)
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        pairs = {str(name): url for name, url in value.items()}
+    elif isinstance(value, list | tuple):
+        pairs = {str(url): url for url in value}
+    else:
+        pairs = {"": value}
+    for url in pairs.values():
+        if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+            raise ConfigError(f"{option} must be http(s) addresses, not {url!r}", where=_where(service, lever, option))
+    return {name: str(url).rstrip("/") for name, url in pairs.items()}
+
+
+def receipt(
+    service: Service,
+    change: Change,
+    key: str,
+    *,
+    before: dict[str, Knob],
+    after: dict[str, Knob],
+    changed: bool,
+    at_s: float,
+    took_s: float = 0.0,
+    reason: str = "",
+    evidence: dict[str, object] | None = None,
+) -> Receipt:
+    """The receipt of a change that the read-back has shown. Its id depends on the key and the change only."""
+    return Receipt(
+        id=make_id("receipt", key, service.name, change.lever, sorted(change.new.items())),
+        plan_id=key,
+        service=service.name,
+        lever=change.lever,
+        before=before,
+        after=after,
+        applied=True,
+        changed=changed,
+        at_s=at_s,
+        took_s=took_s,
+        reason=reason,
+        evidence=evidence or {},
+    )
+
+
+def bounded(words: str, limit: int = 300) -> str:
+    """Text from outside, on one line and of bounded length, fit for a message."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in words).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def same(left: object, right: object) -> bool:
+    """Whether two knob values are the same: numbers by value (8 == 8.0), everything else exactly."""
+    if isinstance(left, int | float) and isinstance(right, int | float):
+        return abs(float(left) - float(right)) <= 1e-6 * max(1.0, abs(float(left)))
+    return left == right
+
+
+def agrees(current: Mapping[str, object], wanted: Mapping[str, object]) -> bool:
+    """Whether `current` shows every wanted knob at its wanted value."""
+    return all(name in current and same(current[name], value) for name, value in wanted.items())
+
+
+def _where(service: Service, lever: str, option: str) -> str:
+    return f"services.{service.name}.levers.{lever}.{option}"
