@@ -1,0 +1,126 @@
+"""The demo's model: a ranking MLP with three 3072x3072 layers, and the inputs that it is good at.
+
+The hidden layers are random features (He 2015 scaling), the last layer is fitted by ridge regression on samples of a
+mixture of ten classes. So the model is right about 9 times in 10, and how often two precisions agree means something.
+At these sizes a CPU streams the 117 MB of weights once per batch: bigger batches and INT8 both pay, as on a GPU.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+INPUT = "features"
+OUTPUT = "logits"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes and seed of the model; equal values give equal weights."""
+
+    inputs: int = 64
+    width: int = 3072
+    layers: int = 3
+    classes: int = 10
+    train_rows: int = 1536
+    spread: float = 1.0
+    seed: int = 7
+    recipe: int = 1
+
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def sample(rows: int, seed: int, shape: Shape | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs float32 [rows, inputs] and their labels int64 [rows], from the mixture that the model is fitted to."""
+    shape = shape or Shape()
+    centres = np.random.default_rng(shape.seed).normal(0.0, 1.0, (shape.classes, shape.inputs))
+    centres *= 4.0 / np.linalg.norm(centres, axis=1, keepdims=True)
+    rng = np.random.default_rng([shape.seed, seed])
+    labels = rng.integers(0, shape.classes, rows)
+    inputs = centres[labels] + rng.normal(0.0, shape.spread, (rows, shape.inputs))
+    return inputs.astype(np.float32), labels
+
+
+def weights(shape: Shape) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(weight [in, out], bias [out]) of every layer, all float32; the last one is fitted."""
+    rng = np.random.default_rng([shape.seed, 1])
+    sizes = [shape.inputs] + [shape.width] * (shape.layers + 1)
+    layers: list[tuple[np.ndarray, np.ndarray]] = []
+    inputs, labels = sample(shape.train_rows, seed=0, shape=shape)
+    hidden = inputs
+    for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+        weight = rng.standard_normal((fan_in, fan_out), dtype=np.float32) * np.float32(np.sqrt(2 / fan_in))
+        bias = rng.standard_normal(fan_out, dtype=np.float32) * np.float32(0.1)
+        # Centred on the data: otherwise deep random features all point the same way.
+        bias -= (hidden @ weight).mean(0)
+        layers.append((weight, bias))
+        hidden = np.maximum(hidden @ weight + bias, 0)
+    layers.append(_ridge(hidden, np.eye(shape.classes, dtype=np.float32)[labels]))
+    return layers
+
+
+def _ridge(features: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ridge regression in its dual form (rows < features), penalty relative to the kernel's mean diagonal."""
+    mean, target_mean = features.mean(0), targets.mean(0)
+    centred = features - mean
+    kernel = (centred @ centred.T).astype(np.float64)
+    kernel[np.diag_indices_from(kernel)] += 0.3 * np.trace(kernel) / len(kernel)
+    dual = np.linalg.solve(kernel, (targets - target_mean).astype(np.float64)).astype(np.float32)
+    weight = centred.T @ dual
+    return weight, target_mean - mean @ weight
+
+
+def build(path: Path, shape: Shape) -> None:
+    """Write the ONNX file (FP32, input float32 [N, inputs], output float32 [N, classes]); whole or not at all."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, constants, current = [], [], INPUT
+    fitted = weights(shape)
+    for number, (weight, bias) in enumerate(fitted):
+        last = number == len(fitted) - 1
+        out = OUTPUT if last else f"pre{number}"
+        nodes.append(helper.make_node("Gemm", [current, f"w{number}", f"b{number}"], [out], name=f"dense{number}"))
+        constants.append(numpy_helper.from_array(np.ascontiguousarray(weight), f"w{number}"))
+        constants.append(numpy_helper.from_array(np.ascontiguousarray(bias), f"b{number}"))
+        if not last:
+            current = f"hidden{number}"
+            nodes.append(helper.make_node("Relu", [out], [current], name=f"relu{number}"))
+    graph = helper.make_graph(
+        nodes, "ranker",
+        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", shape.inputs])],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N", shape.classes])], constants)  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    onnx.save(model, str(partial))
+    partial.replace(path)
+
+
+def cached(cache: Path, shape: Shape | None = None) -> Path:
+    """The model's file, made when it is not there yet (a few seconds)."""
+    shape = shape or Shape()
+    path = cache / f"ranker-{shape.width}x{shape.layers}-{shape.digest()}.onnx"
+    if not path.is_file():
+        build(path, shape)
+    return path
+
+
+def repository(directory: Path, model: Path, name: str = "ranker") -> Path:
+    """A fresh model repository (Triton's layout) with the model as version 1; returns `directory`."""
+    folder = directory / name / "1"
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / "model.onnx"
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(model)
+    except OSError:  # another file system
+        target.write_bytes(model.read_bytes())
+    (folder / "manifest.json").write_text(json.dumps({"precision": "fp32", "source": model.name}) + "\n")
+    return directory
