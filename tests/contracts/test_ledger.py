@@ -1,0 +1,190 @@
+"""What every ledger must do: one suite, run over the fake, SQLite and a real PostgreSQL server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.ledger import FakeLedger
+from tests.postgresql import fresh_database
+from tuning.errors import ChangeAlreadyOpen, Permanent, SlotuneError
+from tuning.ledger import SqlLedger
+from tuning.model import Change, Diagnosis, OpenChange, Option, Plan, Record
+from tuning.ports import Ledger
+
+
+def plan(plan_id: str = "p1", service: str = "ranker") -> Plan:
+    change = Change(lever="batch_size", old={"batch_size": 1}, new={"batch_size": 8})
+    return Plan(
+        id=plan_id,
+        incident_id="i1",
+        service=service,
+        decided_at_s=100.0,
+        mode="act",
+        diagnosis=Diagnosis(cause="unknown"),
+        chosen=Option(changes=(change,)),
+    )
+
+
+def open_change(plan_id: str = "p1", service: str = "ranker") -> OpenChange:
+    return OpenChange(
+        plan_id=plan_id,
+        service=service,
+        incident_id="i1",
+        state="intended",
+        plan=plan(plan_id, service),
+        opened_at_s=100.0,
+        run="run-1",
+    )
+
+
+def record(record_id: str, at_s: float = 100.0, **changes: object) -> Record:
+    values: dict[str, object] = {"kind": "choose_action", "service": "ranker", "body": {"a": 1}} | changes
+    return Record.model_validate({"id": record_id, "at_s": at_s} | values)
+
+
+@pytest.fixture(params=["fake", "sqlite", pytest.param("postgresql", marks=pytest.mark.server)])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
+    if request.param == "fake":
+        yield FakeLedger()
+        return
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    else:
+        url = fresh_database()
+    made = SqlLedger.open(url)
+    yield made
+    made.close()
+
+
+def test_a_record_comes_back_as_it_was_written(ledger: Ledger) -> None:
+    written = record("r1", parent_id="x", incident_id="i", body={"text": "<b>ä\u0000", "n": None, "x": 1.5, "t": [1]})
+    assert ledger.put(written)
+    assert ledger.get("r1") == written
+    assert ledger.get("r2") is None
+
+
+def test_the_first_record_of_an_id_stays(ledger: Ledger) -> None:
+    assert ledger.put(record("r1", body={"a": 1}))
+    assert not ledger.put(record("r1", body={"a": 2}))
+    found = ledger.get("r1")
+    assert found is not None
+    assert found.body == {"a": 1}
+
+
+def test_a_number_that_is_none_becomes_null(ledger: Ledger) -> None:
+    ledger.put(record("r1", body={"a": float("nan"), "b": [float("inf"), 1.0]}))
+    found = ledger.get("r1")
+    assert found is not None
+    assert found.body == {"a": None, "b": [None, 1.0]}
+
+
+def test_find_answers_newest_first_and_filters(ledger: Ledger) -> None:
+    ledger.put(record("r1", 1.0, kind="keep", incident_id="i1"))
+    ledger.put(record("r3", 3.0, service="other", parent_id="p"))
+    ledger.put(record("r2", 2.0, kind="keep", incident_id="i2"))
+    ledger.put(record("r4", 3.0, kind="keep", incident_id="i2"))
+    assert [r.id for r in ledger.find()] == ["r4", "r3", "r2", "r1"]
+    assert [r.id for r in ledger.find(kind="keep")] == ["r4", "r2", "r1"]
+    assert [r.id for r in ledger.find(service="other")] == ["r3"]
+    assert [r.id for r in ledger.find(parent_id="p")] == ["r3"]
+    assert [r.id for r in ledger.find(incident_id="i2", since_s=2.5)] == ["r4"]
+    assert [r.id for r in ledger.find(limit=2)] == ["r4", "r3"]
+
+
+def test_a_change_is_claimed_moves_on_and_frees_its_service(ledger: Ledger) -> None:
+    ledger.open_change(open_change(), record("intent", phase="intent"))
+    assert ledger.get("intent") is not None
+    (found,) = ledger.open_changes()
+    assert found == open_change()
+    ledger.update_change("p1", "made", record("made"))
+    assert [c.state for c in ledger.open_changes("ranker")] == ["made"]
+    ledger.update_change("p1", "leased", record("leased"), expires_at_s=500.0)
+    (found,) = ledger.open_changes("ranker")
+    assert (found.state, found.expires_at_s) == ("leased", 500.0)
+    ledger.update_change("p1", "closed", record("closed"))
+    assert ledger.open_changes() == []
+    ledger.open_change(open_change("p2"), record("intent2"))
+    assert [c.plan_id for c in ledger.open_changes("ranker")] == ["p2"]
+
+
+def test_a_second_change_of_a_service_is_refused_and_writes_nothing(ledger: Ledger) -> None:
+    ledger.open_change(open_change(), record("intent"))
+    with pytest.raises(ChangeAlreadyOpen, match="ranker"):
+        ledger.open_change(open_change("p2"), record("intent2"))
+    assert ledger.get("intent2") is None
+    ledger.open_change(open_change("p3", "other"), record("intent3"))
+    assert [c.plan_id for c in ledger.open_changes("other")] == ["p3"]
+    assert ledger.open_changes("nobody") == []
+
+
+def test_claiming_again_is_harmless_until_the_change_is_closed(ledger: Ledger) -> None:
+    ledger.open_change(open_change(), record("intent"))
+    ledger.update_change("p1", "made", record("made"))
+    ledger.open_change(open_change(), record("intent"))
+    assert [c.state for c in ledger.open_changes()] == ["made"]
+    ledger.update_change("p1", "closed", record("closed"))
+    with pytest.raises(ChangeAlreadyOpen):
+        ledger.open_change(open_change(), record("intent"))
+
+
+def test_a_state_never_moves_back_and_a_late_word_is_kept(ledger: Ledger) -> None:
+    ledger.open_change(open_change(), record("intent"))
+    ledger.update_change("p1", "leased", record("leased"), expires_at_s=9.0)
+    ledger.update_change("p1", "made", record("late"))
+    assert [c.state for c in ledger.open_changes()] == ["leased"]
+    assert ledger.get("late") is not None
+    ledger.update_change("p1", "closed", record("closed"))
+    ledger.update_change("p1", "leased", record("later"))
+    assert ledger.open_changes() == []
+    assert ledger.get("later") is not None
+
+
+def test_an_unknown_change_cannot_move(ledger: Ledger) -> None:
+    with pytest.raises(Permanent, match="p9"):
+        ledger.update_change("p9", "made", record("made"))
+    assert ledger.get("made") is None
+
+
+def test_a_blob_can_be_replaced(ledger: Ledger) -> None:
+    assert ledger.get_blob("k") is None
+    ledger.put_blob("k", b"\x00one", at_s=1.0)
+    ledger.put_blob("k", b"two\xff", at_s=2.0)
+    assert ledger.get_blob("k") == b"two\xff"
+
+
+def race(calls: list[Callable[[], None]]) -> list[SlotuneError | None]:
+    """All calls at once, one thread each; their errors in order."""
+    gate = threading.Barrier(len(calls))
+    errors: list[SlotuneError | None] = [None] * len(calls)
+
+    def run(index: int) -> None:
+        gate.wait()
+        try:
+            calls[index]()
+        except SlotuneError as error:
+            errors[index] = error
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return errors
+
+
+def test_of_many_claims_at_once_exactly_one_wins(ledger: Ledger) -> None:
+    if isinstance(ledger, FakeLedger):
+        pytest.skip("the fake lives in one thread")
+    calls = [
+        lambda n=n: ledger.open_change(open_change(f"p{n}"), record(f"intent{n}"))  # type: ignore[misc]
+        for n in range(8)
+    ]
+    errors = race(calls)
+    assert sum(error is None for error in errors) == 1
+    assert all(isinstance(error, ChangeAlreadyOpen) for error in errors if error is not None)
+    assert len(ledger.open_changes("ranker")) == 1
+    assert len(ledger.find()) == 1
