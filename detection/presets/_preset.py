@@ -1,0 +1,83 @@
+"""What a preset is: PromQL templates by signal, and the names that a service may override."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from detection.errors import ConfigError
+from detection.model import PercentileSource
+
+_PLACE = re.compile(r"\$\(([a-z_]+)\)|\$(sel|by|w)\b")
+_METRIC_NAME = re.compile(r"^[a-zA-Z_:][a-zA-Z0-9_:]*$")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """PromQL templates of one serving system.
+
+    signals[name]: a query for many services at once. `$sel` becomes the label matchers (without braces, ending in a
+    comma unless empty), `$by` the labels that tell services apart (ending in a comma unless empty), `$w` the rate
+    window, and `$(name)` any of `names`, which a service overrides through `Service.labels["metric.<name>"]`.
+    buckets: cumulative bucket rates by le (ms = le * bucket_scale_ms), "" where the system exports no histogram.
+    counters never appear without rate() or increase(); a share is absent (not 0) where its base is absent.
+    """
+
+    name: str
+    title: str
+    signals: Mapping[str, str]
+    buckets: str = ""
+    bucket_scale_ms: float = 1e3
+    percentile_source: PercentileSource = "histogram"
+    names: Mapping[str, str] = field(default_factory=dict)
+    replica_label: str = "replica"
+
+    def resolved(self, labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        """The names of this preset with a service's overrides, as a hashable value.
+
+        ConfigError where an override names something the preset does not have, or is no metric name.
+        """
+        names = dict(self.names)
+        for key, value in labels.items():
+            if not key.startswith("metric."):
+                continue
+            name = key.removeprefix("metric.")
+            if name not in names:
+                known = ", ".join(sorted(names)) or "none"
+                raise ConfigError(f"the preset {self.name!r} has no metric {name!r} to override; it has: {known}")
+            if not _METRIC_NAME.match(value):
+                raise ConfigError(f"{value!r} is not a Prometheus metric name (override {key!r})")
+            names[name] = value
+        return tuple(sorted(names.items()))
+
+    def query(self, template: str, *, selector: str, by: str, window: str, names: Mapping[str, str]) -> str:
+        """A template with its places filled. Unknown places are a mistake in the preset: KeyError."""
+        places = {"sel": selector, "by": by, "w": window, **names}
+        return _PLACE.sub(lambda match: places[match.group(1) or match.group(2)], template)
+
+
+def ratio(top: str, bottom: str) -> str:
+    """top / bottom where the base moves; absent (never 0 or NaN) where there was nothing to share."""
+    return f"({top}) / (({bottom}) > 0)"
+
+
+def quantile_ms(quantile: float, bucket: str, scale: float = 1e3) -> str:
+    """A quantile in ms of a cumulative histogram, over all series of a service."""
+    return f"{scale:g} * histogram_quantile({quantile:g}, sum by ($by le) (rate({bucket}{{$sel}}[$w])))"
+
+
+def mean_ms(metric: str, scale: float = 1e3) -> str:
+    """Mean in ms of a histogram or summary from its _sum and _count."""
+    return f"{scale:g} * " + ratio(f"sum by ($by) (rate({metric}_sum{{$sel}}[$w]))", total_rate(f"{metric}_count"))
+
+
+def total_rate(counter: str, matcher: str = "") -> str:
+    """Summed rate of a counter over all series of a service."""
+    return f"sum by ($by) (rate({counter}{{$sel{matcher}}}[$w]))"
+
+
+def share(part: str, part_matcher: str, whole: str) -> str:
+    """part / whole, where the part may have no series until it first happens: then it is 0, not absent."""
+    base = total_rate(whole)
+    return ratio(f"{total_rate(part, part_matcher)} or 0 * {base}", base)

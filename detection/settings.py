@@ -1,0 +1,123 @@
+"""The settings of detection: what each one means, its unit and its default. Durations are seconds.
+
+The configuration reference in docs/ is generated from these classes, so every field says what it is for.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from detection.model import Tier
+
+DAY_S = 86_400.0
+
+
+class Section(BaseModel):
+    """Base of the sections: closed, frozen, documented field by field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class RuleOverride(Section):
+    """What a service or installation changes in a threshold rule; what is left out stays as it is."""
+
+    enabled: bool = True
+    """Off: the rule never fires."""
+
+    threshold: float | None = None
+    """The value beyond which the rule breaks, in the signal's unit (ms, share 0..1, requests)."""
+
+    clear: float | None = None
+    """The value to which the signal must return before the rule lets go; hysteresis against flapping."""
+
+    for_s: float | None = Field(None, ge=0)
+    """How long the threshold must be broken without interruption."""
+
+    keep_firing_for_s: float | None = Field(None, ge=0)
+    """How long the rule goes on firing after the signal has returned."""
+
+    tier: Tier | None = None
+    """`act`: may start a change. `warn`: is only shown."""
+
+
+class BudgetSettings(Section):
+    """How many false alarms a week and service are worth a detection. Smaller is quieter and sees less."""
+
+    act_per_week: float = Field(1.0, gt=0, le=14)
+    """At most about this many false act-tier alarms a week for a service; only act-tier incidents start a change."""
+
+    warn_per_week: float = Field(5.0, gt=0, le=28)
+    """At most about this many false warnings a week for a service; warnings are shown and start nothing."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.act_per_week > self.warn_per_week:
+            raise ValueError(
+                "act_per_week must not be larger than warn_per_week: acting needs more evidence than warning"
+            )
+        return self
+
+
+class DetectionSettings(Section):
+    """How anomalies are found and when they become incidents."""
+
+    history_s: float = Field(7 * DAY_S, gt=0)
+    """How much history the baselines are learned from."""
+
+    history_step_s: float = Field(300.0, gt=0)
+    """Resolution of that history; live samples are averaged to it before they are compared."""
+
+    lookback_s: float = Field(7200.0, gt=0)
+    """How much of the recent past a sweep reads; at least an hour and a half for the comparison with the last hour."""
+
+    learn_every_s: float = Field(3600.0, gt=0)
+    """How often baselines are learned again."""
+
+    relearn_after_s: float = Field(DAY_S, gt=0)
+    """A baseline stands still while an alarm is open, but no longer than this: then the new level is accepted."""
+
+    budget: BudgetSettings = BudgetSettings()
+    """The alarm budget that all statistical and joint detectors are calibrated to."""
+
+    detectors: tuple[str, ...] = (
+        "band",
+        "clock",
+        "isolation_forest",
+        "jump",
+        "level",
+        "pca_residual",
+        "rules",
+        "sigma",
+        "fluctuation",
+    )
+    """Which detectors run. `rules` alone is a plain threshold monitor; see docs/detection.md for each."""
+
+    rules: dict[str, RuleOverride] = {}
+    """Changes to the threshold rules, by rule name (latency_p95, latency_p99, errors, queue_backlog, gpu_memory,
+    load_failures, absent_data, idle, quality)."""
+
+    min_effect: float = Field(0.2, ge=0)
+    """A relative change smaller than this is never an anomaly, however unusual it is."""
+
+    min_history_s: float = Field(3600.0, ge=0)
+    """Statistical and joint detectors abstain until a service has this much history."""
+
+    keep_firing_for_s: float = Field(300.0, ge=0)
+    """How long a statistical anomaly stays after its score has returned under the threshold."""
+
+    absent_for_s: float = Field(120.0, gt=0)
+    """How long all signals of a service must be missing before that is an incident."""
+
+    min_requests: float = Field(10.0, ge=0)
+    """Shares (errors, failed loads) and percentiles over fewer requests than this are not judged."""
+
+    close_after_s: float = Field(600.0, ge=0)
+    """An incident is closed when none of its anomalies has been seen for this long."""
+
+    fluctuation_ratio: float = Field(2.0, gt=1)
+    """Latency fluctuation: the spread must have grown by this factor."""
+
+    seed: int = 0
+    """Seed of the isolation forest's sampling."""
