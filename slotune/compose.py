@@ -1,0 +1,150 @@
+"""The composition root: reads the registries and the environment, and builds the loop from settings and connections.
+
+Environment: SLOTUNE_CONFIG (path of services.yaml), SLOTUNE_HOME (folder of the default ledger), SLOTUNE_LEDGER_URL
+(a database address such as postgresql+psycopg2://user:password@host/name), SLOTUNE_CONN_<NAME> (see
+slotune.connections).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detection.errors import ConfigError
+from detection.model import Incident, Service
+from slotune.connections import EnvironmentConnections
+from tuning.ports import Actuator, Connections
+from tuning.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from detection.ports import MetricsSource
+    from tuning.ledger import SqlLedger
+    from tuning.loop.parts import Parts
+    from tuning.model import Observation, Record
+    from tuning.ports import Notifier
+
+
+def config_path(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where services.yaml is: SLOTUNE_CONFIG, else ./services.yaml."""
+    return Path(environment.get("SLOTUNE_CONFIG") or "services.yaml")
+
+
+def ledger_url(environment: Mapping[str, str] = os.environ) -> str:
+    """The ledger's address: SLOTUNE_LEDGER_URL, else an SQLite file below SLOTUNE_HOME (default ~/.slotune)."""
+    url = environment.get("SLOTUNE_LEDGER_URL")
+    if url:
+        return url
+    home = Path(environment.get("SLOTUNE_HOME") or Path.home() / ".slotune")
+    return f"sqlite:///{(home / 'ledger.sqlite').absolute()}"
+
+
+def load_settings(path: str | Path | None = None) -> Settings:
+    from tuning.services_yaml import load
+
+    return load(path or config_path())
+
+
+def build(
+    settings: Settings,
+    connections: Connections,
+    *,
+    links: Mapping[str, str] | None = None,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Parts:
+    """The whole loop on its real parts."""
+    from tuning import planning, verification
+    from tuning.loop.parts import Parts
+
+    planner = planning.get(settings.planning.planner)
+    return Parts(
+        settings=settings,
+        services={service.name: service for service in settings.service_values()},
+        source=metrics_source(settings, connections),
+        actuator=actuators(connections, clock, sleep),
+        planner=planner(planning_settings(settings)),
+        verifier=verification.get("before_after")(settings.verification),
+        ledger=open_ledger(ledger_url()),
+        notifiers=notifiers(settings, connections),
+        links=links or {},
+    )
+
+
+def planning_settings(settings: Settings):  # type: ignore[no-untyped-def]
+    """What the planner must know of the other sections, so that nobody writes it twice."""
+    return settings.planning.model_copy(update={"rate_window_s": settings.prometheus.rate_window_s})
+
+
+@lru_cache(maxsize=4)
+def open_ledger(url: str) -> SqlLedger:
+    """One ledger per address and process; its schema is created or migrated on first use."""
+    from tuning.ledger import SqlLedger
+
+    return SqlLedger.open(url)
+
+
+def metrics_source(settings: Settings, connections: Connections) -> MetricsSource:
+    from detection.sources.prometheus import PrometheusSource
+
+    connection = connections.get(settings.prometheus.connection)
+    token = connection.extra.get("token")
+    verify = connection.extra.get("verify", True)
+    return PrometheusSource(
+        connection.url,
+        rate_window_s=settings.prometheus.rate_window_s,
+        headers={"Authorization": f"Bearer {token}"} if token else None,
+        auth=(connection.login, connection.password or "") if connection.login else None,
+        verify=verify if isinstance(verify, (bool, str)) else True,
+        timeout_s=settings.prometheus.timeout_s,
+    )
+
+
+def actuators(
+    connections: Connections, clock: Callable[[], float], sleep: Callable[[float], None]
+) -> Callable[[Service, str], Actuator]:
+    """The actuator of a service's lever; one instance per actuator name."""
+    from tuning import actuators as registry
+
+    made: dict[str, Actuator] = {}
+
+    def actuator(service: Service, lever: str) -> Actuator:
+        if lever not in service.levers:
+            raise ConfigError(f"service {service.name!r} has no lever {lever!r} in services.yaml")
+        name = service.levers[lever].actuator
+        if name not in made:
+            made[name] = registry.get(name)(connections, clock, sleep)
+        return made[name]
+
+    return actuator
+
+
+def notifiers(settings: Settings, connections: Connections) -> Sequence[Notifier]:
+    from tuning import notifiers as registry
+
+    names = ["log", "smtp"] if settings.mail.to else ["log"]
+    return [registry.get(name)(settings.mail, connections) for name in names]
+
+
+def environment_connections() -> Connections:
+    return EnvironmentConnections(os.environ)
+
+
+def observe(
+    config: str | Path | None, service_name: str
+) -> tuple[Incident | None, Observation, Sequence[Record]]:
+    """What `slotune plan --service` needs: the open incident (None), the observation now, and the past."""
+    from tuning.loop.observe import observe as look
+    from tuning.loop.observe import past
+    from tuning.loop.watch import open_incidents_of
+
+    parts = build(load_settings(config), environment_connections())
+    service = parts.service(service_name)
+    at_s = time.time()
+    incidents = [i for i in open_incidents_of(parts.ledger, at_s) if i.service == service.name]
+    return (incidents[0] if incidents else None), look(parts, service, at_s), past(parts, service, at_s)

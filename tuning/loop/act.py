@@ -1,0 +1,148 @@
+"""choose_action, guard, and the three levers: from an incident to a receipt.
+
+The order is the safety: plan into the ledger, guards, intent with the old values into the ledger (which claims the
+service), then the change, then the receipt. A step that is run again finds its own records and does nothing twice.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from detection.errors import Permanent, SlotuneError
+from detection.model import Incident, Service, make_id
+from tuning.errors import ChangeAlreadyOpen
+from tuning.loop import records
+from tuning.loop.observe import observe, past
+from tuning.loop.parts import Parts
+from tuning.model import Change, Observation, OpenChange, Plan, Receipt, Refusal
+
+_log = logging.getLogger(__name__)
+
+
+def choose_action(
+    parts: Parts,
+    incident: Incident,
+    at_s: float,
+    *,
+    attempt: int = 1,
+    lever: str | None = None,
+    dry_run: bool = False,
+) -> Plan:
+    """The plan for one attempt at an incident, in the ledger. `lever`: the only lever that may be used (by hand)."""
+    plan_id = make_id(incident.id, "plan", attempt)
+    if parts.ledger.get(plan_id) is not None:
+        return records.load(parts.ledger, plan_id, Plan)
+    service = parts.service(incident.service)
+    if lever is not None:
+        service = _only(service, lever)
+    observation = observe(parts, service, at_s)
+    plan = parts.planner.propose(incident, observation, past(parts, service, at_s))
+    plan = plan.model_copy(
+        update={
+            "id": plan_id,
+            "attempt": attempt,
+            "dry_run": dry_run,
+            "mode": mode_of(service, plan),
+            "settle_s": max(plan.settle_s, _least_settle_s(parts, service, plan)),
+        }
+    )
+    parts.ledger.put(records.plan_record(plan))
+    _log.info("choose_action %s: %s (%s)", service.name, plan.chosen.text(), plan.reason or plan.chosen.reason)
+    return plan
+
+
+def mode_of(service: Service, plan: Plan) -> str:
+    """The most careful mode among the service's and those of the levers that the plan uses."""
+    order = ("observe", "approve", "act")
+    modes = [service.levers[c.lever].mode or service.mode for c in plan.chosen.changes if c.lever in service.levers]
+    return min(modes or [service.mode], key=order.index)
+
+
+def _least_settle_s(parts: Parts, service: Service, plan: Plan) -> float:
+    """Before this has passed, every rate still mixes the old setting with the new."""
+    delays = [service.levers[c.lever].effect_delay_s for c in plan.chosen.changes if c.lever in service.levers]
+    return parts.settings.prometheus.rate_window_s + max(delays, default=0.0)
+
+
+def _only(service: Service, lever: str) -> Service:
+    if lever not in service.levers:
+        known = ", ".join(sorted(service.levers)) or "none"
+        raise Permanent(f"service {service.name!r} has no lever {lever!r} in services.yaml; configured: {known}")
+    return service.model_copy(update={"levers": {lever: service.levers[lever]}})
+
+
+def refuse(parts: Parts, plan: Plan, refusal: Refusal) -> Refusal:
+    parts.ledger.put(records.refusal_record(refusal, plan))
+    return refusal
+
+
+def hold(parts: Parts, plan: Plan, at_s: float, reason: str = "") -> str:
+    """Nothing is changed, and the ledger says why."""
+    text = reason or plan.reason or plan.chosen.reason
+    parts.ledger.put(records.hold_record(plan, text, at_s))
+    return text
+
+
+def pull_lever(parts: Parts, plan: Plan, lever: str, at_s: float, *, run: str = "") -> Receipt:
+    """Make one change of a plan. Idempotent: a receipt that says "applied" is the end of it.
+
+    Raises ChangeAlreadyOpen, LedgerUnavailable (nothing was changed), and OutcomeUnknown or another Temporary when
+    the fate of the change is not known: the intent stays open, and the next try or the reconciliation settles it.
+    A permanent refusal becomes a receipt with applied False.
+    """
+    change = next(c for c in plan.chosen.changes if c.lever == lever)
+    receipt_id = make_id(plan.id, lever, "receipt")
+    if parts.ledger.get(receipt_id) is not None:
+        return records.load(parts.ledger, receipt_id, Receipt)
+    service = parts.service(plan.service)
+    claim(parts, plan, at_s, run=run)
+    try:
+        receipt = parts.actuator(service, lever).apply(service, change, key=f"{plan.id}:{lever}")
+    except Permanent as error:
+        receipt = _refused(parts, service, plan, change, error, at_s)
+    receipt = receipt.model_copy(update={"id": receipt_id, "plan_id": plan.id, "service": plan.service})
+    parts.ledger.update_change(plan.id, "made", records.receipt_record(receipt, plan))
+    return receipt
+
+
+def claim(parts: Parts, plan: Plan, at_s: float, *, run: str = "") -> None:
+    """The intent with its old values into the ledger; ChangeAlreadyOpen when another plan holds the service."""
+    opened = OpenChange(
+        plan_id=plan.id,
+        service=plan.service,
+        incident_id=plan.incident_id,
+        state="intended",
+        plan=plan,
+        opened_at_s=at_s,
+        run=run,
+    )
+    parts.ledger.open_change(opened, records.intent_record(plan, at_s))
+
+
+def _refused(
+    parts: Parts, service: Service, plan: Plan, change: Change, error: Permanent, at_s: float
+) -> Receipt:
+    """What is true after a refusal is read, not assumed."""
+    try:
+        truth = {k: v for k, v in parts.actuator(service, change.lever).read(service).values.items() if k in change.new}
+    except SlotuneError:
+        truth = dict(change.old)
+    return Receipt(
+        id="",
+        plan_id=plan.id,
+        service=plan.service,
+        lever=change.lever,
+        before=change.old,
+        after=truth,
+        applied=False,
+        changed=any(truth.get(k) != change.old.get(k) for k in change.old),
+        at_s=at_s,
+        reason=str(error),
+    )
+
+
+def observation_for(parts: Parts, plan: Plan, at_s: float) -> Observation:
+    return observe(parts, parts.service(plan.service), at_s)
+
+
+__all__ = ["ChangeAlreadyOpen", "choose_action", "claim", "hold", "mode_of", "observation_for", "pull_lever", "refuse"]

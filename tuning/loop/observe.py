@@ -1,0 +1,65 @@
+"""Observation: everything a planner may look at, read once, at the edge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from detection.errors import SlotuneError
+from detection.model import MetricWindow, Service, Span
+from detection.signals import SIGNALS
+from tuning.loop.parts import Parts
+from tuning.model import Observation, Record, Setting
+
+_MEMORY_S = 30 * 86400.0
+
+
+def observe(parts: Parts, service: Service, at_s: float) -> Observation:
+    """Windows, buckets, replicas and the levers' truth of one service at `at_s`.
+
+    A lever that cannot be read is not guessed: it is in `unreadable`, with the sentence that says why.
+    """
+    span = look_back(parts, at_s)
+    windows = parts.source.read([service], tuple(SIGNALS), span)
+    replicas = parts.source.read_replicas([service], ("p95_ms", "qps", "error_rate"), span)
+    settings: dict[str, Setting] = {}
+    unreadable: dict[str, str] = {}
+    for lever in service.levers:
+        try:
+            settings[lever] = parts.actuator(service, lever).read(service)
+        except SlotuneError as error:
+            unreadable[lever] = str(error)
+    return Observation(
+        service=service,
+        window=windows[service.name] if service.name in windows else MetricWindow(service.name, span, {}),
+        at_s=at_s,
+        settings=settings,
+        unreadable=unreadable,
+        replicas=replicas.get(service.name, {}),
+        buckets=parts.source.read_buckets([service], span).get(service.name),
+        latency_model=latency_model(parts, service),
+    )
+
+
+def look_back(parts: Parts, at_s: float) -> Span:
+    """The recent past on the source's grid, ending at `at_s` (both rounded to whole steps, so that sweeps align)."""
+    step_s = parts.settings.prometheus.step_s
+    end_s = at_s // step_s * step_s
+    points = max(int(parts.settings.detection.lookback_s // step_s), 1)
+    return Span(end_s - points * step_s, end_s, step_s)
+
+
+def past(parts: Parts, service: Service, at_s: float) -> Sequence[Record]:
+    """What the ledger knows about a service, newest first: what was tried, and what came of it."""
+    return parts.ledger.find(service=service.name, since_s=at_s - _MEMORY_S, limit=2000)
+
+
+def latency_model(parts: Parts, service: Service) -> dict[str, object] | None:
+    """The learned latency model of a service, None before anything was learned."""
+    data = parts.ledger.get_blob(model_key(service.name))
+    return json.loads(data) if data else None
+
+
+def model_key(service: str) -> str:
+    return f"latency-model/{service}"
+

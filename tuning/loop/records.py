@@ -1,0 +1,136 @@
+"""How the loop's values become lines of the ledger, and how they are found again. Ids come from the values alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeVar
+
+from detection.model import Incident, Value
+from tuning.errors import Permanent
+from tuning.model import LEVER_STEPS, Decision, Outcome, Plan, Receipt, Record, Refusal, Report
+from tuning.ports import Ledger
+
+V = TypeVar("V", bound=Value)
+
+
+def incident_record(incident: Incident) -> Record:
+    return _record("open_incidents", incident.id, incident, incident.service, None, incident.id, incident.detected_at_s)
+
+
+def closing_record(incident: Incident, at_s: float, reason: str) -> Record:
+    return Record(
+        id=f"{incident.id}:closed",
+        kind="open_incidents",
+        service=incident.service,
+        parent_id=incident.id,
+        incident_id=incident.id,
+        at_s=at_s,
+        body={"closed": True, "reason": reason},
+    )
+
+
+def plan_record(plan: Plan) -> Record:
+    kind = "choose_action" if plan.rollback_of is None else "roll_back"
+    parent = plan.rollback_of or plan.incident_id
+    return _record(kind, plan.id, plan, plan.service, parent, plan.incident_id, plan.decided_at_s)
+
+
+def refusal_record(refusal: Refusal, plan: Plan) -> Record:
+    return _record("guard", refusal.id, refusal, plan.service, plan.id, plan.incident_id, refusal.at_s)
+
+
+def hold_record(plan: Plan, reason: str, at_s: float) -> Record:
+    body: dict[str, object] = {"plan_id": plan.id, "reason": reason}
+    return Record(
+        id=f"{plan.id}:hold",
+        kind="hold",
+        service=plan.service,
+        parent_id=plan.id,
+        incident_id=plan.incident_id,
+        at_s=at_s,
+        body=body,
+    )
+
+
+def intent_record(plan: Plan, at_s: float) -> Record:
+    """The change with its old values, written before anything is touched."""
+    step = LEVER_STEPS[plan.chosen.changes[0].lever]
+    return _record(step, f"{plan.id}:intent", plan, plan.service, plan.id, plan.incident_id, at_s, phase="intent")
+
+
+def receipt_record(receipt: Receipt, plan: Plan) -> Record:
+    step = LEVER_STEPS[receipt.lever] if plan.rollback_of is None else "roll_back"
+    return _record(step, receipt.id, receipt, plan.service, plan.id, plan.incident_id, receipt.at_s)
+
+
+def outcome_record(outcome: Outcome, plan: Plan) -> Record:
+    return _record("verify_p95", outcome.id, outcome, plan.service, plan.id, plan.incident_id, outcome.at_s)
+
+
+def decision_record(decision: Decision, plan: Plan, outcome: Outcome) -> Record:
+    name = f"{outcome.id}:{decision.step}"
+    return _record(decision.step, name, decision, plan.service, outcome.id, plan.incident_id, outcome.at_s)
+
+
+def report_record(report: Report, phase: Literal["intent", "result"], at_s: float, note: str = "") -> Record:
+    """intent: the report as it is to be sent. result: it was sent (or never will be: `note` says why)."""
+    service, incident_id = report.incident.service, report.incident.id
+    if phase == "intent":
+        return _record("email_report", report.id, report, service, report.plan.id, incident_id, at_s, phase="intent")
+    return Record(
+        id=f"{report.id}:sent",
+        kind="email_report",
+        service=service,
+        parent_id=report.id,
+        incident_id=incident_id,
+        at_s=at_s,
+        body={"note": note},
+    )
+
+
+def _record(
+    kind: str,
+    record_id: str,
+    value: Value,
+    service: str,
+    parent_id: str | None,
+    incident_id: str | None,
+    at_s: float,
+    phase: Literal["intent", "result"] = "result",
+) -> Record:
+    return Record(
+        id=record_id,
+        kind=kind,
+        phase=phase,
+        service=service,
+        parent_id=parent_id,
+        incident_id=incident_id,
+        at_s=at_s,
+        body=value.model_dump(mode="json"),
+    )
+
+
+def load(ledger: Ledger, record_id: str, cls: type[V]) -> V:
+    """The value of a record; Permanent when the ledger does not hold it."""
+    record = ledger.get(record_id)
+    if record is None:
+        raise Permanent(f"the ledger holds no {cls.__name__.lower()} {record_id!r}; was it moved or emptied?")
+    return cls.model_validate(record.body)
+
+
+def find(ledger: Ledger, kind: str, cls: type[V], *, parent_id: str, phase: str = "result") -> list[V]:
+    """The values of one kind that follow from a parent, oldest first."""
+    records = [r for r in ledger.find(kind=kind, parent_id=parent_id) if r.phase == phase]
+    return [cls.model_validate(r.body) for r in sorted(records, key=lambda r: (r.at_s, r.id))]
+
+
+def receipts(ledger: Ledger, plan: Plan) -> list[Receipt]:
+    kinds = {LEVER_STEPS[change.lever] for change in plan.chosen.changes}
+    if plan.rollback_of is not None:
+        kinds = {"roll_back"}
+    found = [r for kind in sorted(kinds) for r in ledger.find(kind=kind, parent_id=plan.id) if r.phase == "result"]
+    return [Receipt.model_validate(r.body) for r in sorted(found, key=lambda r: (r.at_s, r.id))]
+
+
+def newest(values: Sequence[V]) -> V | None:
+    return values[-1] if values else None
