@@ -7,6 +7,7 @@ that Airflow shares; this costs about 30 us.
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 
 class ConnectionLost(Exception):
@@ -25,8 +26,7 @@ class Wire(asyncio.Protocol):
         self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
 
     def send(self, request: bytes) -> asyncio.Future[int]:
         """Write the request; the future gets the status code when the whole answer is there."""

@@ -74,7 +74,10 @@ async def serve(args: argparse.Namespace) -> int:
     metrics.batch_timeout.set(limits.batch_timeout_ms / 1000)
     metrics.emulated.set(int(args.emulated))
     api = Api(repository, batcher, metrics, emulated=args.emulated)
-    runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=1.0, keepalive_timeout=300.0)
+    runner = web.AppRunner(
+        api.application(), access_log=None, shutdown_timeout=1.0, keepalive_timeout=300.0,
+        handler_cancellation=True,  # nothing is computed for who hung up
+    )  # fmt: skip
     await runner.setup()
     try:
         await web.TCPSite(runner, args.host, args.port, backlog=4096).start()

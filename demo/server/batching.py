@@ -92,7 +92,8 @@ class Batcher:
             await self._until_batch_is_due()
             self._working = True
             try:
-                await self._serve(self._take())
+                if batch := self._take():
+                    await self._serve(batch)
             finally:
                 self._working = False
 
@@ -117,13 +118,15 @@ class Batcher:
                 timer.cancel()
 
     def _take(self) -> list[Waiting]:
-        """At least one request; more while they fit."""
-        batch = [self._queue.popleft()]
-        rows = len(batch[0].rows)
-        while self._queue and rows + len(self._queue[0].rows) <= self.limits.batch_size:
-            batch.append(self._queue.popleft())
-            rows += len(batch[-1].rows)
-        self._rows_waiting -= rows
+        """At least one request, more while they fit; those whose caller hung up are left out (perhaps all of them)."""
+        batch: list[Waiting] = []
+        rows = 0
+        while self._queue and (not batch or rows + len(self._queue[0].rows) <= self.limits.batch_size):
+            waiting = self._queue.popleft()
+            self._rows_waiting -= len(waiting.rows)
+            if not waiting.answer.cancelled():
+                batch.append(waiting)
+                rows += len(waiting.rows)
         return batch
 
     async def _serve(self, batch: list[Waiting]) -> None:
