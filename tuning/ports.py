@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from detection.model import BucketWindow, Incident, MetricWindow, Service
+from detection.model import BucketWindow, Incident, MetricWindow, Service, Slo
 from tuning.model import Change, Observation, OpenChange, Outcome, Plan, Receipt, Record, Report, Setting
 
 
@@ -72,12 +72,14 @@ class Evidence:
 
     history: the hours before, from which autocorrelation and noise may be learned. expected_p95_ms: what the latency
     model expects at this side's load with the OLD setting (None: no model), for the load adjustment.
+    slo: what the service promises; without it nobody can tell whether the incident is resolved.
     """
 
     window: MetricWindow
     buckets: BucketWindow | None = None
     history: MetricWindow | None = None
     expected_p95_ms: float | None = None
+    slo: Slo | None = None
 
 
 class Notifier(Protocol):
