@@ -1,0 +1,244 @@
+"""The guards: each looks at a plan and the facts, and answers a Refusal with its reason, or None."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from detection.model import make_id
+from tuning.guards.facts import GuardFacts, Unreadable, effective_mode, same_knobs
+from tuning.guards.freeze import frozen_until, parse_freeze, zone
+from tuning.model import Change, Knob, Plan, Refusal
+
+HOUR_S = 3600.0
+MAIN_KNOBS = {"batch_size": ("batch_size",), "replicas": ("min_replicas", "max_replicas", "replicas"), "precision": ()}
+
+
+def refuse(plan: Plan, facts: GuardFacts, guard: str, reason: str, until_s: float | None = None) -> Refusal:
+    return Refusal(
+        id=make_id(plan.id, "refusal", guard, facts.at_s),
+        plan_id=plan.id,
+        service=plan.service,
+        guard=guard,
+        reason=reason,
+        at_s=facts.at_s,
+        until_s=until_s,
+    )
+
+
+def mode(plan: Plan, facts: GuardFacts) -> Refusal | None:
+    if facts.safety.dry_run or plan.dry_run:
+        return refuse(plan, facts, "dry_run", f"Dry run: {plan.chosen.text()} is planned and not made.")
+    if effective_mode(facts.service, plan.chosen.levers, plan.mode) == "observe":
+        return refuse(
+            plan,
+            facts,
+            "mode",
+            f"{plan.service} is in mode observe: slotune plans and reports, and changes nothing. "
+            "Set mode: approve or act to let it.",
+        )
+    return None
+
+
+def bounds(plan: Plan, facts: GuardFacts) -> Refusal | None:
+    for change in plan.chosen.changes:
+        lever = facts.service.levers.get(change.lever)
+        if lever is None:
+            return refuse(plan, facts, "bounds", f"{plan.service} does not allow the lever {change.lever}.")
+        for knob in MAIN_KNOBS.get(change.lever, ()):
+            outside = _outside(change, knob, lever.minimum, lever.maximum)
+            if outside is not None:
+                return refuse(plan, facts, "bounds", outside)
+        for knob in ("batch_timeout_ms",):
+            low, high = lever.options.get("timeout_min_ms"), lever.options.get("timeout_max_ms")
+            if isinstance(low, int | float) and isinstance(high, int | float):
+                outside = _outside(change, knob, float(low), float(high))
+                if outside is not None:
+                    return refuse(plan, facts, "bounds", outside)
+        low, high = change.new.get("min_replicas"), change.new.get("max_replicas")
+        if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
+            return refuse(plan, facts, "bounds", f"min_replicas {low} is above max_replicas {high}.")
+    return None
+
+
+def _outside(change: Change, knob: str, low: float, high: float) -> str | None:
+    value, old = change.new.get(knob), change.old.get(knob)
+    if value is None or (knob == "replicas" and "min_replicas" in change.new) or value == old:
+        return None  # a knob that stays where somebody put it is not ours to judge
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+        return f"{knob} {value} is outside its bounds {low:g} to {high:g}."
+    return None
+
+
+def stale_data(plan: Plan, facts: GuardFacts) -> Refusal | None:
+    if facts.stale_s is None:
+        return refuse(plan, facts, "stale_data", f"There is no P95 of {plan.service}: no data is no ground to act on.")
+    if facts.stale_s > facts.safety.stale_after_s:
+        return refuse(
+            plan,
+            facts,
+            "stale_data",
+            f"The newest P95 of {plan.service} is {facts.stale_s:.0f} s old (limit "
+            f"{facts.safety.stale_after_s:.0f} s): nobody can tell whether the problem still exists.",
+        )
+    return None
+
+
+def error_budget(plan: Plan, facts: GuardFacts) -> Refusal | None:
+    if facts.error_rate is None or facts.error_rate < facts.safety.error_budget:
+        return None
+    return refuse(
+        plan,
+        facts,
+        "error_budget",
+        f"{facts.error_rate:.0%} of the requests of {plan.service} fail (limit {facts.safety.error_budget:.0%}): a "
+        "lever does not cure errors, a person should look.",
+    )
+
+
+def freeze(plan: Plan, facts: GuardFacts) -> Refusal | None:
+    found = frozen_until(facts.at_s, [parse_freeze(t) for t in facts.safety.freeze], zone(facts.safety.timezone))
+    if found is None:
+        return None
+    return refuse(
+        plan, facts, "freeze", f"Changes are frozen ({found[0].text}, {facts.safety.timezone}).", until_s=found[1]
+    )
+
+
+def one_open_change(plan: Plan, facts: GuardFacts) -> Refusal | None:
+    for change in facts.open_changes:
+        if change.service == plan.service and change.plan_id != plan.id:
+            word = "still temporary" if change.state == "leased" else "not proven yet"
+            return refuse(
+                plan,
+                facts,
+                "one_open_change",
+                f"{plan.service} has an open change ({change.plan.chosen.text()}, {word}): one at a time.",
+                until_s=change.expires_at_s,
+            )
+    return None
+
+
+def services_at_once(plan: Plan, facts: GuardFacts) -> Refusal | None:
+    busy = {c.service for c in facts.open_changes if c.state != "leased" and c.service != plan.service}
+    if len(busy) < facts.safety.services_at_once:
+        return None
+    return refuse(
+        plan,
+        facts,
+        "services_at_once",
+        f"{len(busy)} other services have an unproven change ({', '.join(sorted(busy)[:5])}), and "
+        f"{facts.safety.services_at_once} at once are allowed.",
+    )
+
+
+def cool_down(plan: Plan, facts: GuardFacts) -> Refusal | None:
+    for name in plan.chosen.levers:
+        lever = facts.service.levers.get(name)
+        own = lever.cool_down_s if lever is not None else None
+        wait_s = facts.safety.cool_down_s if own is None else own
+        times = [m.at_s for m in facts.made if m.service == plan.service and m.lever == name and m.at_s <= facts.at_s]
+        if times and facts.at_s - max(times) < wait_s:
+            return refuse(
+                plan,
+                facts,
+                "cool_down",
+                f"{name} of {plan.service} was changed {facts.at_s - max(times):.0f} s ago, and its cool-down is "
+                f"{wait_s:.0f} s.",
+                until_s=max(times) + wait_s,
+            )
+    return None
+
+
+def changes_per_hour(plan: Plan, facts: GuardFacts) -> Refusal | None:
+    recent = [m for m in facts.made if facts.at_s - HOUR_S < m.at_s <= facts.at_s]
+    own = [m for m in recent if m.service == plan.service]
+    limits = (
+        (own, facts.safety.changes_per_hour, f"{plan.service} was"),
+        (recent, facts.safety.changes_per_hour_total, "all services together were"),
+    )
+    for made, limit, who in limits:
+        if len(made) >= limit:
+            until_s = min((m.at_s for m in made), default=facts.at_s) + HOUR_S
+            return refuse(
+                plan,
+                facts,
+                "changes_per_hour",
+                f"In the last hour {who} changed {len(made)} times, and {limit} are allowed.",
+                until_s=until_s,
+            )
+    return None
+
+
+def ownership(plan: Plan, facts: GuardFacts) -> Refusal | None:
+    """Somebody else's hand: the truth is neither what slotune wrote last nor what the plan was made from."""
+    for change in plan.chosen.changes:
+        now = facts.settings_now.get(change.lever)
+        if now is None or isinstance(now, Unreadable):
+            why = now.reason if isinstance(now, Unreadable) else "it was not read"
+            return refuse(plan, facts, "unreadable", f"{change.lever} of {plan.service} cannot be read: {why}")
+        if not same_knobs(change.old, now.values) and not same_knobs(change.new, now.values):
+            return refuse(
+                plan,
+                facts,
+                f"ownership:{change.lever}",
+                f"{change.lever} of {plan.service} was {_words(change.old)} when the plan was made and is "
+                f"{_words(now.values)} now: somebody else is at it, slotune stands down.",
+            )
+        written = facts.last_written.get(change.lever)
+        if written is None or same_knobs(_settable(written), now.values):
+            continue
+        since_s = facts.foreign_since_s.get(change.lever, facts.at_s)
+        if facts.at_s - since_s >= facts.safety.stand_down_s:
+            continue  # long enough: the value is the new normal
+        return refuse(
+            plan,
+            facts,
+            f"ownership:{change.lever}",
+            f"slotune left {change.lever} of {plan.service} at {_words(written)}, and it is {_words(now.values)} now: "
+            "somebody else changed it, slotune stands down.",
+            until_s=since_s + facts.safety.stand_down_s,
+        )
+    return None
+
+
+def approval(plan: Plan, facts: GuardFacts) -> Refusal | None:
+    needed = effective_mode(facts.service, plan.chosen.levers, plan.mode) == "approve"
+    if needed and not facts.approved:
+        return refuse(plan, facts, "approval", f"{plan.chosen.text()} of {plan.service} needs a person's yes.")
+    return None
+
+
+def _settable(knobs: Mapping[str, Knob]) -> dict[str, Knob]:
+    return {name: value for name, value in knobs.items() if name != "replicas" or "min_replicas" not in knobs}
+
+
+def _words(knobs: Mapping[str, Knob]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in knobs.items())
+
+
+GUARDS: tuple[Callable[[Plan, GuardFacts], Refusal | None], ...] = (
+    mode,
+    bounds,
+    stale_data,
+    error_budget,
+    freeze,
+    one_open_change,
+    services_at_once,
+    cool_down,
+    changes_per_hour,
+    ownership,
+    approval,
+)
+ROLLBACK_GUARDS: tuple[Callable[[Plan, GuardFacts], Refusal | None], ...] = (ownership,)
+"""A roll-back makes the system safe again: nothing holds it up, except that the knob is not ours any more."""
+
+
+def guard(plan: Plan, facts: GuardFacts) -> Refusal | None:
+    """The first guard's no, None when all agree. A plan that holds needs nobody's leave."""
+    if not plan.chosen.changes:
+        return None
+    for check in ROLLBACK_GUARDS if plan.rollback_of else GUARDS:
+        refusal = check(plan, facts)
+        if refusal is not None:
+            return refusal
+    return None

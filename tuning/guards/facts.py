@@ -1,0 +1,120 @@
+"""What guards look at, and how it is read out of the ledger's records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from detection.model import Mode, Service
+from tuning.guards.settings import SafetySettings
+from tuning.model import LEVER_STEPS, Knob, OpenChange, Record, Setting
+
+MODES: tuple[Mode, ...] = ("observe", "approve", "act")
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A lever whose truth could not be read; `reason` is a sentence."""
+
+    reason: str
+
+
+Truth = Mapping[str, Setting | Unreadable]
+"""What was read, by lever. A lever that is missing was not asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class MadeChange:
+    """A change that an actuator really made (roll-backs excluded)."""
+
+    service: str
+    lever: str
+    at_s: float
+
+
+@dataclass(frozen=True)
+class GuardFacts:
+    """Everything that a guard may look at.
+
+    open_changes: of ALL services. made: changes of all services within the last day. last_written: what slotune wrote
+    last, by lever, of this service. foreign_since_s: when slotune first saw that somebody else had changed a lever.
+    stale_s: age of the newest P95 sample (None: there is none). error_rate: None when not exported. approved: a
+    person said yes (or will be asked right after these guards).
+    """
+
+    at_s: float
+    service: Service
+    safety: SafetySettings
+    settings_now: Truth = field(default_factory=dict)
+    open_changes: Sequence[OpenChange] = ()
+    made: Sequence[MadeChange] = ()
+    last_written: Mapping[str, Mapping[str, Knob]] = field(default_factory=dict)
+    foreign_since_s: Mapping[str, float] = field(default_factory=dict)
+    stale_s: float | None = 0.0
+    error_rate: float | None = None
+    approved: bool = False
+
+
+def made_changes(records: Iterable[Record]) -> list[MadeChange]:
+    """From the results of the lever steps; a receipt that changed nothing does not count."""
+    levers = {step: lever for lever, step in LEVER_STEPS.items()}
+    return [
+        MadeChange(record.service, levers[record.kind], record.at_s)
+        for record in records
+        if record.kind in levers and record.phase == "result" and record.body.get("changed")
+    ]
+
+
+def last_written(records: Iterable[Record], service: str) -> dict[str, dict[str, Knob]]:
+    """What the newest receipt of each lever left behind: of changes and of roll-backs, `records` in any order."""
+    found: dict[str, tuple[float, dict[str, Knob]]] = {}
+    for record in records:
+        lever, after = record.body.get("lever"), record.body.get("after")
+        if record.service != service or record.phase != "result" or not isinstance(lever, str):
+            continue
+        if not isinstance(after, dict) or not record.body.get("applied"):
+            continue
+        if lever not in found or record.at_s >= found[lever][0]:
+            found[lever] = (record.at_s, after)
+    return {lever: knobs for lever, (_, knobs) in found.items()}
+
+
+def foreign_since(records: Iterable[Record], service: str) -> dict[str, float]:
+    """When the ownership guard first refused each lever since slotune last wrote it."""
+    written: dict[str, float] = {}
+    seen: dict[str, list[float]] = {}
+    for record in records:
+        if record.service != service:
+            continue
+        lever = record.body.get("lever")
+        if record.phase == "result" and isinstance(lever, str) and record.body.get("applied"):
+            written[lever] = max(record.at_s, written.get(lever, record.at_s))
+        if record.kind == "guard" and str(record.body.get("guard", "")).startswith("ownership:"):
+            seen.setdefault(str(record.body["guard"]).removeprefix("ownership:"), []).append(record.at_s)
+    first = {lever: [at for at in times if at > written.get(lever, float("-inf"))] for lever, times in seen.items()}
+    return {lever: min(times) for lever, times in first.items() if times}
+
+
+def effective_mode(service: Service, levers: Iterable[str], planned: Mode) -> Mode:
+    """The most careful of the plan's mode and each lever's own (which goes before the service's)."""
+    modes = [planned]
+    for name in levers:
+        lever = service.levers.get(name)
+        modes.append((lever.mode if lever is not None else None) or service.mode)
+    return min(modes, key=MODES.index)
+
+
+def same_knobs(wanted: Mapping[str, Knob], found: Mapping[str, Knob]) -> bool:
+    """Whether every wanted knob that somebody can set is found at its value.
+
+    `replicas` beside `min_replicas` is information: the autoscaler moves it by itself. Numbers are compared with a
+    relative tolerance of 1e-6, because control endpoints round.
+    """
+    ignored = {"replicas"} if "min_replicas" in wanted else set()
+    return all(name in found and same(value, found[name]) for name, value in wanted.items() if name not in ignored)
+
+
+def same(one: Knob, other: Knob) -> bool:
+    if isinstance(one, str) or isinstance(other, str):
+        return str(one) == str(other)
+    return abs(one - other) <= 1e-6 * max(1.0, abs(one), abs(other))

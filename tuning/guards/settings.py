@@ -1,0 +1,85 @@
+"""What must never happen: the section `safety` of services.yaml."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from tuning.guards.freeze import parse_freeze, zone
+
+
+class SafetySettings(BaseModel):
+    """What must never happen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    dry_run: bool = False
+    """Plan and report everything, change nothing, whatever the services' modes say."""
+
+    cool_down_s: float = Field(600.0, ge=0)
+    """Shortest time between two changes of one lever of one service (a lever's own cool_down goes first)."""
+
+    changes_per_hour: int = Field(6, ge=0)
+    """Most changes of one service within an hour; roll-backs are not counted and never held up."""
+
+    changes_per_hour_total: int = Field(30, ge=0)
+    """Most changes of all services together within an hour."""
+
+    services_at_once: int = Field(3, ge=1)
+    """How many services may have an unproven change at the same time."""
+
+    freeze: tuple[str, ...] = ()
+    """Times without changes: "Fri 18:00-Mon 08:00", "22:00-06:00" (every day), "Sat" or
+    "2026-12-23 12:00/2027-01-04 08:00"."""
+
+    timezone: str = "UTC"
+    """Time zone of `freeze`, such as Europe/Berlin."""
+
+    error_budget: float = Field(0.5, ge=0)
+    """Share of failed requests at which a service is on fire: no lever is pulled, a person is asked."""
+
+    stale_after_s: float = Field(180.0, gt=0)
+    """P95 older than this is no ground for a change."""
+
+    stand_down_s: float = Field(86_400.0, ge=0)
+    """Somebody else changed a knob: for this long slotune leaves the lever alone, then takes the value as given."""
+
+    max_attempts: int = Field(3, ge=1)
+    """Levers tried for one incident before a person is asked."""
+
+    keep_free_changes: bool = True
+    """A change that made no difference, costs nothing and harmed nothing may stay."""
+
+    lease_s: float = Field(3600.0, gt=0)
+    """How long a temporary change (one that costs money) lasts before it is tested for removal."""
+
+    lease_renewals: int = Field(24, ge=0)
+    """How often a lease whose load is still high is renewed before a person is asked."""
+
+    revert_hysteresis: float = Field(0.15, ge=0, lt=1)
+    """Load must be this share below what the old setting carried before a lease is handed back early."""
+
+    revert_for_s: float = Field(600.0, ge=0)
+    """The load must have been that low for this long."""
+
+    replicas_per_step: int = Field(1, ge=1)
+    """Replicas handed back at a time; each step is settled and looked at before the next."""
+
+    in_flight_s: float = Field(120.0, ge=0)
+    """How long a change without an answer may still land; before that an open intent is not closed as "not made"."""
+
+    control_timeout_s: float = Field(30.0, gt=0)
+    """How long one call to a control endpoint may take, retries included."""
+
+    @field_validator("freeze")
+    @classmethod
+    def _freeze(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            parse_freeze(text)
+        return value
+
+    @model_validator(mode="after")
+    def _zone(self) -> Self:
+        zone(self.timezone)
+        return self

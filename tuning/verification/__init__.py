@@ -1,0 +1,25 @@
+"""Verifiers: each judges a change from what was measured before and after it. One file each; sorted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tuning.errors import ConfigError
+from tuning.ports import Verifier
+from tuning.verification.before_after import BeforeAfterVerifier
+from tuning.verification.settings import VerificationSettings
+
+REGISTRY: dict[str, Callable[[VerificationSettings], Verifier]] = {
+    "before_after": BeforeAfterVerifier,
+}
+
+
+def get(name: str) -> Callable[[VerificationSettings], Verifier]:
+    """The factory of this name; ConfigError with the known names otherwise."""
+    try:
+        return REGISTRY[name]
+    except KeyError:
+        known = ", ".join(REGISTRY)
+        raise ConfigError(
+            f"unknown verification method {name!r}; known: {known}", where="verification.method"
+        ) from None

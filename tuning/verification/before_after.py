@@ -1,0 +1,204 @@
+"""Did P95 really change? A before/after test that corrects for autocorrelation, load, and common causes.
+
+The effect is the ratio of P95 levels, after / before, on the log scale (tuning.verification.autocorrelation holds the
+statistics). With a control (replicas that were not changed) the series of differences between changed and unchanged is
+compared, so that whatever happened to both cancels. Without one, and with a latency model, the ratio is divided by what
+the model expected the old setting to do at the new load. With neither, a load that moved a lot makes the answer
+"inconclusive". No data is neither success nor failure.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from detection.model import make_id
+from tuning.model import Guarded, Interval, Outcome, Plan, Verdict
+from tuning.ports import Evidence
+from tuning.verification.autocorrelation import Level, Side, shift
+from tuning.verification.guarded import Control, guard_metrics, mean_of, requests_of
+from tuning.verification.points import Points, both_sides, from_series, history_of
+from tuning.verification.settings import VerificationSettings
+
+
+@dataclass(frozen=True)
+class _Adjusted:
+    """The shift after the adjustment, and what was done, in words."""
+
+    level: Level
+    words: str = ""
+
+
+class BeforeAfterVerifier:
+    """Verifier: pure, no clock, no randomness."""
+
+    name = "before_after"
+
+    def __init__(self, settings: VerificationSettings) -> None:
+        self._settings = settings
+
+    def judge(self, plan: Plan, before: Evidence, after: Evidence, control: Control | None = None) -> Outcome:
+        """The verdict on `plan`; `before` and `after` hold windows of equal step, settled already.
+
+        Never raises on poor data: too little of it is "inconclusive", with the reason.
+        """
+        settings = self._settings
+        guards = guard_metrics(before, after, control, settings)
+        old, new = both_sides(before, after, settings)
+        base = _outcome(plan, old, new, after.window.span.end_s, guards)
+        lacking = self._lacking(before, after, old, new)
+        if lacking:
+            failed = _failed(guards)
+            # No P95 to speak of, and yet a loss that can be seen: that is enough to go back.
+            return base.model_copy(
+                update={"verdict": "worse" if failed else "inconclusive", "reason": failed or lacking}
+            )
+        history = history_of(before, before.window.span.end_s, _step(old)) if old.source == "series" else None
+        difference, level = shift(
+            old.side, new.side, history=history, prior=settings.phi_prior, noise_floor=settings.noise_floor
+        )
+        resolved = self._resolved(new, level, after)
+        adjusted = self._against_control(before, after, control) or self._against_model(difference, level, before, after)
+        verdict, reason = self._verdict(adjusted.level, before, after, control is not None)
+        if failed := _failed(guards):
+            verdict, reason = "worse", f"{failed} (P95 alone: {verdict}, {reason})"
+        words = "; ".join(word for word in (reason, adjusted.words) if word)
+        tail = (1 - settings.interval_level) / 2
+        effect = Interval(
+            value=math.exp(adjusted.level.mean),
+            low=math.exp(adjusted.level.quantile(tail)),
+            high=math.exp(adjusted.level.quantile(1 - tail)),
+            level=settings.interval_level,
+        )
+        return base.model_copy(update={"verdict": verdict, "resolved": resolved, "effect": effect, "reason": words})
+
+    def _lacking(self, before: Evidence, after: Evidence, old: Points, new: Points) -> str:
+        """What is missing for a verdict, in one sentence; empty when nothing is."""
+        settings = self._settings
+        for name, evidence, points in (("before", before, old), ("after", after, new)):
+            requests = requests_of(evidence)
+            if requests is not None and requests < settings.min_requests:
+                amount = f"only {requests:.0f} requests" if requests > 0 else "no traffic"
+                return f"{amount} {name} the change ({settings.min_requests:.0f} are needed)"
+            if points.n < settings.min_points:
+                return f"only {points.n} P95 points {name} the change ({settings.min_points} are needed)"
+        return ""
+
+    def _resolved(self, new: Points, level: Level, after: Evidence) -> bool | None:
+        """Under the SLO, not under it, or not to be told. Most points AND the level must agree."""
+        if after.slo is None:
+            return None
+        slo = math.log(after.slo.p95_ms)
+        points = new.side.points[np.isfinite(new.side.points)]
+        share = float((points <= slo).mean())
+        latest = float((points[-max(3, points.size // 3) :] <= slo).mean())
+        if new.censored and share < 1.0:
+            return False
+        if share >= self._settings.resolved_share and latest >= 0.5 and level.below(slo) >= 0.8:
+            return True
+        if share <= 0.5 or level.below(slo) <= 0.2:
+            return False
+        return None
+
+    def _against_control(self, before: Evidence, after: Evidence, control: Control | None) -> _Adjusted | None:
+        """Difference in differences; None without a control that has enough points."""
+        if control is None:
+            return None
+        settings = self._settings
+        sides = [_difference(one, other) for one, other in zip((before, after), control, strict=True)]
+        if any(side.finite < settings.min_points for side in sides):
+            return None
+        level, _ = shift(sides[0], sides[1], history=None, prior=settings.phi_prior, noise_floor=settings.noise_floor)
+        return _Adjusted(level, "compared with unchanged replicas over the same time")
+
+    def _against_model(self, difference: Level, level: Level, before: Evidence, after: Evidence) -> _Adjusted:
+        """Divide by what the old setting would have done at the new load."""
+        old, new = before.expected_p95_ms, after.expected_p95_ms
+        if old is None or new is None or not (old > 0 and new > 0) or math.isnan(old + new):
+            return _Adjusted(difference)
+        if math.isinf(new):
+            return _Adjusted(difference, "at this load the old setting would not have coped at all")
+        if math.isinf(old):
+            # The old setting could not carry the old load; what it could do at the new one is all there is to beat.
+            error = math.log1p(self._settings.model_error)
+            return _Adjusted(
+                level.shifted(-math.log(new), error**2),
+                f"compared with the {new:.0f} ms that the old setting would have reached at the new load",
+            )
+        adjustment = math.log(new / old)
+        words = f"the load alone would have moved P95 by {math.expm1(adjustment):+.0%}"
+        error = self._settings.model_error * abs(adjustment)
+        return _Adjusted(difference.shifted(-adjustment, error**2), words if abs(adjustment) > 0.02 else "")
+
+    def _verdict(self, level: Level, before: Evidence, after: Evidence, controlled: bool) -> tuple[Verdict, str]:
+        settings = self._settings
+        improved = level.below(0.0)
+        threshold = 1 - (1 - settings.confidence) / 2
+        effect = math.expm1(level.mean)
+        tail = (1 - settings.interval_level) / 2
+        low, high = math.expm1(level.quantile(tail)), math.expm1(level.quantile(1 - tail))
+        span = f"P95 {effect:+.0%} ({low:+.0%} to {high:+.0%})"
+        if improved >= threshold and effect <= -settings.min_effect:
+            verdict: Verdict = "improved"
+        elif 1 - improved >= threshold and effect >= settings.min_effect:
+            verdict = "worse"
+        elif low >= -settings.same_within and high <= settings.same_within / (1 - settings.same_within):
+            return "unchanged", span
+        else:
+            return "inconclusive", f"{span}: too uncertain to tell a change from noise"
+        modelled = before.expected_p95_ms is not None and after.expected_p95_ms is not None
+        if not controlled and not modelled and (load := _load_explains(verdict, before, after, settings)):
+            return "inconclusive", f"{span}, but {load}"
+        return verdict, span
+
+
+def _load_explains(verdict: Verdict, before: Evidence, after: Evidence, settings: VerificationSettings) -> str:
+    """Whether the load moved so much, in the direction of the verdict, that it explains it; empty when not."""
+    old, new = mean_of(before.window, "qps"), mean_of(after.window, "qps")
+    if not old or not new:
+        return ""
+    moved = math.log(new / old)
+    limit = -math.log1p(-settings.load_tolerance)
+    if (verdict == "improved" and moved < -limit) or (verdict == "worse" and moved > limit):
+        return f"the load moved by {math.expm1(moved):+.0%} meanwhile, which may explain it"
+    return ""
+
+
+def _difference(one: Evidence, other: Evidence) -> Side:
+    """log P95 of the changed minus the unchanged, on the grid times that both have."""
+    first, second = from_series(one.window), from_series(other.window)
+    theirs = {round(float(t), 3): v for t, v in zip(second.times_s, second.side.points, strict=True)}
+    pairs = [
+        v - theirs.get(round(float(t), 3), math.nan) for t, v in zip(first.times_s, first.side.points, strict=True)
+    ]
+    return replace(first.side, points=np.asarray(pairs, dtype=np.float64))
+
+
+def _step(points: Points) -> float:
+    return float(points.times_s[1] - points.times_s[0]) if points.times_s.size > 1 else 1.0
+
+
+def _failed(guards: tuple[Guarded, ...]) -> str:
+    return "; ".join(guarded.reason for guarded in guards if not guarded.ok)
+
+
+def _outcome(plan: Plan, old: Points, new: Points, at_s: float, guards: tuple[Guarded, ...]) -> Outcome:
+    def level(points: Points) -> float | None:
+        return math.exp(float(np.nanmean(points.side.points))) if points.n else None
+
+    return Outcome(
+        id=make_id(plan.id, "outcome", at_s),
+        plan_id=plan.id,
+        service=plan.service,
+        verdict="inconclusive",
+        resolved=None,
+        at_s=at_s,
+        p95_before_ms=level(old),
+        p95_after_ms=level(new),
+        samples_before=old.n,
+        samples_after=new.n,
+        guards=guards,
+        method=f"before_after on {new.source}",
+    )

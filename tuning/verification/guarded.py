@@ -1,0 +1,130 @@
+"""Guard metrics: a win on P95 that loses elsewhere is no win."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from detection.model import MetricWindow
+from tuning.model import Guarded
+from tuning.ports import Evidence
+from tuning.verification.settings import VerificationSettings
+
+Control = tuple[Evidence, Evidence]
+
+
+def mean_of(window: MetricWindow, signal: str) -> float | None:
+    """The mean of a signal, None when it is not there at all."""
+    values = window.values.get(signal)
+    if values is None:
+        return None
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else None
+
+
+def requests_of(evidence: Evidence) -> float | None:
+    """Requests seen on one side: from the histogram, else from the rate; None when neither is known."""
+    if evidence.buckets is not None and np.isfinite(evidence.buckets.counts).any():
+        return float(np.nansum(evidence.buckets.counts))
+    rate = mean_of(evidence.window, "qps")
+    if rate is None:
+        return None
+    return rate * float(np.isfinite(evidence.window.values["qps"]).sum()) * evidence.window.span.step_s
+
+
+def guard_metrics(
+    before: Evidence, after: Evidence, control: Control | None, settings: VerificationSettings
+) -> tuple[Guarded, ...]:
+    """Every guard metric that both sides export."""
+    found = [
+        _errors(before, after, control, settings),
+        _throughput(before, after, control, settings),
+        *(_quality(before, after, control, settings, signal) for signal in ("accuracy", "agreement")),
+    ]
+    return tuple(guarded for guarded in found if guarded is not None)
+
+
+def _errors(
+    before: Evidence, after: Evidence, control: Control | None, settings: VerificationSettings
+) -> Guarded | None:
+    old, new = mean_of(before.window, "error_rate"), mean_of(after.window, "error_rate")
+    if old is None or new is None:
+        return None
+    rise = new - old - _control_shift(control, "error_rate")
+    noise = _difference_error(before, after, "error_rate")
+    requests = [requests_of(side) for side in (before, after)]
+    if all(n for n in requests):
+        share = 0.5 * (old + new)
+        binomial = math.sqrt(max(share * (1 - share), 0.0) * sum(1 / n for n in requests if n))
+        noise = max(noise, binomial)
+    ok = not (rise > settings.error_rate_floor and rise > 2 * noise)
+    return Guarded(
+        signal="error_rate",
+        before=old,
+        after=new,
+        ok=ok,
+        reason="" if ok else f"the share of failed requests rose from {old:.2%} to {new:.2%}",
+    )
+
+
+def _throughput(
+    before: Evidence, after: Evidence, control: Control | None, settings: VerificationSettings
+) -> Guarded | None:
+    """Served against offered: a fall of the served rate is a loss, unless less was offered."""
+    old, new = mean_of(before.window, "qps"), mean_of(after.window, "qps")
+    if old is None or new is None or old <= 0:
+        return None
+    ratio = new / old
+    if control is not None:
+        pair = [mean_of(side.window, "qps") for side in control]
+        if pair[0] and pair[1]:
+            ratio /= pair[1] / pair[0]
+    fell = ratio < 1 - settings.throughput_drop and old - new > 2 * _difference_error(before, after, "qps")
+    words = f"served requests fell from {old:.3g}/s to {new:.3g}/s"
+    if not fell:
+        return Guarded(signal="qps", before=old, after=new, ok=True)
+    if control is None and (offered := _less_offered(before, after)):
+        return Guarded(signal="qps", before=old, after=new, ok=True, reason=f"{words}, {offered}")
+    return Guarded(signal="qps", before=old, after=new, ok=False, reason=words)
+
+
+def _less_offered(before: Evidence, after: Evidence) -> str:
+    """Why a fall of the served rate is the callers' doing and not ours; empty when nothing says so."""
+    old, new = mean_of(before.window, "queue_depth"), mean_of(after.window, "queue_depth")
+    if old is not None and new is not None and new <= old + 1.0:
+        return "and nothing queues: less was asked for"
+    if before.expected_p95_ms is not None and after.expected_p95_ms is not None:
+        return "which the latency model's expectation accounts for"
+    return ""
+
+
+def _quality(
+    before: Evidence, after: Evidence, control: Control | None, settings: VerificationSettings, signal: str
+) -> Guarded | None:
+    old, new = mean_of(before.window, signal), mean_of(after.window, signal)
+    if old is None or new is None:
+        return None
+    allowed = after.slo.accuracy_drop if after.slo is not None else settings.accuracy_drop
+    drop = old - new + _control_shift(control, signal)
+    ok = not (drop > allowed and drop > 2 * _difference_error(before, after, signal))
+    reason = "" if ok else f"{signal} fell from {old:.4g} to {new:.4g}"
+    return Guarded(signal=signal, before=old, after=new, ok=ok, reason=reason)
+
+
+def _control_shift(control: Control | None, signal: str) -> float:
+    if control is None:
+        return 0.0
+    old, new = (mean_of(side.window, signal) for side in control)
+    return 0.0 if old is None or new is None else new - old
+
+
+def _difference_error(before: Evidence, after: Evidence, signal: str) -> float:
+    """Standard error of the difference of means; points of a rolling window count for a third of their number."""
+    total = 0.0
+    for side in (before, after):
+        values = side.window.values[signal]
+        finite = values[np.isfinite(values)]
+        if finite.size > 1:
+            total += float(finite.var(ddof=1)) / max(1.0, finite.size / 3)
+    return math.sqrt(total)

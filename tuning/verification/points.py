@@ -1,0 +1,117 @@
+"""From evidence to points: log P95 per step, from the series or, better, from the histogram's own buckets."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from detection.model import BucketWindow, FloatArray, MetricWindow
+from tuning.ports import Evidence
+from tuning.verification.autocorrelation import History, Side
+from tuning.verification.settings import VerificationSettings
+
+P = 0.95
+
+
+@dataclass(frozen=True)
+class Points:
+    """One side's points and their times. source: "series" or "buckets". censored: P95 beyond the last edge."""
+
+    side: Side
+    times_s: FloatArray
+    source: str
+    censored: bool = False
+
+    @property
+    def n(self) -> int:
+        return self.side.finite
+
+
+def quantile_of(upper_ms: FloatArray, counts: FloatArray, p: float) -> float:
+    """The p quantile by linear interpolation inside its bucket, as Prometheus does; NaN without counts.
+
+    In the last bucket (upper edge inf) the answer is its lower edge: "at least".
+    """
+    total = counts.sum()
+    if not total > 0:
+        return float("nan")
+    cumulative = np.cumsum(counts)
+    rank = p * total
+    bucket = min(int(np.searchsorted(cumulative, rank, side="left")), upper_ms.size - 1)
+    lower = float(upper_ms[bucket - 1]) if bucket else 0.0
+    if not math.isfinite(upper_ms[bucket]):
+        return lower
+    inside = (rank - (cumulative[bucket] - counts[bucket])) / counts[bucket]
+    return lower + (float(upper_ms[bucket]) - lower) * float(inside)
+
+
+def quantile_variance(upper_ms: FloatArray, counts: FloatArray, p: float) -> float:
+    """Sampling variance of the LOG of the quantile: binomial error of its rank, carried through the histogram."""
+    total = counts.sum()
+    if not total > 0:
+        return math.inf
+    error = math.sqrt(p * (1 - p) / total)
+    low = quantile_of(upper_ms, counts, max(0.0, p - error))
+    high = quantile_of(upper_ms, counts, min(1.0, p + error))
+    return (0.5 * math.log(max(high, 1e-9) / max(low, 1e-9))) ** 2
+
+
+def from_buckets(window: BucketWindow, per_point: float) -> Points | None:
+    """Steps joined until each point rests on `per_point` requests, equally long; None with fewer than 3 points."""
+    counts = window.counts
+    known = np.isfinite(counts).all(axis=1)
+    per_step = counts[known].sum(axis=1)
+    if not per_step.size or not per_step.mean() > 0:
+        return None
+    join = max(1, math.ceil(per_point / float(per_step.mean())))
+    groups = counts.shape[0] // join
+    if groups < 3:
+        return None
+    # The newest steps are the ones that matter: leave out what is left over at the start.
+    start = counts.shape[0] - groups * join
+    joined = counts[start:].reshape(groups, join, -1).sum(axis=1)
+    times = window.span.times()[start + join - 1 :: join]
+    values = np.full(groups, np.nan)
+    variances: list[float] = []
+    censored = False
+    for row, group in enumerate(joined):
+        if not np.isfinite(group).all() or group.sum() < 0.5 * per_point:
+            continue
+        value = quantile_of(window.upper_ms, group, P)
+        if value > 0:
+            values[row] = math.log(value)
+            variances.append(quantile_variance(window.upper_ms, group, P))
+            censored = censored or value >= float(window.upper_ms[-2])
+    if len(variances) < 3:
+        return None
+    return Points(Side(values, float(np.median(variances))), times, "buckets", censored)
+
+
+def from_series(window: MetricWindow) -> Points:
+    """log of `p95_ms`; zero, negative and missing are all "no point" (no latency is ever 0)."""
+    values = np.asarray(window.values.get("p95_ms", np.empty(0)), dtype=np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        logs = np.where(np.isfinite(values) & (values > 0), np.log(values), np.nan)
+    times = window.span.times()[: logs.size]
+    return Points(Side(logs), times, "series")
+
+
+def both_sides(before: Evidence, after: Evidence, settings: VerificationSettings) -> tuple[Points, Points]:
+    """The points of both sides, always from the same source: one from buckets and one from a series compare nothing."""
+    if before.buckets is not None and after.buckets is not None:
+        sides = [from_buckets(e.buckets, settings.min_requests_per_point) for e in (before, after) if e.buckets]
+        if all(side is not None and side.n >= settings.min_points for side in sides):
+            first, second = (side for side in sides if side is not None)
+            return first, second
+    return from_series(before.window), from_series(after.window)
+
+
+def history_of(evidence: Evidence, until_s: float, step_s: float) -> History | None:
+    """log P95 of the history before `until_s`; None when there are fewer than 30 points of it."""
+    if evidence.history is None:
+        return None
+    logs = from_series(evidence.history)
+    kept = logs.side.points[logs.times_s <= until_s]
+    return History(kept, evidence.history.span.step_s / step_s) if np.isfinite(kept).sum() >= 30 else None
