@@ -72,6 +72,9 @@ class SafetySettings(BaseModel):
     control_timeout_s: float = Field(30.0, gt=0)
     """How long one call to a control endpoint may take, retries included."""
 
+    approval_timeout_s: float = Field(1800.0, ge=60)
+    """Mode approve: how long a person may take to answer; no answer in time means no change."""
+
     @field_validator("freeze")
     @classmethod
     def _freeze(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,12 +9,21 @@ from __future__ import annotations
 import logging
 
 from detection.errors import Permanent, SlotuneError
-from detection.model import Incident, Service, make_id
-from tuning.errors import ChangeAlreadyOpen
+from detection.model import Incident, Mode, Service, make_id
+from tuning.guards import (
+    GuardFacts,
+    Truth,
+    Unreadable,
+    effective_mode,
+    foreign_since,
+    guard,
+    last_written,
+    made_changes,
+)
 from tuning.loop import records
-from tuning.loop.observe import observe, past
+from tuning.loop.observe import look_back, observe, past
 from tuning.loop.parts import Parts
-from tuning.model import Change, Observation, OpenChange, Plan, Receipt, Refusal
+from tuning.model import Change, OpenChange, Plan, Receipt, Refusal, Setting
 
 _log = logging.getLogger(__name__)
 
@@ -51,11 +60,49 @@ def choose_action(
     return plan
 
 
-def mode_of(service: Service, plan: Plan) -> str:
-    """The most careful mode among the service's and those of the levers that the plan uses."""
-    order = ("observe", "approve", "act")
-    modes = [service.levers[c.lever].mode or service.mode for c in plan.chosen.changes if c.lever in service.levers]
-    return min(modes or [service.mode], key=order.index)
+def mode_of(service: Service, plan: Plan) -> Mode:
+    """The most careful mode among those of the levers that the plan uses; the service's where it uses none."""
+    return effective_mode(service, plan.chosen.levers, "act") if plan.chosen.changes else service.mode
+
+
+def guard_plan(parts: Parts, plan: Plan, at_s: float, *, approved: bool = False) -> Refusal | None:
+    """Run every guard on fresh facts; a refusal is in the ledger. None: nothing speaks against the change.
+
+    The levers are read again: between the plan and the change somebody may have moved them.
+    """
+    service = parts.service(plan.service)
+    recent = list(parts.ledger.find(since_s=at_s - 86400.0, limit=20_000))
+    own = parts.ledger.find(service=service.name, limit=2000)
+    window = parts.source.read([service], ("p95_ms", "error_rate"), look_back(parts, at_s)).get(service.name)
+    facts = GuardFacts(
+        at_s=at_s,
+        service=service,
+        safety=parts.settings.safety,
+        settings_now=truth(parts, plan),
+        open_changes=parts.ledger.open_changes(),
+        made=made_changes(recent),
+        last_written=last_written(own, service.name),
+        foreign_since_s=foreign_since(own, service.name),
+        stale_s=window.stale_s.get("p95_ms") if window is not None else None,
+        error_rate=window.last("error_rate", within_s=120.0) if window is not None else None,
+        approved=approved,
+    )
+    refusal = guard(plan, facts)
+    if refusal is not None:
+        parts.ledger.put(records.refusal_record(refusal, plan))
+    return refusal
+
+
+def truth(parts: Parts, plan: Plan) -> Truth:
+    """What the levers of a plan really stand at, or why that cannot be told."""
+    service = parts.service(plan.service)
+    found: dict[str, Setting | Unreadable] = {}
+    for change in plan.chosen.changes:
+        try:
+            found[change.lever] = parts.actuator(service, change.lever).read(service)
+        except SlotuneError as error:
+            found[change.lever] = Unreadable(str(error))
+    return found
 
 
 def _least_settle_s(parts: Parts, service: Service, plan: Plan) -> float:
@@ -69,11 +116,6 @@ def _only(service: Service, lever: str) -> Service:
         known = ", ".join(sorted(service.levers)) or "none"
         raise Permanent(f"service {service.name!r} has no lever {lever!r} in services.yaml; configured: {known}")
     return service.model_copy(update={"levers": {lever: service.levers[lever]}})
-
-
-def refuse(parts: Parts, plan: Plan, refusal: Refusal) -> Refusal:
-    parts.ledger.put(records.refusal_record(refusal, plan))
-    return refusal
 
 
 def hold(parts: Parts, plan: Plan, at_s: float, reason: str = "") -> str:
@@ -139,10 +181,3 @@ def _refused(
         at_s=at_s,
         reason=str(error),
     )
-
-
-def observation_for(parts: Parts, plan: Plan, at_s: float) -> Observation:
-    return observe(parts, parts.service(plan.service), at_s)
-
-
-__all__ = ["ChangeAlreadyOpen", "choose_action", "claim", "hold", "mode_of", "observation_for", "pull_lever", "refuse"]

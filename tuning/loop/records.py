@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
-from detection.model import Incident, Value
+from detection.model import Incident, Value, make_id
 from tuning.errors import Permanent
 from tuning.model import LEVER_STEPS, Decision, Outcome, Plan, Receipt, Record, Refusal, Report
 from tuning.ports import Ledger
@@ -13,8 +13,18 @@ from tuning.ports import Ledger
 V = TypeVar("V", bound=Value)
 
 
-def incident_record(incident: Incident) -> Record:
-    return _record("open_incidents", incident.id, incident, incident.service, None, incident.id, incident.detected_at_s)
+def incident_record(incident: Incident, before: Incident | None = None) -> Record:
+    """The opening of an incident, or (with its last version `before`) what is new about it: tier, symptom, signals.
+
+    The same news give the same id, so that a sweep that is run again, or saw nothing new, adds nothing.
+    """
+    record_id, parent = incident.id, None
+    if before is not None:
+        news = make_id(incident.tier, incident.severity, incident.symptom, *sorted(incident.signals))
+        known = make_id(before.tier, before.severity, before.symptom, *sorted(before.signals))
+        record_id, parent = (incident.id, None) if news == known else (f"{incident.id}:{news}", incident.id)
+    at_s = incident.detected_at_s
+    return _record("open_incidents", record_id, incident, incident.service, parent, incident.id, at_s)
 
 
 def closing_record(incident: Incident, at_s: float, reason: str) -> Record:

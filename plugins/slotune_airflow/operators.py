@@ -1,0 +1,80 @@
+"""Tasks that wait without holding a worker slot: settle, verify_p95 (a second look), roll_back, approve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.branch import BranchMixIn
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.sdk import BaseOperator, Context, Param
+
+from slotune_airflow import steps
+from slotune_airflow.triggers import UntilTrigger
+
+_SPARE = timedelta(minutes=10)
+
+
+def _wait(operator: BaseOperator, until_s: float, context: Context, method_name: str) -> None:
+    left = timedelta(seconds=max(until_s - steps.now_s(context), 0.0))
+    operator.defer(trigger=UntilTrigger(until_s), method_name=method_name, timeout=left + _SPARE)
+
+
+class SettleOperator(BaseOperator):
+    """Waits until the change has settled and has been looked at for long enough."""
+
+    def execute(self, context: Context) -> None:
+        _wait(self, steps.look_until_s(context), context, "settled")
+
+    def settled(self, context: Context, event: dict[str, Any] | None = None) -> None:
+        """Nothing to do: the wait is over."""
+
+
+class VerifyP95Operator(BaseOperator, BranchMixIn):
+    """Judges, and branches into keep or roll_back; where the data cannot tell, it waits for one longer look."""
+
+    inherits_from_skipmixin = True
+
+    def execute(self, context: Context) -> Any:
+        return self._follow(context, steps.verify_p95(context))
+
+    def look_again(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+        return self._follow(context, steps.verify_p95(context, look=2))
+
+    def _follow(self, context: Context, step: str) -> Any:
+        if step == "settle":
+            _wait(self, steps.look_until_s(context, look=2), context, "look_again")
+        return self.do_branch(context, step)
+
+
+class RollBackOperator(BaseOperator):
+    """Puts the old setting back at once, waits until that has settled, and verifies it like any change."""
+
+    def execute(self, context: Context) -> None:
+        _wait(self, steps.roll_back(context), context, "settled")
+
+    def settled(self, context: Context, event: dict[str, Any] | None = None) -> str:
+        return steps.rolled_back(context)
+
+
+class ApproveOperator(HITLOperator):
+    """Asks a person: the plan, what was rejected and why, what it is expected to bring. Silence means no."""
+
+    template_fields: Sequence[str] = ("subject", "body")
+
+    def __init__(self, *, response_timeout: timedelta, **kwargs: Any) -> None:
+        pull = "ti.xcom_pull(task_ids='choose_action', key='approval')"
+        super().__init__(
+            subject=f"{{{{ {pull}['subject'] }}}}",
+            body=f"{{{{ {pull}['body'] }}}}",
+            options=["Approve", "Reject"],
+            defaults="Reject",
+            response_timeout=response_timeout,
+            params={
+                "batch_size": Param(None, type=["null", "integer"], title="Another batch size (within the bounds)"),
+                "min_replicas": Param(None, type=["null", "integer"], title="Another minReplicas (within the bounds)"),
+                "comment": Param(None, type=["null", "string"], title="Comment for the record"),
+            },
+            **kwargs,
+        )

@@ -1,0 +1,263 @@
+"""The bodies of the tasks: each builds the loop's parts, calls one step, and hands ids on through XCom.
+
+Heavy imports are inside the functions: every task is a fresh process that parses its DAG file first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+from detection.errors import Permanent, SlotuneError
+from slotune_airflow.failures import as_airflow_failures
+from slotune_airflow.wiring import LET_IT_CHOOSE
+
+if TYPE_CHECKING:
+    from tuning.loop.parts import Parts
+    from tuning.model import Plan
+
+PLAN_KEY = "plan_id"
+
+
+def now_s(context: Mapping[str, Any]) -> float:
+    """The task's own time: when Airflow started this try of it."""
+    return float(context["ti"].start_date.timestamp())
+
+
+def parts(context: Mapping[str, Any]) -> Parts:
+    from slotune.compose import build, load_settings
+    from slotune_airflow.connections import AirflowConnections
+
+    settings = load_settings()
+    return build(settings, AirflowConnections(), links=_links(settings.mail.airflow_url, context))
+
+
+def _links(base_url: str | None, context: Mapping[str, Any]) -> dict[str, str]:
+    from airflow.sdk.configuration import conf
+
+    base = (base_url or conf.get("api", "base_url", fallback="") or "").rstrip("/")
+    run = context.get("dag_run")
+    if not base or run is None:
+        return {}
+    page = f"{base}/dags/{quote(run.dag_id)}"
+    return {"This run in Airflow": f"{page}/runs/{quote(run.run_id, safe='')}", "All runs": f"{page}/runs"}
+
+
+# -- watch_services ---------------------------------------------------------------------------------------------------
+
+
+def pull_metrics(context: Mapping[str, Any]) -> dict[str, Any]:
+    from tuning.loop import watch
+
+    with as_airflow_failures():
+        return watch.pull_metrics(parts(context), now_s(context)).model_dump(mode="json")
+
+
+def detect_anomalies(context: Mapping[str, Any], sweep: Mapping[str, Any]) -> dict[str, Any]:
+    from tuning.loop import watch
+
+    with as_airflow_failures():
+        return watch.detect_anomalies(parts(context), watch.Sweep.model_validate(sweep)).model_dump(mode="json")
+
+
+def open_incidents(context: Mapping[str, Any], sweep: Mapping[str, Any]) -> dict[str, Any]:
+    """Reconcile what a dead run left, send what could not be sent, then start the runs that incidents need."""
+    from slotune_airflow.runs import is_alive, start_tune_run
+    from tuning.loop import recover, tell, watch
+
+    with as_airflow_failures():
+        loop, at_s = parts(context), now_s(context)
+        recovered = recover.reconcile_all(loop, at_s, alive=lambda run: is_alive(context["ti"], run))
+        tell.send_unsent(loop, at_s)
+        started = [
+            request.run_id
+            for request in watch.open_incidents(loop, watch.Sweep.model_validate(sweep))
+            if start_tune_run(request.run_id, {"incident_id": request.incident.id, "attempt": request.attempt})
+        ]
+        return {"started": started, "recovered": recovered}
+
+
+# -- tune_service -----------------------------------------------------------------------------------------------------
+
+
+def choose_action(context: Mapping[str, Any]) -> list[str]:
+    """Plan and guards; the ids of the tasks that follow."""
+    from tuning.loop import act, records
+
+    with as_airflow_failures():
+        loop, at_s, params = parts(context), now_s(context), context["params"]
+        incident = _incident(loop, context, at_s)
+        lever = params.get("lever") or LET_IT_CHOOSE
+        plan = act.choose_action(
+            loop,
+            incident,
+            at_s,
+            attempt=int(params.get("attempt") or 1),
+            lever=None if lever == LET_IT_CHOOSE else lever,
+            dry_run=bool(params.get("dry_run")),
+        )
+        context["ti"].xcom_push(key=PLAN_KEY, value=plan.id)
+        if not plan.chosen.changes:
+            return ["hold"]
+        ask = plan.mode == "approve" and not plan.dry_run
+        if act.guard_plan(loop, plan, at_s, approved=ask) is not None:
+            return ["hold"]
+        if ask:
+            context["ti"].xcom_push(key="approval", value=_approval_text(plan))
+            return ["approve"]
+        return lever_tasks(plan, records.LEVER_STEPS)
+
+
+def lever_tasks(plan: Plan, steps: Mapping[str, str]) -> list[str]:
+    return [steps[change.lever] for change in plan.chosen.changes]
+
+
+def _incident(loop: Parts, context: Mapping[str, Any], at_s: float) -> Any:
+    from detection.model import Incident, make_id
+    from tuning.loop import records
+
+    params = context["params"]
+    incident_id = params.get("incident_id")
+    if incident_id:
+        return records.load(loop.ledger, incident_id, Incident)
+    if not params.get("service"):
+        raise Permanent("choose a service in the form (or give an incident_id)")
+    service = loop.service(params["service"])
+    incident = Incident(
+        id=make_id("by hand", service.name, context["dag_run"].run_id),
+        service=service.name,
+        symptom="by_hand",
+        tier="act",
+        severity="info",
+        opened_at_s=at_s,
+        detected_at_s=at_s,
+        signals=(),
+        anomalies=(),
+        reason="Started by hand from Airflow's UI.",
+    )
+    loop.ledger.put(records.incident_record(incident))
+    loop.ledger.put(records.closing_record(incident, at_s, "started by hand: nothing to watch for"))
+    return incident
+
+
+def _approval_text(plan: Plan) -> dict[str, str]:
+    from tuning.report import approval
+
+    return {"subject": approval.subject(plan), "body": approval.body(plan)}
+
+
+def plan_of(context: Mapping[str, Any], loop: Parts) -> Plan:
+    from tuning.loop import records
+    from tuning.model import Plan
+
+    edited = context["ti"].xcom_pull(task_ids="approved", key=PLAN_KEY)
+    plan_id = edited or context["ti"].xcom_pull(task_ids="choose_action", key=PLAN_KEY)
+    if not plan_id:
+        raise Permanent("choose_action left no plan; look at its log")
+    return records.load(loop.ledger, plan_id, Plan)
+
+
+def approved(context: Mapping[str, Any]) -> list[str]:
+    """What the person answered; edits are checked against the bounds, and the guards run once more."""
+    from tuning.loop import act, records
+    from tuning.loop.approve import answered
+
+    with as_airflow_failures():
+        loop, at_s = parts(context), now_s(context)
+        plan = plan_of(context, loop)
+        answer = context["ti"].xcom_pull(task_ids="approve") or {}
+        plan, refusal = answered(loop, plan, answer, at_s)
+        context["ti"].xcom_push(key=PLAN_KEY, value=plan.id)
+        if refusal is not None or act.guard_plan(loop, plan, at_s, approved=True) is not None:
+            return ["hold"]
+        return lever_tasks(plan, records.LEVER_STEPS)
+
+
+def pull_lever(context: Mapping[str, Any], lever: str) -> dict[str, Any]:
+    """One lever. Skipped, with the reason, when the change was refused and nothing was changed."""
+    from tuning.loop import act, prove
+
+    with as_airflow_failures():
+        loop, at_s = parts(context), now_s(context)
+        plan = plan_of(context, loop)
+        receipt = act.pull_lever(loop, plan, lever, at_s, run=context["dag_run"].run_id)
+        if not receipt.changed:
+            if prove.nothing_changed(loop, plan):
+                prove.close(loop, plan, at_s, "hold", receipt.reason or "nothing had to be changed")
+            raise AirflowSkipException(receipt.reason or f"{lever} stands at the planned value already")
+        return receipt.model_dump(mode="json", exclude={"evidence"})
+
+
+def hold(context: Mapping[str, Any]) -> str:
+    from tuning.loop import act, records
+    from tuning.model import Refusal
+
+    with as_airflow_failures():
+        loop = parts(context)
+        plan = plan_of(context, loop)
+        refusal = records.newest(records.find(loop.ledger, "guard", Refusal, parent_id=plan.id))
+        return act.hold(loop, plan, now_s(context), refusal.reason if refusal else "")
+
+
+def look_until_s(context: Mapping[str, Any], *, look: int = 1) -> float:
+    from tuning.loop import prove
+
+    with as_airflow_failures():
+        loop = parts(context)
+        return prove.look_until_s(loop, plan_of(context, loop), look=look)
+
+
+def verify_p95(context: Mapping[str, Any], *, look: int = 1) -> str:
+    """The step that follows: keep, roll_back, or settle for one longer look."""
+    from tuning.loop import prove
+
+    with as_airflow_failures():
+        loop = parts(context)
+        _, decision = prove.verify_p95(loop, plan_of(context, loop), now_s(context), look=look)
+        return decision.step
+
+
+def keep(context: Mapping[str, Any]) -> str:
+    from tuning.loop import prove
+
+    with as_airflow_failures():
+        loop, at_s = parts(context), now_s(context)
+        plan = plan_of(context, loop)
+        outcome, decision = prove.last_verdict(loop, plan)
+        return prove.keep(loop, plan, outcome, decision, at_s).reason
+
+
+def roll_back(context: Mapping[str, Any]) -> float:
+    """Put the old values back; the time at which the roll-back can be judged."""
+    from tuning.loop import prove
+
+    with as_airflow_failures():
+        loop, at_s = parts(context), now_s(context)
+        plan = plan_of(context, loop)
+        outcome, decision = prove.last_verdict(loop, plan)
+        prove.roll_back(loop, plan, outcome, decision, at_s)
+        return prove.look_until_s(loop, plan.inverse())
+
+
+def rolled_back(context: Mapping[str, Any]) -> str:
+    from tuning.loop import prove
+
+    with as_airflow_failures():
+        loop = parts(context)
+        outcome = prove.close_rolled_back(loop, plan_of(context, loop), now_s(context))
+        return outcome.reason if outcome else "the old setting was in force already"
+
+
+def email_report(context: Mapping[str, Any]) -> str:
+    from tuning.loop import tell
+
+    with as_airflow_failures():
+        loop = parts(context)
+        try:
+            plan = plan_of(context, loop)
+        except SlotuneError as error:
+            raise AirflowSkipException(f"nothing to report: {error}") from error
+        return tell.email_report(loop, plan, now_s(context)).id

@@ -1,0 +1,52 @@
+"""What the DAG files need while they are parsed: the interval, the names for the forms. Light, and never raises.
+
+A broken services.yaml must not make the DAGs vanish: they keep their defaults, and their first task fails with the
+sentences that say what is wrong (see slotune_airflow.steps).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from detection.errors import ConfigError
+from slotune.compose import load_settings
+from tuning.settings import Settings
+
+LET_IT_CHOOSE = "let it choose"
+ALL_LEVERS = ("batch_size", "replicas", "precision")
+
+
+@dataclass(frozen=True)
+class DagFacts:
+    """watch_every, learn_every: intervals. review: cron. services: names for the form. approval: time to answer."""
+
+    watch_every: timedelta = timedelta(minutes=5)
+    learn_every: timedelta = timedelta(hours=1)
+    review: str = "0 7 * * 1"
+    services: tuple[str, ...] = ()
+    approval: timedelta = timedelta(minutes=30)
+
+
+def dag_facts() -> DagFacts:
+    try:
+        settings = load_settings()
+    except ConfigError:
+        return DagFacts()
+    return _facts(settings)
+
+
+def _facts(settings: Settings) -> DagFacts:
+    return DagFacts(
+        watch_every=timedelta(seconds=settings.schedule.watch_every_s),
+        learn_every=timedelta(seconds=settings.schedule.learn_every_s),
+        review=settings.schedule.review,
+        services=tuple(service.name for service in settings.services),
+        approval=timedelta(seconds=settings.safety.approval_timeout_s),
+    )
+
+
+def default_args() -> dict[str, Any]:
+    """Every task may be run again: all steps are idempotent."""
+    return {"owner": "slotune", "retries": 2, "retry_delay": timedelta(seconds=10)}

@@ -1,0 +1,175 @@
+"""`slotune quantize`: make an INT8 model from an ONNX file and rows of data, judge it, print the table, write it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from detection.errors import SlotuneError
+from tuning.errors import QuantizationRefused
+from tuning.quantization import pipeline
+from tuning.quantization.artefacts import SUFFIX, Target
+from tuning.quantization.calibration import load_calibration
+from tuning.quantization.gates import GateLimits, Judgement
+from tuning.quantization.model import LoadedModel, load_model
+from tuning.quantization.tensorrt_engine import Engine, Profile, build_engine, capability_of, limit_of, write_engine
+
+PASSED, REFUSED, BAD_INPUT = 0, 1, 2
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("quantize")(quantize)
+
+
+def quantize(
+    model: Annotated[Path, typer.Argument(help="The FP32 model, an .onnx file.")],
+    calibration: Annotated[Path, typer.Option(help="Rows of the model's inputs: an .npz file or a folder of them.")],
+    out: Annotated[Path, typer.Option(help="Folder for the INT8 model, its manifest and its report.")],
+    target: Annotated[Literal["ort", "tensorrt"], typer.Option(help="The runtime that will serve it.")] = "ort",
+    compute_capability: Annotated[
+        str | None, typer.Option(help="GPU generation of the TensorRT engine, e.g. 8.9; needs --target tensorrt.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="Right classes of the rows (.npy or .npz).")] = None,
+    live: Annotated[
+        Path | None, typer.Option(help="Rows of real traffic that judge instead of held-back ones.")
+    ] = None,
+    batch: Annotated[list[int] | None, typer.Option(help="Batch size to time; repeat for several (1 and 8).")] = None,
+    max_accuracy_drop: Annotated[float, typer.Option(help="Largest loss of accuracy, as a share.")] = 0.01,
+    min_agreement: Annotated[float | None, typer.Option(help="Smallest share of equal answers.")] = None,
+    min_speedup: Annotated[float, typer.Option(help="FP32 latency divided by INT8 latency, at least.")] = 1.1,
+    workspace: Annotated[str, typer.Option(help="Memory that TensorRT may use to build, e.g. 1GiB.")] = "1GiB",
+) -> None:
+    """Make INT8 from an FP32 ONNX model, and prove it: same answers, and at least 10 % faster here.
+
+    Exit codes: 0 every gate passed, 1 a gate refused (the table says which), 2 the input is unusable.
+    """
+    console = Console()
+    limits = GateLimits(max_accuracy_drop=max_accuracy_drop, min_agreement=min_agreement, min_speedup=min_speedup)
+    batches = tuple(batch or (1, 8))
+    try:
+        _check(target, compute_capability, limits, batches)
+        recipe = pipeline.Recipe(target=target, limits=limits, batches=batches)
+        with _bar(console) as progress:
+            progress("reading the model", 0.0)
+            loaded = load_model(model)
+            data = load_calibration(calibration, loaded, labels=labels)
+            rows = None if live is None else load_calibration(live, loaded)
+            made = pipeline.quantize(loaded, data, recipe, live=rows, progress=progress)
+            engine = None
+            if target == "tensorrt" and made.judgement.passed:
+                engine = _engine(made, loaded, batches, compute_capability, workspace, progress)
+        written = _write(out, loaded, made, engine)
+    except SlotuneError as error:
+        Console(stderr=True).print(f"[red]slotune:[/] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(BAD_INPUT) from error
+    _print(console, loaded, made, engine, written)
+    raise typer.Exit(PASSED if made.judgement.passed else REFUSED)
+
+
+def _check(target: Target, capability: str | None, limits: GateLimits, batches: tuple[int, ...]) -> None:
+    """Options that cannot mean anything, found before minutes of work."""
+    if capability is not None:
+        if target != "tensorrt":
+            raise QuantizationRefused("--compute-capability is for --target tensorrt only")
+        capability_of(capability)
+    if min(batches) < 1:
+        raise QuantizationRefused(f"--batch must be 1 or more, got {min(batches)}")
+    if not 0 <= limits.max_accuracy_drop <= 1 or limits.min_speedup <= 0:
+        raise QuantizationRefused("--max-accuracy-drop is a share from 0 to 1 and --min-speedup more than 0")
+    if limits.min_agreement is not None and not 0 <= limits.min_agreement <= 1:
+        raise QuantizationRefused("--min-agreement is a share from 0 to 1")
+
+
+def _engine(
+    made: pipeline.Quantized,
+    loaded: LoadedModel,
+    batches: tuple[int, ...],
+    capability: str | None,
+    workspace: str,
+    progress: pipeline.Progress,
+) -> Engine:
+    return build_engine(
+        made.artefact.data,
+        loaded,
+        precision="int8",
+        profile=Profile(1, max(batches), max(32, *batches)),
+        compute_capability=capability,
+        calibration_digest=made.artefact.calibration_digest,
+        workspace_bytes=limit_of(workspace),
+        progress=lambda phase, share: progress(f"building the engine: {phase[:40]}", 0.9 + 0.1 * share),
+    )
+
+
+def _write(out: Path, loaded: LoadedModel, made: pipeline.Quantized, engine: Engine | None) -> list[Path]:
+    """report.json always; the model (and engine) only when every gate passed."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        report = out / "report.json"
+        report.write_text(json.dumps(made.evidence(), indent=2, sort_keys=True) + "\n")
+        written = [report]
+        if made.judgement.passed:
+            path = out / f"{loaded.name}.{SUFFIX[made.artefact.target]}.onnx"
+            path.write_bytes(made.artefact.data)
+            written.insert(0, path)
+            if engine is not None:
+                written[1:1] = write_engine(out, engine)
+        return written
+    except OSError as error:
+        raise QuantizationRefused(f"{out} cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[pipeline.Progress]:
+    columns = (TextColumn("[progress.description]{task.description:<44}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+        yield lambda stage, share: bar.update(task, description=stage, completed=share)
+
+
+def _print(
+    console: Console, loaded: LoadedModel, made: pipeline.Quantized, engine: Engine | None, written: list[Path]
+) -> None:
+    judgement, artefact = made.judgement, made.artefact
+    console.print(gate_table(judgement))
+    if judgement.latency:
+        console.print(latency_table(judgement))
+    console.print(
+        f"FP32 {len(loaded.data) / 1e6:.1f} MB, INT8 {len(artefact.data) / 1e6:.1f} MB"
+        + (f", engine {len(engine.data) / 1e6:.1f} MB for {engine.facts.compute_capability}" if engine else ""),
+        highlight=False,
+    )
+    for note in judgement.notes:
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+    verdict = "[green]passed[/]" if judgement.passed else "[red]refused[/]"
+    console.print(f"{verdict}: {judgement.refusal or 'every gate'}", highlight=False, soft_wrap=True)
+    for path in written:
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+
+
+def gate_table(judgement: Judgement) -> Table:
+    """One line per gate."""
+    table = Table("gate", "found", "asked", "verdict", title="INT8 against FP32")
+    for row in judgement.gates:
+        table.add_row(row.gate, row.found, row.asked, "[green]pass[/]" if row.passed else "[red]refuse[/]")
+    return table
+
+
+def latency_table(judgement: Judgement) -> Table:
+    """One line per batch size, milliseconds."""
+    table = Table("batch", "FP32 median", "FP32 P95", "INT8 median", "INT8 P95", "speed-up (95 % interval)", title="ms")
+    for row in judgement.latency:
+        table.add_row(
+            str(row.batch),
+            *(f"{ms:.2f}" for ms in (row.fp32_p50_ms, row.fp32_p95_ms, row.int8_p50_ms, row.int8_p95_ms)),
+            f"{row.speedup.value:.2f}x ({row.speedup.low:.2f} to {row.speedup.high:.2f})",
+        )
+    return table

@@ -1,0 +1,80 @@
+"""Mode approve: a person's answer to a plan, applied within the bounds and written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from detection.model import make_id
+from tuning.loop import records
+from tuning.loop.parts import Parts
+from tuning.model import Change, Knob, Plan, Refusal
+
+_EDITABLE = {"batch_size": "batch_size", "min_replicas": "replicas"}
+
+
+def answered(
+    parts: Parts, plan: Plan, answer: Mapping[str, Any], at_s: float
+) -> tuple[Plan, Refusal | None]:
+    """The plan as approved (a new one where it was edited), or the Refusal that the answer amounts to.
+
+    answer: Airflow's XCom of the request: chosen_options, params_input, responded_by_user, timedout. No answer in
+    time is a no.
+    """
+    inputs = answer.get("params_input") or {}
+    comment = str(inputs.get("comment") or "").strip()
+    by = _who(answer)
+    if "Approve" not in (answer.get("chosen_options") or []):
+        late = bool(answer.get("timedout")) or not answer.get("responded_by_user")
+        reason = "Nobody answered in time, so nothing is changed." if late else f"Rejected by {by}."
+        return plan, _refusal(parts, plan, at_s, reason + (f" Comment: {comment}" if comment else ""))
+    edits = {knob: inputs[knob] for knob in _EDITABLE if inputs.get(knob) is not None}
+    unused = [knob for knob in edits if _EDITABLE[knob] not in plan.chosen.levers]
+    if unused:
+        return plan, _refusal(parts, plan, at_s, f"{by} edited {', '.join(unused)}, which this plan does not change.")
+    approved = _edited(plan, edits, by, comment) if edits else plan
+    if approved.id != plan.id:
+        parts.ledger.put(records.plan_record(approved))
+    return approved, None
+
+
+def _edited(plan: Plan, edits: Mapping[str, Knob], by: str, comment: str) -> Plan:
+    changes = tuple(_with(change, edits) for change in plan.chosen.changes)
+    said = ", ".join(f"{knob}: {value}" for knob, value in edits.items())
+    reason = f"{plan.reason} Approved by {by} with {said}.{' Comment: ' + comment if comment else ''}"
+    chosen = plan.chosen.model_copy(update={"changes": changes, "predicted_p95_ms": None})
+    return plan.model_copy(
+        update={"id": make_id(plan.id, "edited", *sorted(map(str, edits.items()))), "chosen": chosen, "reason": reason}
+    )
+
+
+def _with(change: Change, edits: Mapping[str, Knob]) -> Change:
+    new = dict(change.new)
+    for knob, value in edits.items():
+        if _EDITABLE[knob] == change.lever:
+            name = knob if knob in new else "replicas"
+            new[name] = value
+            high = new.get("max_replicas")
+            if name == "min_replicas" and isinstance(high, (int, float)) and isinstance(value, (int, float)):
+                new["max_replicas"] = max(high, value)
+    return change.model_copy(update={"new": new})
+
+
+def _who(answer: Mapping[str, Any]) -> str:
+    user = answer.get("responded_by_user")
+    if isinstance(user, Mapping):
+        return str(user.get("name") or user.get("id") or "somebody")
+    return str(user or "somebody")
+
+
+def _refusal(parts: Parts, plan: Plan, at_s: float, reason: str) -> Refusal:
+    refusal = Refusal(
+        id=make_id(plan.id, "refusal", "approval"),
+        plan_id=plan.id,
+        service=plan.service,
+        guard="approval",
+        reason=reason,
+        at_s=at_s,
+    )
+    parts.ledger.put(records.refusal_record(refusal, plan))
+    return refusal

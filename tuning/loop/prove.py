@@ -1,0 +1,159 @@
+"""settle, verify_p95, keep and roll_back: what was changed is proven, or it is undone and that is proven."""
+
+from __future__ import annotations
+
+import logging
+
+from detection.errors import Permanent
+from detection.model import MetricWindow, Service, Span, make_id
+from tuning.decisions import decide
+from tuning.loop import records
+from tuning.loop.parts import Parts
+from tuning.model import Decision, Outcome, Plan, Receipt, Record
+from tuning.ports import Evidence
+
+_log = logging.getLogger(__name__)
+_HISTORY_S = 4 * 3600.0
+
+
+def made_at_s(parts: Parts, plan: Plan) -> float | None:
+    """When the last change of a plan was made; None when none was."""
+    return max((r.at_s for r in records.receipts(parts.ledger, plan) if r.changed), default=None)
+
+
+def look_until_s(parts: Parts, plan: Plan, *, look: int = 1) -> float:
+    """When the first (1) or the longer, second (2) look at a change is over; absolute, so that a restart waits on."""
+    verification = parts.settings.verification
+    made = made_at_s(parts, plan)
+    start = plan.decided_at_s if made is None else made
+    longer = verification.longer_look_s if look > 1 else 0.0
+    return start + plan.settle_s + verification.look_s + longer
+
+
+def verify_p95(parts: Parts, plan: Plan, at_s: float, *, look: int = 1) -> tuple[Outcome, Decision]:
+    """The verdict on a plan (or on a roll-back) and what follows from it; the outcome is in the ledger."""
+    outcome_id = make_id(plan.id, "outcome", look)
+    if parts.ledger.get(outcome_id) is not None:
+        outcome = records.load(parts.ledger, outcome_id, Outcome)
+    else:
+        outcome = _judge(parts, plan, at_s).model_copy(
+            update={"id": outcome_id, "plan_id": plan.id, "service": plan.service, "at_s": at_s}
+        )
+        parts.ledger.put(records.outcome_record(outcome, plan))
+        _log.info("verify_p95 %s: %s, %s", plan.service, outcome.verdict, outcome.reason)
+    return outcome, decide(outcome, plan, plan.attempt, parts.settings.safety, look > 1)
+
+
+def _judge(parts: Parts, plan: Plan, at_s: float) -> Outcome:
+    service = parts.service(plan.service)
+    made = made_at_s(parts, plan)
+    if made is None:
+        raise Permanent(f"plan {plan.id} has no change to verify")
+    look_s = parts.settings.verification.look_s
+    first = min(r.at_s for r in records.receipts(parts.ledger, plan) if r.changed)
+    before = _evidence(parts, service, first - look_s, first, history=True)
+    after = _evidence(parts, service, made + plan.settle_s, at_s, history=False)
+    return parts.verifier.judge(plan, before, after)
+
+
+def _evidence(parts: Parts, service: Service, start_s: float, end_s: float, *, history: bool) -> Evidence:
+    step_s = parts.settings.prometheus.step_s
+    span = _grid(start_s, end_s, step_s)
+    signals = ("p95_ms", "p50_ms", "qps", "error_rate", "queue_ms", "accuracy", "agreement", "busy", "rows_per_batch")
+    window = parts.source.read([service], signals, span).get(service.name) or MetricWindow(service.name, span, {})
+    past = None
+    if history:
+        past_step_s = max(step_s, parts.settings.prometheus.rate_window_s)
+        past_span = _grid(start_s - _HISTORY_S, start_s, past_step_s)
+        past = parts.source.read([service], ("p95_ms", "qps"), past_span).get(service.name)
+    buckets = parts.source.read_buckets([service], span).get(service.name)
+    return Evidence(window=window, buckets=buckets, history=past, slo=service.slo)
+
+
+def _grid(start_s: float, end_s: float, step_s: float) -> Span:
+    first, last = -(-start_s // step_s) * step_s, end_s // step_s * step_s
+    return Span(first, max(first, last), step_s)
+
+
+def last_verdict(parts: Parts, plan: Plan) -> tuple[Outcome, Decision]:
+    """The newest outcome of a plan and what follows from it; Permanent when it was never judged."""
+    for look in (2, 1):
+        outcome_id = make_id(plan.id, "outcome", look)
+        if parts.ledger.get(outcome_id) is not None:
+            outcome = records.load(parts.ledger, outcome_id, Outcome)
+            return outcome, decide(outcome, plan, plan.attempt, parts.settings.safety, look > 1)
+    raise Permanent(f"plan {plan.id} was never judged")
+
+
+def nothing_changed(parts: Parts, plan: Plan) -> bool:
+    """Whether every lever of a plan has its receipt and none of them moved anything."""
+    receipts = records.receipts(parts.ledger, plan)
+    return len(receipts) == len(plan.chosen.changes) and not any(r.changed for r in receipts)
+
+
+def keep(parts: Parts, plan: Plan, outcome: Outcome, decision: Decision, at_s: float) -> Decision:
+    """The change stays: the service is free again, or the change is leased until it can be handed back."""
+    record = records.decision_record(decision, plan, outcome)
+    if plan.lease_s is not None:
+        parts.ledger.update_change(plan.id, "leased", record, expires_at_s=at_s + plan.lease_s)
+    else:
+        parts.ledger.update_change(plan.id, "closed", record)
+    return decision
+
+
+def roll_back(parts: Parts, plan: Plan, outcome: Outcome, decision: Decision, at_s: float) -> list[Receipt]:
+    """Put the old values back: the same actuator calls with `plan.inverse()`. Idempotent; the service stays claimed.
+
+    Raises a Temporary when the fate of a call is unknown: the next try, or the reconciliation, goes on from there.
+    """
+    parts.ledger.put(records.decision_record(decision, plan, outcome))
+    return undo(parts, plan, at_s)
+
+
+def undo(parts: Parts, plan: Plan, at_s: float) -> list[Receipt]:
+    service = parts.service(plan.service)
+    inverse = plan.inverse().model_copy(update={"decided_at_s": at_s})
+    parts.ledger.put(records.plan_record(inverse))
+    touched = {r.lever for r in records.receipts(parts.ledger, plan) if r.changed}
+    if not touched:
+        touched = {change.lever for change in plan.chosen.changes}
+    done = []
+    for change in inverse.chosen.changes:
+        if change.lever not in touched:
+            continue
+        receipt_id = make_id(inverse.id, change.lever, "receipt")
+        if parts.ledger.get(receipt_id) is None:
+            receipt = parts.actuator(service, change.lever).apply(service, change, key=f"{inverse.id}:{change.lever}")
+            receipt = receipt.model_copy(
+                update={"id": receipt_id, "plan_id": inverse.id, "service": plan.service}
+            )
+            parts.ledger.put(records.receipt_record(receipt, inverse))
+        done.append(records.load(parts.ledger, receipt_id, Receipt))
+    return done
+
+
+def close_rolled_back(parts: Parts, plan: Plan, at_s: float) -> Outcome | None:
+    """After the roll-back has settled: verify it as well, and free the service."""
+    inverse = records.load(parts.ledger, plan.inverse().id, Plan)
+    outcome = None
+    if made_at_s(parts, inverse) is not None:
+        outcome, _ = verify_p95(parts, inverse, at_s)
+    reason = outcome.reason if outcome else "the old setting was in force already"
+    close(parts, plan, at_s, "roll_back", f"rolled back: {reason}")
+    return outcome
+
+
+def close(parts: Parts, plan: Plan, at_s: float, kind: str, reason: str) -> None:
+    """Free the service, with the reason in the ledger."""
+    body: dict[str, object] = {"plan_id": plan.id, "closed": True, "reason": reason}
+    record = Record(
+        id=f"{plan.id}:closed",
+        kind=kind,
+        service=plan.service,
+        parent_id=plan.id,
+        incident_id=plan.incident_id,
+        at_s=at_s,
+        body=body,
+    )
+    parts.ledger.update_change(plan.id, "closed", record)
+

@@ -1,0 +1,186 @@
+"""pull_metrics, detect_anomalies, open_incidents: one sweep over all services, and what it starts.
+
+Each step keeps what it made in the ledger's store under the sweep's own time, so that a step that is run again after
+a restart sees what it saw the first time and counts nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from detection import incidents as incident_rules
+from detection import pipeline
+from detection.model import Anomaly, Incident, Value
+from tuning.loop import records
+from tuning.loop.observe import look_back
+from tuning.loop.parts import Parts
+from tuning.loop.store import pack, unpack
+from tuning.model import Decision, Plan, Record, Refusal
+from tuning.ports import Ledger
+
+_log = logging.getLogger(__name__)
+WINDOWS, ANOMALIES, STATE, BASELINES = "sweep/windows", "sweep/anomalies", "sweep/state", "baselines"
+INCIDENTS = "incidents/open"
+_INCIDENT_MEMORY_S = 14 * 86400.0
+
+
+class Sweep(Value):
+    """What travels from task to task: when, how many services answered, and which have no series at all."""
+
+    at_s: float
+    services: int
+    silent: tuple[str, ...] = ()
+    anomalies: int = 0
+
+
+@dataclass(frozen=True)
+class TuneRequest:
+    """One run of tune_service to start. run_id comes from the incident and the attempt: starting twice is one run."""
+
+    incident: Incident
+    attempt: int
+
+    @property
+    def run_id(self) -> str:
+        return f"tune__{self.incident.service}__{self.incident.id}__{self.attempt}"
+
+
+def pull_metrics(parts: Parts, at_s: float) -> Sweep:
+    """Read every signal of every service; one query a signal. Services without any series are named, not zero."""
+    services = tuple(parts.services.values())
+    span = look_back(parts, at_s)
+    windows = parts.source.read(services, pipeline.signals_needed(services), span)
+    replicas = parts.source.read_replicas(services, ("p95_ms", "qps", "error_rate"), span)
+    parts.ledger.put_blob(WINDOWS, pack(windows, replicas, at_s), at_s=at_s)
+    silent = tuple(sorted(set(parts.services) - set(windows)))
+    if silent:
+        _log.warning("pull_metrics: no series for %s; check their selectors", ", ".join(silent[:20]))
+    return Sweep(at_s=at_s, services=len(windows), silent=silent)
+
+
+def detect_anomalies(parts: Parts, sweep: Sweep) -> Sweep:
+    """Score the sweep's windows against the baselines; the anomalies go to the store."""
+    data = parts.ledger.get_blob(WINDOWS)
+    windows, replicas, stored_s = unpack(data) if data else ({}, {}, -1.0)
+    if stored_s != sweep.at_s:
+        raise LookupError(f"the windows of the sweep at {sweep.at_s:.0f} were replaced by a later one")
+    services = tuple(parts.services.values())
+    stored = parts.ledger.get_blob(BASELINES)
+    baselines = pipeline.BaselineSet.from_bytes(stored) if stored else pipeline.BaselineSet()
+    state = _state_before(parts.ledger, sweep.at_s)
+    anomalies, _scores, after = pipeline.detect(
+        services,
+        windows,
+        baselines,
+        sweep.at_s,
+        parts.settings.detection,
+        pipeline.State.from_json(state),
+        replicas=replicas,
+    )
+    _keep_state(parts.ledger, sweep.at_s, state, after.to_json())
+    body = {"at_s": sweep.at_s, "anomalies": [a.model_dump(mode="json") for a in anomalies]}
+    parts.ledger.put_blob(ANOMALIES, json.dumps(body).encode(), at_s=sweep.at_s)
+    return sweep.model_copy(update={"anomalies": len(anomalies)})
+
+
+def _state_before(ledger: Ledger, at_s: float) -> str | None:
+    """The detectors' memory as it was before the sweep at `at_s`, also when that sweep is being run again."""
+    data = ledger.get_blob(STATE)
+    if data is None:
+        return None
+    stored = json.loads(data)
+    state = stored["before"] if stored["at_s"] == at_s else stored["after"]
+    return str(state) if state is not None else None
+
+
+def _keep_state(ledger: Ledger, at_s: float, before: str | None, after: str) -> None:
+    body = {"at_s": at_s, "before": before, "after": after}
+    ledger.put_blob(STATE, json.dumps(body).encode(), at_s=at_s)
+
+
+def open_incidents(parts: Parts, sweep: Sweep) -> list[TuneRequest]:
+    """Anomalies to incidents in the ledger, closed ones closed, and the runs of tune_service that should start."""
+    data = parts.ledger.get_blob(ANOMALIES)
+    stored = json.loads(data) if data else {"at_s": None, "anomalies": []}
+    if stored["at_s"] != sweep.at_s:
+        raise LookupError(f"the anomalies of the sweep at {sweep.at_s:.0f} were replaced by a later one")
+    anomalies = [Anomaly.model_validate(a) for a in stored["anomalies"]]
+    known = open_incidents_of(parts.ledger, sweep.at_s)
+    current, closed = incident_rules.open_incidents(
+        tuple(parts.services.values()), anomalies, known, sweep.at_s, parts.settings.detection
+    )
+    by_id = {incident.id: incident for incident in (*known, *current)}
+    before = {incident.id: incident for incident in known}
+    for incident in current:
+        if parts.ledger.put(records.incident_record(incident, before.get(incident.id))):
+            _log.info("open_incidents: %s %s: %s", incident.service, incident.symptom, incident.reason)
+    for incident_id in closed:
+        parts.ledger.put(records.closing_record(by_id[incident_id], sweep.at_s, "no anomaly seen any more"))
+    still_open = [i for i in by_id.values() if i.id not in set(closed)]
+    body = [incident.model_dump(mode="json") for incident in still_open]
+    parts.ledger.put_blob(INCIDENTS, json.dumps(body).encode(), at_s=sweep.at_s)
+    return requests(parts, still_open, sweep.at_s)
+
+
+def open_incidents_of(ledger: Ledger, at_s: float) -> list[Incident]:
+    """The incidents that are open, oldest first: the records are the truth, the store has when each was last seen."""
+    found = ledger.find(kind="open_incidents", since_s=at_s - _INCIDENT_MEMORY_S, limit=10_000)
+    closed = {r.parent_id for r in found if r.body.get("closed")}
+    newest: dict[str, Incident] = {}
+    for record in sorted(found, key=lambda r: r.at_s):
+        if not record.body.get("closed") and record.incident_id not in closed:
+            incident = Incident.model_validate(record.body)
+            newest[incident.id] = incident
+    data = ledger.get_blob(INCIDENTS)
+    for body in json.loads(data) if data else []:
+        if body["id"] in newest:
+            newest[body["id"]] = Incident.model_validate(body)
+    return sorted(newest.values(), key=lambda incident: (incident.opened_at_s, incident.id))
+
+
+def requests(parts: Parts, incidents: Sequence[Incident], at_s: float) -> list[TuneRequest]:
+    """Which act-tier incidents need a run now: new ones, and those whose last attempt asks for another."""
+    wanted = []
+    for incident in incidents:
+        attempt = next_attempt(parts, incident, at_s) if incident.tier == "act" else None
+        if attempt is not None:
+            wanted.append(TuneRequest(incident, attempt))
+    return wanted
+
+
+def next_attempt(parts: Parts, incident: Incident, at_s: float) -> int | None:
+    """The number of the attempt to start now; None while one is under way, or when there is nothing more to try."""
+    history = parts.ledger.find(incident_id=incident.id)
+    plans = [Plan.model_validate(r.body) for r in history if r.kind == "choose_action"]
+    if not plans:
+        return 1
+    last = max(plans, key=lambda plan: plan.attempt)
+    if last.attempt >= parts.settings.safety.max_attempts or last.dry_run:
+        return None
+    if not _reported(history, last):
+        return None
+    decision = _last_decision(history, last)
+    if decision is not None:
+        return last.attempt + 1 if decision.next == "next_attempt" else None
+    refusal = _last_refusal(history, last)
+    if refusal is not None and refusal.until_s is not None and at_s >= refusal.until_s:
+        return last.attempt + 1
+    return None
+
+
+def _reported(history: Sequence[Record], plan: Plan) -> bool:
+    return any(r.kind == "email_report" and r.parent_id == plan.id for r in history)
+
+
+def _last_decision(history: Sequence[Record], plan: Plan) -> Decision | None:
+    outcomes = {r.id for r in history if r.kind == "verify_p95" and r.parent_id == plan.id}
+    found = [r for r in history if r.kind in ("keep", "roll_back") and r.parent_id in outcomes]
+    return Decision.model_validate(max(found, key=lambda r: r.at_s).body) if found else None
+
+
+def _last_refusal(history: Sequence[Record], plan: Plan) -> Refusal | None:
+    found = [r for r in history if r.kind == "guard" and r.parent_id == plan.id]
+    return Refusal.model_validate(max(found, key=lambda r: r.at_s).body) if found else None

@@ -1,0 +1,37 @@
+"""What a person sees who is asked to approve a plan: Markdown for Airflow's Required Actions page."""
+
+from __future__ import annotations
+
+import re
+
+from tuning.model import Plan
+from tuning.report import words
+
+
+def subject(plan: Plan) -> str:
+    return " ".join(f"{plan.service}: {words.option_text(plan.chosen)}?".split())[:200]
+
+
+def body(plan: Plan) -> str:
+    """The plan, what it is expected to bring, and every rejected option with its reason."""
+    lines = [
+        f"**{_plain(plan.service)}**: {_plain(words.option_text(plan.chosen))}",
+        "",
+        f"Why: {_plain(plan.reason or plan.chosen.reason)}",
+        f"Cause: {_plain(plan.diagnosis.cause)}. {_plain(' '.join(plan.diagnosis.evidence))}",
+        f"Predicted P95: {_plain(words.interval(plan.chosen.predicted_p95_ms))}",
+        f"Cost: {plan.chosen.cost_per_hour:+.2f} per hour",
+        "",
+        "Rejected options:" if plan.rejected else "No other option was within the bounds.",
+    ]
+    for option in plan.rejected:
+        p95 = words.interval(option.predicted_p95_ms)
+        lines.append(f"- {_plain(words.option_text(option))}: predicted P95 {_plain(p95)}. {_plain(option.reason)}")
+    lines += ["", f"No answer in time means no change. Plan {plan.id}, incident {plan.incident_id}."]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Outside text as text: no Markdown, no HTML, no template (the page and Airflow would both interpret them)."""
+    one_line = " ".join(text.split())
+    return re.sub(r"([\\`*_\[\]<>#|{}!])", r"\\\1", one_line).replace("\\{", "&#123;").replace("\\}", "&#125;")
