@@ -5,7 +5,7 @@ By hand: trigger it from the UI, choose a service, and a lever or "let it choose
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from airflow.sdk import Param, TriggerRule, dag, get_current_context, task
 from slotune_airflow import steps
@@ -19,7 +19,7 @@ ONE_OF_THEM = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
 @dag(
     dag_id="tune_service",
     schedule=None,
-    start_date=datetime(2025, 1, 1),
+    start_date=datetime(2025, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=16,
     default_args=default_args(),
@@ -69,7 +69,8 @@ def tune_service() -> None:
         return steps.email_report(get_current_context())
 
     choice, answer = choose_action(), approved()
-    levers, held, report = [adjust_batch_size(), scale_replicas(), quantize_int8()], hold(), email_report().as_teardown()
+    levers = [adjust_batch_size(), scale_replicas(), quantize_int8()]
+    held, report = hold(), email_report().as_teardown()
     approve = ApproveOperator(task_id="approve", response_timeout=FACTS.approval)
     verify = VerifyP95Operator(task_id="verify_p95")
     choice >> [approve, *levers, held]

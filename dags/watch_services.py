@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import dag, get_current_context, task
@@ -15,7 +15,7 @@ FACTS = dag_facts()
 @dag(
     dag_id="watch_services",
     schedule=FACTS.watch_every,
-    start_date=datetime(2025, 1, 1),
+    start_date=datetime(2025, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=max(4 * FACTS.watch_every, timedelta(minutes=10)),

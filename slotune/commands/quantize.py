@@ -23,6 +23,7 @@ from tuning.quantization.model import LoadedModel, load_model
 from tuning.quantization.tensorrt_engine import Engine, Profile, build_engine, capability_of, limit_of, write_engine
 
 PASSED, REFUSED, BAD_INPUT = 0, 1, 2
+VERDICTS = {True: "[green]pass[/]", False: "[red]refuse[/]", None: "[yellow]open[/]"}
 
 
 def register(app: typer.Typer) -> None:
@@ -149,17 +150,24 @@ def _print(
     )
     for note in judgement.notes:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
-    verdict = "[green]passed[/]" if judgement.passed else "[red]refused[/]"
-    console.print(f"{verdict}: {judgement.refusal or 'every gate'}", highlight=False, soft_wrap=True)
+    console.print(_verdict(judgement), highlight=False, soft_wrap=True)
     for path in written:
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+
+
+def _verdict(judgement: Judgement) -> str:
+    if not judgement.passed:
+        return f"[red]refused[/]: {judgement.refusal}"
+    if judgement.ready:
+        return "[green]passed[/]: every gate"
+    return "[yellow]passed what can be measured here[/]: prove its speed on the target before it takes traffic"
 
 
 def gate_table(judgement: Judgement) -> Table:
     """One line per gate."""
     table = Table("gate", "found", "asked", "verdict", title="INT8 against FP32")
     for row in judgement.gates:
-        table.add_row(row.gate, row.found, row.asked, "[green]pass[/]" if row.passed else "[red]refuse[/]")
+        table.add_row(row.gate, row.found, row.asked, VERDICTS[row.passed])
     return table
 
 

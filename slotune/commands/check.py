@@ -1,0 +1,79 @@
+"""`slotune check FILE`: is services.yaml right, and (--live) does everything it names answer?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from detection.errors import ConfigError
+from tuning.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    @app.command()
+    def check(
+        file: Path = typer.Argument(..., help="The services.yaml to check."),
+        live: bool = typer.Option(False, "--live", help="Also try Prometheus, mail, control endpoints, rights."),
+    ) -> None:
+        """Check a services.yaml: every mistake with its line; exit 0 when there is none, else 2."""
+        from tuning.services_yaml import load
+
+        console = Console()
+        settings = load(file)
+        _check_names(settings)
+        _show(console, settings)
+        console.print(f"{escape(str(file))}: {len(settings.services)} services, no mistakes.")
+        if live and not _live(console, settings):
+            raise typer.Exit(1)
+
+
+def _check_names(settings: Settings) -> None:
+    """Names that only the registries know."""
+    from detection import presets
+    from tuning import planning, verification
+
+    planning.get(settings.planning.planner)
+    verification.get(settings.verification.method)
+    for index, service in enumerate(settings.services):
+        try:
+            presets.get(service.serving)
+        except ConfigError as error:
+            raise ConfigError(str(error), where=f"services[{index}].serving") from error
+
+
+def _show(console: Console, settings: Settings) -> None:
+    from tuning.decisions import worst_case_rollback_s
+
+    table = Table(title="What slotune may do")
+    for column in ("service", "mode", "SLO P95", "levers", "worst-case roll-back"):
+        table.add_column(column)
+    for service in settings.service_values():
+        worst = [
+            worst_case_rollback_s(
+                settings.verification, settings.safety, lever, watch_every_s=settings.schedule.watch_every_s
+            )
+            for lever in service.levers.values()
+        ]
+        table.add_row(
+            escape(service.name),
+            service.mode,
+            f"{service.slo.p95_ms:g} ms",
+            ", ".join(f"{lever.name} {lever.minimum:g}..{lever.maximum:g}" for lever in service.levers.values()) or "-",
+            f"{max(worst) / 60:.1f} min" if worst else "-",
+        )
+    console.print(table)
+
+
+def _live(console: Console, settings: Settings) -> bool:
+    from slotune.commands.live_check import live_check
+    from slotune.compose import environment_connections
+
+    fine = True
+    for result in live_check(settings, environment_connections()):
+        fine = fine and result.ok
+        console.print(f"{'ok  ' if result.ok else 'FAIL'} {escape(result.text)}")
+    return fine
