@@ -1,0 +1,1 @@
+"""A Kubernetes-shaped API server for the demo and the tests: `server.KubernetesApi`."""

@@ -1,0 +1,247 @@
+"""The Deployment controller and a stand-in kubelet: pods that appear, get ready, stay pending, or roll over."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from demo.kubernetes_api.resources import DEPLOYMENT, POD, REPLICA_SET, Resource
+from demo.kubernetes_api.store import Object, Store, now_text
+
+MANAGER = "kube-controller-manager"
+REVISION = "deployment.kubernetes.io/revision"
+NO_ROOM = (
+    "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. "
+    "preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+)
+
+
+@dataclass
+class Cluster:
+    """What the pods run on.
+
+    start_s: a pod is ready so long after it was placed. room: pods that fit in a namespace (None: no limit).
+    ready: tells how many pods of a workload are ready instead of start_s. healthy: whether a pod template can ever
+    become ready. where: (address, port) of the pods of a workload, in order.
+    """
+
+    start_s: float = 0.0
+    room: dict[str, int] = field(default_factory=dict)
+    ready: Callable[[str, str], int] | None = None
+    healthy: Callable[[Object], bool] = lambda _: True
+    where: Callable[[str, str], list[tuple[str, int]]] | None = None
+    started_s: dict[tuple[str, str], float] = field(default_factory=dict)
+    rollout_s: dict[tuple[str, str], float] = field(default_factory=dict)
+    serial: int = 0
+
+
+def template_hash(template: Object) -> str:
+    return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def sync(store: Store, cluster: Cluster, resource: Resource, namespace: str, name: str, now_s: float) -> int:
+    """One pass over one workload; the number of replicas that it should have."""
+    with store.lock:
+        workload = store.find(resource, namespace, name)
+        if workload is None:
+            return 0
+        wanted: int = workload["spec"]["replicas"]
+        template = workload["spec"].get("template", {})
+        mark = template_hash(template)
+        labels = workload["spec"].get("selector", {}).get("matchLabels") or {"app": name}
+        pods = store.list(POD, namespace, labels)
+        if resource == DEPLOYMENT:
+            _replica_set(store, workload, namespace, name, mark)
+        _roll(store, cluster, namespace, name, labels, template, mark, wanted, pods, now_s)
+        pods = store.list(POD, namespace, labels)
+        _kubelet(store, cluster, namespace, name, pods, now_s)
+        _status(store, cluster, resource, namespace, name, mark, wanted, labels, now_s)
+        return wanted
+
+
+def ready_pods(pods: list[Object]) -> list[Object]:
+    return [p for p in pods if any(c["type"] == "Ready" and c["status"] == "True" for c in p["status"]["conditions"])]
+
+
+def _hash(pod: Object) -> str:
+    return str(pod["metadata"]["labels"].get("pod-template-hash", ""))
+
+
+def _replica_set(store: Store, workload: Object, namespace: str, name: str, mark: str) -> None:
+    """The ReplicaSet of the current template, made once and reused when an old template comes back."""
+    sets = [s for s in store.list(REPLICA_SET, namespace) if _owner(s) == name]
+    newest = max((int(s["metadata"]["annotations"][REVISION]) for s in sets), default=0)
+    mine = next((s for s in sets if s["metadata"]["labels"]["pod-template-hash"] == mark), None)
+    if mine is not None and int(mine["metadata"]["annotations"][REVISION]) == newest:
+        return
+    revision = str(newest + 1)
+    if mine is None:
+        body = {
+            "metadata": {
+                "name": f"{name}-{mark}",
+                "labels": {"pod-template-hash": mark},
+                "annotations": {REVISION: revision},
+                "ownerReferences": [{"kind": "Deployment", "name": name, "uid": workload["metadata"]["uid"]}],
+            },
+            "spec": {"template": workload["spec"].get("template", {}), "replicas": workload["spec"]["replicas"]},
+        }
+        store.create(REPLICA_SET, namespace, body, MANAGER)
+    else:
+        store.update(REPLICA_SET, namespace, f"{name}-{mark}", lambda o: _annotate(o, revision), MANAGER)
+    store.update(DEPLOYMENT, namespace, name, lambda o: _annotate(o, revision), MANAGER)
+
+
+def _annotate(obj: Object, revision: str) -> Object:
+    obj["metadata"].setdefault("annotations", {})[REVISION] = revision
+    return obj
+
+
+def _owner(obj: Object) -> str:
+    return next((str(ref["name"]) for ref in obj["metadata"].get("ownerReferences", [])), "")
+
+
+def _roll(
+    store: Store, cluster: Cluster, namespace: str, name: str, labels: dict[str, str], template: Object, mark: str,
+    wanted: int, pods: list[Object], now_s: float,
+) -> None:  # fmt: skip
+    """New pods first (surge one), old ones leave as new ones get ready; surplus leaves, the youngest first."""
+    new = [p for p in pods if _hash(p) == mark]
+    old = [p for p in pods if _hash(p) != mark]
+    surge = 1 if old and wanted else 0
+    room = wanted + surge - len(pods) if old else wanted - len(new)
+    for _ in range(max(0, min(room, wanted - len(new)))):
+        cluster.serial += 1
+        pod_name = f"{name}-{mark}-{cluster.serial:04d}"
+        _create_pod(store, cluster, namespace, pod_name, {**labels, "pod-template-hash": mark}, template, now_s)
+    spare = len(ready_pods(new)) + len(ready_pods(old)) - wanted
+    doomed = [p for p in old if p not in ready_pods(old)] if ready_pods(new) else []
+    doomed += ready_pods(old)[: max(0, spare)]
+    surplus = len(new) - wanted
+    if surplus > 0:
+        pending_first = sorted(new, key=lambda p: (p in ready_pods(new), -_serial(p)))
+        doomed += pending_first[:surplus]
+    if not wanted:
+        doomed = pods
+    for pod in doomed:
+        store.delete(POD, namespace, pod["metadata"]["name"])
+        cluster.started_s.pop((namespace, pod["metadata"]["name"]), None)
+
+
+def _serial(pod: Object) -> int:
+    return int(pod["metadata"]["name"].rsplit("-", 1)[1])
+
+
+def _create_pod(
+    store: Store,
+    cluster: Cluster,
+    namespace: str,
+    pod_name: str,
+    labels: dict[str, str],
+    template: Object,
+    now_s: float,
+) -> None:
+    body = {
+        "metadata": {"name": pod_name, "labels": labels},
+        "spec": template.get("spec", {"containers": [{"name": "server", "image": "demo"}]}),
+        "status": {"phase": "Pending", "conditions": []},
+    }
+    store.create(POD, namespace, body, MANAGER)
+    cluster.started_s[(namespace, pod_name)] = now_s
+
+
+def _kubelet(store: Store, cluster: Cluster, namespace: str, name: str, pods: list[Object], now_s: float) -> None:
+    room = cluster.room.get(namespace)
+    places = cluster.where(namespace, name) if cluster.where else []
+    ready_count = cluster.ready(namespace, name) if cluster.ready else None
+    for index, pod in enumerate(sorted(pods, key=_serial)):
+        age_s = now_s - cluster.started_s.get((namespace, pod["metadata"]["name"]), now_s)
+        placed = room is None or index < room
+        ready = placed and cluster.healthy(pod["spec"])
+        ready = ready and (index < ready_count if ready_count is not None else age_s >= cluster.start_s)
+        address = places[index] if index < len(places) else None
+        _pod_status(store, namespace, pod, placed=placed, ready=ready, address=address)
+
+
+def _pod_status(
+    store: Store, namespace: str, pod: Object, *, placed: bool, ready: bool, address: tuple[str, int] | None
+) -> None:
+    conditions: list[dict[str, Any]] = [{"type": "PodScheduled", "status": str(placed)}]
+    if not placed:
+        conditions[0] |= {"reason": "Unschedulable", "message": NO_ROOM}
+    conditions.append({"type": "Ready", "status": str(ready)})
+    state: dict[str, Any] = {"phase": "Running" if ready else "Pending", "conditions": conditions}
+    if address:
+        state |= {"podIP": address[0]}
+    before = pod["status"]
+    if (before.get("phase"), before.get("conditions"), before.get("podIP")) == (
+        state["phase"], conditions, state.get("podIP"),
+    ):  # fmt: skip
+        return
+
+    def change(obj: Object) -> Object:
+        obj["status"] = state
+        if address:
+            obj["metadata"].setdefault("annotations", {})["slotune-demo/port"] = str(address[1])
+        return obj
+
+    store.update(POD, namespace, pod["metadata"]["name"], change, "kubelet", sub="status")
+
+
+def _status(
+    store: Store, cluster: Cluster, resource: Resource, namespace: str, name: str, mark: str, wanted: int,
+    labels: dict[str, str], now_s: float,
+) -> None:  # fmt: skip
+    pods = store.list(POD, namespace, labels)
+    updated = [p for p in pods if _hash(p) == mark]
+    workload = store.get(resource, namespace, name)
+    state: dict[str, Any] = {
+        "observedGeneration": workload["metadata"]["generation"],
+        "replicas": len(pods),
+        "updatedReplicas": len(updated),
+        "readyReplicas": len(ready_pods(pods)),
+        "availableReplicas": len(ready_pods(pods)),
+        "unavailableReplicas": max(0, wanted - len(ready_pods(pods))),
+    }
+    if resource == DEPLOYMENT:
+        state["conditions"] = [_progress(cluster, workload, namespace, name, mark, state, wanted, now_s)]
+    old = dict(workload.get("status", {}))
+    if old == state:
+        return
+
+    def change(obj: Object) -> Object:
+        obj["status"] = state
+        return obj
+
+    store.update(resource, namespace, name, change, MANAGER, sub="status")
+
+
+def _progress(
+    cluster: Cluster, workload: Object, namespace: str, name: str, mark: str, state: Object, wanted: int, now_s: float
+) -> dict[str, Any]:
+    done = state["updatedReplicas"] == wanted == state["readyReplicas"] == state["replicas"]
+    key = (f"{namespace}/{name}", f"{mark}/{workload['metadata']['generation']}")
+    began_s = cluster.rollout_s.setdefault(key, now_s)
+    old = next((c for c in workload.get("status", {}).get("conditions", []) if c["type"] == "Progressing"), {})
+    if done:
+        found = {
+            "status": "True",
+            "reason": "NewReplicaSetAvailable",
+            "message": f'ReplicaSet "{name}-{mark}" has successfully progressed.',
+        }
+    elif now_s - began_s > workload["spec"].get("progressDeadlineSeconds", 600):
+        found = {
+            "status": "False",
+            "reason": "ProgressDeadlineExceeded",
+            "message": f'ReplicaSet "{name}-{mark}" has timed out progressing.',
+        }
+    else:
+        found = {
+            "status": "True",
+            "reason": "ReplicaSetUpdated",
+            "message": f'ReplicaSet "{name}-{mark}" is progressing.',
+        }
+    since = old.get("lastTransitionTime") if old.get("reason") == found["reason"] else None
+    return {"type": "Progressing", **found, "lastTransitionTime": since or now_text()}
