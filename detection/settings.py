@@ -54,9 +54,7 @@ class BudgetSettings(Section):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.act_per_week > self.warn_per_week:
-            raise ValueError(
-                "act_per_week must not be larger than warn_per_week: acting needs more evidence than warning"
-            )
+            raise ValueError("act_per_week must not exceed warn_per_week: acting needs more evidence")
         return self
 
 

@@ -1,0 +1,28 @@
+"""The features of the joint detectors: each signal against its own clock-time normal, and against its last hour."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from detection.detectors._series import Arrays, at_slots, last_hour
+from detection.model import FloatArray
+from detection.panel import Floats
+
+CLIP = 30.0
+
+
+def features(x: Floats, times: FloatArray, step_s: float, stats: Arrays, first: int = 0) -> Floats:
+    """Robust z against the clock-time normal and z of the jump against the last hour, clipped at +-30.
+
+    x: (services, signals, T), compressed. Returns (services, T - first, 2 * signals); what is unknown is 0 (normal),
+    so that one missing signal does not silence the others.
+    """
+    services, signals, points = x.shape
+    flat = x.reshape(services * signals, points)
+    center = at_slots(stats["clock_center"], times[first:], step_s)
+    scale = at_slots(stats["clock_scale"], times[first:], step_s)
+    z = (flat[:, first:] - center) / scale
+    jump = (flat - last_hour(flat, step_s))[:, first:] / stats["jump_scale"][:, None]
+    both = np.concatenate([z.reshape(services, signals, -1), jump.reshape(services, signals, -1)], axis=1)
+    out: Floats = np.clip(np.nan_to_num(both), -CLIP, CLIP).transpose(0, 2, 1).astype(np.float32)
+    return out

@@ -1,0 +1,32 @@
+"""One isolation forest for all services with the same signals, over robust-normalised features.
+
+Fitted on history, never on the window that it judges; no `contamination`: the threshold is calibrated outside.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from detection.detectors._series import Arrays
+from detection.detectors._trees import fit_trees, score_rows
+from detection.panel import Floats
+
+TREES = 100
+SAMPLES = 512
+FIT_ROWS = 100_000
+
+
+class SharedForest:
+    """Sees many signals moving a little at once; blind to one signal of many, which the votes see."""
+
+    name = "isolation_forest"
+
+    def fit(self, rows: Floats, seed: int) -> dict[str, Floats]:
+        """rows: (services, T, features); at most FIT_ROWS of them are used, evenly spread."""
+        flat = rows.reshape(-1, rows.shape[2])
+        flat = flat[:: max(1, -(-flat.shape[0] // FIT_ROWS))]
+        return fit_trees(np.ascontiguousarray(flat), trees=TREES, samples=SAMPLES, seed=seed)
+
+    def score(self, rows: Floats, arrays: Arrays) -> Floats:
+        """-score_samples of each row: (services, T), about 0.5 for ordinary ones."""
+        return score_rows(rows.reshape(-1, rows.shape[2]), arrays).reshape(rows.shape[:2])

@@ -1,0 +1,42 @@
+"""PCA residual over the features of a whole service: what its signals do that they never did together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from detection.detectors._series import Arrays
+from detection.panel import Floats
+
+EXPLAINED = 0.9
+
+
+class PcaResidual:
+    """A basis per service; the score is the length of what the basis does not explain."""
+
+    name = "pca_residual"
+
+    def fit(self, rows: Floats) -> dict[str, Floats]:
+        """rows: (services, T, features). Returns basis (services, features, features) and mean (services, features).
+
+        The basis holds the leading components that explain 90 % of the variance; the rest of its columns are zero.
+        """
+        mean = rows.mean(axis=1)
+        covariance = np.einsum("stf,stg->sfg", rows - mean[:, None], rows - mean[:, None], optimize=True)
+        values, vectors = np.linalg.eigh(covariance / max(1, rows.shape[1] - 1))
+        order = np.argsort(-values, axis=1)
+        spread: Floats = np.maximum(np.take_along_axis(values, order, 1), 0)
+        vectors = np.take_along_axis(vectors, order[:, None, :], 2)
+        before = np.cumsum(spread, axis=1) - spread
+        keep = before < EXPLAINED * np.maximum(spread.sum(axis=1, keepdims=True), 1e-12)
+        return {"basis": (vectors * keep[:, None, :]).astype(np.float32), "mean": mean.astype(np.float32)}
+
+    def residual(self, rows: Floats, arrays: Arrays) -> Floats:
+        """What the basis leaves of each row, shape of rows."""
+        centred = rows - arrays["mean"][:, None]
+        out: Floats = centred - (centred @ arrays["basis"]) @ arrays["basis"].transpose(0, 2, 1)
+        return out
+
+    def score(self, rows: Floats, arrays: Arrays) -> Floats:
+        """Root of the summed squares of the residual: (services, T)."""
+        out: Floats = np.sqrt((self.residual(rows, arrays) ** 2).sum(axis=2)).astype(np.float32)
+        return out

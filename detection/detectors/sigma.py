@@ -1,0 +1,16 @@
+"""Mean +- 3 standard deviations of the history."""
+
+from __future__ import annotations
+
+from detection.detectors._band import View
+from detection.panel import Floats
+
+
+class Sigma:
+    """Finds large excursions; a single wild hour in the history widens it, so it only ever votes."""
+
+    name = "sigma"
+
+    def band(self, view: View) -> tuple[Floats, Floats]:
+        """Mean and three standard deviations."""
+        return view.column("mean"), 3 * (view.column("sd") + view.column("least"))

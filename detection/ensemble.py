@@ -1,0 +1,165 @@
+"""The votes of the single-series detectors and the scores of the joint ones, as matrices over services and time.
+
+One piece of code for everything: learning calibrates on it, a sweep judges its last column, a backtest judges many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detection.detectors._band import Band, View
+from detection.detectors._features import features
+from detection.detectors._series import Arrays, learn_series
+from detection.detectors.band import QuantileBand
+from detection.detectors.clock import Clock
+from detection.detectors.iqr import Iqr
+from detection.detectors.isolation_forest import SharedForest
+from detection.detectors.jump import Jump
+from detection.detectors.level import Level
+from detection.detectors.pca_residual import PcaResidual
+from detection.detectors.sigma import Sigma
+from detection.panel import Floats, Panel, signal_of
+from detection.settings import DetectionSettings
+
+BANDS: dict[str, Band] = {method.name: method for method in (QuantileBand(), Clock(), Iqr(), Jump(), Level(), Sigma())}
+JOINT = ("isolation_forest", "pca_residual")
+WARN_VOTES, ACT_VOTES = 2, 3
+MIN_JOINT_SIGNALS = 3
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Vote scores of series over judged columns, shape (series, C); 1 is the nominal threshold.
+
+    warn, act: the 2nd and 3rd largest score of detectors that agree on the direction, capped by the effect floor.
+    """
+
+    warn: Floats
+    act: Floats
+
+
+def view_of(panel: Panel, stats: Arrays, first: int) -> View:
+    """The panel's series as rows."""
+    x = panel.compressed().reshape(len(panel.services) * len(panel.signals), -1)
+    return View(x, panel.times, panel.step_s, stats, first)
+
+
+def log_rows(signals: Sequence[str], services: int) -> NDArray[np.bool_]:
+    """Which rows of a (services * signals) matrix are on the log1p scale."""
+    return np.tile(np.array([signal_of(name).log for name in signals], dtype=bool), services)
+
+
+def _sides(signals: Sequence[str], services: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows may go wrong upwards, and which downwards. Context signals ("none") in neither."""
+    worse = [signal_of(name).worse for name in signals]
+    up = np.tile(np.array([w in ("up", "both") for w in worse], dtype=bool), services)
+    down = np.tile(np.array([w in ("down", "both") for w in worse], dtype=bool), services)
+    return up, down
+
+
+def votes(view: View, signals: Sequence[str], names: Sequence[str], settings: DetectionSettings) -> Votes:
+    """The k-th largest scores of the named band detectors, on the worse side(s) of each signal."""
+    services = view.x.shape[0] // len(signals)
+    up, down = _sides(signals, services)
+    signed = [_signed(BANDS[name], view) for name in names]
+    cap = effect(view, signals, settings)
+    shape = view.now.shape
+    warn, act = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    for side, rows in ((1.0, up), (-1.0, down)):
+        if rows.any() and signed:
+            second, third = _second_third([np.float32(side) * part[rows] for part in signed])
+            warn[rows] = np.fmax(warn[rows], second)
+            act[rows] = np.fmax(act[rows], third)
+    unknown = ~np.isfinite(view.now)
+    warn, act = np.minimum(warn, cap), np.minimum(act, cap)
+    warn[unknown] = np.nan
+    act[unknown] = np.nan
+    return Votes(warn, act)
+
+
+def _signed(method: Band, view: View) -> Floats:
+    center, half = method.band(view)
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        out: Floats = (view.now - center) / half
+    return out
+
+
+def _second_third(scores: Sequence[Floats]) -> tuple[Floats, Floats]:
+    low = np.full(scores[0].shape, -np.inf, np.float32)
+    first, second, third = low, low.copy(), low.copy()
+    for part in scores:
+        part = np.where(np.isfinite(part), part, -np.inf)
+        third = np.maximum(third, np.minimum(second, part))
+        second = np.maximum(second, np.minimum(first, part))
+        first = np.maximum(first, part)
+    return np.maximum(second, 0), np.maximum(third, 0)
+
+
+def effect(view: View, signals: Sequence[str], settings: DetectionSettings) -> Floats:
+    """Change against the expected value, in units of the smallest change that is news; shape of view.now."""
+    services = view.x.shape[0] // len(signals)
+    log = log_rows(signals, services)[:, None]
+    floor = np.tile(np.array([signal_of(name).floor for name in signals], np.float32), services)[:, None]
+    center, _ = view.clock
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = np.where(log, np.expm1(center), center)
+        seen = np.where(log, np.expm1(view.now), view.now)
+        news = np.maximum(np.maximum(settings.min_effect * np.abs(expected), floor), view.stats["news"][:, None])
+        out: Floats = np.abs(seen - expected) / np.maximum(news, 1e-12)
+    return out.astype(np.float32)
+
+
+def learn_panel(panel: Panel) -> dict[str, Floats]:
+    """Statistics of each series of a panel (see detectors._series), plus `news`: a floor where nothing ever moved."""
+    x = panel.compressed().reshape(len(panel.services) * len(panel.signals), -1)
+    log = log_rows(panel.signals, len(panel.services))
+    stats = learn_series(x, panel.times, panel.step_s, log)
+    known = np.tile(np.array([signal_of(name).unit != "" for name in panel.signals], dtype=bool), len(panel.services))
+    # a series of unknown unit that never moved says nothing about its scale: one unit is no news
+    still = (stats["q99"] - stats["q01"]) <= 1e-6 * np.maximum(1.0, np.abs(stats["q50"]))
+    stats["news"] = np.where(still & ~known, np.float32(1.001), np.float32(0)).astype(np.float32)
+    return stats
+
+
+def joint_features(panel: Panel, stats: Arrays, first: int) -> Floats:
+    """Features of the services of a panel over the judged columns: (services, C, 2 * signals)."""
+    return features(panel.compressed(), panel.times, panel.step_s, stats, first)
+
+
+def fit_joint(rows: Floats, names: Sequence[str], seed: int) -> dict[str, Floats]:
+    """Fits the named joint detectors to history features; arrays by "<detector>/<name>"."""
+    arrays: dict[str, Floats] = {}
+    if "pca_residual" in names:
+        arrays |= {f"pca_residual/{key}": values for key, values in PcaResidual().fit(rows).items()}
+    if "isolation_forest" in names:
+        arrays |= {f"isolation_forest/{key}": values for key, values in SharedForest().fit(rows, seed).items()}
+    return arrays
+
+
+def score_joint(name: str, rows: Floats, arrays: Mapping[str, Floats]) -> Floats:
+    """Raw scores of a joint detector: (services, C)."""
+    part = {key.removeprefix(f"{name}/"): values for key, values in arrays.items() if key.startswith(f"{name}/")}
+    return PcaResidual().score(rows, part) if name == "pca_residual" else SharedForest().score(rows, part)
+
+
+def contributions(name: str, row: Floats, arrays: Mapping[str, Floats], signals: Sequence[str]) -> dict[str, float]:
+    """Share of each signal in one service's joint score, strongest first, summing to 1. row: (features,)."""
+    part = {key.removeprefix(f"{name}/"): values for key, values in arrays.items() if key.startswith(f"{name}/")}
+    m = len(signals)
+    if name == "pca_residual":
+        squares = PcaResidual().residual(row[None, None], part)[0, 0] ** 2
+        weight = squares[:m] + squares[m:]
+    else:
+        # how far the score falls when a signal is put back to normal
+        variants = np.repeat(row[None], m + 1, axis=0)
+        for j in range(m):
+            variants[j + 1, [j, m + j]] = 0
+        scores = SharedForest().score(variants[None], part)[0]
+        weight = np.maximum(scores[0] - scores[1:], 0)
+    total = float(weight.sum())
+    shares = {name: float(w) / total for name, w in zip(signals, weight, strict=True)} if total > 0 else {}
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))

@@ -1,0 +1,200 @@
+"""Judging: recent windows against baselines, as scores of one service, signal and detector each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from detection import ensemble, learning
+from detection.baselines import BaselineSet, GroupBaseline
+from detection.detectors._band import View
+from detection.model import MetricWindow, Score, Service, Tier
+from detection.panel import Floats, Panel, panel_at, signal_of
+from detection.settings import DetectionSettings
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Scores over judged columns in units of the calibrated thresholds: a tier is reached above 1.
+
+    warn, act: (services, signals, C). joint: by detector, (warn, act) each (services, C). rows: joint features.
+    """
+
+    view: View
+    warn: Floats
+    act: Floats
+    joint: Mapping[str, tuple[Floats, Floats]]
+    rows: Floats | None
+
+
+def judge_panel(panel: Panel, group: GroupBaseline, first: int, settings: DetectionSettings) -> Judged:
+    """All columns from `first` on; the columns before are look-back. The heart of sweep and backtest alike."""
+    stats = group.part("series")
+    view = ensemble.view_of(panel, stats, first)
+    votes = ensemble.votes(view, panel.signals, learning.band_names(settings), settings)
+    shape = (len(panel.services), len(panel.signals), -1)
+    warn = (votes.warn / group.arrays["threshold/warn"][:, None]).reshape(shape)
+    act = (votes.act / group.arrays["threshold/act"][:, None]).reshape(shape)
+    joint: dict[str, tuple[Floats, Floats]] = {}
+    rows: Floats | None = None
+    names = [n for n in learning.joint_names(panel.signals, settings) if f"joint/{n}/warn" in group.arrays]
+    if names:
+        # two judgements running: the one before is scored too
+        before = max(0, first - 1)
+        rows = ensemble.joint_features(panel, stats, before)
+        for name in names:
+            raw = ensemble.score_joint(name, rows, group.arrays)
+            raw = np.minimum(raw[:, 1:], raw[:, :-1]) if before < first else raw
+            low, high = (group.arrays[f"joint/{name}/{tier}"][:, None] for tier in ("warn", "act"))
+            joint[name] = (raw / low, raw / high)
+        rows = rows[:, first - before :]
+    enough = (group.history_s >= settings.min_history_s)[:, None, None]
+    return Judged(view, np.where(enough, warn, np.nan), np.where(enough, act, np.nan), joint, rows)
+
+
+def judge(
+    services: Sequence[Service],
+    windows: Mapping[str, MetricWindow],
+    baselines: BaselineSet,
+    at_s: float,
+    settings: DetectionSettings,
+) -> list[Score]:
+    """Scores at at_s that reached a tier, and one abstention with its reason per service that cannot be judged."""
+    scores: list[Score] = []
+    covered: set[str] = set()
+    watched = {service.name for service in services}
+    for group in baselines.groups:
+        rows = [i for i, name in enumerate(group.services) if name in watched and name in windows]
+        if not rows:
+            continue
+        part = group if len(rows) == len(group.services) else group.select(rows)
+        covered |= set(part.services)
+        points = learning.LOOK_BACK_STEPS + max(0, round(3600 / part.step_s) - 4)
+        panel = panel_at(windows, part.services, part.signals, part.step_s, at_s, points)
+        judged = judge_panel(panel, part, points - 1, settings)
+        scores += _vote_scores(judged, part, at_s, settings)
+        scores += _joint_scores(judged, part, at_s)
+        scores += _too_young(part, at_s, settings)
+    if learning.band_names(settings):
+        for name in sorted(watched & set(windows) - covered):
+            reason = baselines.abstained.get(name, "no baseline has been learned yet")
+            scores.append(Score(service=name, detector="votes", signal=None, at_s=at_s, score=None, reason=reason))
+    return scores
+
+
+def _too_young(group: GroupBaseline, at_s: float, settings: DetectionSettings) -> list[Score]:
+    return [
+        Score(
+            service=group.services[i],
+            detector="votes",
+            signal=None,
+            at_s=at_s,
+            score=None,
+            reason=f"only {group.history_s[i] / 60:.0f} min of history, {settings.min_history_s / 60:.0f} are needed",
+        )
+        for i in np.flatnonzero(group.history_s < settings.min_history_s)
+    ]
+
+
+def trust(group: GroupBaseline, index: int, settings: DetectionSettings) -> float:
+    """How much of the wanted history a service's baseline rests on, 0..1."""
+    return float(min(1.0, group.history_s[index] / settings.history_s))
+
+
+def _vote_scores(judged: Judged, group: GroupBaseline, at_s: float, settings: DetectionSettings) -> list[Score]:
+    warn, act = judged.warn[:, :, -1], judged.act[:, :, -1]
+    hits = np.argwhere((warn > 1) | (act > 1))
+    if not hits.size:
+        return []
+    names = learning.band_names(settings)
+    bands = {name: ensemble.BANDS[name].band(judged.view) for name in names}
+    m = len(group.signals)
+    out = []
+    for s, j in hits:
+        row = int(s * m + j)
+        tier: Tier = "act" if act[s, j] > 1 else "warn"
+        out.append(
+            _vote_score(
+                judged.view,
+                bands,
+                row,
+                group,
+                int(s),
+                int(j),
+                tier,
+                float(np.fmax(warn[s, j], act[s, j])),
+                at_s,
+                settings,
+            )
+        )
+    return out
+
+
+def _vote_score(
+    view: View,
+    bands: Mapping[str, tuple[Floats, Floats]],
+    row: int,
+    group: GroupBaseline,
+    s: int,
+    j: int,
+    tier: Tier,
+    score: float,
+    at_s: float,
+    settings: DetectionSettings,
+) -> Score:
+    signal = signal_of(group.signals[j])
+    value = float(view.now[row, -1])
+    lows, highs, voted = [], [], {}
+    for name, (center, half) in bands.items():
+        c, h = (float(np.broadcast_to(part, view.now.shape)[row, -1]) for part in (center, half))
+        if not np.isfinite([c, h]).all():
+            continue
+        if abs(value - c) > h:
+            voted[f"vote:{name}"] = abs(value - c) / h
+        lows.append(c - h)
+        highs.append(c + h)
+    back = (lambda v: float(np.expm1(v))) if signal.log else float
+    low, high, seen = back(float(np.median(lows))), back(float(np.median(highs))), back(value)
+    sure = trust(group, s, settings)
+    note = "" if sure >= 1 else f" (baseline rests on {sure:.0%} of the wanted history)"
+    return Score(
+        service=group.services[s],
+        detector="votes",
+        signal=signal.name,
+        at_s=at_s,
+        score=score,
+        tier=tier,
+        observed=seen,
+        expected_low=low,
+        expected_high=high,
+        contributions=voted,
+        reason=f"{signal.title} is {seen:.4g}, expected {low:.4g} to {high:.4g}{note}",
+    )
+
+
+def _joint_scores(judged: Judged, group: GroupBaseline, at_s: float) -> list[Score]:
+    out = []
+    for name, (warn, act) in judged.joint.items():
+        for s in np.flatnonzero(warn[:, -1] > 1):
+            assert judged.rows is not None  # noqa: S101 - set wherever joint is
+            arrays = group.select([int(s)]).arrays
+            shares = ensemble.contributions(name, judged.rows[s, -1], arrays, group.signals)
+            lead = next(iter(shares), group.signals[0])
+            voted = bool((judged.warn[s, :, -1] > 1).any())
+            tier: Tier = "act" if act[s, -1] > 1 and voted else "warn"
+            out.append(
+                Score(
+                    service=group.services[s],
+                    detector=name,
+                    signal=lead,
+                    at_s=at_s,
+                    score=float(warn[s, -1]),
+                    tier=tier,
+                    contributions=shares,
+                    reason=f"{name}: unusual together, mostly "
+                    + ", ".join(f"{signal} ({share:.0%})" for signal, share in list(shares.items())[:3]),
+                )
+            )
+    return out

@@ -1,0 +1,165 @@
+"""The baseline job: what is normal for each service, and the thresholds that its alarm budget buys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from detection import ensemble
+from detection.baselines import BaselineSet, GroupBaseline
+from detection.calibration import block_maxima, chance_per_block, conformal_threshold
+from detection.detectors._series import Arrays
+from detection.model import MetricWindow, Service
+from detection.panel import Floats, Panel, group_windows, signal_of
+from detection.settings import DetectionSettings
+
+LOOK_BACK_STEPS = 16
+CHUNK = 64
+Spans = Mapping[str, Sequence[tuple[float, float]]]
+
+
+def learn(
+    services: Sequence[Service],
+    history: Mapping[str, MetricWindow],
+    leave_out: Spans,
+    settings: DetectionSettings,
+    previous: BaselineSet | None = None,
+    alarm_since_s: Mapping[str, float] | None = None,
+) -> BaselineSet:
+    """Baselines of all services from their history.
+
+    leave_out: incidents and deploys by service, as (start_s, end_s). previous, alarm_since_s: a service with an open
+    alarm keeps its previous baseline until the alarm is relearn_after_s old; then its new level is accepted, so the
+    caller leaves that alarm's span in.
+    """
+    known = {service.name for service in services}
+    frozen = _frozen(previous, alarm_since_s or {}, history, settings)
+    usable: dict[str, MetricWindow] = {}
+    abstained: dict[str, str] = {}
+    for service in sorted(known):
+        window = history.get(service)
+        if window is None:
+            abstained[service] = "no history: no series of this service"
+        elif service not in frozen:
+            usable[service] = _without(window, leave_out.get(service, ()))
+    groups = [_learn_group(panel, settings) for panel in group_windows(usable)]
+    kept = [part for part in (_keep(group, frozen) for group in (previous.groups if previous else ())) if part]
+    return BaselineSet((*groups, *kept), abstained)
+
+
+def _frozen(
+    previous: BaselineSet | None,
+    alarm_since_s: Mapping[str, float],
+    history: Mapping[str, MetricWindow],
+    settings: DetectionSettings,
+) -> frozenset[str]:
+    if previous is None:
+        return frozenset()
+    held = {name for group in previous.groups for name in group.services}
+    now_s = max((window.span.end_s for window in history.values()), default=0.0)
+    return frozenset(
+        name for name, since_s in alarm_since_s.items() if name in held and now_s - since_s < settings.relearn_after_s
+    )
+
+
+def _keep(group: GroupBaseline, frozen: frozenset[str]) -> GroupBaseline | None:
+    rows = [index for index, name in enumerate(group.services) if name in frozen]
+    return group.select(rows) if rows else None
+
+
+def _without(window: MetricWindow, spans: Sequence[tuple[float, float]]) -> MetricWindow:
+    if not spans:
+        return window
+    times = window.span.times()
+    out = np.zeros(times.size, dtype=bool)
+    for start_s, end_s in spans:
+        out |= (times >= start_s) & (times <= end_s)
+    return replace(window, values={name: np.where(out, np.nan, series) for name, series in window.values.items()})
+
+
+def judged_signals(signals: Sequence[str]) -> list[int]:
+    """Positions of the signals that may be anomalies (context signals such as the batch size may not)."""
+    return [index for index, name in enumerate(signals) if signal_of(name).worse != "none"]
+
+
+def _learn_group(panel: Panel, settings: DetectionSettings) -> GroupBaseline:
+    keep = judged_signals(panel.signals)
+    panel = replace(panel, signals=tuple(panel.signals[k] for k in keep), values=panel.values[:, keep])
+    parts: list[dict[str, Floats]] = []
+    rows: list[Floats] = []
+    joint = joint_names(panel.signals, settings)
+    for first in range(0, len(panel.services), CHUNK):
+        chunk = panel.select(range(first, min(first + CHUNK, len(panel.services))))
+        stats = ensemble.learn_panel(chunk)
+        parts.append(_series_part(chunk, stats, settings))
+        if joint:
+            rows.append(ensemble.joint_features(chunk, stats, 0))
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if joint:
+        arrays |= _joint_part(np.concatenate(rows), panel, joint, settings)
+    known = np.isfinite(panel.values).any(axis=1).sum(axis=1) * panel.step_s
+    return GroupBaseline(
+        panel.services,
+        panel.signals,
+        panel.step_s,
+        np.full(len(panel.services), panel.times[-1]),
+        known.astype(np.float64),
+        arrays,
+    )
+
+
+def band_names(settings: DetectionSettings) -> list[str]:
+    """The single-series detectors that are switched on."""
+    return [name for name in sorted(ensemble.BANDS) if name in settings.detectors]
+
+
+def joint_names(signals: Sequence[str], settings: DetectionSettings) -> list[str]:
+    """The joint detectors that are switched on, none where a service has too few signals."""
+    if len(signals) < ensemble.MIN_JOINT_SIGNALS:
+        return []
+    return [name for name in ensemble.JOINT if name in settings.detectors]
+
+
+def _series_part(panel: Panel, stats: Arrays, settings: DetectionSettings) -> dict[str, Floats]:
+    view = ensemble.view_of(panel, stats, 0)
+    votes = ensemble.votes(view, panel.signals, band_names(settings), settings)
+    out = {f"series/{name}": values for name, values in stats.items()}
+    for tier, scores, budget in (
+        ("warn", votes.warn, settings.budget.warn_per_week),
+        ("act", votes.act, settings.budget.act_per_week),
+    ):
+        top = block_maxima(scores, panel.step_s)
+        threshold = conformal_threshold(top, chance_per_block(budget))
+        out[f"threshold/{tier}"] = np.fmax(threshold, np.float32(1))
+    return out
+
+
+def _joint_part(rows: Floats, panel: Panel, names: Sequence[str], settings: DetectionSettings) -> dict[str, Floats]:
+    arrays = ensemble.fit_joint(rows, names, settings.seed)
+    for name in names:
+        top = _joint_maxima(name, rows, arrays, panel.step_s)
+        for tier, budget in (("warn", settings.budget.warn_per_week), ("act", settings.budget.act_per_week)):
+            threshold = conformal_threshold(top, chance_per_block(budget))
+            arrays[f"joint/{name}/{tier}"] = np.where(np.isfinite(threshold), threshold, np.inf).astype(np.float32)
+    return arrays
+
+
+def _joint_maxima(name: str, rows: Floats, arrays: Mapping[str, Floats], step_s: float) -> Floats:
+    """Block maxima of a joint score. The forest is asked only about the strangest few rows of each block."""
+    if name == "pca_residual":
+        return block_maxima(ensemble.score_joint(name, rows, arrays), step_s)
+    energy = (np.minimum(np.abs(rows), 8) ** 2).sum(axis=2)
+    services, points = energy.shape
+    size = max(1, min(points, round(6 * 3600 / step_s)))
+    blocks = max(1, points // size)
+    few = min(3, size)
+    tail = energy[:, points - blocks * size :].reshape(services, blocks, size)
+    chosen = np.argpartition(tail, size - few, axis=2)[:, :, size - few :] + (
+        points - blocks * size + size * np.arange(blocks)[None, :, None]
+    )
+    picked = np.take_along_axis(rows, chosen.reshape(services, -1)[:, :, None], axis=1)
+    scores = ensemble.score_joint(name, picked, arrays).reshape(services, blocks, few)
+    out: Floats = scores.max(axis=2)
+    return out

@@ -1,0 +1,79 @@
+"""Scores that agree become one anomaly per service, signal and replica; a returning score lets go with hysteresis."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from detection.model import Anomaly, Score, Tier, Value, make_id
+from detection.settings import DetectionSettings
+
+_OWN_CLOCK = ("rules", "absent")
+
+
+class DetectionState(Value):
+    """What one sweep hands to the next: the anomalies that still stand, by key. Losing it costs onsets, not alarms."""
+
+    open: dict[str, Anomaly] = {}
+
+
+def merge(
+    scores: Sequence[Score], at_s: float, settings: DetectionSettings, state: DetectionState
+) -> tuple[list[Anomaly], DetectionState]:
+    """Anomalies at at_s. A statistical one stays for keep_firing_for_s after its last vote; rules keep their own."""
+    voted: dict[str, list[Score]] = defaultdict(list)
+    for score in scores:
+        if score.tier is not None and score.score is not None:
+            voted[_key(score)].append(score)
+    current = {key: _anomaly(key, group, at_s, state.open.get(key)) for key, group in voted.items()}
+    for key, anomaly in state.open.items():
+        if key not in current and _stays(anomaly, at_s, settings):
+            current[key] = anomaly
+    return list(current.values()), DetectionState(open=current)
+
+
+def _key(score: Score) -> str:
+    family = "fluctuation|" if score.detector == "fluctuation" else ""
+    return f"{family}{score.service}|{score.signal}"
+
+
+def _stays(anomaly: Anomaly, at_s: float, settings: DetectionSettings) -> bool:
+    if set(anomaly.detectors) <= set(_OWN_CLOCK):
+        return False
+    return 0 <= at_s - anomaly.at_s < settings.keep_firing_for_s
+
+
+def _anomaly(key: str, group: Sequence[Score], at_s: float, before: Anomaly | None) -> Anomaly:
+    # a rule speaks first: its threshold is the promise
+    ranked = sorted(group, key=lambda s: (s.tier != "act", s.detector not in _OWN_CLOCK, -(s.score or 0.0)))
+    lead = ranked[0]
+    tier: Tier = "act" if lead.tier == "act" else "warn"
+    since = [s.contributions["since_s"] for s in group if "since_s" in s.contributions] or [at_s]
+    since_s = min([*since, before.since_s] if before is not None else since)
+    shares = next((_shares(s.contributions) for s in ranked if _shares(s.contributions)), {})
+    band = next((s for s in ranked if s.expected_high is not None or s.expected_low is not None), lead)
+    reasons = dict.fromkeys(s.reason for s in ranked if s.reason)
+    return Anomaly(
+        id=make_id("anomaly", key, since_s),
+        service=lead.service,
+        signal=lead.signal or "all",
+        tier=tier,
+        since_s=since_s,
+        at_s=at_s,
+        observed=band.observed,
+        expected_low=band.expected_low,
+        expected_high=band.expected_high,
+        score=max(s.score or 0.0 for s in group),
+        detectors=tuple(dict.fromkeys(name for s in ranked for name in _names(s))),
+        contributions=shares,
+        reason="; ".join(reasons),
+    )
+
+
+def _names(score: Score) -> tuple[str, ...]:
+    named = tuple(name.removeprefix("vote:") for name in score.contributions if name.startswith("vote:"))
+    return named or (score.detector,)
+
+
+def _shares(contributions: Mapping[str, float]) -> dict[str, float]:
+    return {k: v for k, v in contributions.items() if k != "since_s" and not k.startswith("vote:")}
