@@ -1,0 +1,260 @@
+"""Calibration data: rows of a model's inputs, from a .npz / .npy file or a folder of them, checked before use.
+
+Keys of a .npz are the model's input names; "labels" holds the right classes, "recorded_at_s" when the rows were
+recorded (epoch seconds). A model with one input also takes an array of any other name. Pickles are never loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuning.errors import QuantizationRefused
+from tuning.quantization.model import Arrays, LoadedModel, TensorSpec
+
+LABELS = "labels"
+RECORDED = "recorded_at_s"
+MIN_ROWS = 64
+
+
+@dataclass(frozen=True)
+class CalibrationData:
+    """Rows that fit a model. inputs[name]: shape (rows, ...). labels: shape (rows,) or None. digest: of all of it."""
+
+    inputs: Arrays
+    labels: NDArray[Any] | None
+    digest: str
+    recorded_at_s: float | None = None
+    source: str = ""
+
+    @property
+    def rows(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def take(self, index: NDArray[np.intp]) -> CalibrationData:
+        labels = None if self.labels is None else self.labels[index]
+        inputs = {name: array[index] for name, array in self.inputs.items()}
+        return replace(self, inputs=inputs, labels=labels, digest=_digest(inputs, labels))
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far live rows are from the calibration rows.
+
+    outside: share of live values beyond the calibrated range (INT8 clips them). shift: the largest difference of an
+    input's mean in standard deviations of the calibration rows. worst: the input's name.
+    """
+
+    outside: float
+    shift: float
+    worst: str
+
+    def text(self) -> str:
+        return (
+            f"{self.outside:.1%} of the live values of {self.worst} lie outside the range of the calibration data, "
+            f"and its mean is {self.shift:.1f} standard deviations away"
+        )
+
+
+def load_calibration(
+    path: Path, model: LoadedModel, *, labels: Path | None = None, min_rows: int = MIN_ROWS
+) -> CalibrationData:
+    """Read calibration rows for a model and check them; QuantizationRefused says what does not fit."""
+    if not path.exists():
+        raise QuantizationRefused(
+            f"there is no calibration data at {path}: give an .npz file or a folder of .npz/.npy files"
+        )
+    arrays = _read_folder(path) if path.is_dir() else _read_file(path)
+    if labels is not None:
+        arrays[LABELS] = _read_labels(labels)
+    return from_arrays(arrays, model, source=str(path), min_rows=min_rows)
+
+
+def from_bytes(data: bytes, model: LoadedModel, *, source: str, min_rows: int = MIN_ROWS) -> CalibrationData:
+    """The same for a .npz in memory (what a server's recorder answers)."""
+    return from_arrays(_read_npz(io.BytesIO(data), source), model, source=source, min_rows=min_rows)
+
+
+def from_arrays(arrays: Arrays, model: LoadedModel, *, source: str, min_rows: int = MIN_ROWS) -> CalibrationData:
+    """Check arrays against the model's inputs: names, dtype, shape, size, NaN and inf, and that they vary at all."""
+    rest = {name: array for name, array in arrays.items() if name not in (LABELS, RECORDED)}
+    if len(model.inputs) == 1 and len(rest) == 1 and model.inputs[0].name not in rest:
+        rest = {model.inputs[0].name: next(iter(rest.values()))}
+    missing = [spec.name for spec in model.inputs if spec.name not in rest]
+    if missing:
+        raise QuantizationRefused(
+            f"{source} has no array for the model's input {', '.join(missing)} "
+            f"(it holds {', '.join(sorted(rest)) or 'nothing'})"
+        )
+    inputs = {spec.name: _fit(rest[spec.name], spec, source) for spec in model.inputs}
+    counts = {name: len(array) for name, array in inputs.items()}
+    if len(set(counts.values())) != 1:
+        raise QuantizationRefused(f"the inputs in {source} have different numbers of rows: {counts}")
+    rows = next(iter(counts.values()))
+    if rows < min_rows:
+        raise QuantizationRefused(
+            f"{source} holds {rows} rows; at least {min_rows} are needed to calibrate and to hold some back"
+        )
+    labels = _fit_labels(arrays.get(LABELS), rows, source)
+    recorded = arrays.get(RECORDED)
+    when = float(np.max(recorded)) if recorded is not None and np.size(recorded) else None
+    return CalibrationData(inputs, labels, _digest(inputs, labels), when, source)
+
+
+def check_range(data: CalibrationData, bounds: dict[str, tuple[float, float]]) -> None:
+    """Refuse values outside the range that the model was made for, e.g. {"image": (0.0, 1.0)}: unscaled pixels."""
+    for name, (low, high) in sorted(bounds.items()):
+        array = data.inputs.get(name)
+        if array is None:
+            raise QuantizationRefused(f"a value range is given for {name}, which is no input of the model")
+        outside = float(np.mean((array < low) | (array > high)))
+        if outside > 0:
+            raise QuantizationRefused(
+                f"{outside:.1%} of the values of {name} in {data.source} lie outside {low:g}..{high:g} "
+                f"(they span {float(array.min()):g}..{float(array.max()):g}): is the pre-processing missing?"
+            )
+
+
+def check_fresh(
+    data: CalibrationData,
+    *,
+    now_s: float,
+    max_age_s: float,
+    drift: float | None = None,
+    max_drift: float = 0.25,
+) -> None:
+    """Refuse rows that are too old, or that traffic has drifted away from since.
+
+    drift: a drift figure of the service's inputs since the recording (a population stability index, 0 = none; 0.25 is
+    the usual bound of "shifted"), None when nobody measures it. Rows without a recording time pass the age check.
+    """
+    if data.recorded_at_s is not None and now_s - data.recorded_at_s > max_age_s:
+        days = (now_s - data.recorded_at_s) / 86_400
+        raise QuantizationRefused(
+            f"{data.source} was recorded {days:.1f} days ago, more than the {max_age_s / 86_400:.1f} days allowed: "
+            "record it anew"
+        )
+    if drift is not None and drift > max_drift:
+        raise QuantizationRefused(
+            f"traffic has drifted since {data.source} was recorded (drift {drift:.2f}, allowed {max_drift:.2f}): "
+            "record it anew"
+        )
+
+
+def compare_with_live(data: CalibrationData, live: CalibrationData) -> Drift:
+    """How far `live` rows are from the calibration rows; the worst input counts."""
+    found: list[tuple[float, float, str]] = []
+    for name in sorted(data.inputs):
+        ours = np.asarray(data.inputs[name], dtype=np.float64)
+        theirs = np.asarray(live.inputs[name], dtype=np.float64)
+        outside = float(np.mean((theirs < ours.min()) | (theirs > ours.max())))
+        spread = float(ours.std()) or 1.0
+        found.append((outside, abs(float(theirs.mean() - ours.mean())) / spread, name))
+    outside, shift, name = max(found)
+    return Drift(outside, shift, name)
+
+
+def split(
+    data: CalibrationData, *, held_back: float = 0.5, calibrate_at_most: int = 256, seed: int = 0
+) -> tuple[CalibrationData, CalibrationData]:
+    """(calibration rows, held-back rows), disjoint, shuffled by `seed`: the same data are split the same way."""
+    order = np.random.default_rng(seed).permutation(data.rows)
+    count = min(calibrate_at_most, max(1, round(data.rows * (1 - held_back))))
+    return data.take(np.sort(order[:count])), data.take(np.sort(order[count:]))
+
+
+def _fit(array: NDArray[Any], spec: TensorSpec, source: str) -> NDArray[Any]:
+    wanted = np.dtype(spec.dtype)
+    if array.dtype.kind != wanted.kind:
+        raise QuantizationRefused(
+            f"{source}: {spec.name} is {array.dtype.name}, the model takes {spec.dtype}: pre-process it first"
+        )
+    row, want = array.shape[1:], spec.shape[1:]
+    if array.ndim != len(spec.shape) or any(w is not None and w != g for w, g in zip(want, row, strict=False)):
+        raise QuantizationRefused(
+            f"{source}: {spec.name} has the shape {list(array.shape)}, the model takes {spec.text()}"
+        )
+    if array.size == 0:
+        raise QuantizationRefused(f"{source}: {spec.name} is empty")
+    if wanted.kind == "f":
+        bad = int(np.size(array) - np.count_nonzero(np.isfinite(array)))
+        if bad:
+            raise QuantizationRefused(f"{source}: {spec.name} holds {bad} values that are NaN or infinite")
+        if float(array.min()) == float(array.max()):
+            raise QuantizationRefused(
+                f"{source}: every value of {spec.name} is {float(array.min()):g}: nothing to calibrate on"
+            )
+    fitted = np.ascontiguousarray(array.astype(wanted))
+    if wanted.kind == "f" and not np.isfinite(fitted).all():
+        raise QuantizationRefused(f"{source}: {spec.name} holds values too large for {spec.dtype}")
+    return fitted
+
+
+def _fit_labels(labels: NDArray[Any] | None, rows: int, source: str) -> NDArray[Any] | None:
+    if labels is None:
+        return None
+    if len(labels) != rows:
+        raise QuantizationRefused(f"{source}: {len(labels)} labels for {rows} rows")
+    return labels
+
+
+def _read_file(path: Path) -> dict[str, NDArray[Any]]:
+    if path.suffix == ".npy":
+        try:
+            return {"input": np.load(path, allow_pickle=False)}
+        except (ValueError, OSError, EOFError) as error:
+            raise QuantizationRefused(f"{path} is not a readable .npy file") from error
+    return _read_npz(path, str(path))
+
+
+def _read_npz(file: Path | io.BytesIO, source: str) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            if not hasattr(stored, "files"):
+                raise QuantizationRefused(f"{source} holds one bare array; save it as .npz with the input's name")
+            return {name: stored[name] for name in stored.files}
+    except (ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise QuantizationRefused(f"{source} is not a readable .npz file of plain arrays") from error
+
+
+def _read_folder(path: Path) -> dict[str, NDArray[Any]]:
+    """All files of a folder in the order of their names, rows behind each other."""
+    files: Sequence[Path] = sorted(p for p in path.iterdir() if p.suffix in (".npz", ".npy"))
+    if not files:
+        raise QuantizationRefused(f"the folder {path} holds no .npz or .npy file")
+    parts = [_read_file(file) for file in files]
+    odd = next((file for file, part in zip(files, parts, strict=True) if part.keys() != parts[0].keys()), None)
+    if odd is not None:
+        raise QuantizationRefused(
+            f"{odd.name} holds other arrays than {files[0].name}: every file needs the same names"
+        )
+    try:
+        return {name: np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in parts[0]}
+    except ValueError as error:
+        raise QuantizationRefused(f"the files in {path} have different shapes: {error}") from error
+
+
+def _read_labels(path: Path) -> NDArray[Any]:
+    if not path.is_file():
+        raise QuantizationRefused(f"there are no labels at {path}")
+    arrays = _read_file(path)
+    if LABELS not in arrays and len(arrays) != 1:
+        raise QuantizationRefused(f"{path} holds several arrays and none is called {LABELS}")
+    return np.asarray(arrays[LABELS] if LABELS in arrays else next(iter(arrays.values())))
+
+
+def _digest(inputs: Arrays, labels: NDArray[Any] | None) -> str:
+    found = hashlib.sha256()
+    parts = [*sorted(inputs.items()), *([(LABELS, labels)] if labels is not None else [])]
+    for name, array in parts:
+        found.update(f"{name}\x1f{array.dtype.str}\x1f{array.shape}\x1f".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()

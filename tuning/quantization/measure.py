@@ -1,0 +1,146 @@
+"""Latency of FP32 and INT8 in one interleaved run on the machine that this runs on, and their answers.
+
+The two take turns in bursts, so that a noisy neighbour hits both. Within a burst the first runs are thrown away: the
+other model has just pushed this one's weights out of the cache, which never happens in serving (measured: an MLP of
+28 MB in INT8 needs 25 ms to come back to its speed after 113 MB of FP32 weights went through). Sessions have one
+thread, so the thread's CPU time is the latency on a quiet core; wall time is kept beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detection.model import FloatArray
+from tuning.errors import QuantizationRefused
+from tuning.quantization.calibration import CalibrationData
+from tuning.quantization.gates import Accuracy, LatencyRow, answers, compare, latency_row
+from tuning.quantization.model import LoadedModel, open_session, predict
+
+Clock = Callable[[], float]
+MAX_SETTLE_RUNS = 20
+
+
+class Runner(Protocol):
+    """One model, ready to run: a session of onnxruntime or anything shaped like it."""
+
+    def run(self, names: Any, feeds: dict[str, NDArray[Any]]) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure. bursts x runs samples per model and batch size; settle_s of every burst is thrown away.
+
+    budget_s: what one batch size may take; a slow model gets fewer runs per burst (never under `min_runs`).
+    """
+
+    bursts: int = 8
+    runs: int = 12
+    settle_s: float = 0.03
+    budget_s: float = 12.0
+    min_runs: int = 3
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """Both clocks answer seconds. `cpu` is the calling thread's CPU time, `wall` never goes backwards."""
+
+    cpu: Clock = time.thread_time
+    wall: Clock = time.perf_counter
+
+
+class Metric(Protocol):
+    """A user's own measure of right: scores per row, 0..1, shape (rows,), from outputs by name and labels."""
+
+    def __call__(self, outputs: dict[str, NDArray[Any]], labels: NDArray[Any]) -> FloatArray: ...
+
+
+def interleave(
+    fp32: Runner, int8: Runner, feeds: dict[str, NDArray[Any]], *, effort: Effort, clocks: Clocks
+) -> tuple[tuple[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]:
+    """((fp32 CPU, int8 CPU), (fp32 wall, int8 wall)) in seconds, each of shape (bursts, runs)."""
+    pair = (fp32, int8)
+    guess = [_one(runner, feeds, clocks)[1] for runner in pair for _ in (0, 1)]
+    settle = [min(MAX_SETTLE_RUNS, max(2, int(np.ceil(effort.settle_s / max(s, 1e-6))))) for s in (guess[1], guess[3])]
+    per_run = guess[1] + guess[3]
+    spare = effort.budget_s / effort.bursts - settle[0] * guess[1] - settle[1] * guess[3]
+    runs = int(np.clip(spare / max(per_run, 1e-6), effort.min_runs, effort.runs))
+    cpu, wall = np.empty((2, effort.bursts, runs)), np.empty((2, effort.bursts, runs))
+    for burst in range(effort.bursts):
+        # Who goes first alternates, so that a drift of the machine's speed hits both alike.
+        for which in (0, 1) if burst % 2 == 0 else (1, 0):
+            for _ in range(settle[which]):
+                pair[which].run(None, feeds)
+            for i in range(runs):
+                cpu[which, burst, i], wall[which, burst, i] = _one(pair[which], feeds, clocks)
+    return (cpu[0], cpu[1]), (wall[0], wall[1])
+
+
+def latency_table(
+    fp32: Runner,
+    int8: Runner,
+    data: CalibrationData,
+    batches: Sequence[int],
+    *,
+    effort: Effort | None = None,
+    clocks: Clocks | None = None,
+    seed: int = 0,
+) -> tuple[LatencyRow, ...]:
+    """One row per batch size, on real rows. Judged by CPU time, by wall time where that clock is too coarse."""
+    effort, clocks = effort or Effort(), clocks or Clocks()
+    table: list[LatencyRow] = []
+    for batch in sorted(set(batches)):
+        index = np.arange(batch) % data.rows
+        feeds = {name: np.ascontiguousarray(array[index]) for name, array in data.inputs.items()}
+        cpu, wall = interleave(fp32, int8, feeds, effort=effort, clocks=clocks)
+        usable = bool((np.median(cpu[0]) > 0) and (np.median(cpu[1]) > 0))
+        judged = cpu if usable else wall
+        table.append(latency_row(batch, *judged, wall=wall, clock="cpu" if usable else "wall", seed=seed + batch))
+    return tuple(table)
+
+
+def compare_models(
+    fp32: LoadedModel, int8: bytes, data: CalibrationData, *, metric: Metric | None = None, output: str | None = None
+) -> Accuracy:
+    """Agreement and (with labels) accuracy of an INT8 model for ONNX Runtime on held-back rows."""
+    before = predict(open_session(fp32.data), data.inputs)
+    after = predict(open_session(int8, where=f"{fp32.name} (INT8)"), data.inputs)
+    return compare_outputs(before, after, data, metric=metric, output=output)
+
+
+def compare_outputs(
+    before: dict[str, NDArray[Any]],
+    after: dict[str, NDArray[Any]],
+    data: CalibrationData,
+    *,
+    metric: Metric | None = None,
+    output: str | None = None,
+) -> Accuracy:
+    """The same from outputs. A metric of the user's own needs labels and decides agreement by equal scores."""
+    if metric is None:
+        ours, theirs = answers(before, output=output), answers(after, output=output)
+        if data.labels is None:
+            return compare(ours, theirs)
+        if np.shape(data.labels) != ours.shape:
+            raise QuantizationRefused(
+                f"labels have the shape {np.shape(data.labels)}, the model answers {ours.shape}: they do not fit"
+            )
+        right = tuple((a == data.labels).reshape(len(a), -1).mean(axis=1) for a in (ours, theirs))
+        return compare(ours, theirs, (right[0], right[1]))
+    if data.labels is None:
+        raise QuantizationRefused("a metric of your own needs labels: give them in the data or with --labels")
+    scores = [np.asarray(metric(outputs, data.labels), dtype=np.float64) for outputs in (before, after)]
+    if any(s.shape != (data.rows,) or not np.isfinite(s).all() for s in scores):
+        raise QuantizationRefused(f"the metric must answer one finite score per row, shape ({data.rows},)")
+    return compare(scores[0], scores[1], (scores[0], scores[1]), metric=getattr(metric, "__name__", "own"))
+
+
+def _one(runner: Runner, feeds: dict[str, NDArray[Any]], clocks: Clocks) -> tuple[float, float]:
+    cpu, wall = clocks.cpu(), clocks.wall()
+    runner.run(None, feeds)
+    return clocks.cpu() - cpu, clocks.wall() - wall

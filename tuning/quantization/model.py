@@ -1,0 +1,187 @@
+"""An ONNX model on its way into quantisation: its bytes, what it takes, what it gives, and who it is (its digest)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuning.errors import QuantizationRefused
+
+Arrays = Mapping[str, NDArray[Any]]
+MAX_BYTES = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output. dtype: numpy's name ("float32"). shape: None where the model leaves a dimension open."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    def text(self) -> str:
+        dims = "x".join("?" if d is None else str(d) for d in self.shape)
+        return f"{self.name}: {self.dtype} [{dims}]"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checked ONNX model. digest: sha256 of the serialized bytes. data: those bytes, external data pulled in."""
+
+    name: str
+    data: bytes
+    digest: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The batch size that the model insists on, None when its first dimension is open."""
+        sizes = {spec.shape[0] for spec in self.inputs if spec.shape}
+        fixed = {size for size in sizes if size is not None}
+        return fixed.pop() if len(fixed) == 1 and None not in sizes else None
+
+
+def digest_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_model(path: Path) -> LoadedModel:
+    """Read and check an ONNX file.
+
+    QuantizationRefused: the file is missing, is no ONNX model, is structurally broken, is larger than 2 GB, has no
+    batch dimension, or holds an operator that ONNX Runtime cannot run on this machine.
+    """
+    import onnx
+
+    if not path.is_file():
+        raise QuantizationRefused(f"there is no model at {path}: give the path of an .onnx file")
+    try:
+        proto = onnx.load(str(path))
+    except FileNotFoundError as error:
+        raise QuantizationRefused(
+            f"{path} keeps its weights in another file that is missing: {first_line(error)}"
+        ) from error
+    except Exception as error:  # protobuf's DecodeError, onnx's own errors: all mean the same to a user
+        raise QuantizationRefused(
+            f"{path} is not a readable ONNX model (corrupt or cut short): {first_line(error)}"
+        ) from error
+    return from_proto(proto, name=path.stem, where=str(path))
+
+
+def from_proto(proto: Any, *, name: str, where: str = "") -> LoadedModel:
+    """The same checks for a model in memory. `proto`: onnx.ModelProto."""
+    import onnx
+
+    where = where or name
+    if not proto.graph.node:
+        raise QuantizationRefused(f"{where} is not a usable ONNX model: its graph is empty (corrupt or cut short)")
+    if proto.ByteSize() > MAX_BYTES:
+        raise QuantizationRefused(f"{where} is larger than 2 GB, which ONNX cannot hold in one file: not supported")
+    proto = _named(proto)
+    data = proto.SerializeToString(deterministic=True)
+    try:
+        onnx.checker.check_model(proto)
+    except Exception as error:
+        raise QuantizationRefused(f"{where} is not a valid ONNX model: {first_line(error)}") from error
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    model = LoadedModel(
+        name=name,
+        data=data,
+        digest=digest_of(data),
+        inputs=tuple(_spec(value) for value in proto.graph.input if value.name not in constants),
+        outputs=tuple(_spec(value) for value in proto.graph.output),
+    )
+    if not model.inputs or not all(spec.shape for spec in model.inputs):
+        raise QuantizationRefused(
+            f"{where} has an input without a batch dimension: slotune needs rows as first dimension"
+        )
+    open_session(model.data, where=where)
+    return model
+
+
+def open_session(data: bytes, *, where: str = "the model", threads: int = 1) -> Any:
+    """An onnxruntime.InferenceSession on the CPU with `threads` threads, or a sentence why there is none."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        text = first_line(error)
+        if (
+            "NOT_IMPLEMENTED" in str(error)
+            or "is not a registered function/op" in str(error)
+            or "No Op registered" in str(error)
+        ):
+            raise QuantizationRefused(f"{where} holds an operator that ONNX Runtime cannot run here: {text}") from error
+        raise QuantizationRefused(f"ONNX Runtime cannot load {where}: {text}") from error
+
+
+def predict(session: Any, rows: Arrays, *, batch: int = 32) -> dict[str, NDArray[Any]]:
+    """All rows through the session in batches; outputs by name, concatenated over rows.
+
+    A model with a fixed batch size gets padded batches of that size.
+    """
+    names = [output.name for output in session.get_outputs()]
+    first = session.get_inputs()[0].shape[0]
+    size = first if isinstance(first, int) else batch
+    total = len(next(iter(rows.values())))
+    parts: list[list[NDArray[Any]]] = []
+    for start in range(0, total, size):
+        feeds = {name: array[start : start + size] for name, array in rows.items()}
+        short = size - len(next(iter(feeds.values()))) if isinstance(first, int) else 0
+        if short:
+            feeds = {name: np.concatenate([a, np.repeat(a[-1:], short, axis=0)]) for name, a in feeds.items()}
+        try:
+            answers = session.run(names, feeds)
+        except Exception as error:
+            raise QuantizationRefused(f"the model cannot run on the given rows: {first_line(error)}") from error
+        parts.append([answer[: size - short] for answer in answers])
+    return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}
+
+
+def first_line(error: BaseException) -> str:
+    """The first telling line of a library's error, without its prefix noise, at most 300 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]
+
+
+def _named(proto: Any) -> Any:
+    """Give nameless nodes a name that depends on their place only: layers are reported and excluded by name."""
+    import onnx
+
+    if all(node.name for node in proto.graph.node) and len({n.name for n in proto.graph.node}) == len(proto.graph.node):
+        return proto
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    taken: set[str] = set()
+    for index, node in enumerate(copy.graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.op_type}_{index}"
+        taken.add(node.name)
+    return copy
+
+
+def _spec(value: Any) -> TensorSpec:
+    import onnx
+
+    tensor = value.type.tensor_type
+    dims = tuple(int(d.dim_value) if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim)
+    try:
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
+    except (KeyError, ValueError, TypeError) as error:
+        raise QuantizationRefused(
+            f"{value.name} has a type that slotune cannot feed (not a tensor of numbers)"
+        ) from error
+    return TensorSpec(value.name, dtype, dims)

@@ -1,0 +1,173 @@
+"""From a model and rows to a judged INT8 artefact: quantise, check the answers, leave layers out if needed, time it.
+
+Pure but for the timing, whose clocks are arguments. The same model and rows give the same artefact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tuning.errors import QuantizationRefused
+from tuning.quantization.artefacts import Artefact, Quantiser, Target
+from tuning.quantization.calibration import CalibrationData, compare_with_live, split
+from tuning.quantization.gates import Accuracy, GateLimits, GateRow, Judgement, LatencyRow, judge, judge_accuracy
+from tuning.quantization.measure import Clocks, Effort, Metric, compare_models, latency_table
+from tuning.quantization.model import LoadedModel, open_session
+from tuning.quantization.sensitivity import LayerHarm, rank_layers, search
+
+RANKING_ROWS = 64
+Progress = Callable[[str, float], None]
+"""progress(what is being done, share of the whole that is done, 0..1)."""
+
+
+def silent(stage: str, share: float) -> None:
+    """A Progress that says nothing."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make and judge INT8. batches: sizes to time, the serving system's among them. held_back: share of the
+    rows that judge (when no separate rows are given). exclude_layers: leave harmful layers in FP32 and try again."""
+
+    target: Target = "ort"
+    limits: GateLimits = field(default_factory=GateLimits)
+    batches: tuple[int, ...] = (1, 8)
+    held_back: float = 0.5
+    calibrate_at_most: int = 256
+    exclude_layers: bool = True
+    effort: Effort = field(default_factory=Effort)
+    seed: int = 0
+    output: str | None = None
+    metric: Metric | None = None
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What came out. artefact is also there when the judgement is no: publish only `judgement.passed` ones."""
+
+    artefact: Artefact
+    judgement: Judgement
+    ranking: tuple[LayerHarm, ...] = ()
+
+    def evidence(self) -> dict[str, object]:
+        """The gates' table with the artefact's identity, JSON values only."""
+        return {
+            **self.judgement.evidence(),
+            "artefact": self.artefact.digest,
+            "source": self.artefact.source_digest,
+            "calibration": self.artefact.calibration_digest,
+            "target": self.artefact.target,
+            "int8_layers": len(self.artefact.layers),
+            "excluded_layers": list(self.artefact.excluded),
+            "ranking": [harm.model_dump(mode="json") for harm in self.ranking[:10]],
+        }
+
+
+def quantize(
+    model: LoadedModel,
+    data: CalibrationData,
+    recipe: Recipe,
+    *,
+    live: CalibrationData | None = None,
+    clocks: Clocks | None = None,
+    progress: Progress = silent,
+) -> Quantized:
+    """Make and judge an INT8 artefact.
+
+    live: rows recorded from real traffic; when given they alone judge, and calibration uses all of `data` - so rows
+    from another distribution are found out. Without them `data` is split. QuantizationRefused: it cannot be made.
+    """
+    calibrate, judge_on = _rows(data, recipe, live)
+    progress("measuring the ranges", 0.02)
+    with Quantiser(model, calibrate, recipe.target) as quantiser:
+        artefact = quantiser.make()
+        progress("comparing the answers", 0.35)
+        accuracy = _accuracy(model, artefact, judge_on, recipe)
+        ranking: tuple[LayerHarm, ...] = ()
+        if not _accurate(accuracy, recipe.limits) and recipe.exclude_layers and accuracy.rows >= recipe.limits.min_rows:
+            artefact, accuracy, ranking = _leave_out(
+                model, quantiser, calibrate, judge_on, recipe, artefact, accuracy, progress
+            )
+    notes = _notes(calibrate, judge_on, accuracy, artefact, recipe)
+    latency: tuple[LatencyRow, ...] = ()
+    if recipe.target == "ort" and _accurate(accuracy, recipe.limits):
+        progress("timing FP32 against INT8", 0.8)
+        latency = _time(model, artefact, judge_on, recipe, clocks)
+    progress("judging", 1.0)
+    return Quantized(artefact, _judge(accuracy, latency, recipe, notes), ranking)
+
+
+def _judge(accuracy: Accuracy, latency: tuple[LatencyRow, ...], recipe: Recipe, notes: tuple[str, ...]) -> Judgement:
+    """As gates.judge; when accuracy already said no, speed was not looked at and is no second reason."""
+    if latency or _accurate(accuracy, recipe.limits):
+        why = "TensorRT runs on the GPU that will serve it" if recipe.target == "tensorrt" else ""
+        return judge(accuracy, latency, recipe.limits, notes=notes, unmeasured=why)
+    rows: tuple[GateRow, ...] = judge_accuracy(accuracy, recipe.limits)
+    return Judgement(passed=False, gates=rows, accuracy=accuracy, notes=notes)
+
+
+def _rows(
+    data: CalibrationData, recipe: Recipe, live: CalibrationData | None
+) -> tuple[CalibrationData, CalibrationData]:
+    if live is None:
+        return split(data, held_back=recipe.held_back, calibrate_at_most=recipe.calibrate_at_most, seed=recipe.seed)
+    kept, _ = split(data, held_back=0.0, calibrate_at_most=recipe.calibrate_at_most, seed=recipe.seed)
+    return kept, live
+
+
+def _accuracy(model: LoadedModel, artefact: Artefact, rows: CalibrationData, recipe: Recipe) -> Accuracy:
+    return compare_models(model, artefact.data, rows, metric=recipe.metric, output=recipe.output)
+
+
+def _accurate(accuracy: Accuracy, limits: GateLimits) -> bool:
+    return all(row.passed for row in judge_accuracy(accuracy, limits))
+
+
+def _leave_out(
+    model: LoadedModel,
+    quantiser: Quantiser,
+    calibrate: CalibrationData,
+    judge_on: CalibrationData,
+    recipe: Recipe,
+    artefact: Artefact,
+    accuracy: Accuracy,
+    progress: Progress,
+) -> tuple[Artefact, Accuracy, tuple[LayerHarm, ...]]:
+    """Rank the layers on calibration rows and leave the worst in FP32; the whole model's artefact when it is no use."""
+    few, _ = split(calibrate, held_back=0.0, calibrate_at_most=RANKING_ROWS, seed=recipe.seed)
+    ranking = rank_layers(
+        model, quantiser, few, progress=lambda share: progress("ranking the layers", 0.4 + 0.3 * share)
+    )
+    progress("leaving the worst layers in FP32", 0.7)
+    found = search(
+        quantiser,
+        ranking,
+        lambda made: _accuracy(model, made, judge_on, recipe),
+        lambda judged: _accurate(judged, recipe.limits),
+    )
+    return (*(found or (artefact, accuracy)), ranking)
+
+
+def _notes(
+    calibrate: CalibrationData, judge_on: CalibrationData, accuracy: Accuracy, artefact: Artefact, recipe: Recipe
+) -> tuple[str, ...]:
+    """What a reader of a refusal (or of a pass with excluded layers) should know beside the gates."""
+    notes: list[str] = []
+    if artefact.excluded:
+        notes.append(f"left in FP32 because INT8 harmed them most: {', '.join(artefact.excluded)}")
+    if not _accurate(accuracy, recipe.limits):
+        drift = compare_with_live(calibrate, judge_on)
+        if drift.outside > 0.01 or drift.shift > 0.5:
+            notes.append(f"the calibration data look different from what they are judged on: {drift.text()}")
+    return tuple(notes)
+
+
+def _time(
+    model: LoadedModel, artefact: Artefact, rows: CalibrationData, recipe: Recipe, clocks: Clocks | None
+) -> tuple[LatencyRow, ...]:
+    batches = recipe.batches if model.fixed_batch is None else (model.fixed_batch,)
+    if not batches or min(batches) < 1:
+        raise QuantizationRefused(f"batch sizes to time must be 1 or more, got {list(batches)}")
+    fp32, int8 = open_session(model.data), open_session(artefact.data)
+    return latency_table(fp32, int8, rows, batches, effort=recipe.effort, clocks=clocks, seed=recipe.seed)
