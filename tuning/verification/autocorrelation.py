@@ -3,8 +3,8 @@
 Model: each side is a level plus AR(1) noise, the same phi on both sides, a noise of its own on each (an overloaded
 service is noisier than a healthy one). phi is not estimated and then believed: it is integrated over a grid, weighted
 by the restricted likelihood (Patterson and Thompson 1971; Harville 1974) of both sides and of blocks of the history,
-times a prior that leans to strong autocorrelation. Given phi, generalised least squares whitens each side, the shift
-is a Welch t; the answer is the mixture of these t distributions over phi.
+times a weak prior. Given phi, generalised least squares whitens each side, and the shift is a Welch t; the answer is
+the mixture of these t distributions over phi. `python -m benchmarks.verdicts` measures what that is worth.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class History:
 
 def phi_weights(sides: Sequence[_Fit], history: History | None, prior: float) -> FloatArray:
     """Posterior weights of PHI, shape of PHI, sum 1."""
-    log_weight = -prior * np.log1p(-PHI) + np.log(np.gradient(PHI))
+    log_weight = prior * np.log1p(-PHI) + np.log(np.gradient(PHI))
     for fit in sides:
         log_weight = log_weight + fit.log_likelihood
     if history is not None:

@@ -60,7 +60,9 @@ class BeforeAfterVerifier:
             old.side, new.side, history=history, prior=settings.phi_prior, noise_floor=settings.noise_floor
         )
         resolved = self._resolved(new, level, after)
-        adjusted = self._against_control(before, after, control) or self._against_model(difference, level, before, after)
+        adjusted = self._against_control(before, after, control) or self._against_model(
+            difference, level, before, after
+        )
         verdict, reason = self._verdict(adjusted.level, before, after, control is not None)
         if failed := _failed(guards):
             verdict, reason = "worse", f"{failed} (P95 alone: {verdict}, {reason})"

@@ -30,7 +30,7 @@ class VerificationSettings(BaseModel):
     summary_window_s: float = Field(75.0, gt=0)
     """The same where P95 comes from a summary (Triton's own quantiles cover a sliding 60 s, read every 15 s)."""
 
-    confidence: float = Field(0.985, gt=0.5, lt=1)
+    confidence: float = Field(0.98, gt=0.5, lt=1)
     """Two-sided confidence that "improved" and "worse" need."""
 
     interval_level: float = Field(0.9, gt=0.5, lt=1)
@@ -54,8 +54,8 @@ class VerificationSettings(BaseModel):
     noise_floor: float = Field(0.01, ge=0)
     """Noise of P95 (share) that is assumed at least: a series without scatter is a coarse histogram, not a proof."""
 
-    phi_prior: float = Field(1.0, ge=0, le=3)
-    """How strongly a short series without history is taken to be autocorrelated; 0: every value is equally likely."""
+    phi_prior: float = Field(0.5, ge=-2, le=3)
+    """Weight of an autocorrelation phi before any data: (1 - phi) to this power. Lower: more careful without history."""
 
     model_error: float = Field(0.3, ge=0)
     """How wrong the latency model's load adjustment may be, as a share of the (logarithmic) adjustment itself."""
