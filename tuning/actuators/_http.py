@@ -27,8 +27,8 @@ class Unanswered(Temporary):
 class Http:
     """Calls below one base URL with the credentials of a connection. No redirects, no retries, no shared sockets."""
 
-    def __init__(self, connection: Connection, *, base: str | None = None, timeout_s: float = 5.0) -> None:
-        self.base = (base or connection.url).rstrip("/")
+    def __init__(self, connection: Connection, *, timeout_s: float = 5.0) -> None:
+        self.base = connection.url.rstrip("/")
         self.timeout_s = timeout_s
         self._connection = connection
 

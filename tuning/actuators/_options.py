@@ -28,7 +28,7 @@ def text(service: Service, lever: str, option: str, default: str | None = None) 
 
 def optional_text(service: Service, lever: str, option: str) -> str | None:
     """A text option, None when it is not set."""
-    return text(service, lever, option) if lever_of(service, lever).options.get(option) is not None else None
+    return text(service, lever, option) if lever_of(service, lever).options.get(option) else None
 
 
 def number(service: Service, lever: str, option: str, default: float) -> float:
@@ -39,21 +39,12 @@ def number(service: Service, lever: str, option: str, default: float) -> float:
     raise ConfigError(f"{option} must be a number of at least 0, not {value!r}", where=_where(service, lever, option))
 
 
-def named_urls(service: Service, lever: str, option: str) -> dict[str, str]:
-    """A list of URLs, or a mapping of replica names to URLs; {} when it is not set."""
-    value = lever_of(service, lever).options.get(option)
-    if value is None:
-        return {}
-    if isinstance(value, Mapping):
-        pairs = {str(name): url for name, url in value.items()}
-    elif isinstance(value, list | tuple):
-        pairs = {str(url): url for url in value}
-    else:
-        pairs = {"": value}
-    for url in pairs.values():
-        if not isinstance(url, str) or not url.startswith(("http://", "https://")):
-            raise ConfigError(f"{option} must be http(s) addresses, not {url!r}", where=_where(service, lever, option))
-    return {name: str(url).rstrip("/") for name, url in pairs.items()}
+def texts(service: Service, lever: str, option: str) -> tuple[str, ...]:
+    """A list of texts; () when it is not set."""
+    value = lever_of(service, lever).options.get(option) or ()
+    if isinstance(value, list | tuple) and all(isinstance(item, str) and item for item in value):
+        return tuple(value)
+    raise ConfigError(f"{option} must be a list of texts, not {value!r}", where=_where(service, lever, option))
 
 
 def receipt(
@@ -72,7 +63,7 @@ def receipt(
     """The receipt of a change that the read-back has shown. Its id depends on the key and the change only."""
     return Receipt(
         id=make_id("receipt", key, service.name, change.lever, sorted(change.new.items())),
-        plan_id=key,
+        plan_id=key.partition(":")[0],
         service=service.name,
         lever=change.lever,
         before=before,

@@ -1,20 +1,21 @@
 """Batch size and batch timeout through `GET`/`POST /config` of every replica of a service.
 
-Options of the lever: connection (whose URL is the endpoint), endpoints (optional: a list of addresses, or a mapping of
-replica names to addresses, when there are several), request_timeout_s (5).
+Options of the lever: connection (whose address is the endpoint), endpoints (the connections, or plain addresses, of
+further replicas), request_timeout_s (5).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from detection.model import Service, make_id
 from tuning.actuators import _options as options
 from tuning.actuators._http import Http, Unanswered
 from tuning.errors import ConfigError, ControlRefused, ControlUnreachable, NotApplied, NotOwner, OutcomeUnknown
 from tuning.model import Change, Knob, Receipt, Setting
-from tuning.ports import Connections
+from tuning.ports import Connection, Connections
 
 KNOBS = ("batch_size", "batch_timeout_ms")
 READ_BACKS = 3
@@ -54,10 +55,16 @@ class HttpConfig:
         return self._apply(service, change, key, {replica: endpoints[replica]})
 
     def _endpoints(self, service: Service) -> dict[str, Http]:
-        connection = self._connections.get(options.text(service, self.lever, "connection"))
         timeout_s = options.number(service, self.lever, "request_timeout_s", 5.0)
-        listed = options.named_urls(service, self.lever, "endpoints") or {connection.name: connection.url}
-        return {name: Http(connection, base=url, timeout_s=timeout_s) for name, url in listed.items()}
+        first = options.text(service, self.lever, "connection")
+        named = (first, *options.texts(service, self.lever, "endpoints"))
+        return {name: Http(self._connection(first, name), timeout_s=timeout_s) for name in named}
+
+    def _connection(self, first: str, name: str) -> Connection:
+        """A plain address shares the first connection's credentials."""
+        if not name.startswith(("http://", "https://")):
+            return self._connections.get(name)
+        return replace(self._connections.get(first), name=name, url=name)
 
     def _apply(self, service: Service, change: Change, key: str, endpoints: Mapping[str, Http]) -> Receipt:
         started_s = self._clock()

@@ -25,12 +25,16 @@ def endpoint() -> Iterator[ConfigEndpoint]:
 
 def lever(*endpoints: ConfigEndpoint, extra: dict[str, object] | None = None) -> tuple[HttpConfig, Service, FakeTime]:
     time = FakeTime()
-    connection = Connection(name="ranker_control", url=endpoints[0].url, extra=extra or {})
-    options: dict[str, object] = {"connection": "ranker_control", "request_timeout_s": 0.2}
-    if len(endpoints) > 1:
-        options["endpoints"] = {f"r{i}": e.url for i, e in enumerate(endpoints)}
-    actuator = HttpConfig(FakeConnections({"ranker_control": connection}), time.clock, time.sleep)
-    return actuator, service("batch_size", "http_config", **options), time
+    known: dict[str, str | Connection] = {
+        f"r{i}": Connection(name=f"r{i}", url=endpoint.url, extra=extra or {}) for i, endpoint in enumerate(endpoints)
+    }
+    others = [name for name in known if name != "r0"]
+    actuator = HttpConfig(FakeConnections(known), time.clock, time.sleep)
+    return (
+        actuator,
+        service("batch_size", "http_config", connection="r0", endpoints=others, request_timeout_s=0.2),
+        time,
+    )
 
 
 def test_changes_and_reads_back(endpoint: ConfigEndpoint) -> None:
@@ -222,3 +226,14 @@ def test_a_missing_connection_option_is_named() -> None:
     actuator = HttpConfig(FakeConnections({}), time.clock, time.sleep)
     with pytest.raises(ConfigError, match=r"services.ranker.levers.batch_size.connection"):
         actuator.read(service("batch_size", "http_config"))
+
+
+def test_a_plain_address_shares_the_first_connections_credentials() -> None:
+    with config_endpoint() as a, config_endpoint() as b:
+        time = FakeTime()
+        known: dict[str, str | Connection] = {"r0": Connection(name="r0", url=a.url, extra={"token": "s3cret"})}
+        actuator = HttpConfig(FakeConnections(known), time.clock, time.sleep)
+        ranker = service("batch_size", "http_config", connection="r0", endpoints=[b.url])
+        actuator.apply(ranker, UP, key="k:batch_size")
+        assert (a.config["batch_size"], b.config["batch_size"]) == (8, 8)
+        assert b.headers[0]["Authorization"] == "Bearer s3cret"
