@@ -71,17 +71,35 @@ def judge(
             continue
         part = group if len(rows) == len(group.services) else group.select(rows)
         covered |= set(part.services)
-        points = learning.LOOK_BACK_STEPS + max(0, round(3600 / part.step_s) - 4)
+        points = learning.look_back_points(part.step_s) + 1
         panel = panel_at(windows, part.services, part.signals, part.step_s, at_s, points)
         judged = judge_panel(panel, part, points - 1, settings)
-        scores += _vote_scores(judged, part, at_s, settings)
-        scores += _joint_scores(judged, part, at_s)
+        scores += scores_at(judged, part, 0, at_s, settings)
         scores += _too_young(part, at_s, settings)
     if learning.band_names(settings):
         for name in sorted(watched & set(windows) - covered):
             reason = baselines.abstained.get(name, "no baseline has been learned yet")
             scores.append(Score(service=name, detector="votes", signal=None, at_s=at_s, score=None, reason=reason))
     return scores
+
+
+def scores_at(
+    judged: Judged, group: GroupBaseline, column: int, at_s: float, settings: DetectionSettings
+) -> list[Score]:
+    """The scores of one judged column that reached a tier, with their explanations."""
+    return [
+        *_vote_scores(judged, group, column, at_s, settings),
+        *_joint_scores(judged, group, column, at_s),
+    ]
+
+
+def service_level(judged: Judged) -> Floats:
+    """The largest warn score of each service over its signals and the joint detectors: (services, C)."""
+    top = np.nan_to_num(judged.warn, nan=-1).max(axis=1)
+    for warn, _ in judged.joint.values():
+        top = np.fmax(top, warn)
+    out: Floats = np.where(top < 0, np.nan, top).astype(np.float32)
+    return out
 
 
 def _too_young(group: GroupBaseline, at_s: float, settings: DetectionSettings) -> list[Score]:
@@ -103,8 +121,10 @@ def trust(group: GroupBaseline, index: int, settings: DetectionSettings) -> floa
     return float(min(1.0, group.history_s[index] / settings.history_s))
 
 
-def _vote_scores(judged: Judged, group: GroupBaseline, at_s: float, settings: DetectionSettings) -> list[Score]:
-    warn, act = judged.warn[:, :, -1], judged.act[:, :, -1]
+def _vote_scores(
+    judged: Judged, group: GroupBaseline, column: int, at_s: float, settings: DetectionSettings
+) -> list[Score]:
+    warn, act = judged.warn[:, :, column], judged.act[:, :, column]
     hits = np.argwhere((warn > 1) | (act > 1))
     if not hits.size:
         return []
@@ -119,7 +139,7 @@ def _vote_scores(judged: Judged, group: GroupBaseline, at_s: float, settings: De
             _vote_score(
                 judged.view,
                 bands,
-                row,
+                (row, column),
                 group,
                 int(s),
                 int(j),
@@ -135,7 +155,7 @@ def _vote_scores(judged: Judged, group: GroupBaseline, at_s: float, settings: De
 def _vote_score(
     view: View,
     bands: Mapping[str, tuple[Floats, Floats]],
-    row: int,
+    place: tuple[int, int],
     group: GroupBaseline,
     s: int,
     j: int,
@@ -145,10 +165,10 @@ def _vote_score(
     settings: DetectionSettings,
 ) -> Score:
     signal = signal_of(group.signals[j])
-    value = float(view.now[row, -1])
+    value = float(view.now[place])
     lows, highs, voted = [], [], {}
     for name, (center, half) in bands.items():
-        c, h = (float(np.broadcast_to(part, view.now.shape)[row, -1]) for part in (center, half))
+        c, h = (float(np.broadcast_to(part, view.now.shape)[place]) for part in (center, half))
         if not np.isfinite([c, h]).all():
             continue
         if abs(value - c) > h:
@@ -174,23 +194,23 @@ def _vote_score(
     )
 
 
-def _joint_scores(judged: Judged, group: GroupBaseline, at_s: float) -> list[Score]:
+def _joint_scores(judged: Judged, group: GroupBaseline, column: int, at_s: float) -> list[Score]:
     out = []
     for name, (warn, act) in judged.joint.items():
-        for s in np.flatnonzero(warn[:, -1] > 1):
+        for s in np.flatnonzero(warn[:, column] > 1):
             assert judged.rows is not None  # noqa: S101 - set wherever joint is
             arrays = group.select([int(s)]).arrays
-            shares = ensemble.contributions(name, judged.rows[s, -1], arrays, group.signals)
+            shares = ensemble.contributions(name, judged.rows[s, column], arrays, group.signals)
             lead = next(iter(shares), group.signals[0])
-            voted = bool((judged.warn[s, :, -1] > 1).any())
-            tier: Tier = "act" if act[s, -1] > 1 and voted else "warn"
+            voted = bool((judged.warn[s, :, column] > 1).any())
+            tier: Tier = "act" if act[s, column] > 1 and voted else "warn"
             out.append(
                 Score(
                     service=group.services[s],
                     detector=name,
                     signal=lead,
                     at_s=at_s,
-                    score=float(warn[s, -1]),
+                    score=float(warn[s, column]),
                     tier=tier,
                     contributions=shares,
                     reason=f"{name}: unusual together, mostly "

@@ -49,6 +49,11 @@ def learn(
     return BaselineSet((*groups, *kept), abstained)
 
 
+def look_back_points(step_s: float) -> int:
+    """How many points before a judged one are looked at: the last hour, and never fewer than LOOK_BACK_STEPS."""
+    return max(LOOK_BACK_STEPS, round(3600 / step_s) + 4)
+
+
 def _frozen(
     previous: BaselineSet | None,
     alarm_since_s: Mapping[str, float],

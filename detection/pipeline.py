@@ -45,7 +45,8 @@ def signals_needed(services: Sequence[Service], settings: DetectionSettings | No
 
 def lookback_s(settings: DetectionSettings, step_s: float) -> float:
     """How much of the recent past a sweep at this step must read."""
-    return max(settings.lookback_s, learning.LOOK_BACK_STEPS * max(step_s, settings.history_step_s))
+    step_s = max(step_s, settings.history_step_s)
+    return max(settings.lookback_s, (learning.look_back_points(step_s) + 1) * step_s)
 
 
 def detect(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from detection.errors import ConfigError
 from detection.model import PercentileSource
 
-_PLACE = re.compile(r"\$\(([a-z_]+)\)|\$(sel|by|w)\b")
+_PLACE = re.compile(r"\$\(([a-z_]+)\)|\$(sel|by|w)")
 _METRIC_NAME = re.compile(r"^[a-zA-Z_:][a-zA-Z0-9_:]*$")
 
 

@@ -20,6 +20,7 @@ _FAILED = " or ".join(
 )
 
 PRESET = Preset(
+    replica_label="instance",
     name="generic_histogram",
     title="any service with a Prometheus histogram",
     signals={

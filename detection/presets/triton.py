@@ -16,6 +16,7 @@ _COMPUTE = total_rate("nv_inference_compute_infer_duration_us")
 _HISTOGRAM = "nv_inference_first_response_histogram_ms_bucket"
 
 PRESET = Preset(
+    replica_label="instance",
     name="triton",
     title="NVIDIA Triton Inference Server",
     signals={

@@ -1,0 +1,1 @@
+"""Replaying recorded history causally through the code that runs live."""

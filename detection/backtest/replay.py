@@ -1,0 +1,149 @@
+"""The replay itself: learn at each epoch from what was known then, judge what follows, merge, open incidents.
+
+`pipeline.learn`, `judging.judge_panel`, `judging.scores_at`, `merging.merge` and `incidents.open_incidents` are the very
+functions of a live sweep; the replay only judges the columns between two learnings at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from detection import incidents as incidents_
+from detection import judging, learning
+from detection.baselines import BaselineSet, GroupBaseline
+from detection.detectors.rules import ThresholdRules
+from detection.merging import DetectionState, merge
+from detection.model import Anomaly, FloatArray, Incident, MetricWindow, Score, Service, Span
+from detection.panel import panel_at
+from detection.settings import DetectionSettings
+
+
+@dataclass
+class Verdicts:
+    """What was said about one service over time.
+
+    times: judged times. score: in units of the threshold of the tier asked for. flagged: by tier, the same shape.
+    """
+
+    service: str
+    times: list[float] = field(default_factory=list)
+    score: list[float] = field(default_factory=list)
+    warn: list[bool] = field(default_factory=list)
+    act: list[bool] = field(default_factory=list)
+
+
+@dataclass
+class Replay:
+    """The state of a replay over services with one grid; `run` goes on from where it stands."""
+
+    services: Sequence[Service]
+    windows: Mapping[str, MetricWindow]
+    settings: DetectionSettings
+    learn_every_s: float
+    rules: bool = False
+    state: DetectionState = field(default_factory=DetectionState)
+    open: list[Incident] = field(default_factory=list)
+    incidents: dict[str, Incident] = field(default_factory=dict)
+    baselines: BaselineSet = field(default_factory=BaselineSet)
+    verdicts: dict[str, Verdicts] = field(default_factory=dict)
+    anomalies: list[Anomaly] = field(default_factory=list)
+    done_s: float | None = None
+
+    def run(self) -> Iterator[float]:
+        """Replays epoch by epoch; yields the time up to which it has come."""
+        span = next(iter(self.windows.values())).span
+        names = {service.name for service in self.services}
+        windows = {name: window for name, window in self.windows.items() if name in names}
+        for name in windows:
+            self.verdicts.setdefault(name, Verdicts(name))
+        steps = max(1, round(self.learn_every_s / span.step_s))
+        first = 0 if self.done_s is None else round((self.done_s - span.start_s) / span.step_s) + 1
+        for start in range(first, span.points, steps):
+            stop = min(start + steps, span.points)
+            self._epoch(windows, span, start, stop)
+            self.done_s = span.start_s + (stop - 1) * span.step_s
+            yield self.done_s
+
+    def _epoch(self, windows: Mapping[str, MetricWindow], span: Span, start: int, stop: int) -> None:
+        now_s = span.start_s + (start - 1) * span.step_s
+        if start > 0:
+            history = {name: window.between(now_s - self.settings.history_s, now_s) for name, window in windows.items()}
+            self.baselines = learning.learn(
+                self.services, history, self._left_out(now_s), self.settings, self.baselines, self._alarms(now_s)
+            )
+        last_s = span.start_s + (stop - 1) * span.step_s
+        times = span.start_s + span.step_s * np.arange(start, stop)
+        found = self._judged(windows, last_s, times)
+        if self.rules:
+            self._add_rules(windows, times, found)
+        self._walk(times, found)
+
+    def _left_out(self, now_s: float) -> dict[str, list[tuple[float, float]]]:
+        return {}
+
+    def _alarms(self, now_s: float) -> dict[str, float]:
+        return {}
+
+    def _judged(self, windows: Mapping[str, MetricWindow], last_s: float, times: FloatArray) -> dict[int, list[Score]]:
+        """Scores that reached a tier, by column; fills in the verdicts' scores on the way."""
+        found: dict[int, list[Score]] = {}
+        level = {name: np.full(times.size, np.nan) for name in windows}
+        for group in self.baselines.groups:
+            rows = [i for i, name in enumerate(group.services) if name in windows]
+            part = group if len(rows) == len(group.services) else group.select(rows)
+            points = times.size + learning.look_back_points(part.step_s)
+            panel = panel_at(windows, part.services, part.signals, part.step_s, last_s, points)
+            judged = judging.judge_panel(panel, part, points - times.size, self.settings)
+            self._collect(judged, part, times, found, level)
+        for name, values in level.items():
+            verdict = self.verdicts[name]
+            verdict.times += times.tolist()
+            verdict.score += values.tolist()
+        return found
+
+    def _collect(
+        self,
+        judged: judging.Judged,
+        group: GroupBaseline,
+        times: FloatArray,
+        found: dict[int, list[Score]],
+        level: Mapping[str, FloatArray],
+    ) -> None:
+        top = judging.service_level(judged)
+        for row, name in enumerate(group.services):
+            level[name][:] = top[row]
+        for column in np.flatnonzero((np.nan_to_num(top) > 1).any(axis=0)):
+            scores = judging.scores_at(judged, group, int(column), float(times[column]), self.settings)
+            found.setdefault(int(column), []).extend(scores)
+
+    def _add_rules(self, windows: Mapping[str, MetricWindow], times: FloatArray, found: dict[int, list[Score]]) -> None:
+        rules = ThresholdRules(self.services, self.settings)
+        for column, at_s in enumerate(times.tolist()):
+            recent = {name: window.between(at_s - self.settings.lookback_s, at_s) for name, window in windows.items()}
+            fired = [score for score in rules.score(recent, {}, at_s) if score.tier is not None]
+            if fired:
+                found.setdefault(column, []).extend(fired)
+
+    def _walk(self, times: FloatArray, found: Mapping[int, list[Score]]) -> None:
+        for column, at_s in enumerate(times.tolist()):
+            scores = found.get(column, [])
+            current: list[Anomaly] = []
+            if scores or self.state.open or self.open:
+                current, self.state = merge(scores, at_s, self.settings, self.state)
+                self.anomalies += [anomaly for anomaly in current if anomaly.at_s == at_s]
+                self._incidents(current, at_s)
+            tiers = {name: {a.tier for a in current if a.service == name} for name in {a.service for a in current}}
+            for name, verdict in self.verdicts.items():
+                said = tiers.get(name, set())
+                verdict.act.append("act" in said)
+                verdict.warn.append(bool(said))
+
+    def _incidents(self, current: Sequence[Anomaly], at_s: float) -> None:
+        changed, closed = incidents_.open_incidents(self.services, current, self.open, at_s, self.settings)
+        held = {incident.id: incident for incident in self.open if incident.id not in closed}
+        held |= {incident.id: incident for incident in changed}
+        self.incidents |= {incident.id: incident for incident in changed}
+        self.open = list(held.values())
