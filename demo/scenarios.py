@@ -1,0 +1,78 @@
+"""What can be shown: one dataclass per scenario, and the pure functions that turn measured capacity into numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Expected = Literal["resolved", "nothing", "hold"]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A story: what runs, what goes wrong, and what must follow.
+
+    serving: "real" is ONNX Runtime in one process, "replicas" the emulated accelerator behind a Deployment with an HPA.
+    baseline, fault_load: load as a share of what the service can carry before anything is changed. fault: body of
+    POST /fault. expected: "resolved" needs a change that worked and its mail; "nothing" neither; "hold" only a mail
+    that says why. slo_factor: the SLO is this many times the latency of a single unloaded request, rounded up.
+    """
+
+    name: str
+    title: str
+    expected: Expected
+    serving: Literal["real", "replicas"] = "real"
+    baseline: float = 0.45
+    fault_load: float | None = None
+    fault: Mapping[str, float] = field(default_factory=dict)
+    batch_size: int = 1
+    batch_max: int = 32
+    slo_factor: float = 8.0
+    replicas: int = 2
+    max_replicas: int = 4
+    alpha_ms: float = 40.0
+    beta_ms: float = 5.0
+    duration_s: float = 180.0
+    """How long the demo waits for the expected end after the fault ("nothing": how long it watches)."""
+
+
+SCENARIOS: dict[str, Scenario] = {
+    s.name: s
+    for s in (
+        Scenario(
+            "batch",
+            "traffic rises past what batch size 1 can carry (ONNX Runtime on one core)",
+            "resolved",
+            fault_load=1.5,
+        ),
+        Scenario(
+            "hold",
+            "the service answers 500 to three requests in ten, without any load to speak of",
+            "hold",
+            fault={"error_share": 0.3},
+        ),
+        Scenario(
+            "replicas",
+            "batch is at its bound and two replicas saturate (emulated accelerator)",
+            "resolved",
+            serving="replicas",
+            fault_load=1.25,
+            batch_size=8,
+            batch_max=8,
+            slo_factor=6.0,
+        ),
+        Scenario("steady", "nothing goes wrong", "nothing", duration_s=300.0),
+    )
+}
+
+
+def capacity_rps(service_s: Mapping[int, float], batch_size: int, replicas: int = 1) -> float:
+    """Requests per second that `replicas` carry at this batch size; service_s[b]: seconds of a batch of b rows."""
+    return replicas * batch_size / service_s[batch_size]
+
+
+def slo_ms(service_s: Mapping[int, float], batch_size: int, factor: float) -> float:
+    """The SLO: `factor` times a batch's time, rounded up to whole tens of milliseconds."""
+    return math.ceil(factor * service_s[batch_size] * 100) * 10.0

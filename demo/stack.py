@@ -1,0 +1,218 @@
+"""The parts of one demo run: started in order, watched, stopped in reverse."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from demo import models, web
+from demo.airflow import Airflow
+from demo.control import FleetControl
+from demo.load import Control
+from demo.mailbox import Mailbox
+from demo.processes import LOOPBACK, Child, DemoError, free_port, sweep, wait_until
+from demo.prometheus import Prometheus, Target
+from demo.replicas import Replica, Replicas
+from demo.scenarios import Scenario
+
+NAMESPACE, SERVICE = "demo", "ranker"
+
+
+class Stack:
+    """Everything below `home`. Each start_* adds its stop to a list that `stop` walks backwards."""
+
+    def __init__(self, repository: Path, home: Path, scenario: Scenario, seed: int) -> None:
+        self.repository, self.home, self.scenario, self.seed = repository, home, scenario, seed
+        self.run = home / "run"
+        shutil.rmtree(self.run, ignore_errors=True)
+        self.logs = self.run / "logs"
+        self.logs.mkdir(parents=True)
+        self._stops: list[tuple[str, Callable[[], None]]] = []
+        self._checks: list[Callable[[], None]] = []
+        self._schedule_id = 0
+        self._endpoints: list[str] = []
+        self._schedule: list[tuple[float, float | None]] = []
+        self.cpu = measured_core()
+        self.load_out, self._load_control = self.run / "load.jsonl", self.run / "load-control.json"
+        self.control_url = ""
+        self.cluster: Any = None
+        self.hpa_env: dict[str, str] = {}
+
+    # parts
+
+    def start_mailbox(self) -> None:
+        self.mailbox = Mailbox(self.run / "mails")
+        self.mailbox.start()
+        self._stops.append(("mailbox", self.mailbox.stop))
+
+    def start_prometheus(self) -> None:
+        self.prometheus = Prometheus(self.logs / "prometheus.log")
+        self._stops.append(("Prometheus", self.prometheus.stop))
+        self.prometheus.start()
+        self._checks.append(self.prometheus.check)
+
+    def make_model(self) -> Path:
+        return models.cached(self.home / "models")
+
+    def start_service(self) -> None:
+        """The inference service: one real server, or replicas behind the Kubernetes-shaped API."""
+        if self.scenario.serving == "real":
+            self._start_real()
+        else:
+            self._start_replicas()
+
+    def _start_real(self) -> None:
+        self.model_repository = models.repository(self.run / "models", self.make_model(), SERVICE)
+        address = f"{LOOPBACK}:{free_port()}"
+        server = Child("inference server", [
+            sys.executable, "-m", "demo.server", "--port", address.rsplit(":", 1)[1], *self._server_options(),
+            "--model-repository", self.model_repository], self.logs / "server.log", cwd=self.repository)  # fmt: skip
+        self._stops.append(("inference server", server.stop))
+        self._checks.append(server.check)
+        self.control_url = f"http://{address}"
+
+        def ready() -> bool:
+            server.check()
+            return web.answers(f"{self.control_url}/v2/health/ready")
+
+        wait_until(ready, 60.0, "the inference server becoming ready")
+        self._publish([Target(address, SERVICE, f"{SERVICE}-0")])
+
+    def _server_options(self) -> list[str]:
+        options = ["--model", SERVICE, "--batch-size", str(self.scenario.batch_size), "--seed", str(self.seed)]
+        return options if self.cpu is None else [*options, "--cpu", str(self.cpu)]
+
+    def _start_replicas(self) -> None:
+        try:
+            from demo.kubernetes_api.server import KubernetesApi
+        except ImportError as failure:
+            raise DemoError(f"the Kubernetes-shaped API cannot be loaded: {failure}") from None
+        s = self.scenario
+        options = [*self._server_options(), "--emulated", "--alpha-ms", str(s.alpha_ms), "--beta-ms", str(s.beta_ms)]
+        self.replicas = Replicas(NAMESPACE, SERVICE, options, self.logs, self._replicas_changed)
+        self._stops.append(("replicas", self.replicas.stop))
+        self.fleet = FleetControl(lambda: [r.address for r in self.replicas.running])
+        self.fleet.start()
+        self._stops.append(("fleet control", self.fleet.stop))
+        self.control_url = self.fleet.url
+        self.cluster = KubernetesApi(LOOPBACK, 0, on_scale=self.replicas.on_scale, ready=self.replicas.ready)
+        self.cluster.start()
+        self._stops.append(("Kubernetes API", self.cluster.stop))
+        self.cluster.add_deployment(NAMESPACE, SERVICE, s.replicas)
+        self.replicas.on_scale(NAMESPACE, SERVICE, s.replicas)
+        self.cluster.add_hpa(NAMESPACE, SERVICE, SERVICE, s.replicas, s.max_replicas)
+        wait_until(
+            lambda: self.replicas.ready(NAMESPACE, SERVICE) == s.replicas, 30.0, f"{s.replicas} replicas becoming ready")
+
+    def _replicas_changed(self, running: list[Replica]) -> None:
+        for replica in running:
+            with contextlib.suppress(OSError):
+                self.fleet.teach(replica.address)
+        self._publish([Target(r.address, SERVICE, r.name) for r in running])
+
+    def _publish(self, targets: list[Target]) -> None:
+        self._endpoints = [t.address for t in targets]
+        self.prometheus.targets(targets)
+        self._write_control()
+
+    # load
+
+    def start_load(self, rate: float) -> None:
+        self.set_rate(rate)
+        load = Child("load generator", [
+            sys.executable, "-m", "demo.load", "--control", self._load_control, "--out", self.load_out,
+            "--seed", str(self.seed)], self.logs / "load.log", cwd=self.repository)  # fmt: skip
+        self._stops.append(("load generator", load.stop))
+        self._checks.append(load.check)
+
+    def load_address(self) -> str:
+        """host:port of one serving process."""
+        return self._endpoints[0]
+
+    def set_rate(self, rate: float) -> None:
+        """Requests per second from now on."""
+        self._schedule_id += 1
+        self._schedule = [(rate, None)]
+        self._write_control()
+
+    def _write_control(self) -> None:
+        control = Control(tuple(self._endpoints), tuple(self._schedule), self._schedule_id, SERVICE)
+        control.write(self._load_control)
+
+    # slotune in Airflow
+
+    def start_airflow(self, slo_ms: float) -> Airflow:
+        config = self.run / "services.yaml"
+        env = {
+            "SLOTUNE_CONFIG": str(config),
+            "SLOTUNE_HOME": str(self.run),
+            "SLOTUNE_CONN_SLOTUNE_PROMETHEUS": self.prometheus.url,
+            "SLOTUNE_CONN_SLOTUNE_RANKER": self.control_url,
+            "AIRFLOW_CONN_SMTP_DEFAULT": _smtp(self.mailbox.port),
+            "SLOTUNE_CONN_SMTP_DEFAULT": _smtp(self.mailbox.port),
+        }
+        if self.cluster is not None:
+            env["SLOTUNE_CONN_SLOTUNE_CLUSTER"] = self.cluster.url
+        airflow = Airflow(self.home / "airflow", self.repository, self.logs / "airflow.log", env)
+        template = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined, trim_blocks=False)
+        text = (self.repository / "demo" / "services.yaml.j2").read_text()
+        config.write_text(
+            template.from_string(text).render(scenario=self.scenario, slo_ms=f"{slo_ms:g}", airflow_url=airflow.url))
+        (self.run / "env.sh").write_text("".join(f"export {k}='{v}'\n" for k, v in env.items()))
+        self._stops.append(("Airflow", airflow.stop))
+        airflow.start()
+        self._checks.append(airflow.check)
+        return airflow
+
+    # all
+
+    def settings_now(self) -> dict[str, Any]:
+        """The levers' truth, asked from the service itself."""
+        now: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError):
+            config = web.call(f"{self.control_url}/config", timeout_s=2.0)
+            now = {k: config[k] for k in ("batch_size", "batch_timeout_ms", "version", "precision")}
+        if self.cluster is not None:
+            now["replicas"] = self.replicas.ready(NAMESPACE, SERVICE)
+        return now
+
+    def check(self) -> None:
+        """Raises DemoError when a part has died."""
+        for check in self._checks:
+            check()
+
+    def stop(self) -> list[str]:
+        """Stop everything, last started first; returns what had to be ended beside that."""
+        while self._stops:
+            name, stop = self._stops.pop()
+            try:
+                stop()
+            except Exception as failure:  # one part that does not stop must not keep the others alive
+                print(f"stopping {name}: {failure}", file=sys.stderr)
+        return sweep()
+
+
+def measured_core() -> int | None:
+    """The last core, for the service alone; None when there is only one."""
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[-1] if len(cores) > 1 else None
+
+
+def leave_measured_core(core: int | None) -> None:
+    """This process, and what it starts, keep off that core."""
+    if core is not None:
+        os.sched_setaffinity(0, set(os.sched_getaffinity(0)) - {core})
+
+
+def _smtp(port: int) -> str:
+    return (
+        f'{{"conn_type": "smtp", "host": "{LOOPBACK}", "port": {port}, "extra": '
+        '{"disable_ssl": true, "disable_tls": true, "from_email": "slotune@slotune.example", "timeout": 5}}'
+    )

@@ -1,0 +1,281 @@
+"""One demo run from the first process to the summary: set up, baseline, fault, wait for the end, tell."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from demo import story, web
+from demo.airflow import Airflow
+from demo.measure import batch_seconds
+from demo.processes import DemoError
+from demo.scenarios import Scenario, capacity_rps, slo_ms
+from demo.screen import Screen
+from demo.stack import SERVICE, Stack
+
+BASELINE_S = 40.0
+SWEEPS_BEFORE_FAULT = 2
+CALM_S = 15.0
+"""How long P95 must have been under the SLO before the demo believes it."""
+TICK_S = 0.5
+
+
+@dataclass
+class Facts:
+    """What the run has learned so far; becomes the summary."""
+
+    scenario: Scenario
+    slo_ms: float = 0.0
+    capacity_rps: float = 0.0
+    service_s: dict[int, float] = field(default_factory=dict)
+    baseline_at_s: float = 0.0
+    fault_at_s: float = 0.0
+    end_at_s: float = 0.0
+    airflow_url: str = ""
+    error: str | None = None
+
+
+class Supervisor:
+    """`run()` gives the summary; the caller stops the stack."""
+
+    def __init__(self, stack: Stack, screen: Screen, duration_s: float) -> None:
+        self.stack, self.screen, self.duration_s = stack, screen, duration_s
+        self.scenario = stack.scenario
+        self.facts = Facts(stack.scenario)
+        self.load = story.LoadLog(stack.load_out)
+        self.airflow: Airflow | None = None
+        self._shown: set[tuple[float, str, str]] = set()
+
+    # phases
+
+    def run(self) -> dict[str, Any]:
+        self.screen.say(f"scenario {self.scenario.name}: {self.scenario.title}")
+        self._set_up()
+        self._baseline()
+        self._fault()
+        self._wait_for_the_end()
+        return self.summary()
+
+    def _set_up(self) -> None:
+        stack, say = self.stack, self.screen.say
+        stack.start_mailbox()
+        stack.start_prometheus()
+        say(f"Prometheus answers at {stack.prometheus.url}")
+        if self.scenario.serving == "real":
+            self.screen.now("set-up", 0.2, "making the model (once)")
+            stack.make_model()
+        stack.start_service()
+        self._measure()
+        self.airflow = stack.start_airflow(self.facts.slo_ms)
+        self.facts.airflow_url = self.airflow.url
+        say(f"Airflow starts at {self.airflow.url} (user admin, password admin)")
+        stack.start_load(self.scenario.baseline * self.facts.capacity_rps)
+        self.facts.baseline_at_s = time.time()
+
+    def _measure(self) -> None:
+        s, facts = self.scenario, self.facts
+        address = self.stack.load_address()
+        facts.service_s = batch_seconds(address, tuple(sorted({1, s.batch_size, 8})))
+        count = s.replicas if s.serving == "replicas" else 1
+        facts.capacity_rps = capacity_rps(facts.service_s, s.batch_size, count)
+        facts.slo_ms = slo_ms(facts.service_s, s.batch_size, s.slo_factor)
+        times = ", ".join(f"{b} rows {t * 1000:.1f} ms" for b, t in facts.service_s.items())
+        label = " (EMULATED accelerator: it waits instead of computing)" if s.serving == "replicas" else ""
+        self.screen.say(
+            f"measured{label}: {times}; so about {facts.capacity_rps:.0f} requests/s at batch size {s.batch_size}"
+            f"{f' on {count} replicas' if count > 1 else ''}; SLO: P95 under {facts.slo_ms:.0f} ms"
+        )
+
+    def _baseline(self) -> None:
+        airflow = self.airflow
+        assert airflow is not None
+        self._watch("Airflow starts", 180.0, airflow.ready)
+        self.screen.say("Airflow is ready")
+        self._watch("first sweeps", 120.0, self._has_swept)
+        left = BASELINE_S - (time.time() - self.facts.baseline_at_s)
+        until = time.time() + left
+        self._watch("baseline", max(0.0, left), lambda: time.time() >= until, fails=False)
+        self.screen.say(f"baseline: P95 {_ms(story.p95_ms(self.load.read(), time.time() - 20, time.time()))}, all calm")
+
+    def _has_swept(self) -> bool:
+        assert self.airflow is not None
+        if self.airflow.runs("watch_services", "success") >= SWEEPS_BEFORE_FAULT:
+            return True
+        if errors := self.airflow.import_errors():
+            raise DemoError(f"Airflow cannot load a DAG: {errors[0]}")
+        return False
+
+    def _fault(self) -> None:
+        s, facts = self.scenario, self.facts
+        facts.fault_at_s = time.time()
+        if s.fault_load is not None:
+            rate = s.fault_load * max(facts.capacity_rps, self._capacity_now())
+            self.stack.set_rate(rate)
+            self.screen.say(f"t0: load rises to {rate:.0f} requests/s")
+        if s.fault:
+            web.call(f"{self.stack.control_url}/fault", dict(s.fault))
+            self.screen.say(f"t0: fault {dict(s.fault)}")
+
+    def _capacity_now(self) -> float:
+        """From the server's own counters: a machine that was busy while we measured would fool us otherwise."""
+        if self.scenario.serving != "real" or self.scenario.batch_size != 1:
+            return 0.0
+        each = self.stack.prometheus.value(
+            f'sum(rate(inference_batch_seconds_total{{service="{SERVICE}"}}[20s]))'
+            f' / sum(rate(inference_batches_total{{service="{SERVICE}"}}[20s]))')  # fmt: skip
+        return 1 / each if each else 0.0
+
+    def _wait_for_the_end(self) -> None:
+        done = {"resolved": self._is_resolved, "hold": self._has_held, "nothing": lambda: False}[self.scenario.expected]
+        self._watch("the loop works" if self.scenario.expected != "nothing" else "watching", self.duration_s, done, fails=False)
+        self.facts.end_at_s = time.time()
+
+    def _is_resolved(self) -> bool:
+        now, t0 = time.time(), self.facts.fault_at_s
+        since = story.under_for_good_since(self.load.seconds, self.facts.slo_ms, t0)
+        events = story.read_ledger(self.stack.run)
+        made = story.actions(events, t0)
+        return bool(
+            made and self.stack.mailbox.mails and since is not None
+            and now - max(since, t0 + made[-1]["at_s"]) >= CALM_S and self._mail_after(made[-1]["at_s"] + t0))  # fmt: skip
+
+    def _mail_after(self, at_s: float) -> bool:
+        return any(m.eml.stat().st_mtime >= at_s for m in self.stack.mailbox.mails)
+
+    def _has_held(self) -> bool:
+        mails = self.stack.mailbox.mails
+        return bool(mails) and time.time() - mails[0].eml.stat().st_mtime >= CALM_S
+
+    # watching
+
+    def _watch(self, phase: str, timeout_s: float, done: Callable[[], bool], *, fails: bool = True) -> None:
+        started = time.time()
+        while not done():
+            elapsed = time.time() - started
+            if elapsed >= timeout_s:
+                if fails:
+                    raise DemoError(f"{phase}: not finished after {timeout_s:.0f} s; see {self.stack.logs}")
+                return
+            self.stack.check()
+            self.screen.now(phase, elapsed / max(timeout_s, 1e-9), self._note())
+            self._tell_news()
+            time.sleep(TICK_S)
+        self._tell_news()
+
+    def _note(self) -> str:
+        now, seconds = time.time(), self.load.read()
+        p95 = story.p95_ms(seconds, now - 5, now)
+        settings = " ".join(f"{k}={v}" for k, v in self.stack.settings_now().items() if k != "batch_timeout_ms")
+        rate = seconds[-1].sent if seconds else 0
+        return f"P95 {_ms(p95)} (SLO {self.facts.slo_ms:.0f} ms), {rate}/s, {settings}, {len(self.stack.mailbox.mails)} mails"
+
+    def _tell_news(self) -> None:
+        for event in story.read_ledger(self.stack.run):
+            key = (event.at_s, event.kind, event.phase)
+            line = story.line_of(event)
+            if key not in self._shown and line:
+                after = f"t0+{event.at_s - self.facts.fault_at_s:.0f} s" if self.facts.fault_at_s else "before t0"
+                self.screen.say(f"{after}: {line}")
+            self._shown.add(key)
+
+    # the end
+
+    def summary(self) -> dict[str, Any]:
+        """Everything that a machine wants to know; see the keys."""
+        facts, s, t0 = self.facts, self.scenario, self.facts.fault_at_s
+        seconds, events = self.load.read(), story.read_ledger(self.stack.run)
+        end = facts.end_at_s or time.time()
+        made = story.actions(events, t0) if t0 else []
+        broken = story.broken_at(seconds, facts.slo_ms, t0) if t0 else None
+        calm = story.under_for_good_since(seconds, facts.slo_ms, t0) if t0 else None
+        resolved = s.expected == "resolved" and bool(made) and broken is not None and calm is not None
+        mails = self.stack.mailbox.mails
+        detected = story.first(events, {"open_incidents"}, t0) if t0 else None
+        mailed_s = [m.eml.stat().st_mtime - t0 for m in mails] if t0 else []
+        proof = [s for s in mailed_s if made and s >= made[-1]["at_s"]]
+        during_end = calm if resolved and calm is not None else end
+        return {
+            "scenario": s.name,
+            "seed": self.stack.seed,
+            "emulated": s.serving == "replicas",
+            "ok": self._as_expected(resolved, len(made), bool(proof)),
+            "resolved": resolved,
+            "actions": made,
+            "t_detected_s": None if detected is None else round(detected.at_s - t0, 1),
+            "t_resolved_s": round(calm - t0, 1) if resolved and calm is not None else None,
+            "t_mailed_s": round(proof[-1] if proof else mailed_s[-1], 1) if mailed_s else None,
+            "p95_ms": {
+                "before": story.p95_ms(seconds, t0 - 20, t0) if t0 else None,
+                "during": story.p95_ms(seconds, t0 + 5, during_end) if t0 and s.expected != "nothing" else None,
+                "after": story.p95_ms(seconds, max(end - CALM_S, t0), end) if t0 else None,
+            },
+            "slo_ms": facts.slo_ms,
+            "capacity_rps": round(facts.capacity_rps, 1),
+            "service_ms": {str(b): round(t * 1000, 2) for b, t in facts.service_s.items()},
+            "requests": {
+                "sent": sum(x.sent for x in seconds), "ok": sum(x.ok for x in seconds),
+                "errors": sum(x.errors for x in seconds)},
+            "settings_after": self.stack.settings_now(),
+            "mails": [{"subject": m.subject, "eml": str(m.eml), "html": str(m.html)} for m in mails],
+            "airflow_task_failures": self._task_failures(),
+            "airflow_url": facts.airflow_url,
+            "watched_s": round(end - t0, 1) if t0 else 0.0,
+            "error": facts.error,
+        }  # fmt: skip
+
+    def _as_expected(self, resolved: bool, changes: int, proven: bool) -> bool:
+        mails = len(self.stack.mailbox.mails)
+        if self.facts.error is not None:
+            return False
+        if self.scenario.expected == "resolved":
+            return resolved and proven
+        if self.scenario.expected == "hold":
+            return changes == 0 and mails >= 1
+        return changes == 0 and mails == 0
+
+    def _task_failures(self) -> list[str] | None:
+        """None when Airflow could not be asked."""
+        try:
+            return self.airflow.task_failures() if self.airflow is not None else None
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def tell(self, summary: dict[str, Any]) -> None:
+        """The timeline and the comparison, for people."""
+        t0, end = self.facts.fault_at_s, self.facts.end_at_s
+        rows: list[tuple[str, ...]] = []
+        for event in story.read_ledger(self.stack.run):
+            line = story.line_of(event)
+            if line and t0 and event.at_s >= t0 - 1 and event.at_s <= (end or event.at_s):
+                rows.append((f"{event.at_s - t0:+.1f} s", line))
+        if summary["t_resolved_s"] is not None:
+            rows.append((f"{summary['t_resolved_s']:+.1f} s", "P95 back under the SLO, for good"))
+        if summary["t_mailed_s"] is not None:
+            rows.append((f"{summary['t_mailed_s']:+.1f} s", f"mailed: {summary['mails'][-1]['subject']}"))
+        rows.sort(key=lambda row: float(row[0].split()[0]))
+        self.screen.table(f"timeline of {self.scenario.name}", [("+0.0 s", "fault"), *rows], ("after t0", "what"))
+        p95 = summary["p95_ms"]
+        self.screen.table(
+            "P95 as the clients saw it" + (" (EMULATED accelerator)" if summary["emulated"] else ""),
+            [(_ms(p95["before"]), _ms(p95["during"]), _ms(p95["after"]), _ms(summary["slo_ms"]))],
+            ("before", "during", "after", "SLO"))  # fmt: skip
+        for mail in summary["mails"]:
+            self.screen.say(f"mail: {mail['html']}")
+        self.screen.say("as expected" if summary["ok"] else f"NOT as expected{_why(summary)}")
+
+
+def _why(summary: dict[str, Any]) -> str:
+    if summary["error"]:
+        return f": {summary['error']}"
+    return f": {len(summary['actions'])} changes, {len(summary['mails'])} mails, resolved: {summary['resolved']}"
+
+
+def _ms(value: float | None) -> str:
+    return "no answers" if value is None else f"{value:.0f} ms"
+
+
+def repository_root() -> Path:
+    return Path(__file__).resolve().parent.parent
