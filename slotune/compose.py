@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tuning.ledger import SqlLedger
     from tuning.loop.parts import Parts
     from tuning.model import Observation, Record
+    from tuning.planning.settings import PlanningSettings
     from tuning.ports import Notifier
 
 
@@ -76,7 +77,7 @@ def build(
     )
 
 
-def planning_settings(settings: Settings):  # type: ignore[no-untyped-def]
+def planning_settings(settings: Settings) -> PlanningSettings:
     """What the planner must know of the other sections, so that nobody writes it twice."""
     return settings.planning.model_copy(update={"rate_window_s": settings.prometheus.rate_window_s})
 

@@ -66,12 +66,18 @@ def loads(text: str, name: str = "services.yaml") -> Settings:
     root = _compose(text, name)
     reader = _Reader()
     data = reader.model(root, Settings, ())
-    if reader.problems:
-        raise ServicesFileError(name, reader.problems)
+    problems = [*reader.problems, *_twins(data, reader.lines)]
     try:
-        return Settings.model_validate(data)
+        settings = Settings.model_validate(data)
     except ValidationError as error:
-        raise ServicesFileError(name, [reader.problem(dict(e)) for e in error.errors()]) from error
+        seen = {problem.path for problem in problems}
+        found = [reader.problem(dict(e)) for e in error.errors()]
+        # The class as a whole complains of what was already found at its place.
+        problems += [p for p in found if p.path not in seen and (p.path or not problems)]
+        raise ServicesFileError(name, problems) from error
+    if problems:
+        raise ServicesFileError(name, problems)
+    return settings
 
 
 def _compose(text: str, name: str) -> yaml.MappingNode:
@@ -147,7 +153,7 @@ class _Reader:
         match = _DURATION.match(raw)
         if match and match[2] in _UNITS_MS:
             return float(match[1]) * _UNITS_MS[match[2]] * factor
-        hint = _nearest(match[2], list(_UNITS_MS)) if match else ""
+        hint = _nearest(match[2], list(_UNITS_MS), say_known=False) if match else ""
         self._wrong(node, path, f"{raw!r} is not a duration (units: {', '.join(_UNITS_MS)}){hint}")
         return None
 
@@ -180,7 +186,26 @@ class _Reader:
         known = path
         while known and known not in self.lines:
             known = known[:-1]
-        return Problem(self.lines.get(known, 1), self._text(path), _sentence(error))
+        text = self._text(path)
+        if path not in self.spelt and error["type"] == "missing":
+            text = re.sub(r"_m?s$", "", text)
+        return Problem(self.lines.get(known, 1), text, _sentence(error))
+
+
+def _twins(data: Mapping[str, Any], lines: Mapping[tuple[str | int, ...], int]) -> list[Problem]:
+    """Services of one name, each with the line of the second."""
+    seen: dict[object, int] = {}
+    problems = []
+    services = data.get("services")
+    for index, service in enumerate(services if isinstance(services, list) else []):
+        name = service.get("name") if isinstance(service, dict) else None
+        if name is not None and name in seen:
+            line = lines.get(("services", index, "name"), 1)
+            message = f"two services are named {name!r} (the first is services[{seen[name]}]): give each its own name"
+            problems.append(Problem(line, f"services[{index}].name", message))
+        elif isinstance(name, str):
+            seen[name] = index
+    return problems
 
 
 def _sentence(error: Mapping[str, Any]) -> str:
@@ -190,9 +215,11 @@ def _sentence(error: Mapping[str, Any]) -> str:
         if field == "connection":
             return "is missing: a lever needs an address; name an Airflow connection (connection: my_server)"
         return "is missing"
+    if kind == "too_short":
+        return "must not be empty"
     if kind == "literal_error":
         known = re.findall(r"'([^']*)'", str(context.get("expected", "")))
-        return f"{given!r} is not one of {', '.join(known)}{_nearest(str(given), known)}"
+        return f"{given!r} is not one of {', '.join(known)}{_nearest(str(given), known, say_known=False)}"
     if kind == "value_error":
         return str(context.get("error", error["msg"]))
     message = str(error["msg"])
@@ -219,11 +246,11 @@ def _spellings(cls: type[BaseModel]) -> list[str]:
     return [_names(name, info)[0] for name, info in cls.model_fields.items()]
 
 
-def _nearest(word: str, known: Sequence[str]) -> str:
+def _nearest(word: str, known: Sequence[str], *, say_known: bool = True) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(sorted(known))}" if known else ""
+    return f"; known: {', '.join(sorted(known))}" if known and say_known else ""
 
 
 def _arguments(annotation: Any) -> list[Any]:

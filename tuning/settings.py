@@ -339,19 +339,16 @@ class Settings(Section):
     safety: SafetySettings = SafetySettings()
     """What must never happen."""
 
-    services: tuple[ServiceSettings, ...] = Field(min_length=1)
-    """The services."""
+    services: tuple[ServiceSettings, ...]
+    """The services; at least one."""
 
     @model_validator(mode="after")
     def _unique_names(self) -> Self:
-        seen: dict[str, int] = {}
-        for index, service in enumerate(self.services):
-            if service.name in seen:
-                raise ValueError(
-                    f"two services are named {service.name!r} (services[{seen[service.name]}] and services[{index}]): "
-                    "give each a name of its own"
-                )
-            seen[service.name] = index
+        if not self.services:
+            raise ValueError("services must not be empty: there is nothing to look after")
+        names = [service.name for service in self.services]
+        if len(set(names)) != len(names):
+            raise ValueError("two services have one name: give each its own")
         return self
 
     def service_values(self) -> tuple[Service, ...]:

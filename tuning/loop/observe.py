@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from detection import pipeline
 from detection.errors import SlotuneError
 from detection.model import MetricWindow, Service, Span
 from detection.signals import SIGNALS
@@ -45,7 +46,7 @@ def look_back(parts: Parts, at_s: float) -> Span:
     """The recent past on the source's grid, ending at `at_s` (both rounded to whole steps, so that sweeps align)."""
     step_s = parts.settings.prometheus.step_s
     end_s = at_s // step_s * step_s
-    points = max(int(parts.settings.detection.lookback_s // step_s), 1)
+    points = int(-(-pipeline.lookback_s(parts.settings.detection, step_s) // step_s))
     return Span(end_s - points * step_s, end_s, step_s)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, TypeVar
 
 from detection.model import Incident, Value, make_id
@@ -40,9 +40,13 @@ def closing_record(incident: Incident, at_s: float, reason: str) -> Record:
 
 
 def plan_record(plan: Plan) -> Record:
-    kind = "choose_action" if plan.rollback_of is None else "roll_back"
-    parent = plan.rollback_of or plan.incident_id
-    return _record(kind, plan.id, plan, plan.service, parent, plan.incident_id, plan.decided_at_s)
+    """A plan; an undoing plan is the intent of a roll-back, and follows from the plan that it undoes."""
+    if plan.rollback_of is None:
+        return _record(
+            "choose_action", plan.id, plan, plan.service, plan.incident_id, plan.incident_id, plan.decided_at_s
+        )
+    at_s, parent = plan.decided_at_s, plan.rollback_of
+    return _record("roll_back", plan.id, plan, plan.service, parent, plan.incident_id, at_s, phase="intent")
 
 
 def refusal_record(refusal: Refusal, plan: Plan) -> Record:
@@ -79,7 +83,13 @@ def outcome_record(outcome: Outcome, plan: Plan) -> Record:
 
 def decision_record(decision: Decision, plan: Plan, outcome: Outcome) -> Record:
     name = f"{outcome.id}:{decision.step}"
-    return _record(decision.step, name, decision, plan.service, outcome.id, plan.incident_id, outcome.at_s)
+    return _record(decision.step, name, decision, plan.service, plan.id, plan.incident_id, outcome.at_s)
+
+
+def decisions(records: Iterable[Record]) -> list[Decision]:
+    """The decisions among records, oldest first: keep and roll_back also hold receipts and closings."""
+    found = [r for r in records if r.kind in ("keep", "roll_back") and "next" in r.body]
+    return [Decision.model_validate(r.body) for r in sorted(found, key=lambda r: (r.at_s, r.id))]
 
 
 def report_record(report: Report, phase: Literal["intent", "result"], at_s: float, note: str = "") -> Record:

@@ -34,7 +34,7 @@ def pack(windows: Mapping[str, MetricWindow], replicas: Replicas, at_s: float) -
     }
     header = np.frombuffer(json.dumps({"at_s": at_s, "index": index}).encode(), dtype=np.uint8)
     out = io.BytesIO()
-    np.savez_compressed(out, header=header, **arrays)
+    np.savez_compressed(out, header=header, **arrays)  # type: ignore[arg-type]
     return out.getvalue()
 
 

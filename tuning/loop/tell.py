@@ -14,7 +14,7 @@ from detection.errors import Permanent, SlotuneError
 from detection.model import Incident, Span, make_id
 from tuning.loop import records
 from tuning.loop.parts import Parts
-from tuning.model import Decision, Outcome, Plan, Receipt, Refusal, Report
+from tuning.model import Outcome, Plan, Receipt, Refusal, Report
 
 _log = logging.getLogger(__name__)
 _NEWS_S = 7 * 86400.0
@@ -70,7 +70,7 @@ def make_report(parts: Parts, plan: Plan, at_s: float, *, notes: tuple[str, ...]
     undo = plan.inverse()
     undone = records.receipts(ledger, undo)
     refusal = records.newest(records.find(ledger, "guard", Refusal, parent_id=plan.id))
-    decision = _decision(parts, plan)
+    decision = records.newest(records.decisions(ledger.find(parent_id=plan.id)))
     timeline, emulated = _timeline(parts, plan, incident, at_s)
     return Report(
         id=make_id(plan.incident_id, "report", plan.attempt),
@@ -90,15 +90,6 @@ def make_report(parts: Parts, plan: Plan, at_s: float, *, notes: tuple[str, ...]
         notes=notes,
         emulated=emulated,
     )
-
-
-def _decision(parts: Parts, plan: Plan) -> Decision | None:
-    found = []
-    for outcome in parts.ledger.find(kind="verify_p95", parent_id=plan.id):
-        for step in ("keep", "roll_back"):
-            found += [r for r in parts.ledger.find(kind=step, parent_id=outcome.id) if r.phase == "result"]
-    newest = max(found, key=lambda r: r.at_s, default=None)
-    return Decision.model_validate(newest.body) if newest else None
 
 
 def _timeline(

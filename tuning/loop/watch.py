@@ -18,7 +18,7 @@ from tuning.loop import records
 from tuning.loop.observe import look_back
 from tuning.loop.parts import Parts
 from tuning.loop.store import pack, unpack
-from tuning.model import Decision, Plan, Record, Refusal
+from tuning.model import Plan, Record, Refusal
 from tuning.ports import Ledger
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,8 @@ def pull_metrics(parts: Parts, at_s: float) -> Sweep:
     """Read every signal of every service; one query a signal. Services without any series are named, not zero."""
     services = tuple(parts.services.values())
     span = look_back(parts, at_s)
-    windows = parts.source.read(services, pipeline.signals_needed(services), span)
+    signals = pipeline.signals_needed(services, parts.settings.detection)
+    windows = parts.source.read(services, signals, span)
     replicas = parts.source.read_replicas(services, ("p95_ms", "qps", "error_rate"), span)
     parts.ledger.put_blob(WINDOWS, pack(windows, replicas, at_s), at_s=at_s)
     silent = tuple(sorted(set(parts.services) - set(windows)))
@@ -77,27 +78,24 @@ def detect_anomalies(parts: Parts, sweep: Sweep) -> Sweep:
         baselines,
         sweep.at_s,
         parts.settings.detection,
-        pipeline.State.from_json(state),
+        state,
         replicas=replicas,
     )
-    _keep_state(parts.ledger, sweep.at_s, state, after.to_json())
+    _keep_state(parts.ledger, sweep.at_s, state, after)
     body = {"at_s": sweep.at_s, "anomalies": [a.model_dump(mode="json") for a in anomalies]}
     parts.ledger.put_blob(ANOMALIES, json.dumps(body).encode(), at_s=sweep.at_s)
     return sweep.model_copy(update={"anomalies": len(anomalies)})
 
 
-def _state_before(ledger: Ledger, at_s: float) -> str | None:
+def _state_before(ledger: Ledger, at_s: float) -> pipeline.DetectionState:
     """The detectors' memory as it was before the sweep at `at_s`, also when that sweep is being run again."""
     data = ledger.get_blob(STATE)
-    if data is None:
-        return None
-    stored = json.loads(data)
-    state = stored["before"] if stored["at_s"] == at_s else stored["after"]
-    return str(state) if state is not None else None
+    stored = json.loads(data) if data else {"at_s": None, "before": {}, "after": {}}
+    return pipeline.DetectionState.model_validate(stored["before" if stored["at_s"] == at_s else "after"])
 
 
-def _keep_state(ledger: Ledger, at_s: float, before: str | None, after: str) -> None:
-    body = {"at_s": at_s, "before": before, "after": after}
+def _keep_state(ledger: Ledger, at_s: float, before: pipeline.DetectionState, after: pipeline.DetectionState) -> None:
+    body = {"at_s": at_s, "before": before.model_dump(mode="json"), "after": after.model_dump(mode="json")}
     ledger.put_blob(STATE, json.dumps(body).encode(), at_s=at_s)
 
 
@@ -162,7 +160,7 @@ def next_attempt(parts: Parts, incident: Incident, at_s: float) -> int | None:
         return None
     if not _reported(history, last):
         return None
-    decision = _last_decision(history, last)
+    decision = records.newest(records.decisions(r for r in history if r.parent_id == last.id))
     if decision is not None:
         return last.attempt + 1 if decision.next == "next_attempt" else None
     refusal = _last_refusal(history, last)
@@ -173,12 +171,6 @@ def next_attempt(parts: Parts, incident: Incident, at_s: float) -> int | None:
 
 def _reported(history: Sequence[Record], plan: Plan) -> bool:
     return any(r.kind == "email_report" and r.parent_id == plan.id for r in history)
-
-
-def _last_decision(history: Sequence[Record], plan: Plan) -> Decision | None:
-    outcomes = {r.id for r in history if r.kind == "verify_p95" and r.parent_id == plan.id}
-    found = [r for r in history if r.kind in ("keep", "roll_back") and r.parent_id in outcomes]
-    return Decision.model_validate(max(found, key=lambda r: r.at_s).body) if found else None
 
 
 def _last_refusal(history: Sequence[Record], plan: Plan) -> Refusal | None:

@@ -1,0 +1,186 @@
+"""Every sweep first settles what an earlier run left open: verify it, finish it, undo it, or hand it back.
+
+What follows is decided by `tuning.recovery` and `tuning.leases` (pure) from the ledger's rows and the truth that is
+read back; here it is done. A change whose run is still at work is left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from detection.errors import SlotuneError
+from detection.model import make_id
+from tuning import leases, recovery
+from tuning.guards import Unreadable, same_knobs
+from tuning.loop import act, prove, records, tell
+from tuning.loop.observe import look_back
+from tuning.loop.parts import Parts
+from tuning.model import Change, OpenChange, Option, Plan, Receipt, Record, Setting
+
+_log = logging.getLogger(__name__)
+
+
+def reconcile_all(parts: Parts, at_s: float, *, alive: Callable[[str], bool]) -> list[str]:
+    """Settle every open change whose run is gone; sentences about what was done, one per change that moved on.
+
+    alive: whether a run (by its id) is queued or running. One change that cannot be settled holds up no other.
+    """
+    done = []
+    for change in parts.ledger.open_changes():
+        if change.state != "leased" and change.run and alive(change.run):
+            continue
+        try:
+            said = _lease(parts, change, at_s) if change.state == "leased" else _settle(parts, change, at_s)
+        except SlotuneError as error:
+            _log.warning("%s: plan %s stays open: %s", change.service, change.plan_id, error)
+            continue
+        if said:
+            _log.info("%s: plan %s: %s", change.service, change.plan_id, said)
+            done.append(f"{change.service}: {said}")
+    return done
+
+
+def _settle(parts: Parts, change: OpenChange, at_s: float) -> str | None:
+    plan = change.plan
+    found = recovery.reconcile(
+        change,
+        act.truth(parts, plan),
+        parts.ledger.find(parent_id=plan.id),
+        at_s,
+        in_flight_s=parts.settings.safety.in_flight_s,
+        verify_after_s=0.0,
+    )
+    if found.action == "wait":
+        return None
+    if found.action == "verify":
+        return _verify(parts, change, at_s)
+    if found.action == "undo":
+        prove.undo(parts, plan, at_s)
+        return f"undone. {found.reason}"
+    if found.action == "finish":
+        return _finish(parts, plan, at_s, found.reason)
+    prove.close(parts, plan, at_s, "hold", found.reason)
+    notes = (f"The run that made this change ended early. {found.reason}",)
+    tell.email_report(parts, plan, at_s, notes=notes)
+    return found.reason
+
+
+def _verify(parts: Parts, change: OpenChange, at_s: float) -> str | None:
+    plan = change.plan
+    for one in plan.chosen.changes:
+        _missing_receipt(parts, plan, one, change.opened_at_s)
+    if at_s < prove.look_until_s(parts, plan):
+        return None
+    _, decision = prove.verify_p95(parts, plan, at_s)
+    if decision.step == "settle":
+        if at_s < prove.look_until_s(parts, plan, look=2):
+            return None
+        prove.verify_p95(parts, plan, at_s, look=2)
+    outcome, decision = prove.last_verdict(parts, plan)
+    if decision.step == "keep":
+        prove.keep(parts, plan, outcome, decision, at_s)
+        tell.email_report(parts, plan, at_s, notes=("The run that made this change ended early; a sweep proved it.",))
+        return f"verified after its run had gone: {outcome.verdict}, kept"
+    prove.roll_back(parts, plan, outcome, decision, at_s)
+    return f"verified after its run had gone: {outcome.verdict}, rolled back"
+
+
+def _missing_receipt(parts: Parts, plan: Plan, change: Change, at_s: float) -> None:
+    """The change is there and nobody wrote that down: the read-back is the receipt."""
+    receipt_id = make_id(plan.id, change.lever, "receipt")
+    if parts.ledger.get(receipt_id) is not None:
+        return
+    receipt = Receipt(
+        id=receipt_id,
+        plan_id=plan.id,
+        service=plan.service,
+        lever=change.lever,
+        before=change.old,
+        after=change.new,
+        applied=True,
+        changed=True,
+        at_s=at_s,
+        reason="found in force after its run had gone; written down from the read-back",
+    )
+    parts.ledger.update_change(plan.id, "made", records.receipt_record(receipt, plan))
+
+
+def _finish(parts: Parts, plan: Plan, at_s: float, reason: str) -> str | None:
+    inverse = plan.inverse()
+    if parts.ledger.get(inverse.id) is None:
+        outcome, decision = prove.last_verdict(parts, plan)
+        prove.keep(parts, plan, outcome, decision, at_s)
+    else:
+        # The old setting is in force; an undo that is applied again changes nothing and leaves its receipt.
+        prove.undo(parts, plan, at_s)
+        stored = records.load(parts.ledger, inverse.id, Plan)
+        if at_s < prove.look_until_s(parts, stored):
+            return None
+        prove.close_rolled_back(parts, plan, at_s)
+    tell.email_report(parts, plan, at_s, notes=(reason,))
+    return reason
+
+
+def _lease(parts: Parts, change: OpenChange, at_s: float) -> str | None:
+    """A leased change: leave it, renew it, or hand it back by one step a sweep."""
+    plan, service = change.plan, parts.service(change.service)
+    truth = act.truth(parts, plan)
+    if any(isinstance(setting, Unreadable) for setting in truth.values()):
+        return None
+    held = {lever: setting for lever, setting in truth.items() if isinstance(setting, Setting)}
+    if all(same_knobs(c.old, held[c.lever].values) for c in plan.chosen.changes if c.lever in held):
+        prove.close(parts, plan, at_s, "keep", "The temporary change was handed back.")
+        return "handed back"
+    window = parts.source.read([service], ("qps", "queue_ms", "p95_ms"), look_back(parts, at_s)).get(service.name)
+    renewals = sum(1 for r in parts.ledger.find(parent_id=plan.id, kind="keep") if r.body.get("renewed"))
+    decision = leases.due(change, window, at_s, parts.settings.safety, renewals=renewals)
+    if decision.action == "renew":
+        record = _lease_record(plan, at_s, decision.reason, renewed=True)
+        parts.ledger.update_change(plan.id, "leased", record, expires_at_s=at_s + (plan.lease_s or 3600.0))
+        return decision.reason
+    if decision.action == "ask_person":
+        parts.ledger.put(_lease_record(plan, at_s, decision.reason))
+        return decision.reason
+    if decision.action == "hand_back":
+        return _step_back(parts, plan, held, at_s, decision.reason)
+    return None
+
+
+def _step_back(parts: Parts, plan: Plan, held: dict[str, Setting], at_s: float, reason: str) -> str | None:
+    service = parts.service(plan.service)
+    for change in plan.chosen.changes:
+        step = leases.next_step_back(change, held[change.lever], parts.settings.safety)
+        if step is None:
+            continue
+        back = plan.model_copy(
+            update={
+                "id": make_id(plan.id, "hand back", at_s),
+                "decided_at_s": at_s,
+                "rollback_of": plan.id,
+                "chosen": Option(changes=(step,), reason=reason),
+                "rejected": (),
+                "reason": reason,
+            }
+        )
+        parts.ledger.put(records.plan_record(back))
+        receipt = parts.actuator(service, change.lever).apply(service, step, key=f"{back.id}:{change.lever}")
+        receipt = receipt.model_copy(
+            update={"id": make_id(back.id, change.lever, "receipt"), "plan_id": back.id, "service": plan.service}
+        )
+        parts.ledger.put(records.receipt_record(receipt, back))
+        return f"handing back: {step.text()}. {reason}"
+    return None
+
+
+def _lease_record(plan: Plan, at_s: float, reason: str, *, renewed: bool = False) -> Record:
+    body: dict[str, object] = {"plan_id": plan.id, "renewed": renewed, "reason": reason}
+    return Record(
+        id=make_id(plan.id, "lease", at_s),
+        kind="keep",
+        service=plan.service,
+        parent_id=plan.id,
+        incident_id=plan.incident_id,
+        at_s=at_s,
+        body=body,
+    )
