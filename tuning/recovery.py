@@ -55,8 +55,8 @@ def reconcile(
 ) -> Reconciliation:
     """records: those whose parent is this plan. in_flight_s: how long a change without an answer may still land.
 
-    verify_after_s: how long after it was opened the change's own run is believed to be still at work (None: the
-    plan's settle time and `in_flight_s`).
+    verify_after_s: how long after it was opened the change's own run is believed to be still at work: settle time and
+    looks together (None: the plan's settle time and `in_flight_s`).
     """
     found, why = where(change, settings_now)
     if found == "unknown":
@@ -64,7 +64,9 @@ def reconcile(
     undoing = any(record.kind == "roll_back" and record.parent_id == change.plan_id for record in records)
     age_s = at_s - change.opened_at_s
     if undoing:
-        return _undoing(found, why)
+        last_s = max(r.at_s for r in records if r.kind == "roll_back" and r.parent_id == change.plan_id)
+        alive_s = change.plan.settle_s + in_flight_s if verify_after_s is None else verify_after_s
+        return _undoing(found, why, at_s - last_s, in_flight_s, alive_s)
     if change.state == "leased":
         return _leased(found, why)
     if found == "foreign":
@@ -80,7 +82,10 @@ def reconcile(
     return _made(found, change, age_s, in_flight_s, verify_after_s)
 
 
-def _undoing(found: Found, why: str) -> Reconciliation:
+def _undoing(found: Found, why: str, quiet_s: float, in_flight_s: float, alive_s: float) -> Reconciliation:
+    """quiet_s: since the last word about this roll-back; its own run may still be at work."""
+    if quiet_s < (alive_s if found == "old" else in_flight_s):
+        return Reconciliation("wait", f"Its roll-back was at work {quiet_s:.0f} s ago.", found)
     if found == "old":
         return Reconciliation("finish", "The roll-back was made; only its end was not written down.", found)
     if found == "foreign":

@@ -77,16 +77,13 @@ class _Fit:
     log_likelihood: FloatArray
 
 
-def _fit(points: FloatArray, floor_variance: float, stretch: float = 1.0) -> _Fit:
-    """Exact AR(1) likelihood with gaps: the step over a gap of k has correlation phi**k (marginal variance 1).
-
-    stretch: this series' step in units of the step that phi belongs to.
-    """
+def _fit(points: FloatArray, floor_variance: float) -> _Fit:
+    """Exact AR(1) likelihood with gaps: the step over a gap of k has correlation phi**k (marginal variance 1)."""
     index = np.flatnonzero(np.isfinite(points))
     y = points[index]
     n = y.size
     phi = PHI[:, None]
-    rho = phi ** (stretch * np.diff(index)[None, :])
+    rho = phi ** np.diff(index)[None, :]
     variance = np.concatenate([np.ones((PHI.size, 1)), 1.0 - rho**2], axis=1)
     # whitened observations and whitened ones, shape (phi, n)
     wy = np.concatenate([np.full((PHI.size, 1), y[0]), y[1:] - rho * y[:-1]], axis=1) / np.sqrt(variance)
@@ -96,36 +93,28 @@ def _fit(points: FloatArray, floor_variance: float, stretch: float = 1.0) -> _Fi
     squares = ((wy - w1 * level[:, None]) ** 2).sum(axis=1)
     freedom = n - 1
     # A floor on the marginal variance: without it a constant series would prove anything.
-    floored = squares + freedom * floor_variance
+    floored = np.maximum(squares, freedom * floor_variance)
     log_likelihood = -0.5 * (np.log(variance).sum(axis=1) + np.log(information) + freedom * np.log(floored))
     return _Fit(level, 1.0 / information, floored, freedom, log_likelihood)
 
 
-@dataclass(frozen=True)
-class History:
-    """log P95 of the hours before, shape (n,); stretch: its step in units of the compared points' step."""
-
-    points: FloatArray
-    stretch: float = 1.0
-
-
-def phi_weights(sides: Sequence[_Fit], history: History | None, prior: float) -> FloatArray:
+def phi_weights(sides: Sequence[_Fit], history: FloatArray | None, prior: float) -> FloatArray:
     """Posterior weights of PHI, shape of PHI, sum 1."""
     log_weight = prior * np.log1p(-PHI) + np.log(np.gradient(PHI))
     for fit in sides:
         log_weight = log_weight + fit.log_likelihood
     if history is not None:
-        for start in range(0, history.points.size - HISTORY_BLOCK // 2, HISTORY_BLOCK):
-            block = history.points[start : start + HISTORY_BLOCK]
+        for start in range(0, history.size - HISTORY_BLOCK // 2, HISTORY_BLOCK):
+            block = history[start : start + HISTORY_BLOCK]
             if np.isfinite(block).sum() >= HISTORY_BLOCK // 2 and np.nanstd(block) > 0:
                 # Each block has a level and a noise of its own: the day's course is no autocorrelation.
-                log_weight = log_weight + _fit(block, 0.0, history.stretch).log_likelihood
+                log_weight = log_weight + _fit(block, 0.0).log_likelihood
     weight = np.exp(log_weight - log_weight.max())
     return np.asarray(weight / weight.sum(), dtype=np.float64)
 
 
 def shift(
-    before: Side, after: Side, *, history: History | None, prior: float, noise_floor: float
+    before: Side, after: Side, *, history: FloatArray | None, prior: float, noise_floor: float
 ) -> tuple[Level, Level]:
     """(shift of the level after - before, level after). Each side needs at least three finite points."""
     fits = [_fit(side.points, max(noise_floor**2, side.measurement_variance)) for side in (before, after)]

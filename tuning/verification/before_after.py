@@ -55,7 +55,7 @@ class BeforeAfterVerifier:
             return base.model_copy(
                 update={"verdict": "worse" if failed else "inconclusive", "reason": failed or lacking}
             )
-        history = history_of(before, before.window.span.end_s, _step(old)) if old.source == "series" else None
+        history = history_of(before) if old.source == "series" else None
         difference, level = shift(
             old.side, new.side, history=history, prior=settings.phi_prior, noise_floor=settings.noise_floor
         )
@@ -176,10 +176,6 @@ def _difference(one: Evidence, other: Evidence) -> Side:
         v - theirs.get(round(float(t), 3), math.nan) for t, v in zip(first.times_s, first.side.points, strict=True)
     ]
     return replace(first.side, points=np.asarray(pairs, dtype=np.float64))
-
-
-def _step(points: Points) -> float:
-    return float(points.times_s[1] - points.times_s[0]) if points.times_s.size > 1 else 1.0
 
 
 def _failed(guards: tuple[Guarded, ...]) -> str:

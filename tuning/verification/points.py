@@ -9,7 +9,7 @@ import numpy as np
 
 from detection.model import BucketWindow, FloatArray, MetricWindow
 from tuning.ports import Evidence
-from tuning.verification.autocorrelation import History, Side
+from tuning.verification.autocorrelation import Side
 from tuning.verification.settings import VerificationSettings
 
 P = 0.95
@@ -99,19 +99,34 @@ def from_series(window: MetricWindow) -> Points:
 
 
 def both_sides(before: Evidence, after: Evidence, settings: VerificationSettings) -> tuple[Points, Points]:
-    """The points of both sides, always from the same source: one from buckets and one from a series compare nothing."""
+    """The points of both sides, always from the same source: one from buckets and one from a series compare nothing.
+
+    The series where its own history tells its autocorrelation, else the buckets, else the series.
+    """
+    series = from_series(before.window), from_series(after.window)
+    if all(side.n >= settings.min_points for side in series) and history_of(before) is not None:
+        return series
     if before.buckets is not None and after.buckets is not None:
-        sides = [from_buckets(e.buckets, settings.min_requests_per_point) for e in (before, after) if e.buckets]
-        if all(side is not None and side.n >= settings.min_points for side in sides):
-            first, second = (side for side in sides if side is not None)
-            return first, second
-    return from_series(before.window), from_series(after.window)
+        old = from_buckets(before.buckets, settings.min_requests_per_point)
+        new = from_buckets(after.buckets, settings.min_requests_per_point)
+        if old is not None and new is not None and min(old.n, new.n) >= settings.min_points:
+            return old, new
+    return series
 
 
-def history_of(evidence: Evidence, until_s: float, step_s: float) -> History | None:
-    """log P95 of the history before `until_s`; None when there are fewer than 30 points of it."""
-    if evidence.history is None:
+def history_of(evidence: Evidence) -> FloatArray | None:
+    """log P95 of the history up to the look before the change, thinned to that look's step, shape (n,).
+
+    None with fewer than 30 points, or with a coarser step: autocorrelation belongs to a step, and a rolling window of
+    60 s that looks independent at 60 s is anything but at 15 s.
+    """
+    history, span = evidence.history, evidence.window.span
+    if history is None:
         return None
-    logs = from_series(evidence.history)
-    kept = logs.side.points[logs.times_s <= until_s]
-    return History(kept, evidence.history.span.step_s / step_s) if np.isfinite(kept).sum() >= 30 else None
+    ratio = span.step_s / history.span.step_s
+    every = round(ratio)
+    if every < 1 or abs(ratio - every) > 0.01 * every:
+        return None
+    logs = from_series(history)
+    kept: FloatArray = logs.side.points[logs.times_s <= span.end_s][::-1][::every][::-1]
+    return kept if np.isfinite(kept).sum() >= 30 else None

@@ -55,7 +55,7 @@ class VerificationSettings(BaseModel):
     """Noise of P95 (share) that is assumed at least: a series without scatter is a coarse histogram, not a proof."""
 
     phi_prior: float = Field(0.5, ge=-2, le=3)
-    """Weight of an autocorrelation phi before any data: (1 - phi) to this power. Lower: more careful without history."""
+    """Weight of an autocorrelation phi before any data: (1 - phi) to this power; lower is more careful."""
 
     model_error: float = Field(0.3, ge=0)
     """How wrong the latency model's load adjustment may be, as a share of the (logarithmic) adjustment itself."""
