@@ -49,6 +49,7 @@ _TABLE = (
     Signal("replicas", "replicas", "down", "ready replicas", floor=0.5),
     Signal("arrival_cv2", "ratio", "none", "squared coefficient of variation of the time between arrivals"),
     Signal("accuracy", "share", "down", "accuracy or agreement, where the service exports it", floor=0.005),
+    Signal("emulated", "share", "none", "1 where the figures come from an emulated accelerator"),
     Signal("agreement", "share", "down", "agreement of the served version with its reference", floor=0.005),
 )
 

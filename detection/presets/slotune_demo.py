@@ -27,6 +27,7 @@ PRESET = Preset(
         "batch_size": "max by ($by) (inference_batch_size_limit{$sel})",
         "batch_timeout_ms": "1e3 * max by ($by) (inference_batch_timeout_seconds{$sel})",
         "busy": "avg by ($by) (rate(inference_busy_seconds_total{$sel}[$w]))",
+        "emulated": "max by ($by) (inference_emulated{$sel})",
         "load_failures": share("inference_load_failures_total", "", "inference_load_attempts_total"),
         "replicas": "count by ($by) (count by ($by instance) (inference_batch_size_limit{$sel}))",
         # cv^2 = E[x^2] / E[x]^2 - 1 of the times between arrivals

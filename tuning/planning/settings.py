@@ -10,6 +10,9 @@ class PlanningSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    planner: str = "playbook"
+    """Which planner chooses: a name of tuning/planning."""
+
     rate_window_s: float = Field(30.0, gt=0)
     """Window of the rates behind the signals (the preset's `rate(...[W])`): after a change, numbers younger than this
     still mix the old and the new."""
