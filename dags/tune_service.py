@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from airflow.sdk import Param, TriggerRule, dag, get_current_context, task
 from slotune_airflow import steps
-from slotune_airflow.operators import ApproveOperator, RollBackOperator, SettleOperator, VerifyP95Operator
+from slotune_airflow.operators import RollBackOperator, SettleOperator, VerifyP95Operator, ask_person
 from slotune_airflow.wiring import ALL_LEVERS, LET_IT_CHOOSE, dag_facts, default_args
 
 FACTS = dag_facts()
@@ -71,7 +71,7 @@ def tune_service() -> None:
     choice, answer = choose_action(), approved()
     levers = [adjust_batch_size(), scale_replicas(), quantize_int8()]
     held, report = hold(), email_report().as_teardown()
-    approve = ApproveOperator(task_id="approve", response_timeout=FACTS.approval)
+    approve = ask_person("approve", response_timeout=FACTS.approval)
     verify = VerifyP95Operator(task_id="verify_p95")
     choice >> [approve, *levers, held]
     approve >> answer >> [*levers, held]

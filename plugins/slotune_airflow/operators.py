@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -58,23 +57,19 @@ class RollBackOperator(BaseOperator):
         return steps.rolled_back(context)
 
 
-class ApproveOperator(HITLOperator):
+def ask_person(task_id: str, *, response_timeout: timedelta) -> HITLOperator:
     """Asks a person: the plan, what was rejected and why, what it is expected to bring. Silence means no."""
-
-    template_fields: Sequence[str] = ("subject", "body")
-
-    def __init__(self, *, response_timeout: timedelta, **kwargs: Any) -> None:
-        pull = "ti.xcom_pull(task_ids='choose_action', key='approval')"
-        super().__init__(
-            subject=f"{{{{ {pull}['subject'] }}}}",
-            body=f"{{{{ {pull}['body'] }}}}",
-            options=["Approve", "Reject"],
-            defaults="Reject",
-            response_timeout=response_timeout,
-            params={
-                "batch_size": Param(None, type=["null", "integer"], title="Another batch size (within the bounds)"),
-                "min_replicas": Param(None, type=["null", "integer"], title="Another minReplicas (within the bounds)"),
-                "comment": Param(None, type=["null", "string"], title="Comment for the record"),
-            },
-            **kwargs,
-        )
+    text = "ti.xcom_pull(task_ids='choose_action', key='approval')"
+    return HITLOperator(
+        task_id=task_id,
+        subject=f"{{{{ {text}['subject'] }}}}",
+        body=f"{{{{ {text}['body'] }}}}",
+        options=["Approve", "Reject"],
+        defaults="Reject",
+        response_timeout=response_timeout,
+        params={
+            "batch_size": Param(None, type=["null", "integer"], title="Another batch size (within the bounds)"),
+            "min_replicas": Param(None, type=["null", "integer"], title="Another minReplicas (within the bounds)"),
+            "comment": Param(None, type=["null", "string"], title="Comment for the record"),
+        },
+    )

@@ -80,6 +80,23 @@ def open_incidents(context: Mapping[str, Any], sweep: Mapping[str, Any]) -> dict
         return {"started": started, "recovered": recovered}
 
 
+# -- learn_baselines, review_week -------------------------------------------------------------------------------------
+
+
+def learn_baselines(context: Mapping[str, Any]) -> dict[str, Any]:
+    from tuning.loop.learn import learn_baselines as learn
+
+    with as_airflow_failures():
+        return learn(parts(context), now_s(context)).model_dump(mode="json")
+
+
+def review_week(context: Mapping[str, Any]) -> str:
+    from tuning.loop.review import review_week as review
+
+    with as_airflow_failures():
+        return review(parts(context), now_s(context))
+
+
 # -- tune_service -----------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,72 @@
+"""learn_baselines: what is normal, learned from the history that holds no incident, no deploy and no change of ours."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from detection import pipeline
+from detection.model import Span, Value
+from tuning.loop.parts import Parts
+from tuning.loop.watch import BASELINES, open_incidents_of
+from tuning.model import LEVER_STEPS
+
+_MARGIN_S = 600.0
+
+
+class Learned(Value):
+    """What travels to the log: how many services have baselines, and why the others have none."""
+
+    at_s: float
+    services: int
+    abstained: dict[str, str] = {}
+
+
+def learn_baselines(parts: Parts, at_s: float) -> Learned:
+    """Learn from the last `detection.history`; the result replaces the stored baselines."""
+    settings = parts.settings.detection
+    services = tuple(parts.services.values())
+    step_s = settings.history_step_s
+    end_s = at_s // step_s * step_s
+    span = Span(end_s - settings.history_s // step_s * step_s, end_s, step_s)
+    history = parts.source.read(services, pipeline.signals_needed(services, settings), span)
+    stored = parts.ledger.get_blob(BASELINES)
+    previous = pipeline.BaselineSet.from_bytes(stored) if stored else None
+    learned = pipeline.learn(
+        services, history, left_out(parts, at_s), settings, previous=previous, alarm_since_s=_alarms(parts, at_s)
+    )
+    parts.ledger.put_blob(BASELINES, learned.to_bytes(), at_s=at_s)
+    known = {name for group in learned.groups for name in group.services}
+    return Learned(at_s=at_s, services=len(known), abstained=dict(learned.abstained))
+
+
+def left_out(parts: Parts, at_s: float) -> dict[str, list[tuple[float, float]]]:
+    """(start_s, end_s) by service: closed incidents, open ones younger than `relearn_after`, and slotune's changes."""
+    settings = parts.settings.detection
+    since_s = at_s - settings.history_s
+    spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    opened: dict[str, tuple[str, float]] = {}
+    for record in sorted(parts.ledger.find(kind="open_incidents", since_s=since_s, limit=20_000), key=lambda r: r.at_s):
+        incident_id = record.incident_id or record.id
+        if record.body.get("closed"):
+            service, start_s = opened.pop(incident_id, (record.service, record.at_s))
+            spans[service].append((start_s, record.at_s))
+        else:
+            start = record.body.get("opened_at_s")
+            opened.setdefault(incident_id, (record.service, float(start) if isinstance(start, float) else record.at_s))
+    for service, start_s in opened.values():
+        if at_s - start_s < settings.relearn_after_s:
+            spans[service].append((start_s, at_s))
+    for step in LEVER_STEPS.values():
+        for record in parts.ledger.find(kind=step, since_s=since_s, limit=20_000):
+            if record.phase == "result" and record.body.get("changed"):
+                spans[record.service].append((record.at_s - _MARGIN_S, record.at_s + _MARGIN_S))
+    return dict(spans)
+
+
+def _alarms(parts: Parts, at_s: float) -> dict[str, float]:
+    """Since when each service has an open act-tier incident."""
+    since: dict[str, float] = {}
+    for incident in open_incidents_of(parts.ledger, at_s):
+        if incident.tier == "act":
+            since[incident.service] = min(incident.opened_at_s, since.get(incident.service, incident.opened_at_s))
+    return since
