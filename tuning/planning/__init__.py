@@ -1,6 +1,6 @@
 """Planners: from an incident and what was observed to one plan with everything that was weighed.
 
-One file here is one planner; the registry below is sorted by name. The others are what the planners share.
+A planner is a class with `propose`; the registry below is sorted by name. The other modules are what planners share.
 """
 
 from __future__ import annotations
@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from detection.errors import ConfigError
+from tuning.planning.model import ModelPlanner
 from tuning.planning.playbook import PlaybookPlanner
 from tuning.planning.settings import PlanningSettings
 from tuning.ports import Planner
 
 REGISTRY: dict[str, Callable[[PlanningSettings], Planner]] = {
+    "model": ModelPlanner,
     "playbook": PlaybookPlanner,
 }
 

@@ -131,7 +131,7 @@ def tried_levers(incident: Incident, past: Sequence[Record]) -> frozenset[str]:
     """Levers that an earlier attempt at this incident pulled without an improvement.
 
     Reads the ledger's `choose_action` (Plan), `guard` (Refusal) and `verify_p95` (Outcome) records. A refused plan, a
-    dry run and an undo were not tries; a plan of this very attempt is this one, run again.
+    dry run, a hold and an undo were not tries; a plan without an outcome was one (it did not end well).
     """
     mine = [record for record in past if record.incident_id == incident.id]
     verdicts = {r.body.get("plan_id"): r.body.get("verdict") for r in mine if r.kind == "verify_p95"}
@@ -142,8 +142,7 @@ def tried_levers(incident: Incident, past: Sequence[Record]) -> frozenset[str]:
         if record.kind != "choose_action" or plan.get("rollback_of") or plan.get("dry_run"):
             continue
         verdict = verdicts.get(plan.get("id"))
-        unfinished = verdict is None and plan.get("id") not in refused and _int(plan.get("attempt")) < incident.attempt
-        if unfinished or (verdict is not None and verdict != "improved"):
+        if (verdict is None and plan.get("id") not in refused) or (verdict is not None and verdict != "improved"):
             levers.update(levers_of(plan))
     return frozenset(levers)
 
@@ -155,10 +154,6 @@ def levers_of(plan: Mapping[str, object]) -> tuple[str, ...]:
     if not isinstance(changes, (list, tuple)):
         return ()
     return tuple(str(change["lever"]) for change in changes if isinstance(change, Mapping) and "lever" in change)
-
-
-def _int(value: object) -> int:
-    return int(value) if isinstance(value, (int, float)) else 1
 
 
 def plan_id(incident: Incident, observation: Observation) -> str:
@@ -200,3 +195,10 @@ def replica_bounds(lever: Lever, setting: Setting) -> tuple[int, int]:
     ceiling = number(setting, "max_replicas")
     high = min(lever.maximum, ceiling) if ceiling is not None else lever.maximum
     return int(lever.minimum), int(high)
+
+
+def no_int8(lever: Lever) -> str:
+    """Why this lever cannot make an INT8 model, "" when it can: `onnx` present but empty means none is configured."""
+    if "onnx" in lever.options and not lever.options["onnx"]:
+        return "no calibrated model configured: the precision lever names no ONNX model"
+    return ""

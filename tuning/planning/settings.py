@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class PlanningSettings(BaseModel):
     """What a planner may be told; the same settings serve every planner, each reads what it needs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     planner: str = "playbook"
     """Which planner chooses: a name of tuning/planning."""

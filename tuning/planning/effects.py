@@ -1,0 +1,141 @@
+"""The effect ledger: what each lever did for each cause, read from the ledger's own records. Pure functions.
+
+"It worked" is a Bernoulli trial per (service, cause, lever) with a Beta prior; the mean of the posterior weights the
+next choice. Predicted against observed P95 gives the bias and the scatter of the predictions themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tuning.model import Record
+from tuning.planning.reading import levers_of
+
+PRIOR = (3.0, 1.0)
+"""Beta prior: as if a lever that the model recommends had worked three times of four before anything was seen."""
+_FADE = 0.98
+_SCATTER = 0.10
+_SCATTER_WEIGHT = 6.0
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One change and what came of it. predicted_ms, low_ms, high_ms, observed_ms: P95; None where not known."""
+
+    plan_id: str
+    service: str
+    cause: str
+    levers: tuple[str, ...]
+    at_s: float
+    verdict: str
+    resolved: bool | None
+    predicted_ms: float | None = None
+    low_ms: float | None = None
+    high_ms: float | None = None
+    observed_ms: float | None = None
+
+    @property
+    def worked(self) -> bool | None:
+        """None: the data could not tell."""
+        if self.verdict == "inconclusive":
+            return None
+        return self.verdict == "improved" and self.resolved is not False
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Beta(a, b) of "it worked", with the counts behind it."""
+
+    a: float
+    b: float
+    worked: int
+    tries: int
+
+    @property
+    def mean(self) -> float:
+        return self.a / (self.a + self.b)
+
+    @property
+    def weight(self) -> float:
+        """Mean over the prior's mean, at most 1: a lever without a history is not punished for it."""
+        return min(1.0, self.mean / (PRIOR[0] / sum(PRIOR)))
+
+    def text(self) -> str:
+        return f"worked {self.worked} of {self.tries} times" if self.tries else "not tried before"
+
+
+def effects(past: Iterable[Record]) -> tuple[Effect, ...]:
+    """Every plan that has an outcome, oldest first. Undos and records that cannot be read are left out."""
+    records = sorted(past, key=lambda record: record.at_s)
+    plans = {record.body.get("id"): record for record in records if record.kind == "choose_action"}
+    found: dict[str, Effect] = {}
+    for record in records:
+        plan = plans.get(record.body.get("plan_id")) if record.kind == "verify_p95" else None
+        if plan is not None and not plan.body.get("rollback_of"):
+            effect = _effect(plan, record)
+            if effect.levers:
+                found[effect.plan_id] = effect
+    return tuple(found.values())
+
+
+def _effect(plan: Record, outcome: Record) -> Effect:
+    chosen, diagnosis = _mapping(plan.body.get("chosen")), _mapping(plan.body.get("diagnosis"))
+    predicted = _mapping(chosen.get("predicted_p95_ms"))
+    resolved = outcome.body.get("resolved")
+    return Effect(
+        plan_id=str(plan.body.get("id")),
+        service=plan.service,
+        cause=str(diagnosis.get("cause", "unknown")),
+        levers=levers_of(plan.body),
+        at_s=outcome.at_s,
+        verdict=str(outcome.body.get("verdict", "inconclusive")),
+        resolved=resolved if isinstance(resolved, bool) else None,
+        predicted_ms=_number(predicted.get("value")),
+        low_ms=_number(predicted.get("low")),
+        high_ms=_number(predicted.get("high")),
+        observed_ms=_number(outcome.body.get("p95_after_ms")),
+    )
+
+
+def posterior(seen: Sequence[Effect], service: str, cause: str, levers: tuple[str, ...]) -> Posterior:
+    """Of "these levers, together, worked for this cause on this service"; what is old fades by 2 % per later trial."""
+    a, b = PRIOR
+    worked = tries = 0
+    for effect in seen:
+        result = effect.worked
+        if (effect.service, effect.cause, effect.levers) != (service, cause, levers) or result is None:
+            continue
+        a, b = PRIOR[0] + (a - PRIOR[0]) * _FADE, PRIOR[1] + (b - PRIOR[1]) * _FADE
+        a, b = (a + 1, b) if result else (a, b + 1)
+        worked, tries = worked + result, tries + 1
+    return Posterior(a, b, worked, tries)
+
+
+def table(seen: Sequence[Effect]) -> dict[tuple[str, str, str], Posterior]:
+    """Posterior per (service, cause, levers joined by +): the rows of the weekly review."""
+    keys = sorted({(effect.service, effect.cause, effect.levers) for effect in seen})
+    return {(s, c, "+".join(levers)): posterior(seen, s, c, levers) for s, c, levers in keys}
+
+
+def calibration(seen: Sequence[Effect], service: str) -> tuple[float, float]:
+    """(log bias, log scatter) of observed over predicted P95 on this service, shrunk to (0, 0.10) by six trials."""
+    logs = [
+        math.log(effect.observed_ms / effect.predicted_ms)
+        for effect in seen[-40:]
+        if effect.service == service and effect.observed_ms and effect.predicted_ms and effect.worked is not None
+    ]
+    # One wild trial (the load changed meanwhile) must not move the rest.
+    logs = [max(-0.7, min(0.7, value)) for value in logs]
+    bias = sum(logs) / (len(logs) + _SCATTER_WEIGHT)
+    total = _SCATTER_WEIGHT * _SCATTER**2 + sum((value - bias) ** 2 for value in logs)
+    return bias, math.sqrt(total / (len(logs) + _SCATTER_WEIGHT))
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) and value > 0 else None

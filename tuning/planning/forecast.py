@@ -1,0 +1,91 @@
+"""What the load will be when a change takes effect: constant, linear trend, or the same time last week.
+
+Pure arithmetic on the window; the interval is 90 %.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from detection.model import FloatArray, MetricWindow
+from tuning.model import Interval
+
+WEEK_S = 7 * 86_400.0
+_Z90 = 1.645
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The expected rate, how it was found, and (for a trend) by how much it grows per second."""
+
+    qps: Interval
+    method: str
+    slope: float = 0.0
+
+
+def forecast(times: FloatArray, qps: FloatArray, horizon_s: float, history: MetricWindow | None = None) -> Forecast:
+    """The rate `horizon_s` after the last time. times, qps: shape (k,), finite, k >= 1, of the present regime only.
+
+    A linear trend (least squares) counts only when it is 4 standard errors from zero AND moves the rate by 10 %
+    over the points seen: a step that has just happened is no trend. It is followed for at most as long as it was
+    seen, because nothing grows for ever. Same time last week is taken where history covers it and is within 20 % now.
+    """
+    level = float(np.median(qps[-max(3, qps.size // 3) :])) if qps.size else 0.0
+    noise = _noise(qps, level)
+    weekly = _last_week(times, level, horizon_s, history)
+    if weekly is not None:
+        return Forecast(_interval(weekly, max(noise, 0.1)), "same time last week")
+    if qps.size >= 8:
+        slope, error, end = _line(times, qps)
+        seen = float(times[-1] - times[0])
+        if abs(slope) > 4 * error and abs(slope) * seen > 0.1 * level:
+            ahead = min(horizon_s, seen)
+            return Forecast(_interval(max(0.0, end + slope * ahead), noise + 0.25 * abs(slope) * ahead / level),
+                            "linear trend", slope)  # fmt: skip
+    return Forecast(_interval(level, noise), "constant")
+
+
+def _interval(value: float, relative: float) -> Interval:
+    spread = math.exp(_Z90 * min(relative, 1.0))
+    return Interval(value=value, low=value / spread, high=value * spread)
+
+
+def _noise(qps: FloatArray, level: float) -> float:
+    """Relative uncertainty of the level: the scatter between neighbours, averaged a little, never below 2 %."""
+    if qps.size < 3 or level <= 0:
+        return 0.15
+    scatter = float(np.median(np.abs(np.diff(qps)))) / 0.9539
+    return float(np.clip(scatter / level / math.sqrt(2), 0.02, 0.3))
+
+
+def _line(times: FloatArray, qps: FloatArray) -> tuple[float, float, float]:
+    """Slope per second, its standard error (for correlated residuals), and the line's value at the last time."""
+    t = times - times.mean()
+    slope = float(t @ (qps - qps.mean()) / (t @ t))
+    residual = qps - qps.mean() - slope * t
+    phi = float(np.clip((residual[1:] @ residual[:-1]) / max(residual @ residual, 1e-12), 0.0, 0.9))
+    inflate = math.sqrt((1 + phi) / (1 - phi))
+    error = inflate * math.sqrt(float(residual @ residual) / max(1, qps.size - 2) / float(t @ t))
+    return slope, error, float(qps.mean() + slope * t[-1])
+
+
+def _last_week(times: FloatArray, level: float, horizon_s: float, history: MetricWindow | None) -> float | None:
+    """The level times last week's growth from this time to the horizon; None where history does not fit."""
+    values = history.values.get("qps") if history is not None else None
+    if history is None or values is None or not times.size or level <= 0:
+        return None
+    then = times[-1] - WEEK_S
+
+    def at(when: float) -> float | None:
+        k = round((when - history.span.start_s) / history.span.step_s)
+        near = values[max(0, k - 1) : k + 2] if 0 <= k < values.size else values[:0]
+        near = near[np.isfinite(near)]
+        return float(near.mean()) if near.size else None
+
+    base, ahead = at(then), at(then + horizon_s)
+    if base is None or ahead is None or base <= 0 or abs(base / level - 1) > 0.2:
+        return None
+    return level * ahead / base

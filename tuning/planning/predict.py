@@ -1,0 +1,197 @@
+"""P95 of candidates with what is not known: draws of the model, the load and the speed-up, each simulated."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from detection.model import FloatArray, Lever
+from tuning.model import Interval, Observation
+from tuning.planning import latency_model as lm
+from tuning.planning import whatif
+from tuning.planning.options import Candidate
+from tuning.planning.settings import PlanningSettings
+from tuning.planning.situation import Situation
+from tuning.planning.whatif import Forecasted, Lane
+
+_Z90 = 1.645
+_DRAWS = 6
+_LEVELS = np.asarray((np.arange(_DRAWS) + 0.5) / _DRAWS)
+_Z = lm._normal_quantiles(_LEVELS)
+# Three orders of the same quantiles, so that load, doubt and speed-up vary independently of the curve's own order.
+_ORDERS = ((3, 0, 4, 1, 5, 2), (1, 4, 2, 5, 0, 3), (4, 2, 0, 5, 3, 1))
+_SLOW_REPLICA = 1.3
+_QUEUE_TIME_MAX_S = 600.0
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a candidate would show. p95_ms: median of the draws with its 90 % interval. meets: probability of the SLO.
+
+    load: utilisation by the median draw. drain_s: how long the present queue takes to empty, inf when it never does.
+    p50_ms, p99_ms, throughput, busy: of the median draw.
+    """
+
+    p95_ms: Interval
+    meets: float
+    load: float
+    drain_s: float
+    p50_ms: float
+    p99_ms: float
+    throughput: float
+    busy: float
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What the ledger adds: bias and scatter of earlier predictions (log), and the INT8 gain (median, log scatter)."""
+
+    bias: float = 0.0
+    scatter: float = 0.1
+    speedup: float = 2.0
+    speedup_sd: float = 0.3
+
+
+def predict(
+    candidates: list[Candidate],
+    observation: Observation,
+    situation: Situation,
+    knowledge: Knowledge,
+    settings: PlanningSettings,
+) -> list[Predicted]:
+    """One prediction per candidate, all simulated together. Needs `situation.identified`."""
+    curves = situation.model.draws(_DRAWS)
+    lanes: list[Lane] = []
+    plan: list[list[list[tuple[float, int]]]] = []
+    for candidate in candidates:
+        plan.append([])
+        for draw in range(_DRAWS):
+            parts = _lanes(candidate, situation, knowledge, curves[draw], draw, settings)
+            plan[-1].append([(share, len(lanes) + k) for k, (share, _) in enumerate(parts)])
+            lanes.extend(lane for _, lane in parts)
+    runs = whatif.simulate(
+        lanes, batches=settings.simulated_batches, seed=settings.seed, requests=4 * settings.simulated_batches
+    )
+    slo = observation.service.slo.p95_ms
+    answers = []
+    for candidate, draws in zip(candidates, plan, strict=True):
+        mixed = [whatif.mix([(share, runs[k]) for share, k in parts]) for parts in draws]
+        loads = [max(lanes[k].load for _, k in parts) for parts in draws]
+        capacity = [sum(lanes[k].capacity * candidate.replicas * share for share, k in parts) for parts in draws]
+        answers.append(_summary(candidate, mixed, loads, capacity, situation, knowledge, slo))
+    return answers
+
+
+def _lanes(
+    candidate: Candidate,
+    situation: Situation,
+    knowledge: Knowledge,
+    curve: lm.Curve,
+    draw: int,
+    settings: PlanningSettings,
+) -> list[tuple[float, Lane]]:
+    """The replicas of one draw as (share of the requests, lane): sound ones, and slow ones where some are slow."""
+    load = situation.arrivals.qps if situation.arrivals is not None else Interval(value=0.0, low=0.0, high=0.0)
+    load_sd = math.log(max(load.high, 1e-9) / max(load.low, 1e-9)) / (2 * _Z90)
+    qps = load.value * math.exp(load_sd * _Z[_ORDERS[0][draw]])
+    doubt = math.hypot(situation.model.doubt(candidate.batch), situation.slow_sd)
+    factor = math.exp(doubt * _Z[_ORDERS[1][draw]])
+    if candidate.faster:
+        factor /= knowledge.speedup * math.exp(knowledge.speedup_sd * _Z[_ORDERS[2][draw]])
+    each = qps / candidate.replicas
+    rows = situation.rows_per_request
+    batch = max(1, int(candidate.batch // rows))
+
+    def lane(slow: float) -> Lane:
+        return Lane(
+            qps=each,
+            cv2=whatif.split_cv2(situation.cv2, candidate.replicas),
+            batch=batch,
+            timeout_s=candidate.timeout_ms / 1e3,
+            alpha_s=curve.alpha_ms * factor * slow / 1e3,
+            beta_s=curve.beta_ms * rows * factor * slow / 1e3,
+            spread=spread_of(situation),
+            stream=draw,
+            backlog=situation.backlog / candidate.replicas,
+            horizon_s=candidate.delay_s + settings.rate_window_s + settings.verify_window_s,
+        )
+
+    slow = [ratio for ratio in situation.replica_slow if ratio > _SLOW_REPLICA]
+    if not slow or len(slow) >= candidate.replicas:
+        return [(1.0, lane(1.0))]
+    share = len(slow) / candidate.replicas
+    return [(1 - share, lane(1.0)), (share, lane(float(np.mean(slow))))]
+
+
+def spread_of(situation: Situation) -> float:
+    """Coefficient of variation of single batch times: what was learned, and what comes and goes on top."""
+    return float(np.clip(math.hypot(situation.model.spread, situation.batch_cv or 0.0), 0.02, 1.0))
+
+
+def _summary(
+    candidate: Candidate,
+    mixed: list[Forecasted],
+    loads: list[float],
+    capacity: list[float],
+    situation: Situation,
+    knowledge: Knowledge,
+    slo_ms: float,
+) -> Predicted:
+    extra = situation.overhead_ms
+    logs = np.log(np.array([run.p95_ms + extra for run in mixed])) + knowledge.bias
+    noise = math.hypot(knowledge.scatter, float(np.median([run.noise for run in mixed])))
+    middle = float(np.median(logs))
+    meets = float(np.mean([_phi((math.log(slo_ms) - value) / noise) for value in logs]))
+    low, high = _interval(logs, noise)
+    order = np.argsort(logs)
+    run = mixed[int(order[len(order) // 2])]
+    load = float(np.median(loads))
+    arrivals = situation.arrivals.qps.value if situation.arrivals is not None else 0.0
+    spare = float(np.median(capacity)) / 1.0 - arrivals
+    waiting = situation.backlog + max(0.0, arrivals - capacity_now(situation)) * candidate.delay_s
+    # A queue of a batch or two is the steady state, not a backlog.
+    drain = waiting / spare if spare > 0 else math.inf
+    return Predicted(
+        p95_ms=Interval(value=math.exp(middle), low=math.exp(low), high=math.exp(high)),
+        meets=meets,
+        load=load,
+        drain_s=drain if drain < _QUEUE_TIME_MAX_S else math.inf,
+        p50_ms=run.p50_ms + extra,
+        p99_ms=run.p99_ms + extra,
+        throughput=run.throughput * candidate.replicas,
+        busy=run.busy,
+    )
+
+
+def _interval(logs: FloatArray, noise: float) -> tuple[float, float]:
+    """90 % interval of a mixture of normals of sd `noise` around the draws, by its quantiles on a grid."""
+    grid = np.linspace(logs.min() - 4 * noise, logs.max() + 4 * noise, 201)
+    below = np.mean([[_phi((x - value) / noise) for x in grid] for value in logs], axis=0)
+    return float(np.interp(0.05, below, grid)), float(np.interp(0.95, below, grid))
+
+
+def _phi(z: float) -> float:
+    return 0.5 * (1 + math.erf(z / math.sqrt(2)))
+
+
+def capacity_now(situation: Situation) -> float:
+    """Requests per second that the present setting answers when every batch is full."""
+    now = situation.now
+    batch = max(1, now.batch_size or 1)
+    return max(1, now.replicas or 1) * batch / situation.rows_per_request / (situation.model.curve().at(batch) / 1e3)
+
+
+def int8_gain(lever: Lever | None, measured: float | None, learned: float | None) -> tuple[float, float]:
+    """(median, log scatter) of the INT8 speed-up: learned from batches, measured by the gate, else a cautious prior.
+
+    Measured gains run from 1.4 (depthwise convolutions on a CPU) to 11 (wide layers); the gate refuses less than its
+    own minimum, so a gain below that never goes live.
+    """
+    if learned is not None:
+        return learned, 0.1
+    if measured is not None:
+        return measured, 0.15
+    floor = lever.options.get("min_speedup", 1.2) if lever is not None else 1.2
+    return max(2.0, 1.2 * float(floor)) if isinstance(floor, (int, float)) else 2.0, 0.35

@@ -1,0 +1,127 @@
+"""Which option wins: the cheapest that meets the SLO with headroom; ties to the faster, then to the reversible.
+
+Pure ordering over predictions; every option that does not win carries the reason.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tuning.planning.effects import Posterior
+from tuning.planning.options import Candidate
+from tuning.planning.predict import Predicted
+from tuning.planning.settings import PlanningSettings
+
+LEAST_CHANCE = 0.35
+"""Below this probability of meeting the SLO even the best option is not worth a change."""
+_DEMOTED = 0.4
+_PAIR_GAIN = 0.15
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """An option with all that decides. success: probability of meeting the SLO times what the ledger says of it.
+
+    barred: why it may not be chosen at all ("" if it may).
+    """
+
+    candidate: Candidate
+    predicted: Predicted
+    posterior: Posterior
+    rate_window_s: float
+    barred: str = ""
+
+    @property
+    def success(self) -> float:
+        return self.predicted.meets * self.posterior.weight
+
+    @property
+    def time_to_effect_s(self) -> float:
+        """Until P95 shows it: the lever's delay, the queue's draining, and the rate window."""
+        return self.candidate.delay_s + self.predicted.drain_s + self.rate_window_s
+
+    def eligible(self, settings: PlanningSettings, slo_ms: float) -> bool:
+        """Meets the SLO with headroom, surely enough, and may be chosen."""
+        return (
+            not self.barred
+            and math.isfinite(self.predicted.drain_s)
+            and self.predicted.p95_ms.value <= settings.headroom * slo_ms
+            and self.success >= settings.confidence
+        )
+
+
+def barred(candidate: Candidate, posterior: Posterior, tried: frozenset[str]) -> str:
+    """Why an option may not be chosen: tried for this incident, or demoted by the ledger."""
+    again = [lever for lever in candidate.levers if lever in tried]
+    if again:
+        return f"{' and '.join(again)} was tried for this incident and did not help"
+    if posterior.mean < _DEMOTED:
+        return f"demoted: for this cause it {posterior.text()} here"
+    return ""
+
+
+def best(ranked: list[Ranked], settings: PlanningSettings, slo_ms: float) -> Ranked | None:
+    """The winner, or the likeliest option where none is sure (from `LEAST_CHANCE` on), or None.
+
+    A pair has to earn its second change: it is looked at only among options that are strictly cheaper alone, or where
+    no single lever is eligible.
+    """
+    eligible = [item for item in ranked if item.eligible(settings, slo_ms)]
+    if eligible:
+        return min(eligible, key=_order)
+    open_ = [item for item in ranked if not item.barred and item.success >= LEAST_CHANCE]
+    open_ = [item for item in open_ if math.isfinite(item.predicted.drain_s)]
+    if not open_:
+        return None
+    singles = [item for item in open_ if len(item.candidate.changes) == 1]
+    top = max(open_, key=lambda item: (round(item.success, 2), -item.candidate.cost_per_hour))
+    sure = [item for item in singles if item.success >= top.success - _PAIR_GAIN]
+    return max(sure, key=lambda item: (round(item.success, 2), -item.candidate.cost_per_hour)) if sure else top
+
+
+def _order(item: Ranked) -> tuple[float, ...]:
+    candidate, predicted = item.candidate, item.predicted
+    return (
+        round(candidate.cost_per_hour, 4),
+        len(candidate.changes),
+        round(item.time_to_effect_s / 30.0),
+        candidate.risk,
+        candidate.replicas,
+        -round(item.success, 1),
+        predicted.p95_ms.high,
+        candidate.batch,
+    )
+
+
+def why_not(item: Ranked, winner: Ranked | None, settings: PlanningSettings, slo_ms: float) -> str:
+    """One sentence on why an option was passed over."""
+    predicted, limit = item.predicted, settings.headroom * slo_ms
+    if item.barred:
+        return item.barred
+    if not math.isfinite(predicted.drain_s):
+        return f"the load would be {predicted.load:.0%} of its capacity: the queue would not drain"
+    if predicted.p95_ms.value > limit:
+        p95_ms = predicted.p95_ms.value
+        return f"predicted P95 {p95_ms:.0f} ms misses {limit:.0f} ms (SLO {slo_ms:.0f} ms with headroom)"
+    if item.success < settings.confidence:
+        chance = f"meets the SLO with {predicted.meets:.0%}"
+        return f"{chance}, less than {settings.confidence:.0%}" if item.posterior.weight >= 1 else (
+            f"{chance}, and {item.posterior.text()} here")  # fmt: skip
+    if winner is None:
+        return "not chosen"
+    return _against(item, winner)
+
+
+def _against(item: Ranked, winner: Ranked) -> str:
+    extra = item.candidate.cost_per_hour - winner.candidate.cost_per_hour
+    if extra > 0.00005:
+        return f"would do, but costs {extra:.2f}/h more"
+    if len(item.candidate.changes) > len(winner.candidate.changes):
+        return "would do, but one change is enough"
+    later = item.time_to_effect_s - winner.time_to_effect_s
+    if later > 15:
+        return f"would do, but takes {later:.0f} s longer to show"
+    if item.candidate.risk > winner.candidate.risk:
+        return "would do, but is harder to undo"
+    return f"would do, with predicted P95 {item.predicted.p95_ms.value:.0f} ms it is no better"

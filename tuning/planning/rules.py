@@ -1,0 +1,208 @@
+"""The rules of the playbook, which need no model: batch first, then replicas, then INT8, each only where it can help.
+
+Shared by the planners: `playbook` is these rules, `model` falls back to them where nothing can be predicted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from detection.model import Incident
+from tuning.model import Change, Diagnosis, Observation, Option, Plan, Record
+from tuning.planning import reading as rd
+from tuning.planning.reading import Reading
+from tuning.planning.settings import PlanningSettings
+
+
+class Rules:
+    """Rules over the queue/service split. Pure: the same arguments give the same plan."""
+
+    def __init__(self, settings: PlanningSettings) -> None:
+        self._settings = settings
+
+    def propose(self, incident: Incident, observation: Observation, past: Sequence[Record]) -> Plan:
+        """One lever, or a hold with its reason; every lever that was not chosen is listed with why."""
+        now = rd.read_now(observation, self._settings)
+        diagnosis = diagnose(incident, observation, now, self._settings)
+        options = self._options(incident, observation, now, diagnosis, past)
+        chosen = next((option for option in options if option.feasible), None)
+        rejected = tuple(option for option in options if option is not chosen)
+        if chosen is None:
+            chosen = Option(changes=(), reason=_hold_reason(diagnosis, rejected))
+        return self._plan(incident, observation, now, diagnosis, chosen, _passed_over(rejected, chosen))
+
+    def _options(
+        self,
+        incident: Incident,
+        observation: Observation,
+        now: Reading,
+        diagnosis: Diagnosis,
+        past: Sequence[Record],
+    ) -> list[Option]:
+        tried = rd.tried_levers(incident, past)
+        options = []
+        for name, weigh in (("batch_size", self._batch), ("replicas", self._replicas), ("precision", self._precision)):
+            if name not in observation.service.levers:
+                continue
+            change, reason = weigh(observation, now, diagnosis)
+            if name in tried:
+                change, reason = None, f"{name} was tried for this incident and did not help"
+            elif not diagnosis.curable:
+                change, reason = None, f"{name} cannot cure {diagnosis.cause.replace('_', ' ')}"
+            options.append(self._option(observation, name, change, reason))
+        return options
+
+    def _option(self, observation: Observation, name: str, change: Change | None, reason: str) -> Option:
+        lever = observation.service.levers[name]
+        setting = observation.settings.get(name)
+        idle = Change(lever=name, old=dict(setting.values), new=dict(setting.values)) if setting else None
+        changes = (change,) if change is not None else ((idle,) if idle is not None else ())
+        return Option(
+            changes=changes,
+            cost_per_hour=lever.cost_per_hour if change is not None else 0.0,
+            effect_delay_s=lever.effect_delay_s,
+            feasible=change is not None,
+            reason=reason,
+        )
+
+    def _batch(self, observation: Observation, now: Reading, diagnosis: Diagnosis) -> tuple[Change | None, str]:
+        setting, lever = observation.settings.get("batch_size"), observation.service.levers["batch_size"]
+        if setting is None or now.batch_size is None:
+            return None, _unreadable(observation, "batch_size")
+        bound = int(lever.maximum)
+        if not queue_stands(now, self._settings):
+            return None, "no queue stands, so a larger batch would only add waiting"
+        if not batches_full(now, self._settings):
+            return None, f"batches are not full ({_text(now.rows_per_batch)} of {now.batch_size} rows)"
+        if now.batch_size >= bound:
+            return None, f"the batch size is at its bound of {bound}"
+        size = min(bound, now.batch_size * self._settings.batch_factor)
+        return rd.batch_change(setting, size), (
+            f"batches are full ({_text(now.rows_per_batch)} of {now.batch_size} rows) while requests queue for "
+            f"{_text(now.queue_ms)} ms: {size} rows share the fixed cost of a batch"
+        )
+
+    def _replicas(self, observation: Observation, now: Reading, diagnosis: Diagnosis) -> tuple[Change | None, str]:
+        setting, lever = observation.settings.get("replicas"), observation.service.levers["replicas"]
+        if setting is None:
+            return None, _unreadable(observation, "replicas")
+        _, high = rd.replica_bounds(lever, setting)
+        asked = rd.first(rd.number(setting, "min_replicas"), rd.number(setting, "replicas")) or 1
+        current = max(int(asked), now.replicas or 0)
+        if not queue_stands(now, self._settings):
+            return None, "no queue stands, and replicas shrink nothing but the queue"
+        if current >= high:
+            return None, f"replicas are at their bound of {high}"
+        count = min(high, max(current + 1, math.ceil(current * self._settings.replica_factor)))
+        return rd.replica_change(setting, count), f"a queue stands and {count} replicas divide it"
+
+    def _precision(self, observation: Observation, now: Reading, diagnosis: Diagnosis) -> tuple[Change | None, str]:
+        setting = observation.settings.get("precision")
+        if setting is None:
+            return None, _unreadable(observation, "precision")
+        if setting.values.get("precision") == "int8":
+            return None, "the model is already served in INT8"
+        missing = rd.no_int8(observation.service.levers["precision"])
+        if missing:
+            return None, missing
+        change = Change(lever="precision", old=dict(setting.values), new={**setting.values, "precision": "int8"})
+        return change, "the other levers are at their bounds, and INT8 shortens the service time itself"
+
+    def _plan(
+        self,
+        incident: Incident,
+        observation: Observation,
+        now: Reading,
+        diagnosis: Diagnosis,
+        chosen: Option,
+        rejected: tuple[Option, ...],
+    ) -> Plan:
+        delay = rd.effect_delay_s(observation.service.levers, chosen)
+        leased = "replicas" in chosen.levers
+        return Plan(
+            id=rd.plan_id(incident, observation),
+            incident_id=incident.id,
+            service=observation.service.name,
+            decided_at_s=observation.at_s,
+            mode=rd.mode_of(observation, chosen),
+            diagnosis=diagnosis,
+            chosen=chosen,
+            rejected=rejected,
+            settle_s=self._settings.rate_window_s + delay,
+            lease_s=self._settings.lease_s if leased else None,
+            revert_below_qps=0.6 * now.qps if leased and now.qps else None,
+            attempt=incident.attempt,
+            reason=chosen.reason,
+        )
+
+
+def diagnose(incident: Incident, observation: Observation, now: Reading, settings: PlanningSettings) -> Diagnosis:
+    """The cause as far as rules can tell: stale data, errors, a batch limit that is too small, load, or unknown."""
+    slo = observation.service.slo
+    stale = rd.is_stale(observation, settings)
+    split = {"queue_ms": now.queue_ms, "service_ms": now.batch_ms, "queue_share": now.queue_share}
+    if stale:
+        return Diagnosis(cause="stale_data", evidence=(stale,), curable=False)
+    errors = now.error_rate is not None and now.error_rate > slo.error_rate
+    standing = queue_stands(now, settings)
+    if errors and not standing:
+        evidence = (f"{now.error_rate:.1%} of requests fail (limit {slo.error_rate:.1%}) and no queue stands",)
+        return Diagnosis(cause="errors", evidence=evidence, curable=False, **split)
+    if now.p95_ms is not None and now.p95_ms <= slo.p95_ms and incident.symptom != "saturation":
+        evidence = (f"P95 is {now.p95_ms:.0f} ms, the SLO is {slo.p95_ms:.0f} ms",)
+        return Diagnosis(cause="healthy", evidence=evidence, curable=False, **split)
+    if standing and batches_full(now, settings):
+        bound = observation.service.levers.get("batch_size")
+        small = bound is not None and now.batch_size is not None and now.batch_size < bound.maximum
+        text = f"batches are full and requests queue for {_text(now.queue_ms)} ms"
+        return Diagnosis(cause="batch_too_small" if small else "load_surge", evidence=(text,), **split)
+    if standing:
+        return Diagnosis(cause="load_surge", evidence=(f"requests queue for {_text(now.queue_ms)} ms",), **split)
+    if now.queue_ms is None and now.busy is None:
+        evidence = ("neither queue time nor busy share is exported: the split of the latency is unknown",)
+        return Diagnosis(cause="unknown", evidence=evidence)
+    evidence = (f"P95 is {_text(now.p95_ms)} ms without a queue: the service itself is slow",)
+    return Diagnosis(cause="slower_service", evidence=evidence, **split)
+
+
+def queue_stands(now: Reading, settings: PlanningSettings) -> bool:
+    """Requests wait for a server: a large share of the latency, and more than one batch's time."""
+    if now.queue_ms is not None:
+        share = now.queue_share
+        long = now.batch_ms is None or now.queue_ms > 0.5 * now.batch_ms
+        return share is not None and share >= settings.queue_share and long
+    return now.busy is not None and now.busy >= settings.busy_full
+
+
+def batches_full(now: Reading, settings: PlanningSettings) -> bool:
+    """Batches use their limit, or (where rows are not exported) the server never rests."""
+    if now.fill is not None:
+        return now.fill > settings.batch_full
+    return now.busy is not None and now.busy >= settings.busy_full
+
+
+def _passed_over(rejected: tuple[Option, ...], chosen: Option) -> tuple[Option, ...]:
+    """Options that would do as well but come later in the playbook say so."""
+    return tuple(
+        option.model_copy(update={"reason": f"not needed: {chosen.text()} comes first in the playbook"})
+        if option.feasible
+        else option
+        for option in rejected
+    )
+
+
+def _hold_reason(diagnosis: Diagnosis, rejected: tuple[Option, ...]) -> str:
+    if not diagnosis.curable:
+        return f"hold: {'; '.join(diagnosis.evidence)}: no lever cures that"
+    reasons = "; ".join(dict.fromkeys(option.reason for option in rejected)) or "the service has no lever"
+    return f"hold: {reasons}"
+
+
+def _unreadable(observation: Observation, lever: str) -> str:
+    why = observation.unreadable.get(lever)
+    return f"the present {lever} could not be read" + (f": {why}" if why else "")
+
+
+def _text(value: float | None) -> str:
+    return "?" if value is None else f"{value:.0f}" if value >= 10 else f"{value:.1f}"

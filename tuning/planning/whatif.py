@@ -1,0 +1,282 @@
+"""The what-if: latency of a batching server under any setting, by event simulation of the batch queue.
+
+A replica holds its requests in one FIFO queue. When it is free and requests wait, it starts a batch as soon as the
+queue holds `batch` rows or the oldest has waited `timeout_s`; the batch takes (alpha + beta * rows) times a lognormal
+factor of coefficient of variation `spread`. This is the queue of Triton's dynamic batcher, TorchServe, Ray Serve's
+`@serve.batch` and of our demo server. Requests are spread over replicas at random, so one replica of `replicas` sees
+the rate / replicas and, for a renewal stream of squared variation cv2, 1 + (cv2 - 1) / replicas (thinning of renewal
+processes: Whitt, "Approximating a point process by a renewal process", 1982).
+
+The loop runs over batches, never over requests, and over all settings ("lanes") at once: one numpy step starts the
+next batch of every lane. Lanes share one unit-rate stream of arrivals, so that settings are compared on equal luck.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detection.model import FloatArray
+
+_FAR = 1e7
+_CV2_GRID = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0, 14.0, 20.0)
+STABLE = 0.985
+"""Utilisation above which no steady state is simulated: the queue grows for as long as the load lasts."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One replica under one setting. qps: arrivals at this replica. Times in seconds."""
+
+    qps: float
+    cv2: float
+    batch: int
+    timeout_s: float
+    alpha_s: float
+    beta_s: float
+    spread: float = 0.1
+    stream: int = 0
+    backlog: float = 0.0
+    horizon_s: float = 120.0
+
+    @property
+    def capacity(self) -> float:
+        """Requests per second with every batch full."""
+        return self.batch / max(self.alpha_s + self.beta_s * self.batch, 1e-9)
+
+    @property
+    def load(self) -> float:
+        """Arrivals over capacity; 1 and more grows without end."""
+        return self.qps / self.capacity
+
+
+@dataclass(frozen=True)
+class Forecasted:
+    """What a lane would show. Latencies in ms (queue, batch wait and service); shares 0..1; rows: mean batch.
+
+    noise: relative standard deviation of the P95 of one minute's window around p95_ms. waits: sorted sample of
+    latencies for mixing lanes.
+    """
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    mean_ms: float
+    queue_ms: float
+    busy: float
+    rows: float
+    throughput: float
+    noise: float
+    sample_ms: FloatArray
+
+
+def arrivals(count: int, cv2: float, seed: int) -> FloatArray:
+    """Unit-rate renewal arrivals, shape (count,): gamma gaps up to cv2 1, balanced hyperexponential gaps above.
+
+    The two-phase hyperexponential with balanced means (Whitt 1982): p = (1 + sqrt((c-1)/(c+1))) / 2, rates 2p, 2(1-p).
+    """
+    rng = np.random.default_rng(seed)
+    if cv2 <= 1.0:
+        gaps = rng.standard_exponential(count) if cv2 == 1.0 else rng.gamma(1 / cv2, cv2, count)
+    else:
+        p = 0.5 * (1 + math.sqrt((cv2 - 1) / (cv2 + 1)))
+        rate = np.where(rng.random(count) < p, 2 * p, 2 * (1 - p))
+        gaps = rng.standard_exponential(count) / rate
+    return np.cumsum(gaps, dtype=np.float64)
+
+
+def split_cv2(cv2: float, replicas: float) -> float:
+    """Squared variation at one of `replicas` when each request picks its replica at random."""
+    return 1.0 + (cv2 - 1.0) / max(replicas, 1.0)
+
+
+def simulate(lanes: list[Lane], *, batches: int, seed: int, requests: int = 20_000) -> list[Forecasted]:
+    """Every lane over `batches` batches (or `requests` requests, whichever ends first); overloaded lanes by `fluid`.
+
+    Deterministic for a seed. `stream` picks another stretch of the arrivals, so that draws of one setting differ.
+    """
+    answers: list[Forecasted | None] = [fluid(lane) if lane.load >= STABLE else None for lane in lanes]
+    index = [i for i, answer in enumerate(answers) if answer is None]
+    if index:
+        for i, answer in zip(index, _run([lanes[i] for i in index], batches, seed, requests), strict=True):
+            answers[i] = answer
+    return [answer for answer in answers if answer is not None]
+
+
+def fluid(lane: Lane) -> Forecasted:
+    """An overloaded lane at its horizon: the fluid limit, W(t) = (backlog + (qps - capacity) t) / capacity.
+
+    The requests answered in the last minute before the horizon waited between W(h - 60) and W(h).
+    """
+    full_s = lane.alpha_s + lane.beta_s * lane.batch
+    end = (lane.backlog + max(0.0, lane.qps - lane.capacity) * lane.horizon_s) / lane.capacity
+    start = end * max(0.0, 1 - 60.0 / lane.horizon_s) if lane.horizon_s > 0 else end
+    # Just under saturation the fluid says 0; heavy traffic says about one spread of the queue over the horizon.
+    noise_s = math.sqrt(lane.horizon_s * full_s * (lane.cv2 / lane.batch + lane.spread**2))
+    waits = np.linspace(start, end, 101) + noise_s + 1.5 * full_s
+    sample = 1e3 * waits
+    p50, p95, p99 = (float(np.quantile(sample, q)) for q in (0.5, 0.95, 0.99))
+    mean = float(sample.mean())
+    return Forecasted(
+        p50, p95, p99, mean, mean - 1e3 * full_s, 1.0, float(lane.batch), min(lane.qps, lane.capacity), 0.2, sample
+    )
+
+
+def _run(lanes: list[Lane], batches: int, seed: int, requests: int) -> list[Forecasted]:
+    count = len(lanes)
+    classes = np.array([int(np.argmin([abs(math.log(g / max(a.cv2, 0.05))) for g in _CV2_GRID])) for a in lanes])
+    kinds, group = np.unique(classes, return_inverse=True)
+    streams = int(max(lane.stream for lane in lanes)) + 1
+    width = requests + 2 + max(lane.batch for lane in lanes)
+    flat = np.concatenate(
+        [
+            arrivals(width, _CV2_GRID[kind], seed + 7919 * stream) + _FAR * (g * streams + stream)
+            for g, kind in enumerate(kinds)
+            for stream in range(streams)
+        ]
+    )
+    row = group * streams + np.array([lane.stream for lane in lanes])
+    first, base = row * width, row * _FAR
+    rate = np.array([lane.qps for lane in lanes])
+    limit = np.array([lane.batch for lane in lanes])
+    timeout = np.array([lane.timeout_s for lane in lanes]) * rate
+    alpha = np.array([lane.alpha_s for lane in lanes]) * rate
+    beta = np.array([lane.beta_s for lane in lanes]) * rate
+    factors = _factors(np.array([lane.spread for lane in lanes]), batches, seed)
+    # Time runs in each lane's own unit (mean gap between arrivals), so that one stream serves every rate.
+    begin = np.empty((batches, count))
+    finish = np.empty((batches, count))
+    taken = np.zeros((batches, count), dtype=np.int64)
+    position, free, alive = first.copy(), base.astype(np.float64), np.arange(count)
+    stop = first + requests
+    for step in range(batches):
+        i = position[alive]
+        start = np.maximum(free[alive], np.minimum(flat[i] + timeout[alive], flat[i + limit[alive] - 1]))
+        rows = np.minimum(np.searchsorted(flat, start, side="right") - i, limit[alive])
+        np.maximum(rows, 1, out=rows)
+        end = start + (alpha[alive] + beta[alive] * rows) * factors[step, alive]
+        begin[step, alive], finish[step, alive], taken[step, alive] = start, end, rows
+        free[alive] = end
+        position[alive] = i + rows
+        going = position[alive] + limit[alive] < stop[alive]
+        if not going.all():
+            alive = alive[going]
+            if not alive.size:
+                break
+    return [
+        _summary(lanes[k], flat[first[k] : stop[k]], begin[:, k], finish[:, k], taken[:, k]) for k in range(count)
+    ]
+
+
+def _factors(spread: FloatArray, batches: int, seed: int) -> FloatArray:
+    """Lognormal factors of mean 1, shape (batches, lanes), the same luck for every lane."""
+    sigma = np.sqrt(np.log1p(spread**2))
+    z = np.random.default_rng(seed + 1).standard_normal(batches)
+    return np.asarray(np.exp(np.outer(z, sigma) - sigma**2 / 2), dtype=np.float64)
+
+
+def _summary(
+    lane: Lane, stream: FloatArray, begin: FloatArray, finish: FloatArray, taken: NDArray[np.int64]
+) -> Forecasted:
+    done = int(np.count_nonzero(taken))
+    counts = taken[:done].astype(np.int64)
+    skip = done // 10
+    came = stream[int(counts[:skip].sum()) : int(counts.sum())]
+    counts = counts[skip:]
+    latency = np.repeat(finish[skip:done], counts) - came
+    waited = np.repeat(begin[skip:done], counts) - came
+    to_ms = 1e3 / lane.qps
+    served = np.sort(latency) * to_ms
+    p50, p95, p99 = (float(served[min(int(q * served.size), served.size - 1)]) for q in (0.5, 0.95, 0.99))
+    span = float(finish[done - 1] - begin[skip])
+    busy = float((finish[skip:done] - begin[skip:done]).sum()) / span if span > 0 else 0.0
+    return Forecasted(
+        p50,
+        p95,
+        p99,
+        float(served.mean()),
+        float(waited.mean()) * to_ms,
+        min(1.0, busy),
+        float(counts.mean()),
+        lane.qps,
+        _window_noise(latency, lane.qps),
+        served[:: max(1, served.size // 400)],
+    )
+
+
+def _window_noise(latency: FloatArray, qps: float) -> float:
+    """Relative standard deviation of one minute's P95, from the P95s of six stretches of the run."""
+    pieces = np.array_split(latency, 6)
+    p95s = np.array([np.partition(piece, int(0.95 * piece.size))[int(0.95 * piece.size)] for piece in pieces])
+    scale = math.sqrt(pieces[0].size / max(60.0 * qps, 1.0))
+    return float(np.clip(p95s.std() / max(p95s.mean(), 1e-9) * scale, 0.0, 0.5))
+
+
+def mix(parts: list[tuple[float, Forecasted]]) -> Forecasted:
+    """Several lanes seen as one service, each with its share of the requests (a slow replica among sound ones)."""
+    if len(parts) == 1:
+        return parts[0][1]
+    values = np.concatenate([part.sample_ms for _, part in parts])
+    weights = np.concatenate([np.full(part.sample_ms.size, share / part.sample_ms.size) for share, part in parts])
+    order = np.argsort(values)
+    values, cumulative = values[order], np.cumsum(weights[order])
+    cumulative /= cumulative[-1]
+    last = values.size - 1
+    p50, p95, p99 = (float(values[min(int(np.searchsorted(cumulative, q)), last)]) for q in (0.5, 0.95, 0.99))
+
+    def mean(name: str) -> float:
+        return float(sum(share * getattr(part, name) for share, part in parts))
+
+    return Forecasted(
+        p50,
+        p95,
+        p99,
+        mean("mean_ms"),
+        mean("queue_ms"),
+        mean("busy"),
+        mean("rows"),
+        mean("throughput"),
+        max(part.noise for _, part in parts),
+        values,
+    )
+
+
+def bounded(
+    lane: Lane, stream: FloatArray, factors: FloatArray, queue_limit: float = math.inf
+) -> tuple[FloatArray, float]:
+    """One lane, plainly: (latencies in seconds of the served requests, rejected share), with a bounded queue.
+
+    stream: arrival times in seconds. A request that finds `queue_limit` waiting is refused. It is the reference that
+    `simulate` is tested against, and the answer where a queue limit is known.
+    """
+    times = stream.tolist()
+    waiting: list[float] = []
+    latencies: list[float] = []
+    refused, nxt, free, step = 0, 0, 0.0, 0
+    while nxt < len(times) or waiting:
+        if not waiting:
+            waiting.append(times[nxt])
+            nxt += 1
+        start = max(free, waiting[0])
+        deadline = waiting[0] + lane.timeout_s
+        # Take in what arrives until the batch may start: it is full, or its oldest request has waited long enough.
+        while nxt < len(times) and (
+            times[nxt] <= start or (len(waiting) < lane.batch and times[nxt] <= max(free, deadline))
+        ):
+            if len(waiting) < queue_limit:
+                waiting.append(times[nxt])
+                start = max(start, times[nxt]) if len(waiting) <= lane.batch else start
+            else:
+                refused += 1
+            nxt += 1
+        if len(waiting) < lane.batch:
+            start = max(free, deadline) if nxt < len(times) else max(free, waiting[-1])
+        rows = min(len(waiting), lane.batch)
+        free = start + (lane.alpha_s + lane.beta_s * rows) * factors[step % len(factors)]
+        latencies.extend(free - t for t in waiting[:rows])
+        del waiting[:rows]
+        step += 1
+    return np.array(latencies), refused / max(1, len(times))
