@@ -4,11 +4,13 @@
     ├── ControlUnreachable   the control endpoint gave no answer, BEFORE anything can have been sent
     ├── OutcomeUnknown       a change was sent and no answer came: it may have landed; read back before deciding
     ├── Conflict             somebody else changed the same object meanwhile (HTTP 409): re-read, retry bounded
+    ├── StillStarting        an earlier change of the same lever is still taking effect
     ├── ChangeAlreadyOpen    this service has an open change: wait for its verdict
     └── LedgerUnavailable    the ledger cannot be written: no change may be made
     Permanent
     ├── ControlRefused       the endpoint said no (400, 401, 403, 404, 422), with its words
     ├── NotApplied           the endpoint said yes, and the read-back shows the old value
+    ├── NoCapacity           the cluster has no room for the replicas; the change was undone
     ├── NotOwner             somebody else owns this knob (GitOps, KEDA, a human): stand down
     └── QuantizationRefused  calibration data, the model or a gate says no
 """
@@ -24,12 +26,14 @@ __all__ = [
     "ControlRefused",
     "ControlUnreachable",
     "LedgerUnavailable",
+    "NoCapacity",
     "NotApplied",
     "NotOwner",
     "OutcomeUnknown",
     "Permanent",
     "QuantizationRefused",
     "SlotuneError",
+    "StillStarting",
     "Temporary",
 ]
 
@@ -50,6 +54,10 @@ class ChangeAlreadyOpen(Temporary):
     """The service already has an open change."""
 
 
+class StillStarting(Temporary):
+    """An earlier change of the same lever is still taking effect (pods that start); nothing was changed."""
+
+
 class LedgerUnavailable(Temporary):
     """The ledger cannot be read or written; without it no change is made."""
 
@@ -62,9 +70,20 @@ class NotApplied(Permanent):
     """The endpoint accepted the change but the read-back shows another value."""
 
 
+class NoCapacity(Permanent):
+    """The cluster cannot place the replicas; the change was undone."""
+
+
 class NotOwner(Permanent):
     """Somebody else owns the knob; slotune stands down."""
 
 
 class QuantizationRefused(Permanent):
-    """No INT8 artefact may be made or published, with the reason."""
+    """No INT8 artefact may be made or published, with the reason.
+
+    evidence: the gates' table as JSON values where there is one, for the receipt and the mail.
+    """
+
+    def __init__(self, message: str, *, evidence: dict[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.evidence: dict[str, object] = evidence or {}

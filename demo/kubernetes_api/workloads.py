@@ -172,7 +172,7 @@ def _pod_status(
     if not placed:
         conditions[0] |= {"reason": "Unschedulable", "message": NO_ROOM}
     conditions.append({"type": "Ready", "status": str(ready)})
-    state: dict[str, Any] = {"phase": "Running" if ready else "Pending", "conditions": conditions}
+    state: dict[str, Any] = {"phase": "Running" if placed else "Pending", "conditions": conditions}
     if address:
         state |= {"podIP": address[0]}
     before = pod["status"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tuning.actuators.http_config import HttpConfig
+from tuning.actuators.kubernetes import KubernetesReplicas
 from tuning.errors import ConfigError
 from tuning.ports import Actuator, Connections
 
@@ -12,6 +13,7 @@ Factory = Callable[[Connections, Callable[[], float], Callable[[float], None]], 
 
 REGISTRY: dict[str, Factory] = {
     "http_config": HttpConfig,
+    "kubernetes": KubernetesReplicas,
 }
 
 

@@ -1,0 +1,166 @@
+"""Calls to one cluster through the official client: plain dictionaries in and out, slotune's errors only.
+
+Connection: url is the API server's address, password (or extra token) a bearer token, extra ca_file its certificate.
+Without an address: extra in_cluster (or a pod's own service account), else extra kube_config_path and cluster_context
+as in Airflow's Kubernetes connection, else the usual kubeconfig.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import urllib3
+from kubernetes import client
+from kubernetes import config as kube_config
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config.config_exception import ConfigException
+from urllib3.exceptions import HTTPError
+
+from tuning.actuators._http import Unanswered
+from tuning.actuators._kubernetes_errors import Ref, translate
+from tuning.errors import ConfigError, ControlRefused
+from tuning.ports import Connection, Connections
+
+FIELD_MANAGER = "slotune"
+MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+Object = dict[str, Any]
+
+
+class Cluster:
+    """One cluster. A write is sent once (never repeated by the transport); an expired token is reloaded once."""
+
+    def __init__(self, connections: Connections, name: str, *, timeout_s: float = 10.0) -> None:
+        self._connections = connections
+        self._name = name
+        self._timeout_s = timeout_s
+        self._client: Any = None
+
+    def get(self, ref: Ref) -> Object:
+        """One object. Raises ControlUnreachable, ControlRefused."""
+        return self._object(self._call("GET", "get", ref), ref)
+
+    def items(self, ref: Ref, selector: str = "") -> list[Object]:
+        """The objects of a collection, by label selector. Raises ControlUnreachable, ControlRefused."""
+        query = [("labelSelector", selector)] if selector else []
+        answer = self._object(self._call("GET", "list", ref, query=query), ref)
+        return [item for item in answer.get("items") or [] if isinstance(item, dict)]
+
+    def patch(self, ref: Ref, body: Object | list[Any]) -> Object:
+        """A merge patch (or a JSON patch, for a list), with field manager and strict validation.
+
+        Raises ControlUnreachable (nothing was sent), Unanswered (it may have landed), Conflict, NotOwner,
+        ControlRefused.
+        """
+        query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
+        kind = JSON_PATCH if isinstance(body, list) else MERGE_PATCH
+        answer = self._call("PATCH", "patch", ref, query=query, body=body, content_type=kind)
+        return self._object(answer, ref, writing=True)
+
+    def may(self, verb: str, ref: Ref) -> bool:
+        """Whether these credentials have one right (SelfSubjectAccessReview; changes nothing)."""
+        attributes = {
+            "namespace": ref.namespace,
+            "verb": verb,
+            "group": ref.group,
+            "resource": ref.plural,
+            "subresource": ref.sub,
+            "name": ref.name,
+        }
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {key: value for key, value in attributes.items() if value}},
+        }
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        asked = Ref("authorization.k8s.io", "v1", "selfsubjectaccessreviews", ref.namespace)
+        answer = self._object(self._call("POST", "create", asked, body=body, path=path, writing=False), asked)
+        return bool((answer.get("status") or {}).get("allowed"))
+
+    @staticmethod
+    def _object(answer: Any, ref: Ref, *, writing: bool = False) -> Object:
+        if isinstance(answer, dict):
+            return answer
+        said = f"{ref}: the address answered something that is not a Kubernetes object"
+        raise Unanswered(said) if writing else ControlRefused(said)
+
+    def _call(
+        self,
+        method: str,
+        verb: str,
+        ref: Ref,
+        *,
+        query: list[tuple[str, str]] | None = None,
+        body: object = None,
+        content_type: str = "application/json",
+        path: str = "",
+        writing: bool | None = None,
+    ) -> Any:
+        writing = method != "GET" if writing is None else writing
+        for attempt in (1, 2):
+            try:
+                return self._send(method, path or ref.path, query or [], body, content_type)
+            except ApiException as error:
+                if error.status == 401 and attempt == 1:
+                    self._client = None  # a projected token may have been renewed on disk, or in the connection
+                    continue
+                raise translate(error, verb, ref, writing=writing) from error
+            except HTTPError as error:
+                raise translate(error, verb, ref, writing=writing) from error
+            except (AttributeError, UnicodeDecodeError) as error:  # the client stumbles over error bodies of no text
+                if isinstance(error.__context__, ApiException):
+                    error.__context__.body = None
+                    raise translate(error.__context__, verb, ref, writing=writing) from error
+                raise
+        raise AssertionError("unreachable")
+
+    def _send(self, method: str, path: str, query: list[tuple[str, str]], body: object, content_type: str) -> Any:
+        if self._client is None:
+            self._client = client.ApiClient(configuration(self._connections.get(self._name)))
+        return self._client.call_api(
+            path,
+            method,
+            query_params=query,
+            header_params={"Accept": "application/json", "Content-Type": content_type},
+            body=body,
+            response_types_map={200: "object", 201: "object"},
+            auth_settings=["BearerToken"],
+            _return_http_data_only=True,
+            _request_timeout=(min(5.0, self._timeout_s), self._timeout_s),
+        )
+
+
+def configuration(connection: Connection) -> Any:
+    """The client's configuration for a connection; ConfigError says what is missing."""
+    made = client.Configuration()
+    extra = connection.extra
+    address = connection.url if connection.url.startswith(("http://", "https://")) else ""
+    path = extra.get("kube_config_path") or extra.get("kubeconfig")
+    try:
+        if address:
+            made.host = address.rstrip("/")
+            token = connection.password or extra.get("token")
+            if token:
+                made.api_key = {"authorization": f"Bearer {token}", "BearerToken": f"Bearer {token}"}
+            if extra.get("ca_file"):
+                made.ssl_ca_cert = str(extra["ca_file"])
+        elif not path and (_true(extra.get("in_cluster")) or os.environ.get("KUBERNETES_SERVICE_HOST")):
+            kube_config.load_incluster_config(client_configuration=made)
+        else:
+            kube_config.load_kube_config(
+                config_file=str(path) if path else None,
+                context=str(extra["cluster_context"]) if extra.get("cluster_context") else None,
+                client_configuration=made,
+            )
+    except (ConfigException, OSError) as error:
+        raise ConfigError(
+            f"the connection {connection.name} names no cluster that can be used ({type(error).__name__}); "
+            "give it an address with a token, a kube_config_path, or in_cluster"
+        ) from error
+    made.retries = urllib3.Retry(total=2, connect=2, read=0, status=0, other=0, redirect=0, backoff_factor=0.1)
+    return made
+
+
+def _true(value: object) -> bool:
+    return value is True or str(value).lower() in ("true", "1", "yes")
