@@ -45,6 +45,7 @@ class Airflow:
         """Quiet, small and fast: two cores are shared with everything that is measured."""
         worker_logs, trigger_logs = self._ports
         return {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",  # it starts its parts by name
             "AIRFLOW_HOME": str(self._home),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__DAGS_FOLDER": str(self._repository / "dags"),

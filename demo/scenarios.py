@@ -24,12 +24,12 @@ class Scenario:
     title: str
     expected: Expected
     serving: Literal["real", "replicas"] = "real"
-    baseline: float = 0.45
+    baseline: float = 0.4
     fault_load: float | None = None
     fault: Mapping[str, float] = field(default_factory=dict)
     batch_size: int = 1
     batch_max: int = 32
-    slo_factor: float = 8.0
+    slo_factor: float = 15.0
     replicas: int = 2
     max_replicas: int = 4
     alpha_ms: float = 40.0
@@ -58,10 +58,10 @@ SCENARIOS: dict[str, Scenario] = {
             "batch is at its bound and two replicas saturate (emulated accelerator)",
             "resolved",
             serving="replicas",
-            fault_load=1.25,
+            fault_load=1.3,
             batch_size=8,
             batch_max=8,
-            slo_factor=6.0,
+            slo_factor=5.0,
         ),
         Scenario("steady", "nothing goes wrong", "nothing", duration_s=300.0),
     )
