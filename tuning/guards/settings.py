@@ -72,6 +72,9 @@ class SafetySettings(BaseModel):
     control_timeout_s: float = Field(30.0, gt=0)
     """How long one call to a control endpoint may take, retries included."""
 
+    hold_again_s: float = Field(600.0, ge=0)
+    """An incident for which nothing could be done is looked at again this often while it is still firing."""
+
     approval_timeout_s: float = Field(1800.0, ge=60)
     """Mode approve: how long a person may take to answer; no answer in time means no change."""
 

@@ -27,10 +27,27 @@ def email_report(parts: Parts, plan: Plan, at_s: float, *, notes: tuple[str, ...
     if parts.ledger.get(report_id) is None:
         report = make_report(parts, plan, at_s, notes=notes)
         parts.ledger.put(records.report_record(report, "intent", at_s))
+        if (known := _said_before(parts, report)) is not None:
+            note = f"not sent: it says what attempt {known.plan.attempt} said already"
+            parts.ledger.put(records.report_record(report, "result", at_s, note))
     else:
         report = records.load(parts.ledger, report_id, Report)
     send(parts, report, at_s)
     return report
+
+
+def _said_before(parts: Parts, report: Report) -> Report | None:
+    """The previous attempt's report when both did nothing, for the same reason: people need that mail only once."""
+    previous_id = make_id(report.incident.id, "report", report.plan.attempt - 1)
+    if report.receipts or parts.ledger.get(previous_id) is None:
+        return None
+    previous = records.load(parts.ledger, previous_id, Report)
+    return previous if not previous.receipts and _why_nothing(previous) == _why_nothing(report) else None
+
+
+def _why_nothing(report: Report) -> tuple[str, str, str]:
+    guard = report.refusal.guard if report.refusal else ""
+    return guard, report.plan.diagnosis.cause, report.plan.chosen.text()
 
 
 def send(parts: Parts, report: Report, at_s: float) -> bool:

@@ -18,7 +18,7 @@ from tuning.loop import records
 from tuning.loop.observe import look_back
 from tuning.loop.parts import Parts
 from tuning.loop.store import pack, unpack
-from tuning.model import Plan, Record, Refusal
+from tuning.model import LEVER_STEPS, Plan, Record, Refusal
 from tuning.ports import Ledger
 
 _log = logging.getLogger(__name__)
@@ -150,27 +150,38 @@ def requests(parts: Parts, incidents: Sequence[Incident], at_s: float) -> list[T
 
 
 def next_attempt(parts: Parts, incident: Incident, at_s: float) -> int | None:
-    """The number of the attempt to start now; None while one is under way, or when there is nothing more to try."""
+    """The number of the attempt to start now; None while one is under way, or when there is nothing more to try.
+
+    What bounds the attempts is the levers that were really pulled. A hold, or a success that did not last, is looked
+    at again while the incident is still firing, at most every `safety.hold_again`.
+    """
+    safety = parts.settings.safety
     history = parts.ledger.find(incident_id=incident.id)
     plans = [Plan.model_validate(r.body) for r in history if r.kind == "choose_action"]
     if not plans:
         return 1
-    last = max(plans, key=lambda plan: plan.attempt)
-    if last.attempt >= parts.settings.safety.max_attempts or last.dry_run:
-        return None
-    if not _reported(history, last):
+    last = max(plans, key=lambda plan: (plan.attempt, plan.decided_at_s))
+    if last.dry_run or not _reported(history, last) or _pulled(history) >= safety.max_attempts:
         return None
     decision = records.newest(records.decisions(r for r in history if r.parent_id == last.id))
-    if decision is not None:
+    if decision is not None and decision.next != "done":
         return last.attempt + 1 if decision.next == "next_attempt" else None
     refusal = _last_refusal(history, last)
-    if refusal is not None and refusal.until_s is not None and at_s >= refusal.until_s:
-        return last.attempt + 1
-    return None
+    if refusal is not None:
+        return last.attempt + 1 if refusal.until_s is not None and at_s >= refusal.until_s else None
+    firing = any(anomaly.tier == "act" and anomaly.at_s >= at_s - 1.0 for anomaly in incident.anomalies)
+    quiet_s = at_s - max(r.at_s for r in history if r.kind != "open_incidents")
+    return last.attempt + 1 if firing and quiet_s >= safety.hold_again_s else None
+
+
+def _pulled(history: Sequence[Record]) -> int:
+    """How many plans of an incident really changed something (roll-backs excluded)."""
+    steps = set(LEVER_STEPS.values())
+    return len({r.parent_id for r in history if r.kind in steps and r.phase == "result" and r.body.get("changed")})
 
 
 def _reported(history: Sequence[Record], plan: Plan) -> bool:
-    return any(r.kind == "email_report" and r.parent_id == plan.id for r in history)
+    return any(r.kind == "email_report" and r.phase == "intent" and r.parent_id == plan.id for r in history)
 
 
 def _last_refusal(history: Sequence[Record], plan: Plan) -> Refusal | None:

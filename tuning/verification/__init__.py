@@ -6,11 +6,18 @@ from collections.abc import Callable
 
 from tuning.errors import ConfigError
 from tuning.ports import Verifier
-from tuning.verification.before_after import BeforeAfterVerifier
 from tuning.verification.settings import VerificationSettings
 
+
+def _before_after(settings: VerificationSettings) -> Verifier:
+    # Imported on use: the settings are read wherever a DAG file is parsed, the statistics are not needed there.
+    from tuning.verification.before_after import BeforeAfterVerifier
+
+    return BeforeAfterVerifier(settings)
+
+
 REGISTRY: dict[str, Callable[[VerificationSettings], Verifier]] = {
-    "before_after": BeforeAfterVerifier,
+    "before_after": _before_after,
 }
 
 
