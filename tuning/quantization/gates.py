@@ -111,21 +111,13 @@ class Judgement(Value):
         """For Receipt.evidence and the mail: JSON values only."""
         return {**self.model_dump(mode="json"), "refusal": self.refusal}
 
-    def raise_if_refused(self, model: str) -> None:
-        if not self.passed:
-            raise GateRefused(f"INT8 of {model} is refused: {self.refusal}", self)
-
 
 class GateRefused(QuantizationRefused):
-    """A gate said no. `judgement` carries the table for the mail; `evidence` is the same as JSON values."""
+    """A gate said no, or stayed open. `judgement` is the table; `evidence` the same as JSON values, for the mail."""
 
-    def __init__(self, message: str, judgement: Judgement) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, judgement: Judgement, evidence: dict[str, object] | None = None) -> None:
+        super().__init__(message, evidence=evidence or judgement.evidence())
         self.judgement = judgement
-
-    @property
-    def evidence(self) -> dict[str, object]:
-        return self.judgement.evidence()
 
 
 def wilson(successes: int, total: int, level: float = CONFIDENCE) -> Interval:

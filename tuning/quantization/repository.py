@@ -30,6 +30,7 @@ class Manifest(Value):
     """Who a version is. digest: sha256 of the model file. recipe: what else made it (excluded layers, target, ...).
 
     engine: for a TensorRT plan, what it was built for (see tensorrt_engine.EngineFacts). judgement: the gates' table.
+    made_for: the key of the change that had it made, so that a task that is run again finds its own work.
     """
 
     format: int = FORMAT
@@ -42,6 +43,7 @@ class Manifest(Value):
     recipe: dict[str, object] = {}
     engine: dict[str, object] = {}
     judgement: dict[str, object] = {}
+    made_for: str = ""
 
     def same_build(self, other: Manifest) -> bool:
         """The same thing made again: precision, digests and recipe are equal (timings in the judgement may differ)."""
@@ -84,13 +86,16 @@ class Repository:
         same = [v for v in self.versions() if v.manifest is not None and v.manifest.same_build(wanted)]
         return same[-1] if same else None
 
-    def find_made(self, *, source_digest: str, calibration_digest: str, recipe: Mapping[str, object]) -> Version | None:
-        """The newest INT8 version made from this model, these rows and this recipe - known before making it again."""
+    def find_made(
+        self, *, source_digest: str, calibration_digest: str, recipe: Mapping[str, object], made_for: str = ""
+    ) -> Version | None:
+        """The newest undamaged INT8 version of this model and recipe, from these rows or for this very change."""
         for version in reversed(self.versions()):
             known = version.manifest
             if known is None or known.precision != "int8" or known.source_digest != source_digest:
                 continue
-            if known.calibration_digest == calibration_digest and known.recipe == dict(recipe):
+            same = known.calibration_digest == calibration_digest or (made_for and known.made_for == made_for)
+            if same and known.recipe == dict(recipe) and not problems(Path(version.path)):
                 return version
         return None
 
