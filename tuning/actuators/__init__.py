@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from tuning.actuators.http_config import HttpConfig
 from tuning.actuators.kubernetes import KubernetesReplicas
+from tuning.actuators.model_repository import ModelRepository
 from tuning.errors import ConfigError
 from tuning.ports import Actuator, Connections
 
@@ -14,6 +15,7 @@ Factory = Callable[[Connections, Callable[[], float], Callable[[float], None]], 
 REGISTRY: dict[str, Factory] = {
     "http_config": HttpConfig,
     "kubernetes": KubernetesReplicas,
+    "model_repository": ModelRepository,
 }
 
 

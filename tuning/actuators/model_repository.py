@@ -6,8 +6,8 @@ changed go back too.
 
 Options of the lever: connection, endpoints (further replicas: connection names or addresses), model (served name;
 default: the service's), onnx (the FP32 model), calibration (.npz file or folder, or "recorded"), repository (a path
-that this process and the servers share), max_accuracy_drop (0.01), min_agreement (0.98), min_speedup (1.1), keep_versions
-(4), request_timeout_s (5), load_timeout_s (120).
+that this process and the servers share), max_accuracy_drop (0.01), min_agreement (0.98), min_speedup (1.1),
+keep_versions (4), request_timeout_s (5), load_timeout_s (120).
 """
 
 from __future__ import annotations
