@@ -1,1 +1,1 @@
-"""The embedded default: everything that `make demo` starts, as real processes on loopback. Nothing imports this package."""
+"""The embedded default: everything that `make demo` starts, as real processes on loopback. Nothing imports it."""

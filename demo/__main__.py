@@ -61,7 +61,8 @@ def demonstrate(args: argparse.Namespace) -> int:
             code = _run(supervisor, args)
             if not args.once:
                 screen.close()
-                print(f"Airflow stays up at {supervisor.facts.airflow_url} (admin/admin); Ctrl-C ends everything.", flush=True)
+                address = supervisor.facts.airflow_url
+                print(f"Airflow stays up at {address} (admin/admin); Ctrl-C ends everything.", flush=True)
                 _stay(stack)
         except KeyboardInterrupt:
             code = 130 if args.once else code

@@ -45,7 +45,8 @@ class Airflow:
         """Quiet, small and fast: two cores are shared with everything that is measured."""
         worker_logs, trigger_logs = self._ports
         return {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",  # it starts its parts by name
+            # standalone starts its parts by name
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "AIRFLOW_HOME": str(self._home),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__DAGS_FOLDER": str(self._repository / "dags"),
@@ -107,7 +108,7 @@ class Airflow:
             return 0
 
     def task_failures(self) -> list[str]:
-        """"dag.task (run): state" of every task instance that failed."""
+        """ "dag.task (run): state" of every task instance that failed."""
         states = "&".join(f"state={state}" for state in ("failed", "upstream_failed"))
         found = self.get(f"dags/~/dagRuns/~/taskInstances?limit=100&{states}")["task_instances"]
         return [f"{t['dag_id']}.{t['task_id']} ({t['dag_run_id']}): {t['state']}" for t in found]

@@ -16,17 +16,17 @@ KNOBS = ("batch_size", "batch_timeout_ms")
 
 
 class FleetControl:
-    """GET /config answers what the replicas agree on (409 when they differ); POST sets them all, or says who refused."""
+    """GET /config answers what the replicas agree on (409 when they differ); POST sets them all."""
 
     def __init__(self, addresses: Callable[[], Sequence[str]]) -> None:
         self._addresses = addresses
         control = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802 - the standard library's name
+            def do_GET(self) -> None:
                 self._answer(*control.get() if self.path == "/config" else (404, {"error": "only /config is here"}))
 
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 self._answer(*control.set(body))
 

@@ -10,7 +10,9 @@ from demo import models
 from demo.server.protocol import HEADER_LENGTH, encode_request
 
 
-def batch_seconds(address: str, sizes: tuple[int, ...], *, model: str = "ranker", repeats: int = 25) -> dict[int, float]:
+def batch_seconds(
+    address: str, sizes: tuple[int, ...], *, model: str = "ranker", repeats: int = 25
+) -> dict[int, float]:
     """Median seconds of a request of b rows, one after another, for each b: service time with the HTTP around it."""
     rows, _ = models.sample(max(sizes), seed=1)
     result = {}

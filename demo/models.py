@@ -8,6 +8,7 @@ At these sizes a CPU streams the 117 MB of weights once per batch: bigger batche
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -54,7 +55,7 @@ def weights(shape: Shape) -> list[tuple[np.ndarray, np.ndarray]]:
     layers: list[tuple[np.ndarray, np.ndarray]] = []
     inputs, labels = sample(shape.train_rows, seed=0, shape=shape)
     hidden = inputs
-    for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+    for fan_in, fan_out in itertools.pairwise(sizes):
         weight = rng.standard_normal((fan_in, fan_out), dtype=np.float32) * np.float32(np.sqrt(2 / fan_in))
         bias = rng.standard_normal(fan_out, dtype=np.float32) * np.float32(0.1)
         # Centred on the data: otherwise deep random features all point the same way.

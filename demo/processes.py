@@ -78,7 +78,7 @@ class Child:
                 [str(part) for part in command],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=env, cwd=cwd,
                 user=user, group=None if user is None else _group_of(user), extra_groups=None if user is None else [],
-                start_new_session=True, preexec_fn=in_child)  # fmt: skip  # noqa: PLW1509
+                start_new_session=True, preexec_fn=in_child)  # fmt: skip
 
     @property
     def pid(self) -> int:
@@ -91,7 +91,8 @@ class Child:
     def check(self) -> None:
         """Raises DemoError with the end of the log when the process has ended."""
         if not self.alive:
-            raise DemoError(f"{self.name} ended with status {self._process.returncode}; the end of {self.log}:\n{self.tail()}")
+            status = self._process.returncode
+            raise DemoError(f"{self.name} ended with status {status}; the end of {self.log}:\n{self.tail()}")
 
     def tail(self, lines: int = 8) -> str:
         text = self.log.read_text(errors="replace") if self.log.is_file() else ""

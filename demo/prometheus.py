@@ -79,9 +79,7 @@ class Prometheus:
 
     def targets(self, targets: Sequence[Target]) -> None:
         """Replace what is scraped."""
-        groups = [
-            {"targets": [t.address], "labels": {"service": t.service, "replica": t.replica}} for t in targets
-        ]
+        groups = [{"targets": [t.address], "labels": {"service": t.service, "replica": t.replica}} for t in targets]
         partial = self._folder / "targets.partial"
         partial.write_text(json.dumps(groups))
         partial.chmod(0o644)

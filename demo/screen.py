@@ -22,8 +22,8 @@ class Screen:
         self._console = console or Console(highlight=False, soft_wrap=True)
         self._clock, self._started = clock, clock()
         self._live: Live | None = None
-        self._bar = Progress(
-            TextColumn("{task.description:<34}"), BarColumn(bar_width=30), TextColumn("{task.fields[note]}"))  # fmt: skip
+        columns = TextColumn("{task.description:<18}"), BarColumn(bar_width=20), TextColumn("{task.fields[note]}")
+        self._bar = Progress(*columns)
         self._task: TaskID = self._bar.add_task("", total=1.0, note="")
         self._last_plain = -PLAIN_EVERY_S
         if self._console.is_terminal:

@@ -108,8 +108,8 @@ class Stack:
         self.cluster.add_deployment(NAMESPACE, SERVICE, s.replicas)
         self.replicas.on_scale(NAMESPACE, SERVICE, s.replicas)
         self.cluster.add_hpa(NAMESPACE, SERVICE, SERVICE, s.replicas, s.max_replicas)
-        wait_until(
-            lambda: self.replicas.ready(NAMESPACE, SERVICE) == s.replicas, 30.0, f"{s.replicas} replicas becoming ready")
+        ready = self.replicas.ready
+        wait_until(lambda: ready(NAMESPACE, SERVICE) == s.replicas, 30.0, f"{s.replicas} replicas becoming ready")
 
     def _replicas_changed(self, running: list[Replica]) -> None:
         for replica in running:
@@ -164,7 +164,8 @@ class Stack:
         template = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined, trim_blocks=False)
         text = (self.repository / "demo" / "services.yaml.j2").read_text()
         config.write_text(
-            template.from_string(text).render(scenario=self.scenario, slo_ms=f"{slo_ms:g}", airflow_url=airflow.url))
+            template.from_string(text).render(scenario=self.scenario, slo_ms=f"{slo_ms:g}", airflow_url=airflow.url)
+        )
         (self.run / "env.sh").write_text("".join(f"export {k}='{v}'\n" for k, v in env.items()))
         self._stops.append(("Airflow", airflow.stop))
         airflow.start()

@@ -130,7 +130,8 @@ class Supervisor:
 
     def _wait_for_the_end(self) -> None:
         done = {"resolved": self._is_resolved, "hold": self._has_held, "nothing": lambda: False}[self.scenario.expected]
-        self._watch("the loop works" if self.scenario.expected != "nothing" else "watching", self.duration_s, done, fails=False)
+        phase = "watching" if self.scenario.expected == "nothing" else "the loop works"
+        self._watch(phase, self.duration_s, done, fails=False)
         self.facts.end_at_s = time.time()
 
     def _is_resolved(self) -> bool:
@@ -138,9 +139,10 @@ class Supervisor:
         since = story.under_for_good_since(self.load.seconds, self.facts.slo_ms, t0)
         events = story.read_ledger(self.stack.run)
         made = story.actions(events, t0)
-        return bool(
-            made and self.stack.mailbox.mails and since is not None
-            and now - max(since, t0 + made[-1]["at_s"]) >= CALM_S and self._mail_after(made[-1]["at_s"] + t0))  # fmt: skip
+        if not made or since is None:
+            return False
+        changed_at = t0 + made[-1]["at_s"]
+        return now - max(since, changed_at) >= CALM_S and self._mail_after(changed_at)
 
     def _mail_after(self, at_s: float) -> bool:
         return any(m.eml.stat().st_mtime >= at_s for m in self.stack.mailbox.mails)
@@ -169,8 +171,8 @@ class Supervisor:
         now, seconds = time.time(), self.load.read()
         p95 = story.p95_ms(seconds, now - 5, now)
         settings = " ".join(f"{k}={v}" for k, v in self.stack.settings_now().items() if k != "batch_timeout_ms")
-        rate = seconds[-1].sent if seconds else 0
-        return f"P95 {_ms(p95)} (SLO {self.facts.slo_ms:.0f} ms), {rate}/s, {settings}, {len(self.stack.mailbox.mails)} mails"
+        rate, mails = seconds[-1].sent if seconds else 0, len(self.stack.mailbox.mails)
+        return f"P95 {_ms(p95)} (SLO {self.facts.slo_ms:.0f} ms), {rate}/s, {settings}, {mails} mails"
 
     def _tell_news(self) -> None:
         for event in story.read_ledger(self.stack.run):

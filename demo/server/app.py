@@ -72,10 +72,10 @@ class Api:
         try:
             body = await request.read()
             rows, request_id, binary = parse_request(body, request.headers.get(HEADER_LENGTH), version.model.input)
-            if len(rows) > MAX_BATCH:
-                raise BadRequest(f"at most {MAX_BATCH} rows in one request, not {len(rows)}")
         except (BadRequest, web.HTTPRequestEntityTooLarge) as bad:
             return self._failed(400, str(bad))
+        if len(rows) > MAX_BATCH:
+            return self._failed(400, f"at most {MAX_BATCH} rows in one request, not {len(rows)}")
         if self._batcher.faults.fails():
             return self._failed(500, "a fault was asked for")
         try:
@@ -85,7 +85,8 @@ class Api:
         except RuntimeError as failure:
             return self._failed(500, f"computing failed: {str(failure)[:200]}")
         content, headers = encode_answer(
-            self._repository.model, version.name, request_id, version.model.output, out, binary=binary)
+            self._repository.model, version.name, request_id, version.model.output, out, binary=binary
+        )
         self._metrics.answered(200)
         return web.Response(body=content, headers=headers)
 
@@ -144,7 +145,8 @@ class Api:
             self._metrics.load_failures.inc()
             raise
         self._metrics.serve(version.name, version.precision)
-        return answer({"version": version.name, "precision": version.precision, "loaded": list(self._repository.loaded())})
+        loaded = list(self._repository.loaded())
+        return answer({"version": version.name, "precision": version.precision, "loaded": loaded})
 
     async def unload(self, request: web.Request) -> web.Response:
         wish = await _document(request, allowed={"version", "parameters"})

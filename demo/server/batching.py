@@ -1,4 +1,4 @@
-"""From waiting requests to batches: up to `batch_size` rows, or what is there `batch_timeout_ms` after the first came."""
+"""From waiting requests to batches: `batch_size` rows, or what is there `batch_timeout_ms` after the first came."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def _spec(tensors: list[Any]) -> TensorSpec:
 
 @dataclass(frozen=True)
 class Emulation:
-    """Service time of a batch of b rows: (alpha_ms + beta_ms * b) / (int8_factor if INT8), times a log-normal jitter."""
+    """Time of a batch of b rows: (alpha_ms + beta_ms * b) / (int8_factor if INT8), times a log-normal jitter."""
 
     alpha_ms: float = 20.0
     beta_ms: float = 1.0

@@ -8,7 +8,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 
 def log_buckets(low_s: float, high_s: float, count: int) -> tuple[float, ...]:
-    """`count` bounds from low_s to high_s, evenly spaced in the logarithm: a quantile is then off by one ratio at most."""
+    """`count` bounds from low_s to high_s, evenly spaced in the logarithm: a quantile is off by one ratio at most."""
     ratio = (high_s / low_s) ** (1 / (count - 1))
     return tuple(float(f"{low_s * ratio**i:.4g}") for i in range(count))
 
@@ -35,24 +35,25 @@ class Metrics:
         self.batch_rows = Histogram("inference_batch_rows", "Rows in a batch", buckets=ROWS, **one).labels(model)
         batch = ["model", "version", "precision"]
         self.batch_seconds = Histogram(
-            "inference_batch_duration_seconds", "Computing one batch", batch, buckets=SECONDS, registry=registry)
+            "inference_batch_duration_seconds", "Computing one batch", batch, buckets=SECONDS, registry=registry
+        )
         sized = [*batch, "batch_size"]
         self.batches = Counter("inference_batches", "Batches by rows in them", sized, registry=registry)
         self.batch_sum = Counter("inference_batch_seconds", "Seconds in batches of this size", sized, registry=registry)
-        self.batch_square = Counter(
-            "inference_batch_seconds_squared", "Sum of squared seconds per batch of this size", sized, registry=registry)
+        self.batch_square = Counter("inference_batch_seconds_squared", "Their squares", sized, registry=registry)
         self._requests = Counter("inference_requests", "Answers by code", ["model", "code"], registry=registry)
         self.load_attempts = Counter("inference_load_attempts", "Loads of a version", **one).labels(model)
         self.load_failures = Counter("inference_load_failures", "Loads that failed", **one).labels(model)
-        self.interarrival_sum = Gauge("inference_interarrival_seconds_sum", "Seconds between arrivals", **one).labels(model)
-        self.interarrival_square = Gauge("inference_interarrival_seconds_squared_sum", "Their squares", **one).labels(model)
-        self.interarrival_count = Gauge("inference_interarrival_seconds_count", "How many", **one).labels(model)
+        gap = "inference_interarrival_seconds"
+        self.interarrival_sum = Gauge(f"{gap}_sum", "Seconds between arrivals", **one).labels(model)
+        self.interarrival_square = Gauge(f"{gap}_squared_sum", "Their squares", **one).labels(model)
+        self.interarrival_count = Gauge(f"{gap}_count", "How many", **one).labels(model)
         self.shadow = Counter("inference_shadow", "Rows also run through the reference", **one).labels(model)
         self.shadow_agree = Counter("inference_shadow_agree", "Of these: same argmax", **one).labels(model)
         self.busy = Counter("inference_busy_seconds", "Seconds spent computing", **one).labels(model)
         self.queue_depth = Gauge("inference_queue_depth", "Requests that wait", **one).labels(model)
         self.batch_limit = Gauge("inference_batch_size_limit", "Configured largest batch", **one).labels(model)
-        self.batch_timeout = Gauge("inference_batch_timeout_seconds", "Configured wait for a batch", **one).labels(model)
+        self.batch_timeout = Gauge("inference_batch_timeout_seconds", "Configured wait", **one).labels(model)
         self.info = Gauge("inference_model_info", "1 for what serves", batch, registry=registry)
         self.emulated = Gauge("inference_emulated", "1: waits instead of computing", **one).labels(model)
 

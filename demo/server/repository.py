@@ -56,7 +56,8 @@ class Repository:
             if name is None and known:
                 name = known[-1]
             if name is None or name not in known:
-                raise BadRequest(f"model {self.model!r} has no version {name!r}; there are: {', '.join(known) or 'none'}")
+                listed = ", ".join(known) or "none"
+                raise BadRequest(f"model {self.model!r} has no version {name!r}; there are: {listed}")
             if name not in self._loaded:
                 self._loaded[name] = await asyncio.to_thread(self._load, name)
             self.active = self._loaded[name]
