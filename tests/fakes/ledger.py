@@ -58,9 +58,11 @@ class FakeLedger:
         ]
         return sorted(found, key=lambda record: -record.at_s)[:limit]
 
-    def of_incidents(self, incident_ids: Sequence[str], *, limit: int = 10_000) -> Sequence[Record]:
+    def of_incidents(
+        self, incident_ids: Sequence[str], *, kinds: Sequence[str] = (), limit: int = 10_000
+    ) -> Sequence[Record]:
         self._up()
-        found = [record for record in self.records.values() if record.incident_id in incident_ids]
+        found = [r for r in self.records.values() if r.incident_id in incident_ids and (not kinds or r.kind in kinds)]
         return sorted(found, key=lambda record: record.at_s)[:limit]
 
     def open_change(self, change: OpenChange, intent: Record) -> None:

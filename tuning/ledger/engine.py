@@ -15,10 +15,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from tuning.errors import ConfigError, LedgerUnavailable
+from tuning.ledger.words import sentence
 
 WRITE = "slotune_write"
 
@@ -95,25 +96,5 @@ def translated(where: str) -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        raise LedgerUnavailable(f"The ledger at {where} {sentence(error)}") from error
-
-
-def sentence(error: SQLAlchemyError) -> str:
-    """What is wrong and what to do, from the database's own words; keeps no statement and no parameter."""
-    text = " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())
-    lower = text.lower()
-    known = (
-        (("database or disk is full", "no space left", "disk full"), "cannot be written: the disk is full."),
-        (("database is locked", "lock timeout", "deadlock", "could not obtain lock"), "is locked by another process."),
-        (("readonly", "read-only"), "cannot be written: it is read-only for this user."),
-        (("no such table", "undefinedtable", "does not exist"), "has no tables yet: start slotune once to create them."),
-        (("unable to open database file",), "cannot be opened: check that its folder exists and may be written."),
-        (("malformed", "not a database"), "is damaged: restore it from a backup."),
-        (("append-only",), "refuses to change or delete a record."),
-    )
-    for patterns, words in known:
-        if any(pattern in lower for pattern in patterns):
-            return f"{words} ({text[:200]})"
-    if isinstance(error, DBAPIError) and ("connect" in lower or "server" in lower):
-        return f"cannot be reached: {text[:300]}"
-    return f"failed: {text[:300]}"
+        own_words = str(getattr(error, "orig", None) or type(error).__name__)
+        raise LedgerUnavailable(f"The ledger at {where} {sentence(own_words)}") from error

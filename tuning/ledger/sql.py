@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from tuning.errors import ChangeAlreadyOpen, LedgerUnavailable, Permanent
 from tuning.ledger import engine as engines
+from tuning.ledger.reader import OpenLine
 from tuning.ledger.schema import ORDER, blobs, changes, records
 from tuning.model import OpenChange, Plan, Record
 
@@ -79,17 +80,23 @@ class SqlLedger:
     ) -> Sequence[Record]:
         wanted = {"kind": kind, "service": service, "incident_id": incident_id, "parent_id": parent_id}
         query = sa.select(records).order_by(records.c.at_s.desc(), records.c.seq.desc()).limit(limit)
+        family = incident_id is not None or parent_id is not None
         for name, value in wanted.items():
             if value is not None:
-                query = query.where(records.c[name] == value)
+                column = records.c[name]
+                query = query.where((_unindexed(column) if family and name in ("kind", "service") else column) == value)
         if since_s is not None:
             query = query.where(records.c.at_s >= since_s)
         with self._read() as connection:
             return [_record(row) for row in connection.execute(query)]
 
-    def of_incidents(self, incident_ids: Sequence[str], *, limit: int = 10_000) -> Sequence[Record]:
-        """The records of several incidents in one query, oldest first."""
+    def of_incidents(
+        self, incident_ids: Sequence[str], *, kinds: Sequence[str] = (), limit: int = 10_000
+    ) -> Sequence[Record]:
+        """The records of several incidents in one query, oldest first; of these kinds only, when any are named."""
         query = sa.select(records).where(records.c.incident_id.in_(list(incident_ids)))
+        if kinds:
+            query = query.where(_unindexed(records.c.kind).in_(list(kinds)))
         with self._read() as connection:
             rows = connection.execute(query.order_by(records.c.at_s, records.c.seq).limit(limit))
             return [_record(row) for row in rows]
@@ -157,6 +164,21 @@ class SqlLedger:
         with self._read() as connection:
             return [_open_change(row) for row in connection.execute(query)]
 
+    def open_lines(self) -> Sequence[OpenLine]:
+        """The open changes for a listing."""
+        return [
+            OpenLine(
+                change.plan_id,
+                change.service,
+                change.incident_id,
+                change.state,
+                change.plan.model_dump(mode="json"),
+                change.opened_at_s,
+                change.expires_at_s,
+            )
+            for change in self.open_changes()
+        ]
+
     def put_blob(self, key: str, data: bytes, *, at_s: float) -> None:
         with self._write() as connection:
             connection.execute(_UPSERT_BLOB, {"key": key, "data": data, "at_s": at_s})
@@ -177,6 +199,12 @@ class SqlLedger:
     def _read(self) -> Iterator[Connection]:
         with engines.translated(self.where), self._engine.connect() as connection:
             yield connection
+
+
+def _unindexed(column: sa.Column[str]) -> sa.ColumnElement[str]:
+    """The column as an expression: a family has a few dozen records, and without this SQLite may start from a kind,
+    which has a hundred thousand."""
+    return column + sa.literal_column("''")
 
 
 def _append(connection: Connection, record: Record) -> bool:

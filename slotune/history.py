@@ -1,0 +1,260 @@
+"""What the ledger's records mean, in rows and sentences; plain values in, plain values out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detection.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tuning.ledger.reader import Line, Reader
+
+LEVER_KINDS = ("adjust_batch_size", "scale_replicas", "quantize_int8")
+SUMMARY_KINDS = ("open_incidents", "choose_action", "guard", "verify_p95", "keep", "roll_back", "hold", *LEVER_KINDS)
+EXPORT_COLUMNS = ("id", "kind", "phase", "service", "parent_id", "incident_id", "at_s", "body")
+Row = dict[str, Any]
+
+
+def incidents(reader: Reader, *, service: str | None, since_s: float | None, limit: int) -> list[Row]:
+    """One row per incident, newest first."""
+    opened: dict[str, Line] = {}
+    wanted = 4 * limit
+    while True:
+        lines = reader.find(kind="open_incidents", service=service, since_s=since_s, limit=wanted)
+        for line in lines:
+            opened.setdefault(line.incident_id or line.id, line)
+        if len(lines) < wanted or len(opened) >= limit:
+            break
+        wanted *= 4
+        opened.clear()
+    ids = list(opened)[:limit]
+    of: dict[str, list[Line]] = defaultdict(list)
+    for start in range(0, len(ids), 200):
+        for line in reader.of_incidents(ids[start : start + 200], kinds=SUMMARY_KINDS, limit=100_000):
+            of[line.incident_id or line.id].append(line)
+    return [_incident_row(incident_id, of[incident_id]) for incident_id in ids]
+
+
+def _incident_row(incident_id: str, lines: Sequence[Line]) -> Row:
+    bodies = [line.body for line in lines if line.kind == "open_incidents" and not line.body.get("closed")]
+    first, body = (bodies[0], bodies[-1]) if bodies else ({}, {})
+    closed = [line for line in lines if line.kind == "open_incidents" and line.body.get("closed")]
+    plans = [line for line in lines if line.kind == "choose_action"]
+    outcomes = [line.body for line in lines if line.kind == "verify_p95"]
+    return {
+        "id": incident_id,
+        "service": lines[0].service if lines else "",
+        "symptom": body.get("symptom", ""),
+        "severity": body.get("severity", ""),
+        "tier": body.get("tier", ""),
+        "opened_at_s": first.get("opened_at_s", lines[0].at_s if lines else None),
+        "detected_at_s": first.get("detected_at_s"),
+        "closed_at_s": closed[-1].at_s if closed else None,
+        "state": "closed" if closed else "open",
+        "attempts": len(plans),
+        "done": _done(lines, plans),
+        "verdict": _verdict(outcomes[-1]) if outcomes else "",
+        "reason": body.get("reason", ""),
+    }
+
+
+def _done(lines: Sequence[Line], plans: Sequence[Line]) -> str:
+    if not plans:
+        return "nothing yet"
+    plan = plans[-1]
+    text = option_text(plan.body.get("chosen"))
+    if any(line.kind == "roll_back" for line in lines if line.at_s >= plan.at_s):
+        return f"{text}, rolled back"
+    if any(line.kind in LEVER_KINDS and line.phase == "result" for line in lines if line.at_s >= plan.at_s):
+        return text
+    guards = [line for line in lines if line.kind == "guard" and line.parent_id == plan.id]
+    if guards:
+        return f"{text}: refused ({guards[-1].body.get('guard')})"
+    return text if text == "hold" else f"{text}: planned"
+
+
+def _verdict(outcome: Mapping[str, Any]) -> str:
+    known = outcome.get("resolved")
+    resolved = "" if known is None else ", resolved" if known else ", not resolved"
+    return f"{outcome.get('verdict', '?')}{resolved}"
+
+
+def change_text(change: Mapping[str, Any]) -> str:
+    """As tuning.model.Change.text, from JSON."""
+    old, new = change.get("old") or {}, change.get("new") or {}
+    moved = [knob for knob in new if new[knob] != old.get(knob)] or list(new)
+    return ", ".join(f"{knob} {old.get(knob, '?')} -> {new[knob]}" for knob in moved)
+
+
+def option_text(option: object) -> str:
+    changes = option.get("changes") if isinstance(option, Mapping) else None
+    return " and ".join(change_text(change) for change in changes or []) or "hold"
+
+
+def story(reader: Reader, wanted: str) -> Sequence[Line]:
+    """The records of an incident, oldest first; of a plan or another record: itself and what follows from it."""
+    of_incident = reader.of_incidents([wanted])
+    if of_incident:
+        return of_incident
+    found: dict[str, Line] = {}
+    first = reader.get(wanted)
+    if first is not None:
+        found[first.id] = first
+    queue = [wanted]
+    while queue:
+        for line in reader.find(parent_id=queue.pop(0)):
+            if line.id not in found:
+                found[line.id] = line
+                queue.append(line.id)
+    return sorted(found.values(), key=lambda line: line.at_s)
+
+
+def as_json(line: Line) -> Row:
+    return {name: getattr(line, name) for name in EXPORT_COLUMNS}
+
+
+def sentence(kind: str, phase: str, body: Mapping[str, Any]) -> str:
+    """One record in one line."""
+    reason = str(body.get("reason") or "")
+    if body.get("closed"):
+        return f"closed: {reason}"
+    if kind == "open_incidents":
+        return f"{body.get('symptom')} ({body.get('severity')}): {reason}"
+    if "chosen" in body:
+        return f"{option_text(body['chosen'])}. {reason}".strip()
+    if kind == "guard":
+        return f"refused by {body.get('guard')}: {reason}"
+    if "lever" in body and "after" in body:
+        text = change_text({"old": body.get("before"), "new": body.get("after")})
+        return f"{text} ({'applied' if body.get('applied') else 'not applied'}) {reason}".strip()
+    if kind == "verify_p95":
+        return f"{_verdict(body)}: {_milliseconds(body)}{reason}"
+    if "next" in body:
+        return f"{reason} Next: {body['next']}."
+    if kind == "email_report":
+        return "report made" if phase == "intent" else f"report handed over. {body.get('note') or ''}".strip()
+    return reason or json.dumps(body)[:200]
+
+
+def _milliseconds(body: Mapping[str, Any]) -> str:
+    before, after = body.get("p95_before_ms"), body.get("p95_after_ms")
+    if not isinstance(before, int | float) or not isinstance(after, int | float):
+        return ""
+    return f"P95 {before:.3g} ms -> {after:.3g} ms, "
+
+
+def in_force(reader: Reader, *, now_s: float, since_s: float) -> list[Row]:
+    """Changes that are in force: every open one, and those that were kept since `since_s`; newest first."""
+    rows = [
+        _change_row(line.plan, line.state, line.opened_at_s, now_s, expires_at_s=line.expires_at_s)
+        for line in reader.open_lines()
+    ]
+    open_plans = {row["plan_id"] for row in rows}
+    latest: dict[tuple[str, str], Row] = {}
+    for kind in LEVER_KINDS:
+        for line in reader.find(kind=kind, since_s=since_s, limit=2000):
+            if line.phase != "intent" or "chosen" not in line.body or line.body.get("id") in open_plans:
+                continue
+            key = (line.service, kind)
+            if key in latest or not _kept(reader.of_incidents([line.incident_id or ""]), str(line.body.get("id"))):
+                continue
+            latest[key] = _change_row(line.body, "kept", line.at_s, now_s, expires_at_s=None)
+    return sorted([*rows, *latest.values()], key=lambda row: -row["since_s"])
+
+
+def _kept(lines: Iterable[Line], plan_id: str) -> bool:
+    """A keep that follows from this plan (or from its outcome), and no roll-back of it."""
+    lines = list(lines)
+    family = {plan_id} | {line.id for line in lines if line.parent_id == plan_id}
+    kept = any(line.kind == "keep" and line.parent_id in family for line in lines)
+    return kept and not any(line.kind == "roll_back" and line.parent_id in family for line in lines)
+
+
+def _change_row(plan: Mapping[str, Any], state: str, at_s: float, now_s: float, *, expires_at_s: float | None) -> Row:
+    cost = float((plan.get("chosen") or {}).get("cost_per_hour") or 0.0)
+    return {
+        "plan_id": plan.get("id"),
+        "incident_id": plan.get("incident_id"),
+        "service": plan.get("service"),
+        "change": option_text(plan.get("chosen")),
+        "state": state,
+        "since_s": at_s,
+        "expires_at_s": expires_at_s,
+        "cost_per_hour": cost,
+        "cost_so_far": cost * max(0.0, now_s - at_s) / 3600.0,
+    }
+
+
+def export(reader: Reader, to: Path, *, since_s: float | None) -> int:
+    """Write records page by page; returns how many. Raises ConfigError for another ending or a path that cannot be."""
+    writers = {".csv": _write_csv, ".parquet": _write_parquet}
+    write = writers.get(to.suffix.lower())
+    if write is None:
+        raise ConfigError(f"{to.name!r} ends in neither .csv nor .parquet: the ending says what is written.")
+    with _replaced(to) as temporary:
+        return write(reader.pages(since_s=since_s), temporary)
+
+
+@contextmanager
+def _replaced(to: Path) -> Iterator[Path]:
+    """A temporary file beside `to` that takes its place at the end: nobody ever sees half an export."""
+    try:
+        handle, name = tempfile.mkstemp(dir=to.parent, prefix=f".{to.name}.")
+        os.close(handle)
+    except OSError as error:
+        raise ConfigError(f"{to} cannot be written: {error.strerror}.") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(to)
+    except OSError as error:
+        raise ConfigError(f"{to} cannot be written: {error.strerror}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_csv(pages: Iterable[Sequence[Line]], to: Path) -> int:
+    count = 0
+    with to.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(EXPORT_COLUMNS)
+        for page in pages:
+            writer.writerows([_cell(value) for value in _values(line)] for line in page)
+            count += len(page)
+    return count
+
+
+def _values(line: Line) -> list[object]:
+    row = as_json(line)
+    return [*(row[name] for name in EXPORT_COLUMNS[:-1]), json.dumps(row["body"])]
+
+
+def _cell(value: object) -> object:
+    # A spreadsheet runs what begins like a formula; an apostrophe makes it text.
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def _write_parquet(pages: Iterable[Sequence[Line]], to: Path) -> int:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError as error:
+        raise ConfigError("Parquet needs pyarrow: install it, or export to .csv.") from error
+    kinds = [pa.field(name, pa.float64() if name == "at_s" else pa.string()) for name in EXPORT_COLUMNS]
+    count = 0
+    with pq.ParquetWriter(to, pa.schema(kinds)) as writer:
+        for page in pages:
+            columns = list(zip(*(_values(line) for line in page), strict=True))
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, kinds, strict=True)]
+            writer.write_batch(pa.record_batch(arrays, schema=pa.schema(kinds)))
+            count += len(page)
+    return count
