@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from detection.model import BucketWindow, Incident, MetricWindow, Service, Slo
-from tuning.model import Change, Observation, OpenChange, Outcome, Plan, Receipt, Record, Report, Setting
+from tuning.model import Change, Observation, OpenChange, Outcome, Plan, Receipt, Record, Setting
+from tuning.report.mail import Mail
 
 
 @dataclass(frozen=True, repr=False)
@@ -87,7 +88,7 @@ class Notifier(Protocol):
 
     name: str
 
-    def send(self, report: Report) -> None: ...
+    def send(self, mail: Mail) -> None: ...
 
 
 class Ledger(Protocol):

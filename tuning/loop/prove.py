@@ -41,7 +41,12 @@ def verify_p95(parts: Parts, plan: Plan, at_s: float, *, look: int = 1) -> tuple
         )
         parts.ledger.put(records.outcome_record(outcome, plan))
         _log.info("verify_p95 %s: %s, %s", plan.service, outcome.verdict, outcome.reason)
-    return outcome, decide(outcome, plan, plan.attempt, parts.settings.safety, look > 1)
+    return outcome, _follow(parts, outcome, plan, look)
+
+
+def _follow(parts: Parts, outcome: Outcome, plan: Plan, look: int) -> Decision:
+    pulled = records.pulled(parts.ledger.find(incident_id=plan.incident_id))
+    return decide(outcome, plan, pulled, parts.settings.safety, look > 1)
 
 
 def _judge(parts: Parts, plan: Plan, at_s: float) -> Outcome:
@@ -81,7 +86,7 @@ def last_verdict(parts: Parts, plan: Plan) -> tuple[Outcome, Decision]:
         outcome_id = make_id(plan.id, "outcome", look)
         if parts.ledger.get(outcome_id) is not None:
             outcome = records.load(parts.ledger, outcome_id, Outcome)
-            return outcome, decide(outcome, plan, plan.attempt, parts.settings.safety, look > 1)
+            return outcome, _follow(parts, outcome, plan, look)
     raise Permanent(f"plan {plan.id} was never judged")
 
 

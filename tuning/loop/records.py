@@ -92,6 +92,12 @@ def decisions(records: Iterable[Record]) -> list[Decision]:
     return [Decision.model_validate(r.body) for r in sorted(found, key=lambda r: (r.at_s, r.id))]
 
 
+def pulled(history: Iterable[Record]) -> int:
+    """How many plans of an incident really changed something (roll-backs excluded)."""
+    steps = set(LEVER_STEPS.values())
+    return len({r.parent_id for r in history if r.kind in steps and r.phase == "result" and r.body.get("changed")})
+
+
 def report_record(report: Report, phase: Literal["intent", "result"], at_s: float, note: str = "") -> Record:
     """intent: the report as it is to be sent. result: it was sent (or never will be: `note` says why)."""
     service, incident_id = report.incident.service, report.incident.id

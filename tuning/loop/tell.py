@@ -15,6 +15,7 @@ from detection.model import Incident, Span, make_id
 from tuning.loop import records
 from tuning.loop.parts import Parts
 from tuning.model import Outcome, Plan, Receipt, Refusal, Report
+from tuning.report import Mail, render
 
 _log = logging.getLogger(__name__)
 _NEWS_S = 7 * 86400.0
@@ -54,20 +55,27 @@ def send(parts: Parts, report: Report, at_s: float) -> bool:
     """Try every notifier; True when all succeeded (or will never succeed) and the report is settled."""
     if parts.ledger.get(f"{report.id}:sent") is not None:
         return True
-    notes, settled = [], True
+    notes = tell_all(parts, render(report))
+    if notes is None:
+        return False
+    parts.ledger.put(records.report_record(report, "result", at_s, notes))
+    return True
+
+
+def tell_all(parts: Parts, mail: Mail) -> str | None:
+    """Try every notifier; what came of it in words, or None when one of them asks to try again later."""
+    notes, later = [], False
     for notifier in parts.notifiers:
         try:
-            notifier.send(report)
+            notifier.send(mail)
             notes.append(f"{notifier.name}: sent")
         except Permanent as error:
             _log.error("email_report: %s", error)
             notes.append(f"{notifier.name}: {error}")
         except SlotuneError as error:
             _log.warning("email_report: %s; the report is kept and sent later", error)
-            settled = False
-    if settled:
-        parts.ledger.put(records.report_record(report, "result", at_s, "; ".join(notes)))
-    return settled
+            later = True
+    return None if later else "; ".join(notes)
 
 
 def send_unsent(parts: Parts, at_s: float) -> int:

@@ -18,7 +18,7 @@ from tuning.loop import records
 from tuning.loop.observe import look_back
 from tuning.loop.parts import Parts
 from tuning.loop.store import pack, unpack
-from tuning.model import LEVER_STEPS, Plan, Record, Refusal
+from tuning.model import Plan, Record, Refusal
 from tuning.ports import Ledger
 
 _log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ def next_attempt(parts: Parts, incident: Incident, at_s: float) -> int | None:
     if not plans:
         return 1
     last = max(plans, key=lambda plan: (plan.attempt, plan.decided_at_s))
-    if last.dry_run or not _reported(history, last) or _pulled(history) >= safety.max_attempts:
+    if last.dry_run or not _reported(history, last) or records.pulled(history) >= safety.max_attempts:
         return None
     decision = records.newest(records.decisions(r for r in history if r.parent_id == last.id))
     if decision is not None and decision.next != "done":
@@ -172,12 +172,6 @@ def next_attempt(parts: Parts, incident: Incident, at_s: float) -> int | None:
     firing = any(anomaly.tier == "act" and anomaly.at_s >= at_s - 1.0 for anomaly in incident.anomalies)
     quiet_s = at_s - max(r.at_s for r in history if r.kind != "open_incidents")
     return last.attempt + 1 if firing and quiet_s >= safety.hold_again_s else None
-
-
-def _pulled(history: Sequence[Record]) -> int:
-    """How many plans of an incident really changed something (roll-backs excluded)."""
-    steps = set(LEVER_STEPS.values())
-    return len({r.parent_id for r in history if r.kind in steps and r.phase == "result" and r.body.get("changed")})
 
 
 def _reported(history: Sequence[Record], plan: Plan) -> bool:

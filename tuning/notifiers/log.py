@@ -1,11 +1,10 @@
-"""Writes the report's headline to the log of the task."""
+"""Writes the subject to the log of the task."""
 
 from __future__ import annotations
 
 import logging
 
-from tuning.model import Report
-from tuning.report.words import subject
+from tuning.report.mail import Mail
 
 _log = logging.getLogger(__name__)
 
@@ -13,6 +12,6 @@ _log = logging.getLogger(__name__)
 class LogNotifier:
     name = "log"
 
-    def send(self, report: Report) -> None:
+    def send(self, mail: Mail) -> None:
         """Never fails."""
-        _log.info("%s (incident %s)", subject(report), report.incident.id)
+        _log.info("%s (%s)", mail.subject, mail.id)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tuning.model import Report
+from tuning.report.mail import Mail
 
 
 class NopNotifier:
     name = "nop"
 
-    def send(self, report: Report) -> None:
+    def send(self, mail: Mail) -> None:
         """Does nothing, successfully."""

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import smtplib
 import ssl
-from email.message import EmailMessage
 from urllib.parse import urlsplit
 
 from detection.errors import Permanent, Temporary
-from tuning.model import Report
 from tuning.ports import Connection, Connections
-from tuning.report import render
+from tuning.report.mail import Mail
 from tuning.settings import MailSettings
 
 
@@ -28,13 +26,10 @@ class SmtpNotifier:
         self._settings = settings
         self._connections = connections
 
-    def send(self, report: Report) -> None:
+    def send(self, mail: Mail) -> None:
         if not self._settings.to:
             return
-        message = render(report).to_email(sender=self._settings.sender, to=self._settings.to)
-        self.send_message(message)
-
-    def send_message(self, message: EmailMessage) -> None:
+        message = mail.to_email(sender=self._settings.sender, to=self._settings.to)
         connection = self._connections.get(self._settings.connection)
         where = f"the mail server of connection {connection.name!r}"
         try:
@@ -73,19 +68,23 @@ def _open(connection: Connection) -> smtplib.SMTP:
     try:
         client.ehlo()
         if not implicit_tls and not _flag(connection, "disable_tls", default=False):
-            if client.has_extn("starttls"):
-                client.starttls(context=ssl.create_default_context())
-                client.ehlo()
-            elif connection.password:
-                raise smtplib.SMTPNotSupportedError(
-                    "no STARTTLS, and a password is never sent in the clear unless extra.disable_tls is true"
-                )
+            _start_tls(client, needed=bool(connection.password))
         if connection.login and connection.password:
             client.login(connection.login, connection.password)
     except BaseException:
         client.close()
         raise
     return client
+
+
+def _start_tls(client: smtplib.SMTP, *, needed: bool) -> None:
+    if client.has_extn("starttls"):
+        client.starttls(context=ssl.create_default_context())
+        client.ehlo()
+    elif needed:
+        raise smtplib.SMTPNotSupportedError(
+            "no STARTTLS, and a password is never sent in the clear unless extra.disable_tls is true"
+        )
 
 
 def _flag(connection: Connection, name: str, *, default: bool) -> bool:

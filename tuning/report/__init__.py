@@ -1,5 +1,6 @@
-"""From a Report to what people read: subject, HTML, plain text and plot. No I/O; every outside text is escaped."""
+"""From values to what people read: subject, HTML, plain text and plots. No I/O; every outside text is escaped."""
 
-from tuning.report.message import Mail, render
+from tuning.report.mail import Mail
+from tuning.report.message import render
 
 __all__ = ["Mail", "render"]
