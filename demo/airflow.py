@@ -39,7 +39,7 @@ class Airflow:
         program = Path(sys.executable).parent / "airflow"
         self._child = Child(
             "Airflow", [program, "standalone"], self._log, env=self._env, cwd=self._repository,
-            nice=5, stop_signal=signal.SIGINT)  # fmt: skip
+            stop_signal=signal.SIGINT)  # fmt: skip
 
     def _settings(self) -> dict[str, str]:
         """Quiet, small and fast: two cores are shared with everything that is measured."""

@@ -105,6 +105,7 @@ class Stack:
         self.cluster = KubernetesApi(LOOPBACK, 0, on_scale=self.replicas.on_scale, ready=self.replicas.ready)
         self.cluster.start()
         self._stops.append(("Kubernetes API", self.cluster.stop))
+        self.cluster.add_namespace(NAMESPACE)
         self.cluster.add_deployment(NAMESPACE, SERVICE, s.replicas)
         self.replicas.on_scale(NAMESPACE, SERVICE, s.replicas)
         self.cluster.add_hpa(NAMESPACE, SERVICE, SERVICE, s.replicas, s.max_replicas)
@@ -128,7 +129,7 @@ class Stack:
         self.set_rate(rate)
         load = Child("load generator", [
             sys.executable, "-m", "demo.load", "--control", self._load_control, "--out", self.load_out,
-            "--seed", str(self.seed)], self.logs / "load.log", cwd=self.repository)  # fmt: skip
+            "--seed", str(self.seed)], self.logs / "load.log", cwd=self.repository, nice=-5)  # fmt: skip
         self._stops.append(("load generator", load.stop))
         self._checks.append(load.check)
 

@@ -263,7 +263,8 @@ def test_load_generator_counts_queueing_and_follows_its_control_file(tmp_path: P
     child, url = start(tmp_path, "--emulated", "--alpha-ms", "19", "--beta-ms", "1")
     endpoint = url.removeprefix("http://")
     Control((endpoint,), ((20.0, None),), 1).write(tmp_path / "control.json")
-    command = [sys.executable, "-m", "demo.load", "--control", tmp_path / "control.json", "--out", tmp_path / "out.jsonl"]
+    files = ["--control", tmp_path / "control.json", "--out", tmp_path / "out.jsonl"]
+    command = [sys.executable, "-m", "demo.load", *files]
     load = Child("load", command, tmp_path / "load.log")
     log = LoadLog(tmp_path / "out.jsonl")
     try:
