@@ -160,7 +160,8 @@ def _kubelet(store: Store, cluster: Cluster, namespace: str, name: str, pods: li
         age_s = now_s - cluster.started_s.get((namespace, pod["metadata"]["name"]), now_s)
         placed = room is None or index < room
         ready = placed and cluster.healthy(pod["spec"])
-        ready = ready and (index < ready_count if ready_count is not None else age_s >= cluster.start_s)
+        started = age_s >= cluster.start_s or pod in ready_pods(pods)
+        ready = ready and (index < ready_count if ready_count is not None else started)
         address = places[index] if index < len(places) else None
         _pod_status(store, namespace, pod, placed=placed, ready=ready, address=address)
 

@@ -112,7 +112,7 @@ class Cluster:
                 if isinstance(error.__context__, ApiException):
                     error.__context__.body = None
                     raise translate(error.__context__, verb, ref, writing=writing) from error
-                raise
+                return None  # an answer of no text: no Kubernetes object
         raise AssertionError("unreachable")
 
     def _send(self, method: str, path: str, query: list[tuple[str, str]], body: object, content_type: str) -> Any:
@@ -158,7 +158,16 @@ def configuration(connection: Connection) -> Any:
             f"the connection {connection.name} names no cluster that can be used ({type(error).__name__}); "
             "give it an address with a token, a kube_config_path, or in_cluster"
         ) from error
-    made.retries = urllib3.Retry(total=2, connect=2, read=0, status=0, other=0, redirect=0, backoff_factor=0.1)
+    made.retries = urllib3.Retry(
+        total=2,
+        connect=2,
+        read=0,
+        status=0,
+        other=0,
+        redirect=0,
+        backoff_factor=0.1,
+        respect_retry_after_header=False,
+    )
     return made
 
 

@@ -6,7 +6,7 @@ A GitOps tool that sets the field, a pause, or a person's change after slotune's
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -117,7 +117,10 @@ def stand_down(owner: Owner, holder: Object, at_s: float, stand_down_s: float) -
     if owner.kind == "keda" and (paused[0] is not None or str(paused[1]).lower() == "true"):
         return f"{owner.name} is paused by an annotation"
     entries = [entry for entry in meta.get("managedFields") or [] if isinstance(entry, dict)]
-    applier = next((e for e in entries if e.get("operation") == "Apply" and _mine_not(e) and _holds(e, owner)), None)
+    applier = next(
+        (e for e in entries if e.get("operation") == "Apply" and _mine_not(e) and _holds(e, owner.fields.values())),
+        None,
+    )
     if applier is not None:
         return f"{applier.get('manager')} applies {_field_list(owner)} of {owner.name} (server-side apply)"
     tool = _gitops_tool(labels, notes)
@@ -129,7 +132,7 @@ def stand_down(owner: Owner, holder: Object, at_s: float, stand_down_s: float) -
 def writer_of(owner: Owner, holder: Object) -> str:
     """The manager that wrote the owner's fields last, "" when managedFields do not tell."""
     entries = (holder.get("metadata") or {}).get("managedFields") or []
-    held = [e for e in entries if isinstance(e, dict) and _holds(e, owner)]
+    held = [e for e in entries if isinstance(e, dict) and _holds(e, owner.fields.values())]
     return str(max(held, key=lambda e: str(e.get("time", "")))["manager"]) if held else ""
 
 
@@ -184,12 +187,12 @@ def _manifest_sets(owner: Owner, entries: list[Object], notes: Mapping[str, Any]
     """Whether the tool's manifest sets our fields; unless there is evidence that it does not, it does."""
     tools = [e for e in entries if e.get("manager") in GITOPS_MANAGERS]
     if any(e.get("operation") == "Apply" for e in tools):
-        return any(_holds(e, owner) for e in tools)
+        return any(_holds(e, owner.fields.values()) for e in tools)
     try:
         spec = json.loads(notes.get(APPLIED) or "")["spec"]
     except (ValueError, TypeError, KeyError):
         return True
-    return any(field in spec for field in owner.fields.values()) or any(_holds(e, owner) for e in tools)
+    return any(field in spec for field in owner.fields.values()) or any(_holds(e, owner.fields.values()) for e in tools)
 
 
 def _changed_by_other(
@@ -201,9 +204,10 @@ def _changed_by_other(
     except ValueError:
         return None
     values = owner.values()
-    if not isinstance(last, dict) or all(values.get(knob) == value for knob, value in last.items()):
+    moved = [owner.fields[k] for k in values if k in last and values[k] != last[k]] if isinstance(last, dict) else []
+    if not moved:
         return None
-    others = [e for e in entries if _mine_not(e) and _holds(e, owner)]
+    others = [e for e in entries if _mine_not(e) and _holds(e, moved)]
     newest = max(others, key=lambda e: str(e.get("time", "")), default={"manager": "somebody else"})
     age_s = at_s - _epoch_s(str(newest.get("time", "")), at_s)
     if age_s >= stand_down_s:
@@ -219,9 +223,9 @@ def _mine_not(entry: Object) -> bool:
     return entry.get("manager") != FIELD_MANAGER and entry.get("subresource", "") != "status"
 
 
-def _holds(entry: Object, owner: Owner) -> bool:
+def _holds(entry: Object, fields: Iterable[str]) -> bool:
     spec = (entry.get("fieldsV1") or {}).get("f:spec") or {}
-    return any(f"f:{field}" in spec for field in owner.fields.values())
+    return any(f"f:{field}" in spec for field in fields)
 
 
 def _field_list(owner: Owner) -> str:

@@ -1,15 +1,514 @@
+"""The replica lever on the Kubernetes-shaped API server: owners, conflicts, errors, capacity."""
+
 from __future__ import annotations
 
+import json
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from demo.kubernetes_api.resources import DEPLOYMENT, HPA, SCALED_OBJECT
+from demo.kubernetes_api.server import KubernetesApi
+from tests.fakes.actuators import FakeConnections, serving
 from tests.fakes.kubernetes import World, bounds, eventually
+from tuning.actuators.kubernetes import KubernetesReplicas
+from tuning.errors import (
+    ConfigError,
+    Conflict,
+    ControlRefused,
+    ControlUnreachable,
+    NoCapacity,
+    NotApplied,
+    NotOwner,
+    OutcomeUnknown,
+    StillStarting,
+)
+from tuning.model import Change
+from tuning.ports import Connection
+
+UP = bounds((2, 10), (4, 10))
 
 
-def test_raises_the_floor_and_the_pods_follow(world: World) -> None:
-    lever, ranker = world.lever(), world.service()
-    assert lever.read(ranker).values == {"min_replicas": 2, "max_replicas": 10, "replicas": 2}
-    receipt = lever.apply(ranker, bounds((2, 10), (4, 10)), key="plan-1:replicas")
-    assert (receipt.plan_id, receipt.changed, receipt.before["min_replicas"]) == ("plan-1", True, 2)
-    assert receipt.after == {"min_replicas": 4, "max_replicas": 10}
-    assert world.bounds() == (4, 10)
-    eventually(lambda: world.replicas() == 4)
-    again = lever.apply(ranker, bounds((2, 10), (4, 10)), key="plan-1:replicas")
-    assert (again.changed, again.id) == (False, receipt.id)
+def replicas(old: int, new: int) -> Change:
+    return Change(lever="replicas", old={"replicas": old}, new={"replicas": new})
+
+
+class TestHpa:
+    def test_raises_the_floor_and_the_pods_follow(self, world: World) -> None:
+        lever, web = world.lever(), world.service()
+        assert lever.read(web).values == {"min_replicas": 2, "max_replicas": 10, "replicas": 2}
+        receipt = lever.apply(web, UP, key="plan-1:replicas")
+        assert (receipt.plan_id, receipt.changed, receipt.before["min_replicas"]) == ("plan-1", True, 2)
+        assert receipt.after == {"min_replicas": 4, "max_replicas": 10}
+        assert world.bounds() == (4, 10)
+        eventually(lambda: world.replicas() == 4)
+        again = lever.apply(web, UP, key="plan-1:replicas")
+        assert (again.changed, again.id) == (False, receipt.id)
+
+    def test_the_inverse_restores(self, world: World) -> None:
+        lever, web = world.lever(), world.service()
+        lever.apply(web, UP, key="k")
+        world.steady()
+        lever.apply(web, UP.inverse(), key="k2")
+        assert world.bounds() == (2, 10)
+
+    def test_the_deployment_itself_is_never_written(self, world: World) -> None:
+        world.lever().apply(world.service(), UP, key="k")
+        assert "slotune" not in {m["manager"] for m in world.deployment()["metadata"]["managedFields"]}
+        assert "slotune" in {m["manager"] for m in world.hpa()["metadata"]["managedFields"]}
+
+    def test_a_named_hpa_needs_no_list_and_must_fit(self, world: World) -> None:
+        world.api.add_deployment("facts", "other", 1)
+        world.api.add_hpa("facts", "other", "other", 1, 3)
+        assert world.lever().read(world.service(hpa="web")).values["min_replicas"] == 2
+        with pytest.raises(ConfigError, match="scales Deployment other, not web"):
+            world.lever().read(world.service(hpa="other"))
+
+    def test_two_hpas_on_one_workload_are_ambiguous(self, world: World) -> None:
+        world.api.add_hpa("facts", "web2", "web", 1, 5)
+        with pytest.raises(NotOwner, match="2 HPAs scale web"):
+            world.lever().read(world.service())
+
+    def test_the_replicas_knob_is_read_only_here(self, world: World) -> None:
+        change = Change(
+            lever="replicas",
+            old={"min_replicas": 2, "max_replicas": 10, "replicas": 7},
+            new={"min_replicas": 3, "max_replicas": 10, "replicas": 7},
+        )
+        world.lever().apply(world.service(), change, key="k")
+        assert world.bounds() == (3, 10)
+        with pytest.raises(ConfigError, match="plan again"):
+            world.lever().apply(world.service(), replicas(2, 4), key="k")
+
+    def test_beyond_the_users_bounds_nothing_is_sent(self, world: World) -> None:
+        with pytest.raises(ConfigError, match="maximum of 10"):
+            world.lever().apply(world.service(), bounds((2, 10), (4, 12)), key="k")
+        assert world.bounds() == (2, 10)
+
+
+class TestOtherOwners:
+    def test_nobody_means_the_scale_subresource(self, world: World) -> None:
+        world.api.add_deployment("facts", "free", 1)
+        world.steady("free")
+        lever, free = world.lever(), world.service(target="free")
+        setting = lever.read(free)
+        assert setting.values == {"replicas": 1}
+        lever.apply(free, replicas(1, 3), key="k")
+        assert world.replicas("free") == 3
+
+    def test_stateful_sets(self, world: World) -> None:
+        world.api.add_stateful_set("facts", "db", 1)
+        eventually(lambda: not world.lever().pods(world.service(target="db", kind="StatefulSet")).waiting)
+        world.lever().apply(world.service(target="db", kind="StatefulSet"), replicas(1, 2), key="k")
+        assert world.lever().read(world.service(target="db", kind="StatefulSet")).values == {"replicas": 2}
+
+    def test_a_scalable_custom_resource(self, world: World) -> None:
+        kind = world.api.add_scalable_kind("serving.example.com", "v1", "inferenceservers", "InferenceServer")
+        world.api.add_deployment("facts", "llm", 1, kind=kind)
+        llm = world.service(target="llm", kind="serving.example.com/v1/inferenceservers")
+        eventually(lambda: not world.lever().pods(llm).waiting)
+        world.lever().apply(llm, replicas(1, 2), key="k")
+        assert world.api.store.get(kind, "facts", "llm")["spec"]["replicas"] == 2
+        world.api.add_hpa("facts", "llm", "llm", 2, 5, kind=kind)
+        assert world.lever().read(llm).values == {"min_replicas": 2, "max_replicas": 5, "replicas": 2}
+
+    def test_an_unknown_kind_says_how_to_write_it(self, world: World) -> None:
+        with pytest.raises(ConfigError, match="group/version/plural"):
+            world.lever().read(world.service(kind="Rollout"))
+
+    def test_keda_owns_its_hpa(self, world: World) -> None:
+        world.api.add_deployment("facts", "queue", 2)
+        world.api.add_scaled_object("facts", "queue", "queue", 2, 8, sync_s=0.05)
+        eventually(lambda: world.api.store.find(HPA, "facts", "keda-hpa-queue") is not None)
+        world.steady("queue")
+        lever, queue = world.lever(), world.service(target="queue")
+        assert lever.read(queue).values == {"min_replicas": 2, "max_replicas": 8, "replicas": 2}
+        lever.apply(queue, bounds((2, 8), (4, 8)), key="k")
+        assert world.api.store.get(SCALED_OBJECT, "facts", "queue")["spec"]["minReplicaCount"] == 4
+        eventually(lambda: world.hpa("keda-hpa-queue")["spec"]["minReplicas"] == 4)
+        eventually(lambda: world.replicas("queue") == 4)
+
+    def test_keda_defaults_count(self, world: World) -> None:
+        world.api.add_deployment("facts", "queue", 1)
+        world.api.add_scaled_object("facts", "queue", "queue", sync_s=0.05)
+        setting = world.lever().read(world.service(target="queue"))
+        assert (setting.values["min_replicas"], setting.values["max_replicas"]) == (0, 100)
+
+    @pytest.mark.parametrize(
+        "note", [{"autoscaling.keda.sh/paused": "true"}, {"autoscaling.keda.sh/paused-replicas": "2"}]
+    )
+    def test_a_paused_scaled_object_is_left_alone(self, world: World, note: dict[str, str]) -> None:
+        world.api.add_deployment("facts", "queue", 2)
+        world.api.add_scaled_object("facts", "queue", "queue", 2, 8, annotations=note)
+        queue = world.service(target="queue")
+        assert "paused" in world.lever().read(queue).note
+        with pytest.raises(NotOwner, match="paused by an annotation"):
+            world.lever().apply(queue, bounds((2, 8), (4, 8)), key="k")
+
+
+class TestStandDown:
+    @pytest.mark.parametrize(
+        ("labels", "annotations", "tool"),
+        [
+            ({"argocd.argoproj.io/instance": "shop"}, {}, "Argo CD"),
+            ({}, {"argocd.argoproj.io/tracking-id": "shop:autoscaling/HPA:facts/web"}, "Argo CD"),
+            ({"kustomize.toolkit.fluxcd.io/name": "shop"}, {}, "Flux"),
+            ({"helm.toolkit.fluxcd.io/name": "shop"}, {}, "Flux"),
+        ],
+    )
+    def test_gitops_labels(self, world: World, labels: dict[str, str], annotations: dict[str, str], tool: str) -> None:
+        world.api.add_deployment("facts", "shop", 1)
+        world.api.add_hpa("facts", "shop", "shop", 1, 5, labels=labels, annotations=annotations)
+        shop = world.service(target="shop")
+        assert tool in world.lever().read(shop).note
+        with pytest.raises(NotOwner, match=tool):
+            world.lever().apply(shop, bounds((1, 5), (2, 5)), key="k")
+        assert world.hpa("shop")["spec"]["minReplicas"] == 1
+
+    def test_gitops_whose_manifest_leaves_the_bounds_alone(self, world: World) -> None:
+        manifest = json.dumps({"spec": {"scaleTargetRef": {"name": "shop"}}})
+        world.api.add_deployment("facts", "shop", 1)
+        world.api.add_hpa(
+            "facts", "shop", "shop", 1, 5, labels={"argocd.argoproj.io/instance": "shop"},
+            annotations={"kubectl.kubernetes.io/last-applied-configuration": manifest},
+        )  # fmt: skip
+        world.steady("shop")
+        world.lever().apply(world.service(target="shop"), bounds((1, 5), (2, 5)), key="k")
+        assert world.hpa("shop")["spec"]["minReplicas"] == 2
+
+    def test_a_switched_off_flux_object_is_free(self, world: World) -> None:
+        world.api.add_deployment("facts", "shop", 1)
+        world.api.add_hpa(
+            "facts", "shop", "shop", 1, 5, labels={"kustomize.toolkit.fluxcd.io/name": "shop"},
+            annotations={"kustomize.toolkit.fluxcd.io/reconcile": "disabled"},
+        )  # fmt: skip
+        assert "stands down" not in world.lever().read(world.service(target="shop")).note
+
+    def test_an_apply_manager_of_the_field(self, world: World) -> None:
+        body = {"metadata": {"name": "web"}, "spec": {"minReplicas": 2}}
+        world.api.store.apply(HPA, "facts", "web", body, "deployer")
+        with pytest.raises(NotOwner, match=r"deployer applies spec.minReplicas"):
+            world.lever().apply(world.service(), UP, key="k")
+        assert world.bounds() == (2, 10)
+
+    def test_a_change_between_plan_and_patch(self, world: World) -> None:
+        world.edit_hpa("kubectl-edit", minReplicas=3)
+        with pytest.raises(NotOwner, match="shows max_replicas 10, min_replicas 3"):
+            world.lever().apply(world.service(), UP, key="k")
+        assert world.bounds() == (3, 10)
+
+    def test_a_change_between_read_and_patch(self, world: World) -> None:
+        """The stale resource version conflicts, the re-read shows another value: a person was faster."""
+        lever = world.lever()
+        world.api.fail_next(methods=("PATCH",), delay_s=0.15)
+        timer = threading.Timer(0.05, world.edit_hpa, ["kubectl-edit"], {"minReplicas": 7})
+        timer.start()
+        with pytest.raises(NotOwner, match="somebody else changed it"):
+            lever.apply(world.service(), UP, key="k")
+        assert world.bounds() == (7, 10)
+
+    def test_a_person_after_slotune_is_seen_at_the_next_sweep_and_left_alone_for_a_while(self, world: World) -> None:
+        lever, web = world.lever(), world.service()
+        lever.apply(web, UP, key="k")
+        world.edit_hpa("kubectl-edit", minReplicas=6)
+        assert "kubectl-edit changed HPA web after slotune did" in lever.read(web).note
+        with pytest.raises(NotOwner, match="kubectl-edit changed"):
+            lever.apply(web, bounds((6, 10), (8, 10)), key="k2")
+        world.ahead_s += 3700
+        assert "stands down" not in lever.read(web).note
+        world.steady()
+        lever.apply(web, bounds((6, 10), (8, 10)), key="k2")
+        assert world.bounds() == (8, 10)
+
+
+class TestConflicts:
+    def test_a_status_update_in_between_is_no_reason_to_give_up(self, world: World) -> None:
+        world.api.fail_next(methods=("PATCH",), times=3, code=409)
+        assert world.lever().apply(world.service(), UP, key="k").changed
+
+    def test_an_object_that_never_holds_still(self, world: World) -> None:
+        world.api.fail_next(methods=("PATCH",), times=99, code=409)
+        with pytest.raises(Conflict, match="6 tries"):
+            world.lever().apply(world.service(), UP, key="k")
+        assert world.bounds() == (2, 10)
+
+    @pytest.mark.server
+    def test_the_race_with_the_controller_loses_no_update(self) -> None:
+        """200 patches while the HPA controller acts every 0.05 s and another writer annotates as often."""
+        with KubernetesApi() as api:
+            api.add_namespace("facts")
+            api.add_deployment("facts", "web", 2)
+            api.add_hpa("facts", "web", "web", 2, 40, sync_s=0.05, metric=lambda n: max(2, (n * 7) % 13))
+            world = World(api)
+            lever, web = world.lever(), world.service(unschedulable_after_s=0)
+            web.levers["replicas"] = web.levers["replicas"].model_copy(update={"maximum": 40})
+            stop = threading.Event()
+            noise = threading.Thread(target=_annotate_until, args=(api, stop), daemon=True)
+            noise.start()
+            ledger, now = [], (2, 40)
+            try:
+                for n in range(200):
+                    then = (2 + (n * 5) % 9, 40 - n % 3)
+                    change = bounds(now, then)
+                    receipt = _until_settled(lever, web, change, key=f"plan-{n}:replicas")
+                    ledger.append(receipt.after)
+                    assert world.bounds() == then, "a lost update"
+                    now = then
+            finally:
+                stop.set()
+                noise.join()
+            assert len(ledger) == 200
+            assert ledger[-1] == {"min_replicas": world.bounds()[0], "max_replicas": world.bounds()[1]}
+            eventually(lambda: now[0] <= world.replicas() <= now[1])
+
+
+def _annotate_until(api: KubernetesApi, stop: threading.Event) -> None:
+    count = 0
+    while not stop.wait(0.05):
+        count += 1
+        api.store.update(HPA, "facts", "web", lambda o, n=count: _noted(o, n), "somebody")
+
+
+def _noted(obj: dict[str, Any], count: int) -> dict[str, Any]:
+    obj["metadata"].setdefault("annotations", {})["count"] = str(count)
+    return obj
+
+
+def _until_settled(lever: KubernetesReplicas, web: Any, change: Change, key: str) -> Any:
+    """As the loop does: pods that still start, and objects that move too fast, are tried again."""
+    for _ in range(400):
+        try:
+            return lever.apply(web, change, key=key)
+        except (StillStarting, Conflict):
+            time.sleep(0.005)
+    raise AssertionError("never settled")
+
+
+class TestErrors:
+    def test_403_names_the_right_and_the_rule(self, world: World) -> None:
+        world.api.add_token("t", "system:serviceaccount:facts:slotune")
+        with pytest.raises(ControlRefused) as error:
+            world.lever("t").apply(world.service(hpa="web"), UP, key="k")
+        said = str(error.value)
+        assert "may not get horizontalpodautoscalers facts/web" in said
+        assert '{apiGroups: ["autoscaling"], resources: ["horizontalpodautoscalers"], resourceNames: ["web"]' in said
+
+    def test_404_names_namespace_and_object(self, world: World) -> None:
+        with pytest.raises(ControlRefused, match=r"facts/nope does not exist"):
+            world.lever().read(world.service(target="nope"))
+
+    def test_422_passes_the_fields_words_on(self, world: World) -> None:
+        with pytest.raises(ControlRefused, match=r"spec.maxReplicas: Invalid value: 3: must be greater than or equal"):
+            world.lever().apply(world.service(), bounds((2, 10), (4, 3)), key="k")
+        assert world.bounds() == (2, 10)
+
+    def test_422_of_a_policy(self, world: World) -> None:
+        world.api.add_policy("cap", HPA, lambda o: "capped at 3" if o["spec"]["minReplicas"] > 3 else None)
+        with pytest.raises(ControlRefused, match="capped at 3"):
+            world.lever().apply(world.service(), UP, key="k")
+
+    def test_409_of_server_side_apply_is_an_owner(self, world: World) -> None:
+        cause = {"reason": "FieldManagerConflict", "message": 'conflict with "x"', "field": ".spec.minReplicas"}
+        body = {"message": "Apply failed with 1 conflict", "reason": "Conflict", "details": {"causes": [cause]}}
+
+        def answer(handler: Any) -> None:
+            data = json.dumps(body if handler.command == "PATCH" else world.hpa()).encode()
+            handler.send_response(409 if handler.command == "PATCH" else 200)
+            handler.send_header("Content-Length", str(len(data)))
+            handler.end_headers()
+            handler.wfile.write(data)
+
+        with serving(answer) as url:
+            lever = KubernetesReplicas(FakeConnections({"cluster": url}), world.clock, world.sleep)
+            with pytest.raises(NotOwner, match="another manager owns the field"):
+                lever.apply(world.service(hpa="web"), UP.inverse().inverse(), key="k")
+
+    def test_401_reloads_the_token_once(self, world: World) -> None:
+        world.api.add_token("fresh", "admin", admin=True)
+        web = world.service()
+        connections = _RenewingConnections(world.api.url, ["stale", "fresh"])
+        lever = KubernetesReplicas(connections, world.clock, world.sleep)
+        assert lever.read(web).values["min_replicas"] == 2
+        assert connections.handed_out == ["stale", "fresh"]
+        with pytest.raises(ControlRefused, match="expired or of another cluster"):
+            KubernetesReplicas(_RenewingConnections(world.api.url, ["stale", "stale"]), world.clock, world.sleep).read(
+                web
+            )
+
+    @pytest.mark.parametrize("code", [410, 429, 500, 503, 504])
+    def test_trouble_while_reading_may_be_tried_again(self, world: World, code: int) -> None:
+        world.api.fail_next(methods=("GET",), code=code)
+        with pytest.raises(ControlUnreachable):
+            world.lever().read(world.service())
+
+    def test_429_says_when_to_come_back(self, world: World) -> None:
+        world.api.fail_next(methods=("GET",), code=429, retry_after_s=7)
+        with pytest.raises(ControlUnreachable) as error:
+            world.lever().read(world.service())
+        assert error.value.delay_s == 7
+
+    def test_nobody_listens(self, world: World) -> None:
+        lever, web = world.lever(), world.service()
+        world.api.stop()
+        with pytest.raises(ControlUnreachable, match="cannot be reached"):
+            lever.apply(web, UP, key="k")
+
+    @pytest.mark.parametrize("fault", [{"code": 504}, {"code": 500}, {"drop": True}, {"delay_s": 0.7, "drop": True}])
+    def test_a_write_without_an_answer_that_landed(self, world: World, fault: dict[str, Any]) -> None:
+        world.api.fail_next(methods=("PATCH",), apply_after_s=0.0, **fault)
+        receipt = world.lever().apply(world.service(), UP, key="k")
+        assert (receipt.applied, world.bounds()) == (True, (4, 10))
+
+    def test_a_write_without_an_answer_that_did_not_land_is_sent_again(self, world: World) -> None:
+        world.api.fail_next(methods=("PATCH",), drop=True)
+        assert world.lever().apply(world.service(), UP, key="k").changed
+        assert world.bounds() == (4, 10)
+
+    def test_no_answer_ever_is_unknown(self, world: World) -> None:
+        world.api.fail_next(methods=("PATCH",), times=99, drop=True)
+        with pytest.raises(OutcomeUnknown, match="may still land"):
+            world.lever().apply(world.service(), UP, key="k")
+
+    def test_the_api_server_gone_in_the_middle_is_unknown(self, world: World) -> None:
+        world.api.fail_next(methods=("PATCH",), drop=True)
+        world.api.fail_next(methods=("GET",), times=2, path="nothing")
+        lever, web = world.lever(), world.service(hpa="web")
+        lever.read(web)
+        world.on_sleep = None
+        seen = {"patch": False}
+        original = world.api.faults.next
+
+        def after_the_patch(method: str, path: str) -> Any:
+            if method == "PATCH":
+                seen["patch"] = True
+                world.api.fail_next(methods=("GET",), times=9, code=503)
+            return original(method, path)
+
+        world.api.faults.next = after_the_patch  # type: ignore[method-assign]
+        with pytest.raises(OutcomeUnknown, match="no answer either"):
+            lever.apply(web, UP, key="k")
+        assert seen["patch"]
+
+    def test_accepted_without_being_applied(self, world: World) -> None:
+        hpa = world.hpa()
+
+        def answer(handler: Any) -> None:
+            length = int(handler.headers.get("Content-Length") or 0)
+            handler.rfile.read(length)
+            scale = {"kind": "Scale", "spec": {"replicas": 2}, "status": {}}
+            data = json.dumps(scale if handler.path.endswith("/scale") else hpa).encode()
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(data)))
+            handler.end_headers()
+            handler.wfile.write(data)
+
+        with serving(answer) as url:
+            lever = KubernetesReplicas(FakeConnections({"cluster": url}), world.clock, world.sleep)
+            with pytest.raises(NotApplied, match="accepted max_replicas 10, min_replicas 4"):
+                lever.apply(world.service(hpa="web"), UP, key="k")
+
+    @pytest.mark.parametrize("data", [b"<html>", b"[]", b"\xff\xfe\x00", b'{"spec": {"minReplicas": "x"}}', b""])
+    @pytest.mark.parametrize("status", [200, 500])
+    def test_garbage_is_named(self, world: World, data: bytes, status: int) -> None:
+        def answer(handler: Any) -> None:
+            handler.send_response(status)
+            handler.send_header("Content-Length", str(len(data)))
+            handler.end_headers()
+            handler.wfile.write(data)
+
+        with serving(answer) as url:
+            lever = KubernetesReplicas(FakeConnections({"cluster": url}), world.clock, world.sleep)
+            with pytest.raises((ControlRefused, ControlUnreachable, ConfigError), match=r"\w+ \w+"):
+                lever.read(world.service(hpa="web"))
+
+    def test_a_connection_that_names_no_cluster(self, world: World) -> None:
+        extra: dict[str, object] = {"kube_config_path": "/nonexistent/kubeconfig"}
+        connections = FakeConnections({"cluster": Connection(name="cluster", url="", extra=extra)})
+        with pytest.raises(ConfigError, match="connection cluster names no cluster"):
+            KubernetesReplicas(connections, world.clock, world.sleep).read(world.service())
+
+    def test_a_kubeconfig_works(self, world: World, tmp_path: Any) -> None:
+        path = world.api.write_kubeconfig(tmp_path / "config")
+        extra: dict[str, object] = {"kube_config_path": str(path)}
+        connections = FakeConnections({"cluster": Connection(name="cluster", url="kubernetes://", extra=extra)})
+        setting = KubernetesReplicas(connections, world.clock, world.sleep).read(world.service())
+        assert setting.values["max_replicas"] == 10
+
+
+class _RenewingConnections:
+    """Hands out another token each time, as a secret store does after a rotation."""
+
+    def __init__(self, url: str, tokens: list[str]) -> None:
+        self.url, self.tokens = url, list(tokens)
+        self.handed_out: list[str] = []
+
+    def get(self, name: str) -> Connection:
+        self.handed_out.append(self.tokens.pop(0))
+        return Connection(name=name, url=self.url, password=self.handed_out[-1])
+
+
+class TestCapacity:
+    def test_no_further_scale_up_while_pods_start(self, world: World) -> None:
+        lever, web = world.lever(), world.service()
+        world.api.cluster.start_s = 60
+        lever.apply(web, UP, key="k")
+        eventually(lambda: world.replicas() == 4)
+        with pytest.raises(StillStarting, match="2 ready, 2 starting"):
+            lever.apply(web, bounds((4, 10), (6, 10)), key="k2")
+        lever.apply(web, bounds((4, 10), (3, 10)), key="k3")  # down is always possible
+        assert world.bounds() == (3, 10)
+
+    def test_a_scale_up_without_room_is_undone_at_its_deadline(self, world: World) -> None:
+        world.api.limit_pods("facts", 3)
+        with pytest.raises(NoCapacity, match=r"no capacity.*1 unschedulable \(0/1 nodes.*back at"):
+            world.lever().apply(world.service(unschedulable_after_s=30), UP, key="k")
+        assert world.bounds() == (2, 10)
+
+    def test_room_that_comes_in_time_is_waited_for(self, world: World) -> None:
+        world.api.limit_pods("facts", 3)
+
+        def node_arrives() -> None:
+            if len(world.slept) > 5:
+                world.api.limit_pods("facts", None)
+
+        world.on_sleep = node_arrives
+        receipt = world.lever().apply(world.service(unschedulable_after_s=300), UP, key="k")
+        assert "4 ready" in receipt.reason or "starting" in receipt.reason
+        assert world.bounds() == (4, 10)
+
+    def test_a_controller_that_does_not_act_is_not_waited_for_forever(self) -> None:
+        with KubernetesApi() as api:
+            api.add_namespace("facts")
+            api.add_deployment("facts", "web", 2)
+            api.add_hpa("facts", "web", "web", 2, 10, sync_s=3600)
+            world = World(api)
+            world.steady()
+            time.sleep(0.1)
+            receipt = world.lever().apply(world.service(), UP, key="k")
+            assert receipt.applied
+            assert 20 <= sum(world.slept) < 60
+
+    def test_pods_that_run_but_fail_their_probe_do_not_hold_back(self, world: World) -> None:
+        world.api.cluster.healthy = lambda _: False
+        eventually(lambda: world.ready() == 0)
+        world.ahead_s += 400
+        pods = world.lever().pods(world.service())
+        assert (len(pods.unready), pods.waiting) == (2, 0)
+        world.lever().apply(world.service(), UP, key="k")
+        assert world.bounds() == (4, 10)
+
+
+def test_times_in_managed_fields_are_read_as_utc(world: World) -> None:
+    world.lever().apply(world.service(), UP, key="k")
+    mine = next(m for m in world.hpa()["metadata"]["managedFields"] if m["manager"] == "slotune")
+    assert abs(datetime.fromisoformat(mine["time"]).timestamp() - datetime.now(UTC).timestamp()) < 5
+
+
+def test_deployment_is_read_for_its_managers_when_nobody_owns_the_replicas(world: World) -> None:
+    world.api.add_deployment("facts", "shop", 1, labels={"argocd.argoproj.io/instance": "shop"})
+    with pytest.raises(NotOwner, match="Argo CD"):
+        world.lever().apply(world.service(target="shop"), replicas(1, 2), key="k")
+    assert world.api.store.get(DEPLOYMENT, "facts", "shop")["spec"]["replicas"] == 1
