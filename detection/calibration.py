@@ -47,6 +47,11 @@ def conformal_threshold(maxima: Floats, p: float) -> Floats:
     return np.where(count > 0, out, np.nan).astype(np.float32)
 
 
+def block_s_of(history_s: float) -> float:
+    """Length of the blocks that a history is cut into: an eighth of it, between one hour and six."""
+    return float(min(BLOCK_S, max(3600.0, history_s / 8)))
+
+
 def chance_per_block(per_week: float, block_s: float = BLOCK_S) -> float:
     """The share of blocks that a budget of alarms a week allows, 0..0.95."""
     return float(min(0.95, per_week * block_s / WEEK_S))

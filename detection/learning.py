@@ -9,7 +9,7 @@ import numpy as np
 
 from detection import ensemble
 from detection.baselines import BaselineSet, GroupBaseline
-from detection.calibration import block_maxima, chance_per_block, conformal_threshold
+from detection.calibration import block_maxima, block_s_of, chance_per_block, conformal_threshold
 from detection.detectors._series import Arrays
 from detection.model import MetricWindow, Service
 from detection.panel import Floats, Panel, group_windows, signal_of
@@ -131,33 +131,35 @@ def _series_part(panel: Panel, stats: Arrays, settings: DetectionSettings) -> di
     view = ensemble.view_of(panel, stats, 0)
     votes = ensemble.votes(view, panel.signals, band_names(settings), settings)
     out = {f"series/{name}": values for name, values in stats.items()}
+    block_s = block_s_of(panel.times.size * panel.step_s)
     for tier, scores, budget in (
         ("warn", votes.warn, settings.budget.warn_per_week),
         ("act", votes.act, settings.budget.act_per_week),
     ):
-        top = block_maxima(scores, panel.step_s)
-        threshold = conformal_threshold(top, chance_per_block(budget))
+        top = block_maxima(scores, panel.step_s, block_s)
+        threshold = conformal_threshold(top, chance_per_block(budget, block_s))
         out[f"threshold/{tier}"] = np.fmax(threshold, np.float32(1))
     return out
 
 
 def _joint_part(rows: Floats, panel: Panel, names: Sequence[str], settings: DetectionSettings) -> dict[str, Floats]:
     arrays = ensemble.fit_joint(rows, names, settings.seed)
+    block_s = block_s_of(panel.times.size * panel.step_s)
     for name in names:
-        top = _joint_maxima(name, rows, arrays, panel.step_s)
+        top = _joint_maxima(name, rows, arrays, panel.step_s, block_s)
         for tier, budget in (("warn", settings.budget.warn_per_week), ("act", settings.budget.act_per_week)):
-            threshold = conformal_threshold(top, chance_per_block(budget))
+            threshold = conformal_threshold(top, chance_per_block(budget, block_s))
             arrays[f"joint/{name}/{tier}"] = np.where(np.isfinite(threshold), threshold, np.inf).astype(np.float32)
     return arrays
 
 
-def _joint_maxima(name: str, rows: Floats, arrays: Mapping[str, Floats], step_s: float) -> Floats:
+def _joint_maxima(name: str, rows: Floats, arrays: Mapping[str, Floats], step_s: float, block_s: float) -> Floats:
     """Block maxima of a joint score. The forest is asked only about the strangest few rows of each block."""
     if name == "pca_residual":
-        return block_maxima(ensemble.score_joint(name, rows, arrays), step_s)
+        return block_maxima(ensemble.score_joint(name, rows, arrays), step_s, block_s)
     energy = (np.minimum(np.abs(rows), 8) ** 2).sum(axis=2)
     services, points = energy.shape
-    size = max(1, min(points, round(6 * 3600 / step_s)))
+    size = max(1, min(points, round(block_s / step_s)))
     blocks = max(1, points // size)
     few = min(3, size)
     tail = energy[:, points - blocks * size :].reshape(services, blocks, size)

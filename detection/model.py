@@ -171,6 +171,7 @@ class Score(Value):
     expected_low: float | None = None
     expected_high: float | None = None
     contributions: dict[str, float] = {}
+    replica: str | None = None
     reason: str = ""
 
 

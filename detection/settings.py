@@ -5,7 +5,7 @@ The configuration reference in docs/ is generated from these classes, so every f
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -45,10 +45,10 @@ class RuleOverride(Section):
 class BudgetSettings(Section):
     """How many false alarms a week and service are worth a detection. Smaller is quieter and sees less."""
 
-    act_per_week: float = Field(1.0, gt=0, le=14)
+    act_per_week: float = Field(1.7, gt=0, le=14)
     """At most about this many false act-tier alarms a week for a service; only act-tier incidents start a change."""
 
-    warn_per_week: float = Field(5.0, gt=0, le=28)
+    warn_per_week: float = Field(12.0, gt=0, le=28)
     """At most about this many false warnings a week for a service; warnings are shown and start nothing."""
 
     @model_validator(mode="after")
@@ -82,13 +82,13 @@ class DetectionSettings(Section):
     detectors: tuple[str, ...] = (
         "band",
         "clock",
+        "fluctuation",
         "isolation_forest",
         "jump",
         "level",
         "pca_residual",
         "rules",
         "sigma",
-        "fluctuation",
     )
     """Which detectors run. `rules` alone is a plain threshold monitor; see docs/detection.md for each."""
 
@@ -116,6 +116,18 @@ class DetectionSettings(Section):
 
     fluctuation_ratio: float = Field(2.0, gt=1)
     """Latency fluctuation: the spread must have grown by this factor."""
+
+    slow_replica_ratio: float = Field(1.8, gt=1)
+    """A replica is slow when it is this many times slower than the median of the others."""
+
+    slow_replica_for_s: float = Field(120.0, gt=0)
+    """How long a replica must be slower than its peers."""
+
+    dynamic_series: tuple[str, ...] = ()
+    """Series ("service/signal") that also get a forecast band by STL or ARIMA; up to 0.3 CPU seconds an hour each."""
+
+    dynamic_method: Literal["stl", "arima"] = "stl"
+    """How those bands are forecast: `stl` needs two days of history, `arima` suits series without a daily curve."""
 
     seed: int = 0
     """Seed of the isolation forest's sampling."""

@@ -1,7 +1,7 @@
 """The replay itself: learn at each epoch from what was known then, judge what follows, merge, open incidents.
 
-`pipeline.learn`, `judging.judge_panel`, `judging.scores_at`, `merging.merge` and `incidents.open_incidents` are the very
-functions of a live sweep; the replay only judges the columns between two learnings at once.
+`learning.learn`, `judging.judge_panel`, `judging.scores_at`, `merging.merge` and `incidents.open_incidents` are the
+very functions of a live sweep; the replay only judges the columns between two learnings at once.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Replay:
     incidents: dict[str, Incident] = field(default_factory=dict)
     baselines: BaselineSet = field(default_factory=BaselineSet)
     verdicts: dict[str, Verdicts] = field(default_factory=dict)
-    anomalies: list[Anomaly] = field(default_factory=list)
+    onsets: list[Anomaly] = field(default_factory=list)
     done_s: float | None = None
 
     def run(self) -> Iterator[float]:
@@ -75,7 +75,7 @@ class Replay:
                 self.services, history, self._left_out(now_s), self.settings, self.baselines, self._alarms(now_s)
             )
         last_s = span.start_s + (stop - 1) * span.step_s
-        times = span.start_s + span.step_s * np.arange(start, stop)
+        times = span.start_s + span.step_s * np.arange(start, stop, dtype=np.float64)
         found = self._judged(windows, last_s, times)
         if self.rules:
             self._add_rules(windows, times, found)
@@ -132,8 +132,9 @@ class Replay:
             scores = found.get(column, [])
             current: list[Anomaly] = []
             if scores or self.state.open or self.open:
+                before = self.state.open
                 current, self.state = merge(scores, at_s, self.settings, self.state)
-                self.anomalies += [anomaly for anomaly in current if anomaly.at_s == at_s]
+                self.onsets += [a for key, a in self.state.open.items() if key not in before]
                 self._incidents(current, at_s)
             tiers = {name: {a.tier for a in current if a.service == name} for name in {a.service for a in current}}
             for name, verdict in self.verdicts.items():

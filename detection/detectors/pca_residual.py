@@ -24,7 +24,7 @@ class PcaResidual:
         covariance = np.einsum("stf,stg->sfg", rows - mean[:, None], rows - mean[:, None], optimize=True)
         values, vectors = np.linalg.eigh(covariance / max(1, rows.shape[1] - 1))
         order = np.argsort(-values, axis=1)
-        spread: Floats = np.maximum(np.take_along_axis(values, order, 1), 0)
+        spread: Floats = np.maximum(np.take_along_axis(values, order, 1), 0).astype(np.float32)
         vectors = np.take_along_axis(vectors, order[:, None, :], 2)
         before = np.cumsum(spread, axis=1) - spread
         keep = before < EXPLAINED * np.maximum(spread.sum(axis=1, keepdims=True), 1e-12)
