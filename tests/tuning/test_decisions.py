@@ -1,0 +1,108 @@
+"""What follows from a verdict: a table of worked examples."""
+
+from __future__ import annotations
+
+import pytest
+
+from detection.model import Lever
+from tuning.decisions import decide, settle_s, worst_case_rollback_s
+from tuning.guards import SafetySettings
+from tuning.model import Change, Diagnosis, Guarded, Option, Outcome, Plan
+from tuning.verification.settings import VerificationSettings
+
+
+def plan(cost: float = 0.0, rollback_of: str | None = None) -> Plan:
+    change = Change(lever="batch_size", old={"batch_size": 1}, new={"batch_size": 8})
+    return Plan(
+        id="p",
+        incident_id="i",
+        service="ranker",
+        decided_at_s=0.0,
+        mode="act",
+        diagnosis=Diagnosis(cause="unknown"),
+        chosen=Option(changes=(change,), cost_per_hour=cost),
+        rollback_of=rollback_of,
+    )
+
+
+def outcome(verdict: str, resolved: bool | None, *, harmed: bool = False) -> Outcome:
+    guards = (Guarded(signal="error_rate", before=0.0, after=0.1, ok=not harmed),)
+    return Outcome.model_validate(
+        {
+            "id": "o",
+            "plan_id": "p",
+            "service": "ranker",
+            "verdict": verdict,
+            "resolved": resolved,
+            "at_s": 1.0,
+            "guards": guards,
+            "reason": "because",
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("verdict", "resolved", "attempts", "twice", "step", "following"),
+    [
+        ("improved", True, 1, False, "keep", "done"),
+        ("improved", False, 1, False, "keep", "next_attempt"),
+        ("improved", False, 3, False, "keep", "ask_person"),
+        ("improved", None, 1, False, "settle", "done"),
+        ("improved", None, 1, True, "keep", "next_attempt"),
+        ("worse", True, 1, False, "roll_back", "next_attempt"),
+        ("worse", False, 3, False, "roll_back", "ask_person"),
+        ("inconclusive", None, 1, False, "settle", "done"),
+        ("inconclusive", None, 1, True, "roll_back", "next_attempt"),
+        ("inconclusive", True, 3, True, "roll_back", "ask_person"),
+        ("unchanged", False, 1, False, "keep", "next_attempt"),
+        ("unchanged", True, 1, False, "keep", "done"),
+    ],
+)
+def test_a_free_change(
+    verdict: str, resolved: bool | None, attempts: int, twice: bool, step: str, following: str
+) -> None:
+    decision = decide(outcome(verdict, resolved), plan(), attempts, SafetySettings(), twice)
+    assert (decision.step, decision.next) == (step, following)
+    assert decision.reason
+
+
+def test_no_difference_is_undone_when_it_costs_or_harms() -> None:
+    settings = SafetySettings()
+    assert decide(outcome("unchanged", False), plan(cost=1.5), 1, settings, False).step == "roll_back"
+    assert decide(outcome("unchanged", False, harmed=True), plan(), 1, settings, False).step == "roll_back"
+    strict = SafetySettings(keep_free_changes=False)
+    assert decide(outcome("unchanged", False), plan(), 1, strict, False).step == "roll_back"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "twice", "step", "following"),
+    [
+        ("unchanged", False, "keep", "next_attempt"),
+        ("improved", False, "keep", "next_attempt"),
+        ("worse", False, "keep", "ask_person"),
+        ("inconclusive", False, "settle", "done"),
+        ("inconclusive", True, "keep", "ask_person"),
+    ],
+)
+def test_a_roll_back_is_verified_and_never_rolled_back(verdict: str, twice: bool, step: str, following: str) -> None:
+    decision = decide(outcome(verdict, False), plan(rollback_of="p0"), 1, SafetySettings(), twice)
+    assert (decision.step, decision.next) == (step, following)
+
+
+def test_settling_covers_the_window_behind_p95_and_the_levers_delay() -> None:
+    verification = VerificationSettings(rate_window_s=60, summary_window_s=75)
+    lever = Lever(name="replicas", actuator="kubernetes", effect_delay_s=40)
+    assert settle_s(verification, lever) == 100
+    assert settle_s(verification, lever, "summary") == 115
+    fast = VerificationSettings(rate_window_s=1, settle_min_s=15)
+    assert settle_s(fast, lever.model_copy(update={"effect_delay_s": 0.0})) == 15
+
+
+def test_the_worst_case_grows_with_every_part_of_it() -> None:
+    lever = Lever(name="batch_size", actuator="http_config", effect_delay_s=5)
+    safety, verification = SafetySettings(), VerificationSettings()
+    base = worst_case_rollback_s(verification, safety, lever)
+    assert base > settle_s(verification, lever) + verification.look_s + verification.longer_look_s
+    longer = verification.model_copy(update={"longer_look_s": verification.longer_look_s + 100})
+    assert worst_case_rollback_s(longer, safety, lever) == base + 100
+    assert worst_case_rollback_s(verification, safety, lever, watch_every_s=400) == base + 100

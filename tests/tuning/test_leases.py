@@ -1,0 +1,110 @@
+"""Temporary changes: early hand-back, expiry, renewal, and the steps on the way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detection.model import MetricWindow, Span
+from tuning.guards import SafetySettings
+from tuning.leases import due, next_step_back
+from tuning.model import Change, Diagnosis, Knob, OpenChange, Option, Plan, Setting
+
+SETTINGS = SafetySettings(revert_hysteresis=0.15, revert_for_s=600.0, lease_renewals=2)
+NOW_S = 10_000.0
+
+
+def leased(
+    limit_qps: float | None = 100.0, expires_at_s: float | None = NOW_S + 1000, state: str = "leased"
+) -> OpenChange:
+    change = Change(lever="replicas", old={"replicas": 1}, new={"replicas": 3})
+    plan = Plan(
+        id="p",
+        incident_id="i",
+        service="ranker",
+        decided_at_s=0.0,
+        mode="act",
+        diagnosis=Diagnosis(cause="load"),
+        chosen=Option(changes=(change,), cost_per_hour=2.0),
+        lease_s=3600.0,
+        revert_below_qps=limit_qps,
+    )
+    values = {"plan_id": "p", "service": "ranker", "incident_id": "i", "plan": plan, "opened_at_s": 0.0}
+    return OpenChange.model_validate(values | {"state": state, "expires_at_s": expires_at_s})
+
+
+def load(*qps: float, end_s: float = NOW_S) -> MetricWindow:
+    """One point a minute, the last one at `end_s`."""
+    span = Span(end_s - 60.0 * (len(qps) - 1), end_s, 60.0)
+    return MetricWindow("ranker", span, {"qps": np.asarray(qps, dtype=np.float64)})
+
+
+LOW, HIGH = [80.0] * 11, [150.0] * 11
+
+
+@pytest.mark.parametrize(
+    ("change", "window", "renewals", "action"),
+    [
+        (leased(), load(*LOW), 0, "hand_back"),
+        (leased(), load(*HIGH), 0, "wait"),
+        (leased(), load(*[90.0] * 11), 0, "wait"),  # below the limit, above the hysteresis
+        (leased(), load(*LOW[:5]), 0, "wait"),  # low, but not for long enough
+        (leased(), load(*LOW[:5], 120.0, *LOW[:5]), 0, "wait"),  # a burst in between
+        (leased(), load(*LOW[:5], float("nan"), float("nan"), *LOW[:4]), 0, "wait"),  # a gap proves nothing
+        (leased(), None, 0, "wait"),
+        (leased(expires_at_s=NOW_S), load(*HIGH), 0, "renew"),
+        (leased(expires_at_s=NOW_S), load(*HIGH), 2, "ask_person"),
+        (leased(expires_at_s=NOW_S), load(*[95.0] * 11), 0, "hand_back"),
+        (leased(expires_at_s=NOW_S), None, 0, "wait"),
+        (leased(None, NOW_S), None, 0, "hand_back"),
+        (leased(None, NOW_S + 1), None, 0, "wait"),
+        (leased(state="made", expires_at_s=NOW_S), load(*LOW), 0, "wait"),
+    ],
+)
+def test_when_a_lease_ends(change: OpenChange, window: MetricWindow | None, renewals: int, action: str) -> None:
+    decision = due(change, window, NOW_S, SETTINGS, renewals=renewals)
+    assert decision.action == action, decision
+    assert decision.reason
+
+
+def steps(change: Change, values: dict[str, Knob]) -> list[dict[str, Knob]]:
+    """Every step until the old values are in force."""
+    taken: list[dict[str, Knob]] = []
+    while (step := next_step_back(change, Setting(lever=change.lever, values=values), SETTINGS)) is not None:
+        assert step.old == {k: values[k] for k in step.old}
+        values = values | step.new
+        taken.append(step.new)
+        assert len(taken) < 20
+    return taken
+
+
+def test_replicas_go_back_one_at_a_time() -> None:
+    assert steps(Change(lever="replicas", old={"replicas": 1}, new={"replicas": 4}), {"replicas": 4}) == [
+        {"replicas": 3},
+        {"replicas": 2},
+        {"replicas": 1},
+    ]
+
+
+def test_bounds_go_back_without_ever_crossing() -> None:
+    change = Change(
+        lever="replicas",
+        old={"min_replicas": 1, "max_replicas": 2, "replicas": 1},
+        new={"min_replicas": 4, "max_replicas": 4, "replicas": 4},
+    )
+    taken = steps(change, {"min_replicas": 4, "max_replicas": 4, "replicas": 4})
+    assert taken[-1] == {"min_replicas": 1, "max_replicas": 2}
+    assert all(int(step["min_replicas"]) <= int(step["max_replicas"]) for step in taken)
+    assert all("replicas" not in step for step in taken)
+
+
+def test_a_step_that_would_not_carry_the_load_is_not_taken() -> None:
+    change = Change(lever="replicas", old={"replicas": 1}, new={"replicas": 3})
+    now = Setting(lever="replicas", values={"replicas": 3})
+    assert next_step_back(change, now, SETTINGS, qps=250.0, limit_qps=100.0) is None
+    assert next_step_back(change, now, SETTINGS, qps=180.0, limit_qps=100.0) is not None
+
+
+def test_other_levers_go_back_at_once() -> None:
+    change = Change(lever="batch_size", old={"batch_size": 1}, new={"batch_size": 8})
+    assert steps(change, {"batch_size": 8}) == [{"batch_size": 1}]
