@@ -64,9 +64,11 @@ class Graph:
         product = self.op("MatMul", x, self.const(self.normal(d_in, d_out, scale=float(np.sqrt(gain / d_in)))))
         return self.op("Add", product, self.const(self.normal(d_out, scale=0.02)))
 
-    def conv(self, x: str, c_in: int, c_out: int, size: int = 3, stride: int = 1, group: int = 1) -> str:
+    def conv(
+        self, x: str, c_in: int, c_out: int, size: int = 3, stride: int = 1, group: int = 1, gain: float = 2.0
+    ) -> str:
         fan = c_in // group * size * size
-        weight = self.const(self.normal(c_out, c_in // group, size, size, scale=float(np.sqrt(2 / fan))))
+        weight = self.const(self.normal(c_out, c_in // group, size, size, scale=float(np.sqrt(gain / fan))))
         pads = [size // 2] * 4
         bias = self.const(self.normal(c_out, scale=0.05))
         return self.op("Conv", x, weight, bias, strides=[stride] * 2, pads=pads, group=group, kernel_shape=[size] * 2)
@@ -110,26 +112,31 @@ def clusters(rows: int, width: int, classes: int, noise: float, seed: int) -> tu
     return centres[labels] + np.float32(noise) * rng.standard_normal((rows, width), dtype=np.float32), labels
 
 
-def mlp(width: int = 3072, layers: int = 3, *, rows: int = 1500, seed: int = 1) -> ZooModel:
+def mlp(width: int = 3072, layers: int = 3, *, noise: float = 4.0, rows: int = 1500, seed: int = 1) -> ZooModel:
     """`layers` square layers with ReLU and a trained head of 10 classes; 3072 x 3 is 28 million weights (113 MB)."""
     graph = Graph(("batch", width), seed)
     x = "input"
     for _ in range(layers):
         x = graph.relu(graph.gemm(x, width, width))
-    inputs, labels = clusters(rows, width, 10, 3.0, seed)
+    inputs, labels = clusters(rows, width, 10, noise, seed)
     return _with_head("mlp", graph, x, width, inputs, labels)
 
 
-def conv(size: int = 32, width: int = 32, blocks: int = 4, *, seed: int = 2) -> ZooModel:
-    """A residual convolutional classifier of digits at size x size."""
+def conv(size: int = 64, widths: tuple[int, ...] = (64, 128, 256, 512), blocks: int = 1, *, seed: int = 2) -> ZooModel:
+    """A residual convolutional classifier of digits at size x size: a stem, then `blocks` blocks per width."""
     graph = Graph(("batch", 1, size, size), seed)
-    x = graph.relu(graph.conv("input", 1, width))
-    for _ in range(blocks):
-        branch = graph.conv(graph.relu(graph.conv(x, width, width)), width, width)
-        x = graph.relu(graph.op("Add", x, branch))
-    pooled = graph.op("AveragePool", x, kernel_shape=[size // 4] * 2, strides=[size // 4] * 2)
-    flat = graph.op("Flatten", pooled)
-    return _with_head("conv", graph, flat, width * 16, *digits(size))
+    x = graph.relu(graph.conv(graph.relu(graph.conv("input", 1, 32, stride=2)), 32, widths[0], stride=2))
+    before, side = widths[0], size // 4
+    for width in widths:
+        stride = 1 if width == before else 2
+        side //= stride
+        for block in range(blocks):
+            step = stride if block == 0 else 1
+            branch = graph.relu(graph.conv(x, before, width, stride=step))
+            branch = graph.conv(branch, width, width, gain=0.5)
+            short = x if step == 1 else graph.conv(x, before, width, size=1, stride=step, gain=1.0)
+            x, before = graph.relu(graph.op("Add", short, branch)), width
+    return _with_head("conv", graph, graph.op("Flatten", x), before * side * side, *digits(size))
 
 
 def transformer(width: int = 512, layers: int = 4, heads: int = 8, *, seed: int = 3) -> ZooModel:
@@ -155,6 +162,22 @@ def depthwise(size: int = 32, width: int = 32, blocks: int = 8, *, seed: int = 4
     pooled = graph.op("AveragePool", x, kernel_shape=[size // 4] * 2, strides=[size // 4] * 2)
     flat = graph.op("Flatten", pooled)
     return _with_head("depthwise", graph, flat, width * 16, *digits(size))
+
+
+def outlier(width: int = 256, *, size: float = 3000.0, seed: int = 5) -> ZooModel:
+    """An MLP with one unit that is always huge, as trained transformers have them: the range of that layer's result is
+    all outlier, so INT8 rounds everything else to nothing. Leaving two layers in FP32 cures it."""
+    graph = Graph(("batch", width), seed)
+    x = graph.relu(graph.gemm("input", width, width))
+    bias = graph.normal(width, scale=0.1)
+    bias[7] = size
+    weight = graph.normal(width, width, scale=float(np.sqrt(2 / width)))
+    x = graph.relu(graph.op("Gemm", x, graph.const(weight), graph.const(bias)))
+    after = graph.normal(width, width, scale=float(np.sqrt(2 / width)))
+    after[7] = 0
+    x = graph.relu(graph.op("Gemm", x, graph.const(after), graph.const(graph.normal(width, scale=0.1))))
+    inputs, labels = clusters(1500, width, 10, 1.0, seed)
+    return _with_head("outlier", graph, graph.relu(graph.gemm(x, width, width)), width, inputs, labels)
 
 
 def _attention(graph: Graph, x: str, width: int, heads: int) -> str:
@@ -202,5 +225,6 @@ ZOO: dict[str, Callable[[], ZooModel]] = {
     "conv": conv,
     "depthwise": depthwise,
     "mlp": mlp,
+    "outlier": outlier,
     "transformer": transformer,
 }

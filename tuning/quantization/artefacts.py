@@ -61,6 +61,7 @@ class Quantiser:
         self._folder = tempfile.TemporaryDirectory(prefix="slotune-int8-")
         self._prepared: Path | None = None
         self._layers: tuple[str, ...] = ()
+        self._after: dict[str, tuple[str, ...]] = {}
 
     def __enter__(self) -> Quantiser:
         return self
@@ -82,7 +83,7 @@ class Quantiser:
         out = Path(self._folder.name) / "int8.onnx"
         try:
             with _quiet():
-                self._quantise(prepared, out, list(exclude), None if only is None else list(only))
+                self._quantise(prepared, out, self._with_companions(exclude), None if only is None else list(only))
             data = _canonical(out)
         except QuantizationRefused:
             raise
@@ -121,8 +122,14 @@ class Quantiser:
             raise QuantizationRefused(
                 f"{self.model.name} has no Conv, Gemm or MatMul with weights: INT8 would bring nothing"
             )
+        self._after = {name: _followers(graph, name) for name in self._layers}
         self._prepared = path
         return path
+
+    def _with_companions(self, exclude: Sequence[str]) -> list[str]:
+        """The excluded layers and what works on their results before the next layer (Relu, Add, ...): left in INT8
+        those would round the very values that were to stay exact."""
+        return sorted({*exclude, *(name for layer in exclude for name in self._after.get(layer, ()))})
 
     def _quantise(self, prepared: Path, out: Path, exclude: list[str], only: list[str] | None) -> None:
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -132,6 +139,8 @@ class Quantiser:
         options: dict[str, Any] = {"WeightSymmetric": True, "ActivationSymmetric": tensorrt}
         if tensorrt:
             options["QuantizeBias"] = False
+            # Inputs of a layer only: a Q/DQ pair behind a layer would stand between it and the Relu it fuses with.
+            options["OpTypesToExcludeOutputQuantization"] = list(TENSORRT_OPS)
         quantize_static(
             str(prepared),
             str(out),
@@ -148,6 +157,22 @@ class Quantiser:
             extra_options=options,
             calibration_cache_path=str(Path(self._folder.name) / "ranges.json"),
         )
+
+
+def _followers(graph: Any, layer: str) -> tuple[str, ...]:
+    """Names of the nodes reached from a layer's outputs without passing another layer."""
+    users: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    start = next(node for node in graph.node if node.name == layer)
+    waiting, found = list(start.output), set[str]()
+    while waiting:
+        for node in users.get(waiting.pop(), ()):
+            if node.op_type not in LAYER_OPS and node.name not in found:
+                found.add(node.name)
+                waiting.extend(node.output)
+    return tuple(sorted(found))
 
 
 class _Rows:

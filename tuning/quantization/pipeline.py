@@ -134,7 +134,7 @@ def _leave_out(
     accuracy: Accuracy,
     progress: Progress,
 ) -> tuple[Artefact, Accuracy, tuple[LayerHarm, ...]]:
-    """Rank the layers on calibration rows and leave the worst in FP32; the whole model's artefact when it is no use."""
+    """Rank the layers on calibration rows and leave the worst in FP32; the best try counts."""
     few, _ = split(calibrate, held_back=0.0, calibrate_at_most=RANKING_ROWS, seed=recipe.seed)
     ranking = rank_layers(
         model, quantiser, few, progress=lambda share: progress("ranking the layers", 0.4 + 0.3 * share)
@@ -146,7 +146,9 @@ def _leave_out(
         lambda made: _accuracy(model, made, judge_on, recipe),
         lambda judged: _accurate(judged, recipe.limits),
     )
-    return (*(found or (artefact, accuracy)), ranking)
+    if found is None or found[1].agreement < accuracy.agreement:
+        return artefact, accuracy, ranking
+    return (*found, ranking)
 
 
 def _notes(

@@ -64,13 +64,19 @@ def search(
     measure: Callable[[Artefact], Accuracy],
     passes: Callable[[Accuracy], bool],
 ) -> tuple[Artefact, Accuracy] | None:
-    """The first artefact of `exclusions` that passes the accuracy gate, None when none does."""
+    """The first artefact of `exclusions` that passes the accuracy gate, else the one that agrees best.
+
+    None when the model has too few layers to leave any out.
+    """
+    best: tuple[Artefact, Accuracy] | None = None
     for exclude in exclusions(ranking):
         artefact = quantiser.make(exclude=exclude)
         accuracy = measure(artefact)
         if passes(accuracy):
             return artefact, accuracy
-    return None
+        if best is None or accuracy.agreement > best[1].agreement:
+            best = artefact, accuracy
+    return best
 
 
 def _worst(reference: dict[str, NDArray[Any]], outputs: dict[str, NDArray[Any]]) -> float:

@@ -232,7 +232,8 @@ def _parse(trt: ModuleType, network: Any, logger: Any, data: bytes, name: str) -
     words = []
     for error in errors[:3]:
         node = f" at node {error.node_name()} ({error.node_operator()})" if error.node_name() else ""
-        words.append(f"{first_line(Exception(error.desc()))}{node}")
+        code = str(error.code()).rpartition(".")[2].lower().replace("_", " ")
+        words.append(f"{code}{node}: {first_line(Exception(error.desc()))}")
     raise QuantizationRefused(f"TensorRT cannot read {name}: {'; '.join(words) or logger.why()}")
 
 
