@@ -1,0 +1,191 @@
+"""What Prometheus would say of the simulated service: rates over a window, quantiles from histogram buckets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from benchmarks.control.simulator import EDGES_S, SimulatedService
+from detection.model import BucketWindow, FloatArray, MetricWindow, Service, Span
+
+START_S = 1_700_000_000.0
+"""Epoch time of the simulation's second 0."""
+
+
+class SimulatedSource:
+    """A MetricsSource over one simulated service (whatever its name), with a rate window of `rate_window_s`."""
+
+    def __init__(self, simulated: SimulatedService, rate_window_s: float) -> None:
+        self.simulated = simulated
+        self.window = int(rate_window_s)
+        self._sums: dict[str, FloatArray] = {}
+        self._tables: dict[int, FloatArray] = {}
+        self._hist = np.zeros((1, EDGES_S.size + 1))
+
+    def read(self, services: Sequence[Service], signals: Sequence[str], span: Span) -> Mapping[str, MetricWindow]:
+        self._extend()
+        values = self._values(span)
+        wanted = {name: values[name] for name in signals if name in values}
+        stale = {name: 0.0 for name in wanted}
+        return {s.name: MetricWindow(s.name, span, wanted, "histogram", None, stale) for s in services}
+
+    def read_replicas(
+        self, services: Sequence[Service], signals: Sequence[str], span: Span
+    ) -> Mapping[str, Mapping[str, MetricWindow]]:
+        ends = self._ends(span)
+        answer: dict[str, MetricWindow] = {}
+        for replica in self.simulated.replicas:
+            values = self._replica(replica.number, ends)
+            wanted = {name: values[name] for name in signals if name in values}
+            name = f"replica-{replica.number}"
+            answer[name] = MetricWindow(services[0].name, span, wanted, "histogram", name, {})
+        return {s.name: answer for s in services}
+
+    def read_buckets(self, services: Sequence[Service], span: Span) -> Mapping[str, BucketWindow]:
+        self._extend()
+        ends = self._ends(span)
+        step = int(span.step_s)
+        good = (ends >= step) & (ends <= len(self.simulated.seconds))
+        counts = np.full((ends.size, EDGES_S.size + 1), np.nan)
+        counts[good] = self._hist[ends[good]] - self._hist[ends[good] - step]
+        upper = np.append(EDGES_S, np.inf) * 1e3
+        return {s.name: BucketWindow(s.name, span, upper, counts) for s in services}
+
+    def batch_stats(self, seconds: float) -> tuple[tuple[float, float, float], ...]:
+        """(rows, batches, seconds) of the last `seconds`, one per batch size."""
+        sums: dict[int, list[float]] = {}
+        for second in self.simulated.seconds[-int(seconds) :]:
+            for rows, (batches, took, _) in second.sizes.items():
+                entry = sums.setdefault(rows, [0.0, 0.0])
+                entry[0] += batches
+                entry[1] += took
+        return tuple((float(rows), b, took) for rows, (b, took) in sorted(sums.items()))
+
+    def _ends(self, span: Span) -> np.ndarray:
+        return np.round(span.times() - START_S).astype(int)
+
+    def _extend(self) -> None:
+        """Cumulative counters: one row per second, the first is all zero."""
+        seconds = self.simulated.seconds
+        known = self._hist.shape[0] - 1
+        if known == len(seconds):
+            return
+        new = seconds[known:]
+        hist = np.array([np.bincount(np.searchsorted(EDGES_S, s.latencies), minlength=EDGES_S.size + 1) for s in new])
+        self._hist = np.vstack([self._hist, self._hist[-1] + np.cumsum(hist, axis=0)])
+        rows = {
+            "count": [s.latencies.size for s in new],
+            "latency": [float(s.latencies.sum()) for s in new],
+            "queue": [s.queue_s for s in new],
+            "errors": [s.errors for s in new],
+            "batches": [s.batches for s in new],
+            "rows": [s.rows for s in new],
+            "batch_s": [s.batch_s for s in new],
+            "gap_n": [s.gaps[0] for s in new],
+            "gap_s": [s.gaps[1] for s in new],
+            "gap_q": [s.gaps[2] for s in new],
+        }
+        gauges = {
+            "depth": [s.depth for s in new],
+            "ready": [s.ready for s in new],
+            "batch": [s.batch for s in new],
+            "timeout": [s.timeout_ms for s in new],
+        }
+        for name, values in rows.items():
+            old = self._sums.get(name, np.zeros(1))
+            self._sums[name] = np.concatenate([old, old[-1] + np.cumsum(values)])
+        for name, values in gauges.items():
+            old = self._sums.get(name, np.zeros(1))
+            self._sums[name] = np.concatenate([old, np.asarray(values, dtype=float)])
+
+    def _values(self, span: Span) -> dict[str, FloatArray]:
+        ends = self._ends(span)
+        good = (ends >= self.window) & (ends <= len(self.simulated.seconds))
+        hi, lo = ends[good], ends[good] - self.window
+
+        def rise(name: str) -> FloatArray:
+            return self._sums[name][hi] - self._sums[name][lo]
+
+        def spread(values: FloatArray) -> FloatArray:
+            full = np.full(ends.size, np.nan)
+            full[good] = values
+            return full
+
+        hist = self._hist[hi] - self._hist[lo]
+        count, errors, batches, gaps = rise("count"), rise("errors"), rise("batches"), rise("gap_n")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean_gap = rise("gap_s") / gaps
+            values = {
+                "p50_ms": _quantile(hist, 0.5),
+                "p95_ms": _quantile(hist, 0.95),
+                "p99_ms": _quantile(hist, 0.99),
+                "mean_ms": 1e3 * rise("latency") / count,
+                "qps": (count + errors) / self.window,
+                "error_rate": errors / (count + errors),
+                "queue_ms": 1e3 * rise("queue") / count,
+                "batch_ms": 1e3 * rise("batch_s") / batches,
+                "rows_per_batch": rise("rows") / batches,
+                "arrival_cv2": rise("gap_q") / gaps / mean_gap**2 - 1.0,
+                "queue_depth": self._sums["depth"][hi],
+                "replicas": self._sums["ready"][hi],
+                "batch_size": self._sums["batch"][hi],
+                "batch_timeout_ms": self._sums["timeout"][hi],
+                "busy": np.minimum(1.0, rise("batch_s") / self.window / np.maximum(1, self._sums["ready"][hi])),
+            }
+        return {name: spread(np.where(np.isfinite(v), v, np.nan)) for name, v in values.items()}
+
+    def _replica(self, number: int, ends: np.ndarray) -> dict[str, FloatArray]:
+        """Rates of one replica; only of the last five minutes, further back nobody looks at one replica."""
+        table = self._by_replica(number)
+        known = len(self.simulated.seconds)
+        good = (ends >= self.window) & (ends <= known) & (ends > known - 300)
+        rise = table[ends[good]] - table[ends[good] - self.window]
+        hist, batches, rows, seconds = rise[:, :-3], rise[:, -3], rise[:, -2], rise[:, -1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = {
+                "p95_ms": _quantile(hist, 0.95),
+                "qps": hist.sum(axis=1) / self.window,
+                "error_rate": np.zeros(hist.shape[0]),
+                "batch_ms": 1e3 * seconds / batches,
+                "rows_per_batch": rows / batches,
+            }
+        values = {}
+        for name, part in found.items():
+            values[name] = np.full(ends.size, np.nan)
+            values[name][good] = np.where(np.isfinite(part), part, np.nan)
+        return values
+
+    def _by_replica(self, number: int) -> FloatArray:
+        """Cumulative histogram, batches, rows and batch seconds of one replica, a row per second."""
+        table = self._tables.get(number, np.zeros((1, EDGES_S.size + 4)))
+        new = self.simulated.seconds[table.shape[0] - 1 :]
+        if new:
+            fresh = np.zeros((len(new), table.shape[1]))
+            for k, second in enumerate(new):
+                latencies = second.by_replica.get(number)
+                if latencies is not None and latencies.size:
+                    index = np.searchsorted(EDGES_S, latencies)
+                    fresh[k, :-3] = np.bincount(index, minlength=EDGES_S.size + 1)
+                fresh[k, -3:] = second.replica_batches.get(number, (0, 0, 0.0))
+            table = np.vstack([table, table[-1] + np.cumsum(fresh, axis=0)])
+            self._tables[number] = table
+        return table
+
+
+def _quantile(hist: FloatArray, q: float) -> FloatArray:
+    """PromQL's histogram_quantile in ms: linear inside the bucket, the last finite edge beyond it. hist: (n, k)."""
+    total = hist.sum(axis=1)
+    cumulative = np.cumsum(hist, axis=1)
+    rank = q * total
+    index = np.minimum((cumulative < rank[:, None]).sum(axis=1), EDGES_S.size)
+    answer = np.full(total.size, np.nan)
+    for k in np.flatnonzero(total > 0):
+        i = int(index[k])
+        if i >= EDGES_S.size:
+            answer[k] = EDGES_S[-1] * 1e3
+            continue
+        below = cumulative[k, i - 1] if i else 0.0
+        lower = EDGES_S[i - 1] if i else 0.0
+        answer[k] = 1e3 * (lower + (EDGES_S[i] - lower) * (rank[k] - below) / max(hist[k, i], 1e-9))
+    return answer
