@@ -258,6 +258,7 @@ class Observation:
 
     window: the service's signals over the look-back. replicas: the same per replica where exported. settings: the
     levers' truth by lever name (absent: could not be read; `unreadable` says why). history: a longer, coarser window.
+    since_s: the incident's onset: what was measured before it is the past, however recent (None: no onset is known).
     """
 
     service: Service
@@ -270,6 +271,7 @@ class Observation:
     history: MetricWindow | None = None
     latency_model: Mapping[str, object] | None = None
     batch_stats: tuple[tuple[float, float, float], ...] = ()
+    since_s: float | None = None
 
 
 class Record(Value):

@@ -7,6 +7,7 @@ service), then the change, then the receipt. A step that is run again finds its 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from detection.errors import Permanent, SlotuneError
 from detection.model import Incident, Mode, Service, make_id
@@ -44,7 +45,8 @@ def choose_action(
     service = parts.service(incident.service)
     if lever is not None:
         service = _only(service, lever)
-    observation = observe(parts, service, at_s)
+    since_s = incident.opened_at_s if incident.anomalies else None
+    observation = replace(observe(parts, service, at_s), since_s=since_s)
     plan = parts.planner.propose(incident, observation, past(parts, service, at_s))
     plan = plan.model_copy(
         update={

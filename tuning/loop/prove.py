@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from detection.errors import Permanent
-from detection.model import MetricWindow, Service, Span, make_id
+from detection.model import Incident, MetricWindow, Service, Span, make_id
 from tuning.decisions import decide
 from tuning.loop import records
 from tuning.loop.parts import Parts
@@ -54,11 +54,20 @@ def _judge(parts: Parts, plan: Plan, at_s: float) -> Outcome:
     made = made_at_s(parts, plan)
     if made is None:
         raise Permanent(f"plan {plan.id} has no change to verify")
-    look_s = parts.settings.verification.look_s
     first = min(r.at_s for r in records.receipts(parts.ledger, plan) if r.changed)
-    before = _evidence(parts, service, first - look_s, first, history=True)
+    before = _evidence(parts, service, _before_from_s(parts, plan, first), first, history=True)
     after = _evidence(parts, service, made + plan.settle_s, at_s, history=False)
     return parts.verifier.judge(plan, before, after)
+
+
+def _before_from_s(parts: Parts, plan: Plan, first_s: float) -> float:
+    """Where the look before the change begins: not before the incident, when P95 was still well."""
+    start_s = first_s - parts.settings.verification.look_s
+    if plan.rollback_of is not None:
+        return start_s
+    incident = records.load(parts.ledger, plan.incident_id, Incident)
+    onset_s = incident.opened_at_s if incident.anomalies else start_s
+    return min(max(start_s, onset_s), first_s - 2 * parts.settings.prometheus.step_s)
 
 
 def _evidence(parts: Parts, service: Service, start_s: float, end_s: float, *, history: bool) -> Evidence:

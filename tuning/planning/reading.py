@@ -81,9 +81,17 @@ def number(setting: Setting | None, knob: str) -> float | None:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
+def recent_s(observation: Observation, settings: PlanningSettings) -> float:
+    """How far back "now" reaches: `settings.recent_s`, but not behind the incident's onset, and two points at least."""
+    if observation.since_s is None:
+        return settings.recent_s
+    least = 2 * observation.window.span.step_s
+    return max(min(settings.recent_s, observation.at_s - observation.since_s), least)
+
+
 def read_now(observation: Observation, settings: PlanningSettings) -> Reading:
     """The observation's current values: medians over `settings.recent_s`, knobs from the settings where read."""
-    window, within = observation.window, settings.recent_s
+    window, within = observation.window, recent_s(observation, settings)
 
     def now(signal: str) -> float | None:
         return level(window, signal, within)

@@ -52,7 +52,7 @@ def p95_plot(report: Report) -> bytes | None:
             color=_INK,
         )
     axes.set_ylabel("P95 (ms)")
-    locator = mdates.AutoDateLocator(maxticks=8)
+    locator = mdates.AutoDateLocator(minticks=3, maxticks=8)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
     axes.grid(axis="y", alpha=0.25)

@@ -20,6 +20,7 @@ from tuning.ports import Evidence
 from tuning.verification.autocorrelation import Level, Side, shift
 from tuning.verification.guarded import Control, guard_metrics, mean_of, requests_of
 from tuning.verification.points import Points, both_sides, from_series, history_of
+from tuning.verification.separation import separated
 from tuning.verification.settings import VerificationSettings
 
 
@@ -48,9 +49,11 @@ class BeforeAfterVerifier:
         guards = guard_metrics(before, after, control, settings)
         old, new = both_sides(before, after, settings)
         base = _outcome(plan, old, new, after.window.span.end_s, guards)
+        failed = _failed(guards)
+        if control is None and not failed and (apart := self._far_apart(before, after, old, new)) is not None:
+            return base.model_copy(update=apart)
         lacking = self._lacking(before, after, old, new)
         if lacking:
-            failed = _failed(guards)
             # No P95 to speak of, and yet a loss that can be seen: that is enough to go back.
             return base.model_copy(
                 update={"verdict": "worse" if failed else "inconclusive", "reason": failed or lacking}
@@ -64,7 +67,7 @@ class BeforeAfterVerifier:
             difference, level, before, after
         )
         verdict, reason = self._verdict(adjusted.level, before, after, control is not None)
-        if failed := _failed(guards):
+        if failed:
             verdict, reason = "worse", f"{failed} (P95 alone: {verdict}, {reason})"
         words = "; ".join(word for word in (reason, adjusted.words) if word)
         tail = (1 - settings.interval_level) / 2
@@ -76,16 +79,40 @@ class BeforeAfterVerifier:
         )
         return base.model_copy(update={"verdict": verdict, "resolved": resolved, "effect": effect, "reason": words})
 
+    def _far_apart(self, before: Evidence, after: Evidence, old: Points, new: Points) -> dict[str, object] | None:
+        """What to say where every point after lies far below every point before, at no smaller load; else None."""
+        effect = separated(old, new, self._settings.min_points, self._settings.interval_level)
+        if effect is None or self._too_few_requests(before, after):
+            return None
+        if _load_explains("improved", before, after, self._settings):
+            return None
+        points = new.side.points[np.isfinite(new.side.points)]
+        resolved = None if after.slo is None else bool((points <= math.log(after.slo.p95_ms)).all())
+        if resolved is False and after.slo is not None:
+            _, level = shift(old.side, new.side, history=None, prior=1.0, noise_floor=self._settings.noise_floor)
+            resolved = self._resolved(new, level, after)
+        reason = (
+            f"P95 {effect.value - 1:+.0%}: the worst of {points.size} points after the change is {effect.high:.0%} "
+            f"of the best of {old.n} before it"
+        )
+        return {"verdict": "improved", "resolved": resolved, "effect": effect, "reason": reason}
+
     def _lacking(self, before: Evidence, after: Evidence, old: Points, new: Points) -> str:
         """What is missing for a verdict, in one sentence; empty when nothing is."""
         settings = self._settings
-        for name, evidence, points in (("before", before, old), ("after", after, new)):
-            requests = requests_of(evidence)
-            if requests is not None and requests < settings.min_requests:
-                amount = f"only {requests:.0f} requests" if requests > 0 else "no traffic"
-                return f"{amount} {name} the change ({settings.min_requests:.0f} are needed)"
+        if few := self._too_few_requests(before, after):
+            return few
+        for name, points in (("before", old), ("after", new)):
             if points.n < settings.min_points:
                 return f"only {points.n} P95 points {name} the change ({settings.min_points} are needed)"
+        return ""
+
+    def _too_few_requests(self, before: Evidence, after: Evidence) -> str:
+        for name, evidence in (("before", before), ("after", after)):
+            requests = requests_of(evidence)
+            if requests is not None and requests < self._settings.min_requests:
+                amount = f"only {requests:.0f} requests" if requests > 0 else "no traffic"
+                return f"{amount} {name} the change ({self._settings.min_requests:.0f} are needed)"
         return ""
 
     def _resolved(self, new: Points, level: Level, after: Evidence) -> bool | None:
