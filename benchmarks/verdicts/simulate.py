@@ -48,10 +48,7 @@ class Case:
 def series(case: Case, rng: np.random.Generator) -> FloatArray:
     """log P95 around 0, marginal standard deviation `sigma`: history, before, gap, after."""
     n = HISTORY_POINTS * case.history + 2 * case.points + GAP_POINTS
-    if case.tail == "t4":
-        shocks = rng.standard_t(4, n + 200) / math.sqrt(2)
-    else:
-        shocks = rng.normal(size=n + 200)
+    shocks = rng.standard_t(4, n + 200) / math.sqrt(2) if case.tail == "t4" else rng.normal(size=n + 200)
     if case.noise == "rolling":
         rolled = np.convolve(shocks, np.ones(case.window) / math.sqrt(case.window), mode="valid")
         return np.asarray(rolled[-n:] * case.sigma)

@@ -57,7 +57,7 @@ class Level:
         """By bisection: the mixture's distribution function is monotone."""
         spread = 60.0 * float(np.sqrt((self.scale**2 + self.extra_variance).max())) + 1e-6
         low, high = float(self.centre.min()) - spread, float(self.centre.max()) + spread
-        for _ in range(60):
+        for _ in range(45):
             middle = 0.5 * (low + high)
             low, high = (middle, high) if self.below(middle) < p else (low, middle)
         return 0.5 * (low + high)
