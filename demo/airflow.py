@@ -36,6 +36,8 @@ class Airflow:
         shutil.rmtree(self._home, ignore_errors=True)
         self._home.mkdir(parents=True)
         (self._home / "passwords.json").write_text(json.dumps({"admin": "admin"}))
+        (self._home / "config").mkdir()
+        shutil.copy(Path(__file__).with_name("airflow_local_settings.py"), self._home / "config")
         program = Path(sys.executable).parent / "airflow"
         self._child = Child(
             "Airflow", [program, "standalone"], self._log, env=self._env, cwd=self._repository,
@@ -71,7 +73,6 @@ class Airflow:
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
-            "PYTHONPATH": "",
         }
 
     def ready(self) -> bool:

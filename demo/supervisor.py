@@ -203,6 +203,7 @@ class Supervisor:
         detected = story.first(events, {"open_incidents"}, t0) if t0 else None
         mailed_s = [m.eml.stat().st_mtime - t0 for m in mails] if t0 else []
         proof = [s for s in mailed_s if made and s >= made[-1]["at_s"]]
+        failures = self._task_failures()
         during_end = calm if resolved and calm is not None else end
         return {
             "scenario": s.name,
@@ -227,7 +228,8 @@ class Supervisor:
                 "errors": sum(x.errors for x in seconds)},
             "settings_after": self.stack.settings_now(),
             "mails": [{"subject": m.subject, "eml": str(m.eml), "html": str(m.html)} for m in mails],
-            "airflow_task_failures": self._task_failures(),
+            "airflow_task_failures": None if failures is None else len(failures),
+            "airflow_failed_tasks": failures,
             "airflow_url": facts.airflow_url,
             "watched_s": round(end - t0, 1) if t0 else 0.0,
             "error": facts.error,
