@@ -61,15 +61,26 @@ class GroupBaseline:
 
 @dataclass(frozen=True)
 class BaselineSet:
-    """All baselines of an installation at one time; `abstained` says for which services there are none, and why."""
+    """All baselines of an installation at one time.
+
+    abstained: why a service has none. forecasts: of detectors.dynamic, by "service/signal".
+    """
 
     groups: tuple[GroupBaseline, ...] = ()
     abstained: Mapping[str, str] = field(default_factory=dict)
+    forecasts: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+    def trust(self, service: str, wanted_s: float) -> float:
+        """How much of the wanted history a service's baseline rests on, 0..1; 0 without one."""
+        for group in self.groups:
+            if service in group.services:
+                return float(min(1.0, group.history_s[group.services.index(service)] / wanted_s))
+        return 0.0
 
     def to_bytes(self) -> bytes:
         """The set as an .npz; from_bytes(to_bytes()) is the same set."""
         arrays: dict[str, NDArray[np.float32] | NDArray[np.float64]] = {}
-        meta: dict[str, object] = {"format": FORMAT, "abstained": dict(self.abstained)}
+        meta: dict[str, object] = {"format": FORMAT, "abstained": dict(self.abstained), "forecasts": self.forecasts}
         meta["groups"] = [
             {"services": group.services, "signals": group.signals, "step_s": group.step_s} for group in self.groups
         ]
@@ -92,7 +103,7 @@ class BaselineSet:
                 _check_format(meta)
                 arrays = {name: stored[name] for name in stored.files if name != "meta"}
             groups = tuple(_group(index, item, arrays) for index, item in enumerate(meta["groups"]))
-            return BaselineSet(groups, dict(meta["abstained"]))
+            return BaselineSet(groups, dict(meta["abstained"]), dict(meta["forecasts"]))
         except BaselineUnreadable:
             raise
         except Exception as error:

@@ -136,7 +136,7 @@ def fit_joint(rows: Floats, names: Sequence[str], seed: int) -> dict[str, Floats
     if "pca_residual" in names:
         arrays |= {f"pca_residual/{key}": values for key, values in PcaResidual().fit(rows).items()}
     if "isolation_forest" in names:
-        arrays |= {f"isolation_forest/{key}": values for key, values in SharedForest().fit(rows, seed).items()}
+        arrays |= {f"isolation_forest/{key}": values for key, values in SharedForest(seed).fit(rows).items()}
     return arrays
 
 

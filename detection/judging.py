@@ -10,9 +10,13 @@ import numpy as np
 from detection import ensemble, learning
 from detection.baselines import BaselineSet, GroupBaseline
 from detection.detectors._band import View
+from detection.detectors.fluctuation import Fluctuation
+from detection.detectors.local_outlier import LocalOutlier
 from detection.model import MetricWindow, Score, Service, Tier
 from detection.panel import Floats, Panel, panel_at, signal_of
 from detection.settings import DetectionSettings
+
+CONFIRM = 1.5
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,7 @@ class Judged:
     """Scores over judged columns in units of the calibrated thresholds: a tier is reached above 1.
 
     warn, act: (services, signals, C). joint: by detector, (warn, act) each (services, C). rows: joint features.
+    spread: (services, fluctuating signals, C).
     """
 
     view: View
@@ -27,6 +32,7 @@ class Judged:
     act: Floats
     joint: Mapping[str, tuple[Floats, Floats]]
     rows: Floats | None
+    spread: Floats | None = None
 
 
 def judge_panel(panel: Panel, group: GroupBaseline, first: int, settings: DetectionSettings) -> Judged:
@@ -51,7 +57,25 @@ def judge_panel(panel: Panel, group: GroupBaseline, first: int, settings: Detect
             joint[name] = (raw / low, raw / high)
         rows = rows[:, first - before :]
     enough = (group.history_s >= settings.min_history_s)[:, None, None]
-    return Judged(view, np.where(enough, warn, np.nan), np.where(enough, act, np.nan), joint, rows)
+    joint = {
+        name: (np.where(enough[:, 0], low, np.nan), np.where(enough[:, 0], high, np.nan))
+        for name, (low, high) in joint.items()
+    }
+    spread = _spread(panel, group, first, settings)
+    spread = np.where(enough, spread, np.nan) if spread is not None else None
+    return Judged(view, np.where(enough, warn, np.nan), np.where(enough, act, np.nan), joint, rows, spread)
+
+
+def _spread(panel: Panel, group: GroupBaseline, first: int, settings: DetectionSettings) -> Floats | None:
+    chosen = learning.fluctuating(panel.signals, settings)
+    if not chosen or "fluctuation/usual" not in group.arrays:
+        return None
+    x = panel.compressed()[:, chosen].reshape(len(panel.services) * len(chosen), -1)
+    usual = {"usual": group.arrays["fluctuation/usual"].ravel()}
+    scores = Fluctuation().score(x, panel.step_s, usual, settings.fluctuation_ratio)
+    scores = scores / group.arrays["fluctuation/warn"].ravel()[:, None]
+    out: Floats = scores.reshape(len(panel.services), len(chosen), -1)[:, :, first:]
+    return out
 
 
 def judge(
@@ -90,6 +114,7 @@ def scores_at(
     return [
         *_vote_scores(judged, group, column, at_s, settings),
         *_joint_scores(judged, group, column, at_s),
+        *_spread_scores(judged, group, column, at_s, settings),
     ]
 
 
@@ -98,6 +123,8 @@ def service_level(judged: Judged) -> Floats:
     top = np.nan_to_num(judged.warn, nan=-1).max(axis=1)
     for warn, _ in judged.joint.values():
         top = np.fmax(top, warn)
+    if judged.spread is not None:
+        top = np.fmax(top, np.nan_to_num(judged.spread, nan=-1).max(axis=1))
     out: Floats = np.where(top < 0, np.nan, top).astype(np.float32)
     return out
 
@@ -202,7 +229,7 @@ def _joint_scores(judged: Judged, group: GroupBaseline, column: int, at_s: float
             arrays = group.select([int(s)]).arrays
             shares = ensemble.contributions(name, judged.rows[s, column], arrays, group.signals)
             lead = next(iter(shares), group.signals[0])
-            voted = bool((judged.warn[s, :, column] > 1).any())
+            voted = bool((judged.warn[s, :, column] > 1).any()) or _confirmed(judged.rows[s, column], arrays)
             tier: Tier = "act" if act[s, column] > 1 and voted else "warn"
             out.append(
                 Score(
@@ -218,3 +245,33 @@ def _joint_scores(judged: Judged, group: GroupBaseline, column: int, at_s: float
                 )
             )
     return out
+
+
+def _confirmed(row: Floats, arrays: Mapping[str, Floats]) -> bool:
+    part = {key.removeprefix("local_outlier/"): v for key, v in arrays.items() if key.startswith("local_outlier/")}
+    return bool(part) and bool(LocalOutlier().score(row[None, None], part)[0, 0] > CONFIRM)
+
+
+def _spread_scores(
+    judged: Judged, group: GroupBaseline, column: int, at_s: float, settings: DetectionSettings
+) -> list[Score]:
+    if judged.spread is None:
+        return []
+    chosen = learning.fluctuating(group.signals, settings)
+    found = []
+    for s, j in np.argwhere(np.nan_to_num(judged.spread[:, :, column]) > 1):
+        signal = signal_of(group.signals[chosen[j]])
+        score = float(judged.spread[s, j, column])
+        times = score * float(group.arrays["fluctuation/warn"][s, j]) * settings.fluctuation_ratio
+        found.append(
+            Score(
+                service=group.services[s],
+                detector="fluctuation",
+                signal=signal.name,
+                at_s=at_s,
+                score=score,
+                tier="warn",
+                reason=f"{signal.title} fluctuates {times:.1f} times as much as usual over the last hour",
+            )
+        )
+    return found

@@ -11,6 +11,10 @@ from detection import ensemble
 from detection.baselines import BaselineSet, GroupBaseline
 from detection.calibration import block_maxima, block_s_of, chance_per_block, conformal_threshold
 from detection.detectors._series import Arrays
+from detection.detectors.dynamic import DynamicThreshold
+from detection.detectors.fluctuation import SIGNALS as FLUCTUATING
+from detection.detectors.fluctuation import Fluctuation
+from detection.detectors.local_outlier import LocalOutlier
 from detection.model import MetricWindow, Service
 from detection.panel import Floats, Panel, group_windows, signal_of
 from detection.settings import DetectionSettings
@@ -46,7 +50,20 @@ def learn(
             usable[service] = _without(window, leave_out.get(service, ()))
     groups = [_learn_group(panel, settings) for panel in group_windows(usable)]
     kept = [part for part in (_keep(group, frozen) for group in (previous.groups if previous else ())) if part]
-    return BaselineSet((*groups, *kept), abstained)
+    return BaselineSet((*groups, *kept), abstained, _forecasts(usable, settings, previous))
+
+
+def _forecasts(
+    usable: Mapping[str, MetricWindow], settings: DetectionSettings, previous: BaselineSet | None
+) -> Mapping[str, Mapping[str, object]]:
+    if not settings.dynamic_series:
+        return {}
+    learned = DynamicThreshold(settings.dynamic_series, settings.dynamic_method).learn(usable)
+    plain = {
+        key: {name: part.tolist() if isinstance(part, np.ndarray) else part for name, part in forecast.items()}
+        for key, forecast in learned.items()
+    }
+    return {**(previous.forecasts if previous is not None else {}), **plain}
 
 
 def look_back_points(step_s: float) -> int:
@@ -98,12 +115,15 @@ def _learn_group(panel: Panel, settings: DetectionSettings) -> GroupBaseline:
     for first in range(0, len(panel.services), CHUNK):
         chunk = panel.select(range(first, min(first + CHUNK, len(panel.services))))
         stats = ensemble.learn_panel(chunk)
-        parts.append(_series_part(chunk, stats, settings))
+        parts.append(_series_part(chunk, stats, settings) | _fluctuation_part(chunk, stats, settings))
         if joint:
             rows.append(ensemble.joint_features(chunk, stats, 0))
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if joint:
-        arrays |= _joint_part(np.concatenate(rows), panel, joint, settings)
+        every = np.concatenate(rows)
+        arrays |= _joint_part(every, panel, joint, settings)
+        if "local_outlier" in settings.detectors:
+            arrays |= {f"local_outlier/{name}": values for name, values in LocalOutlier().fit(every).items()}
     known = np.isfinite(panel.values).any(axis=1).sum(axis=1) * panel.step_s
     return GroupBaseline(
         panel.services,
@@ -140,6 +160,32 @@ def _series_part(panel: Panel, stats: Arrays, settings: DetectionSettings) -> di
         threshold = conformal_threshold(top, chance_per_block(budget, block_s))
         out[f"threshold/{tier}"] = np.fmax(threshold, np.float32(1))
     return out
+
+
+def fluctuating(signals: Sequence[str], settings: DetectionSettings) -> list[int]:
+    """Positions of the signals whose fluctuation is watched."""
+    if "fluctuation" not in settings.detectors:
+        return []
+    return [index for index, name in enumerate(signals) if name in FLUCTUATING]
+
+
+def _fluctuation_part(panel: Panel, stats: Arrays, settings: DetectionSettings) -> dict[str, Floats]:
+    chosen = fluctuating(panel.signals, settings)
+    if not chosen:
+        return {}
+    s, m = len(panel.services), len(panel.signals)
+    x = panel.compressed()[:, chosen].reshape(s * len(chosen), -1)
+    method = Fluctuation()
+    learned = method.fit(x, panel.step_s, stats["least"].reshape(s, m)[:, chosen].ravel())
+    scores = method.score(x, panel.step_s, learned, settings.fluctuation_ratio)
+    block_s = block_s_of(panel.times.size * panel.step_s)
+    top = block_maxima(scores, panel.step_s, block_s)
+    threshold = np.fmax(conformal_threshold(top, chance_per_block(settings.budget.warn_per_week / 2, block_s)), 1)
+    shape = (s, len(chosen))
+    return {
+        "fluctuation/usual": learned["usual"].reshape(shape),
+        "fluctuation/warn": threshold.reshape(shape).astype(np.float32),
+    }
 
 
 def _joint_part(rows: Floats, panel: Panel, names: Sequence[str], settings: DetectionSettings) -> dict[str, Floats]:

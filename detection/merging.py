@@ -34,7 +34,7 @@ def merge(
 
 def _key(score: Score) -> str:
     family = "fluctuation|" if score.detector == "fluctuation" else ""
-    return f"{family}{score.service}|{score.signal}"
+    return f"{family}{score.service}|{score.signal}|{score.replica or ''}"
 
 
 def _stays(anomaly: Anomaly, at_s: float, settings: DetectionSettings) -> bool:
@@ -66,6 +66,7 @@ def _anomaly(key: str, group: Sequence[Score], at_s: float, before: Anomaly | No
         score=max(s.score or 0.0 for s in group),
         detectors=tuple(dict.fromkeys(name for s in ranked for name in _names(s))),
         contributions=shares,
+        replica=lead.replica,
         reason="; ".join(reasons),
     )
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from detection import learning
+from detection import learning, peers
 from detection.baselines import BaselineSet
 from detection.detectors.absent import AbsentData
+from detection.detectors.dynamic import DynamicThreshold
 from detection.detectors.rules import ThresholdRules, rules_for
 from detection.judging import judge
 from detection.merging import DetectionState, merge
@@ -70,6 +71,15 @@ def detect(
         scores += ThresholdRules(services, settings).score(windows, {}, at_s)
         scores += AbsentData(services, settings).score(windows, {}, at_s)
     scores += judge(services, windows, baselines, at_s, settings)
+    if settings.dynamic_series:
+        dynamic = DynamicThreshold(settings.dynamic_series, settings.dynamic_method)
+        scores += [_as_warning(score) for score in dynamic.score(windows, baselines.forecasts, at_s)]
+    if replicas:
+        scores += peers.compare(services, replicas, at_s, settings)
     telling = [score for score in scores if score.tier is not None or score.score is None]
     anomalies, state = merge(telling, at_s, settings, state or DetectionState())
     return anomalies, telling, state
+
+
+def _as_warning(score: Score) -> Score:
+    return score.model_copy(update={"tier": "warn"}) if score.score is not None and score.score > 1 else score

@@ -21,11 +21,14 @@ class SharedForest:
 
     name = "isolation_forest"
 
-    def fit(self, rows: Floats, seed: int) -> dict[str, Floats]:
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
+
+    def fit(self, rows: Floats) -> dict[str, Floats]:
         """rows: (services, T, features); at most FIT_ROWS of them are used, evenly spread."""
         flat = rows.reshape(-1, rows.shape[2])
         flat = flat[:: max(1, -(-flat.shape[0] // FIT_ROWS))]
-        return fit_trees(np.ascontiguousarray(flat), trees=TREES, samples=SAMPLES, seed=seed)
+        return fit_trees(np.ascontiguousarray(flat), trees=TREES, samples=SAMPLES, seed=self._seed)
 
     def score(self, rows: Floats, arrays: Arrays) -> Floats:
         """-score_samples of each row: (services, T), about 0.5 for ordinary ones."""
