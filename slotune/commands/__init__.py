@@ -6,6 +6,11 @@ from collections.abc import Callable
 
 import typer
 
-from slotune.commands import check
+from slotune.commands import backtest, check, history, quantize
 
-COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (check.register,)
+COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
+    backtest.register,
+    check.register,
+    history.register,
+    quantize.register,
+)

@@ -24,14 +24,14 @@ def register(app: typer.Typer) -> None:
 
         console = Console()
         settings = load(file)
-        _check_names(settings)
+        _check_names(settings, file)
         _show(console, settings)
         console.print(f"{escape(str(file))}: {len(settings.services)} services, no mistakes.")
         if live and not _live(console, settings):
             raise typer.Exit(1)
 
 
-def _check_names(settings: Settings) -> None:
+def _check_names(settings: Settings, file: Path) -> None:
     """Names that only the registries know."""
     from detection import presets
     from tuning import planning, verification
@@ -42,7 +42,7 @@ def _check_names(settings: Settings) -> None:
         try:
             presets.get(service.serving)
         except ConfigError as error:
-            raise ConfigError(str(error), where=f"services[{index}].serving") from error
+            raise ConfigError(str(error), where=f"{file}: services[{index}].serving") from error
 
 
 def _show(console: Console, settings: Settings) -> None:
