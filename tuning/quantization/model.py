@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,9 +153,12 @@ def predict(session: Any, rows: Arrays, *, batch: int = 32) -> dict[str, NDArray
 
 
 def first_line(error: BaseException) -> str:
-    """The first telling line of a library's error, without its prefix noise, at most 300 characters."""
+    """The first telling line of a library's error, without codes and C++ signatures, at most 300 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
+    line = re.sub(
+        r"\[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src/\S+:\d+ [^)]*\) ", "", lines[0] if lines else ""
+    )
+    return (line.strip() or type(error).__name__)[:300]
 
 
 def _named(proto: Any) -> Any:

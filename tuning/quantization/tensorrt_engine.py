@@ -125,7 +125,7 @@ def build_engine(
     batch = _add_profile(builder, network, config, profile, logger)
     if progress is not None:
         config.progress_monitor = _monitor(trt, progress)
-    cache = _add_cache(config, timing_cache)
+    cache = _add_cache(trt, config, timing_cache)
     built = builder.build_serialized_network(network, config)
     if built is None:
         raise QuantizationRefused(f"TensorRT cannot build {source.name}: {logger.why()}")
@@ -262,9 +262,9 @@ def _add_profile(builder: Any, network: Any, config: Any, profile: Profile, logg
     return profile.smallest, profile.best, profile.largest
 
 
-def _add_cache(config: Any, data: bytes) -> Any:
-    """A timing cache, from `data` where it is one of this TensorRT and GPU; None where the package has none."""
-    if not hasattr(config, "create_timing_cache"):
+def _add_cache(trt: ModuleType, config: Any, data: bytes) -> Any:
+    """A timing cache, from `data` where it is one of this TensorRT and GPU; TensorRT-RTX times nothing: None."""
+    if trt.__name__ != "tensorrt":
         return None
     cache = config.create_timing_cache(data)
     if cache is None and data:
