@@ -28,7 +28,6 @@ from demo.kubernetes_api.status import ApiError
 from demo.kubernetes_api.store import Object, Policy, Store
 from demo.kubernetes_api.workloads import Cluster
 
-TICK_S = 0.05
 CREATOR = "kubectl-create"
 
 
@@ -43,21 +42,23 @@ class KubernetesApi:
         on_scale: Callable[[str, str, int], None] | None = None,
         ready: Callable[[str, str], int] | None = None,
         where: Callable[[str, str], list[tuple[str, int]]] | None = None,
+        tick_s: float = 0.05,
     ) -> None:
         """on_scale(namespace, name, replicas) starts and stops what the pods stand for; ready(namespace, name) tells
-        how many of them are ready; where(namespace, name) gives their (address, port)."""
+        how many of them are ready; where(namespace, name) gives their (address, port). tick_s: how often the
+        controllers look."""
         self.store = Store()
         self.rbac = Rbac()
         self.faults = Faults()
         self.cluster = Cluster(ready=ready, where=where)
         self.api = Api(self.store, self.rbac)
         self._on_scale = on_scale
+        self._tick_s = tick_s
         self._told: dict[tuple[str, str], int] = {}
         self._hpas: dict[tuple[str, str], hpa_controller.HpaState] = {}
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._server = _Server((host, port), _handler(self))
-        self._requests_at_once = 0
 
     @property
     def url(self) -> str:
@@ -65,7 +66,7 @@ class KubernetesApi:
         return f"http://{host!s}:{port}"
 
     def start(self) -> KubernetesApi:
-        serve = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        serve = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": self._tick_s}, daemon=True)
         control = threading.Thread(target=self._control, daemon=True)
         self._threads = [serve, control]
         for thread in self._threads:
@@ -206,7 +207,7 @@ class KubernetesApi:
         return path
 
     def _control(self) -> None:
-        while not self._stop.wait(TICK_S):
+        while not self._stop.wait(self._tick_s):
             now_s = time.monotonic()
             with contextlib.suppress(ApiError):  # an object that went away between two looks
                 self._tick(now_s)

@@ -112,7 +112,7 @@ def subject() -> Iterator[Subject]:
         finally:
             client.CoreV1Api(api_client).delete_namespace(namespace)
         return
-    with KubernetesApi() as server:
+    with KubernetesApi(tick_s=0.01) as server:
         server.add_namespace("facts")
         made = client.Configuration()
         made.host = server.url

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from tuning.actuators.http_config import HttpConfig
 from tuning.actuators.kubernetes import KubernetesReplicas
 from tuning.actuators.model_repository import ModelRepository
+from tuning.actuators.pod_spec import PodSpec
+from tuning.actuators.triton import Triton
 from tuning.errors import ConfigError
 from tuning.ports import Actuator, Connections
 
@@ -16,6 +18,8 @@ REGISTRY: dict[str, Factory] = {
     "http_config": HttpConfig,
     "kubernetes": KubernetesReplicas,
     "model_repository": ModelRepository,
+    "pod_spec": PodSpec,
+    "triton": Triton,
 }
 
 

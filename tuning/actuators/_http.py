@@ -7,6 +7,7 @@ Before the request can have left (no route, refused, TLS) nothing changed: Contr
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,7 +22,14 @@ LIMIT_BYTES = 4 * 1024 * 1024
 
 
 class Unanswered(Temporary):
-    """A request was sent and no usable answer came. Never leaves the actuators: it becomes OutcomeUnknown."""
+    """A request was sent and no usable answer came. Never leaves the actuators: it becomes OutcomeUnknown.
+
+    status: the 5xx that was answered, None when nothing was.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Http:
@@ -31,6 +39,11 @@ class Http:
         self.base = connection.url.rstrip("/")
         self.timeout_s = timeout_s
         self._connection = connection
+
+    @property
+    def extra(self) -> Mapping[str, object]:
+        """The connection's own extra settings."""
+        return self._connection.extra
 
     @property
     def shown(self) -> str:
@@ -83,7 +96,7 @@ def _decode(response: requests.Response, data: bytes, at: str, reading: bool) ->
         raise ControlUnreachable(f"{at} answered 429 (too many requests)", delay_s=_retry_after_s(response))
     if status >= 500:
         words = f"{at} answered {status}{_said(data)}"
-        raise ControlUnreachable(words) if reading else Unanswered(words)
+        raise ControlUnreachable(words) if reading else Unanswered(words, status=status)
     if status >= 300:
         raise ControlRefused(f"{at} answered {status}{_said(data)}{_hint(status)}")
     if len(data) > LIMIT_BYTES:

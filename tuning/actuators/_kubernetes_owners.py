@@ -123,7 +123,7 @@ def stand_down(owner: Owner, holder: Object, at_s: float, stand_down_s: float) -
     )
     if applier is not None:
         return f"{applier.get('manager')} applies {_field_list(owner)} of {owner.name} (server-side apply)"
-    tool = _gitops_tool(labels, notes)
+    tool = gitops_tool(labels, notes)
     if tool and _manifest_sets(owner, entries, notes):
         return f"{owner.name} is managed by {tool}, which would undo or fight the change"
     return _changed_by_other(owner, entries, notes, at_s, stand_down_s)
@@ -173,7 +173,8 @@ def _scaled_object(cluster: Cluster, scale: Ref) -> Object | None:
     return next((obj for obj in found if _targets(obj, scale)), None)
 
 
-def _gitops_tool(labels: Mapping[str, Any], notes: Mapping[str, Any]) -> str | None:
+def gitops_tool(labels: Mapping[str, Any], notes: Mapping[str, Any]) -> str | None:
+    """The GitOps tool that manages an object by its labels and annotations, None when none does (or it is off)."""
     if any(str(notes.get(key, "")).lower() == value for key, value in FLUX_OFF.items()):
         return None
     for known, given in ((GITOPS_LABELS, labels), (GITOPS_ANNOTATIONS, notes)):

@@ -6,166 +6,31 @@ further replicas), request_timeout_s (5).
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-
-from detection.model import Service, make_id
+from detection.model import Service
 from tuning.actuators import _options as options
-from tuning.actuators._http import Http, Unanswered
-from tuning.errors import ConfigError, ControlRefused, ControlUnreachable, NotApplied, NotOwner, OutcomeUnknown
-from tuning.model import Change, Knob, Receipt, Setting
-from tuning.ports import Connection, Connections
-
-KNOBS = ("batch_size", "batch_timeout_ms")
-READ_BACKS = 3
+from tuning.actuators._batch_endpoints import BatchEndpoints, Knobs
+from tuning.actuators._http import Http
+from tuning.errors import ControlRefused
 
 
-class HttpConfig:
-    """The batch lever of a server that can be told at run time. A value given is absolute; a repeat changes nothing."""
+class HttpConfig(BatchEndpoints):
+    """The batch lever of a server that can be told at run time."""
 
     name = "http_config"
-    lever = "batch_size"
 
-    def __init__(self, connections: Connections, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
-        self._connections = connections
-        self._clock = clock
-        self._sleep = sleep
+    def send(self, service: Service, http: Http, wanted: Knobs) -> None:
+        http.call("POST", "/config", dict(wanted))
 
-    def read(self, service: Service) -> Setting:
-        """What is in force; where replicas differ, what most of them say, and a note that names the others."""
-        return _setting({name: _read(http) for name, http in self._endpoints(service).items()})
-
-    def replicas(self, service: Service) -> tuple[str, ...]:
-        """The names by which `apply_to` knows the replicas."""
-        return tuple(self._endpoints(service))
-
-    def apply(self, service: Service, change: Change, *, key: str) -> Receipt:
-        """Change every replica, or none: when one refuses, those already changed are put back.
-
-        Raises ControlUnreachable (nothing changed), ControlRefused, NotApplied, NotOwner, OutcomeUnknown.
-        """
-        return self._apply(service, change, key, self._endpoints(service))
-
-    def apply_to(self, service: Service, change: Change, replica: str, *, key: str) -> Receipt:
-        """Change one replica only, so that the others can serve as its control. Errors as for `apply`."""
-        endpoints = self._endpoints(service)
-        if replica not in endpoints:
-            raise ConfigError(f"{service.name} has no replica {replica}; known: {', '.join(endpoints)}")
-        return self._apply(service, change, key, {replica: endpoints[replica]})
-
-    def _endpoints(self, service: Service) -> dict[str, Http]:
-        timeout_s = options.number(service, self.lever, "request_timeout_s", 5.0)
-        first = options.text(service, self.lever, "connection")
-        named = (first, *options.texts(service, self.lever, "endpoints"))
-        return {name: Http(self._connection(first, name), timeout_s=timeout_s) for name in named}
-
-    def _connection(self, first: str, name: str) -> Connection:
-        """A plain address shares the first connection's credentials."""
-        if not name.startswith(("http://", "https://")):
-            return self._connections.get(name)
-        return replace(self._connections.get(first), name=name, url=name)
-
-    def _apply(self, service: Service, change: Change, key: str, endpoints: Mapping[str, Http]) -> Receipt:
-        started_s = self._clock()
-        before = {name: _read(http) for name, http in endpoints.items()}
-        _check_owner(service, change, before)
-        made: list[str] = []
-        for name, http in endpoints.items():
-            if options.agrees(before[name], change.new):
-                continue
-            try:
-                self._set(http, change.new)
-            except (ControlRefused, ControlUnreachable, NotApplied) as error:
-                self._put_back(endpoints, before, made, error)
-                raise
-            made.append(name)
-        after = {name: _read(http) for name, http in endpoints.items()}
-        at_s = self._clock()
-        return options.receipt(
-            service,
-            change,
-            key,
-            before=_setting(before).values,
-            after=_setting(after).values,
-            changed=bool(made),
-            at_s=at_s,
-            took_s=at_s - started_s,
-            reason=f"{len(made)} of {len(endpoints)} replicas changed" if made else "already there",
-            evidence={"replicas": {name: dict(values) for name, values in after.items()}},
-        )
-
-    def _set(self, http: Http, wanted: Mapping[str, Knob]) -> None:
-        unanswered: Unanswered | None = None
-        try:
-            http.call("POST", "/config", dict(wanted))
-        except Unanswered as error:
-            unanswered = error
-        shown = self._read_back(http, wanted, patient=unanswered is not None)
-        if shown is None:
-            raise OutcomeUnknown(f"{unanswered or http.shown}; the read-back got no answer either") from unanswered
-        if options.agrees(shown, wanted):
-            return
-        if unanswered is not None:
-            raise OutcomeUnknown(f"{unanswered}; the read-back still shows {_text(shown)}") from unanswered
-        raise NotApplied(f"{http.shown} accepted {_text(wanted)} but its read-back shows {_text(shown)}")
-
-    def _read_back(self, http: Http, wanted: Mapping[str, Knob], *, patient: bool) -> dict[str, Knob] | None:
-        shown: dict[str, Knob] | None = None
-        for attempt in range(READ_BACKS):
-            try:
-                shown = _read(http)
-            except ControlUnreachable:
-                shown = None
-            if shown is not None and (options.agrees(shown, wanted) or not patient):
-                return shown
-            if attempt + 1 < READ_BACKS:
-                self._sleep(0.5 * 2**attempt)
-        return shown
-
-    def _put_back(
-        self, endpoints: Mapping[str, Http], before: Mapping[str, dict[str, Knob]], made: Iterable[str], why: Exception
-    ) -> None:
-        for name in made:
-            try:
-                self._set(endpoints[name], before[name])
-            except (ControlRefused, ControlUnreachable, NotApplied, OutcomeUnknown) as error:
-                raise OutcomeUnknown(f"{why}; and {name}, changed before, could not be put back ({error})") from error
-
-
-def _read(http: Http) -> dict[str, Knob]:
-    body = http.call("GET", "/config")
-    if not isinstance(body, dict):
-        raise ControlRefused(f"GET {http.shown}/config answered {type(body).__name__}, not an object with batch_size")
-    size = body.get("batch_size")
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ControlRefused(f"GET {http.shown}/config shows no usable batch_size ({options.bounded(repr(size), 60)})")
-    values: dict[str, Knob] = {"batch_size": size}
-    timeout_ms = body.get("batch_timeout_ms")
-    if isinstance(timeout_ms, int | float) and not isinstance(timeout_ms, bool) and timeout_ms >= 0:
-        values["batch_timeout_ms"] = float(timeout_ms)
-    return values
-
-
-def _setting(shown: Mapping[str, dict[str, Knob]]) -> Setting:
-    common = Counter(tuple(sorted(values.items())) for values in shown.values()).most_common(1)[0][0]
-    others = [f"{name} has {_text(v)}" for name, v in shown.items() if tuple(sorted(v.items())) != common]
-    return Setting(
-        lever="batch_size",
-        values=dict(common),
-        version=make_id(*sorted((name, tuple(sorted(v.items()))) for name, v in shown.items())),
-        note=f"replicas differ: {'; '.join(others)}" if others else "",
-    )
-
-
-def _check_owner(service: Service, change: Change, shown: Mapping[str, dict[str, Knob]]) -> None:
-    """A replica that restarted shows neither value and is set; when none shows either, somebody else was here."""
-    if not any(options.agrees(v, change.old) or options.agrees(v, change.new) for v in shown.values()):
-        raise NotOwner(
-            f"{service.name}: the batch setting is {_text(_setting(shown).values)}, neither {_text(change.old)} nor "
-            f"{_text(change.new)}: somebody else changed it; slotune stands down"
-        )
-
-
-def _text(values: Mapping[str, Knob]) -> str:
-    return ", ".join(f"{name} {values[name]}" for name in sorted(values))
+    def read_one(self, service: Service, http: Http) -> Knobs:
+        body = http.call("GET", "/config")
+        at = f"GET {http.shown}/config"
+        if not isinstance(body, dict):
+            raise ControlRefused(f"{at} answered {type(body).__name__}, not an object with batch_size")
+        size = body.get("batch_size")
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ControlRefused(f"{at} shows no usable batch_size ({options.bounded(repr(size), 60)})")
+        values: Knobs = {"batch_size": size}
+        timeout_ms = body.get("batch_timeout_ms")
+        if isinstance(timeout_ms, int | float) and not isinstance(timeout_ms, bool) and timeout_ms >= 0:
+            values["batch_timeout_ms"] = float(timeout_ms)
+        return values

@@ -63,6 +63,28 @@ class KubernetesReplicas:
         cluster, scale = self._cluster(service), self._scale(service)
         return self._pods(cluster, scale, cluster.get(scale))
 
+    def rights(self, service: Service) -> list[tuple[str, Ref]]:
+        """What slotune's Role has to grant for this lever, as (verb, object), found by looking at the owner.
+
+        Raises what `read` raises; ControlRefused when the right to look is missing already.
+        """
+        scale = self._scale(service)
+        hpa = options.optional_text(service, self.lever, "hpa")
+        hpas = Ref("autoscaling", "v2", "horizontalpodautoscalers", scale.namespace, hpa or "")
+        first = [("get", scale), ("list", Ref("", "v1", "pods", scale.namespace)), ("get" if hpa else "list", hpas)]
+        if not all(self.may(service, verb, ref) for verb, ref in first):
+            return first
+        owner = find_owner(self._cluster(service), scale, hpa)
+        if owner.kind == "none":
+            whole = Ref(scale.group, scale.version, scale.plural, scale.namespace, scale.name)
+            scaled = Ref("keda.sh", "v1alpha1", "scaledobjects", scale.namespace)
+            return [*first, ("list", scaled), ("get", whole), ("patch", scale)]
+        return [*first, *(right for right in (("get", owner.ref), ("patch", owner.ref)) if right not in first)]
+
+    def may(self, service: Service, verb: str, ref: Ref) -> bool:
+        """Whether these credentials have one right (asks the API server, changes nothing)."""
+        return self._cluster(service).may(verb, ref)
+
     def apply(self, service: Service, change: Change, *, key: str) -> Receipt:
         """Patch the owner's fields and wait until the pods have found a place.
 

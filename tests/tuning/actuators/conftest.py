@@ -12,7 +12,7 @@ from tests.fakes.kubernetes import World
 
 @pytest.fixture
 def world() -> Iterator[World]:
-    with KubernetesApi() as api:
+    with KubernetesApi(tick_s=0.01) as api:
         api.add_namespace("facts")
         api.add_deployment("facts", "web", 2)
         api.add_hpa("facts", "web", "web", 2, 10, sync_s=0.05)

@@ -238,7 +238,7 @@ class TestConflicts:
     @pytest.mark.server
     def test_the_race_with_the_controller_loses_no_update(self) -> None:
         """200 patches while the HPA controller acts every 0.05 s and another writer annotates as often."""
-        with KubernetesApi() as api:
+        with KubernetesApi(tick_s=0.01) as api:
             api.add_namespace("facts")
             api.add_deployment("facts", "web", 2)
             api.add_hpa("facts", "web", "web", 2, 40, sync_s=0.05, metric=lambda n: max(2, (n * 7) % 13))
@@ -480,7 +480,7 @@ class TestCapacity:
         assert world.bounds() == (4, 10)
 
     def test_a_controller_that_does_not_act_is_not_waited_for_forever(self) -> None:
-        with KubernetesApi() as api:
+        with KubernetesApi(tick_s=0.01) as api:
             api.add_namespace("facts")
             api.add_deployment("facts", "web", 2)
             api.add_hpa("facts", "web", "web", 2, 10, sync_s=3600)
