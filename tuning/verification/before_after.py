@@ -84,12 +84,14 @@ class BeforeAfterVerifier:
         effect = separated(old, new, self._settings.min_points, self._settings.interval_level)
         if effect is None or self._too_few_requests(before, after):
             return None
+        if before.expected_p95_ms is not None and after.expected_p95_ms is not None:
+            return None  # a model knows what the load alone would have done: ask it first
         if _load_explains("improved", before, after, self._settings):
             return None
         points = new.side.points[np.isfinite(new.side.points)]
         resolved = None if after.slo is None else bool((points <= math.log(after.slo.p95_ms)).all())
         if resolved is False and after.slo is not None:
-            _, level = shift(old.side, new.side, history=None, prior=1.0, noise_floor=self._settings.noise_floor)
+            _, level = shift(old.side, new.side, history=None, prior=self._settings.phi_prior, noise_floor=self._settings.noise_floor)
             resolved = self._resolved(new, level, after)
         reason = (
             f"P95 {effect.value - 1:+.0%}: the worst of {points.size} points after the change is {effect.high:.0%} "

@@ -149,7 +149,7 @@ def test_history_of_another_step_is_not_believed() -> None:
 
 
 def test_few_points_are_inconclusive() -> None:
-    outcome = judge(evidence([200.0] * 4), evidence([50.0] * 15, start_s=600))
+    outcome = judge(evidence([200.0] * 4), evidence([120.0] * 15, start_s=600))
     assert outcome.verdict == "inconclusive"
     assert "only 4 P95 points before" in outcome.reason
 
@@ -190,6 +190,12 @@ def test_a_load_that_fell_explains_the_fall() -> None:
     )
     assert unmodelled.verdict == "inconclusive"
     assert "load" in unmodelled.reason
+
+
+def test_the_model_is_asked_before_a_wide_gap_is_believed() -> None:
+    before = evidence(noisy(200, seed=1), qps=100.0, expected_p95_ms=200.0)
+    after = evidence(noisy(60, seed=2), start_s=600, qps=80.0, expected_p95_ms=60.0)
+    assert judge(before, after).verdict in ("unchanged", "inconclusive")
 
 
 def test_a_load_that_rose_hides_no_win() -> None:
