@@ -162,11 +162,7 @@ class Stack:
         if self.cluster is not None:
             env["SLOTUNE_CONN_SLOTUNE_CLUSTER"] = self.cluster.url
         airflow = Airflow(self.home / "airflow", self.repository, self.logs / "airflow.log", env)
-        template = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined, trim_blocks=False)
-        text = (self.repository / "demo" / "services.yaml.j2").read_text()
-        config.write_text(
-            template.from_string(text).render(scenario=self.scenario, slo_ms=f"{slo_ms:g}", airflow_url=airflow.url)
-        )
+        config.write_text(render_config(self.repository, self.scenario, slo_ms, airflow.url))
         (self.run / "env.sh").write_text("".join(f"export {k}='{v}'\n" for k, v in env.items()))
         self._stops.append(("Airflow", airflow.stop))
         airflow.start()
@@ -199,6 +195,13 @@ class Stack:
             except Exception as failure:  # one part that does not stop must not keep the others alive
                 print(f"stopping {name}: {failure}", file=sys.stderr)
         return sweep()
+
+
+def render_config(repository: Path, scenario: Scenario, slo_ms: float, airflow_url: str) -> str:
+    """The text of services.yaml for a scenario."""
+    environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    template = environment.from_string((repository / "demo" / "services.yaml.j2").read_text())
+    return template.render(scenario=scenario, slo_ms=f"{slo_ms:g}", airflow_url=airflow_url)
 
 
 def measured_core() -> int | None:
