@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tuning.model import Observation, Record
     from tuning.planning.settings import PlanningSettings
     from tuning.ports import Notifier
+    from tuning.verification.settings import VerificationSettings
 
 
 def config_path(environment: Mapping[str, str] = os.environ) -> Path:
@@ -70,7 +71,7 @@ def build(
         source=metrics_source(settings, connections),
         actuator=actuators(connections, clock, sleep),
         planner=planner(planning_settings(settings)),
-        verifier=verification.get("before_after")(settings.verification),
+        verifier=verification.get(settings.verification.method)(verification_settings(settings)),
         ledger=open_ledger(ledger_url()),
         notifiers=notifiers(settings, connections),
         links=links or {},
@@ -80,6 +81,11 @@ def build(
 def planning_settings(settings: Settings) -> PlanningSettings:
     """What the planner must know of the other sections, so that nobody writes it twice."""
     return settings.planning.model_copy(update={"rate_window_s": settings.prometheus.rate_window_s})
+
+
+def verification_settings(settings: Settings) -> VerificationSettings:
+    """The same for the verifier."""
+    return settings.verification.model_copy(update={"rate_window_s": settings.prometheus.rate_window_s})
 
 
 @lru_cache(maxsize=4)

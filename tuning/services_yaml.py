@@ -199,7 +199,7 @@ def _twins(data: Mapping[str, Any], lines: Mapping[tuple[str | int, ...], int]) 
     services = data.get("services")
     for index, service in enumerate(services if isinstance(services, list) else []):
         name = service.get("name") if isinstance(service, dict) else None
-        if name is not None and name in seen:
+        if isinstance(name, str) and name in seen:
             line = lines.get(("services", index, "name"), 1)
             message = f"two services are named {name!r} (the first is services[{seen[name]}]): give each its own name"
             problems.append(Problem(line, f"services[{index}].name", message))

@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
         settings = load(file)
         _check_names(settings, file)
         _show(console, settings)
-        console.print(f"{escape(str(file))}: {len(settings.services)} services, no mistakes.")
+        console.print(f"{escape(str(file))}: {len(settings.services)} services, no mistakes.", soft_wrap=True)
         if live and not _live(console, settings):
             raise typer.Exit(1)
 
@@ -75,5 +75,5 @@ def _live(console: Console, settings: Settings) -> bool:
     fine = True
     for result in live_check(settings, environment_connections()):
         fine = fine and result.ok
-        console.print(f"{'ok  ' if result.ok else 'FAIL'} {escape(result.text)}")
+        console.print(f"{'ok  ' if result.ok else 'FAIL'} {escape(result.text)}", soft_wrap=True)
     return fine

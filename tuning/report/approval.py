@@ -34,4 +34,7 @@ def body(plan: Plan) -> str:
 def _plain(text: str) -> str:
     """Outside text as text: no Markdown, no HTML, no template (the page and Airflow would both interpret them)."""
     one_line = " ".join(text.split())
-    return re.sub(r"([\\`*_\[\]<>#|{}!])", r"\\\1", one_line).replace("\\{", "&#123;").replace("\\}", "&#125;")
+    escaped = re.sub(r"([\\`*_\[\]#|!])", r"\\\1", one_line.replace("&", "&amp;"))
+    for mark, entity in (("<", "&lt;"), (">", "&gt;"), ("{", "&#123;"), ("}", "&#125;")):
+        escaped = escaped.replace(mark, entity)
+    return escaped

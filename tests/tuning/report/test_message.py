@@ -1,0 +1,134 @@
+"""The mail: what it says, that outside text stays text, and that it is a well-formed message."""
+
+from __future__ import annotations
+
+import email
+from email import policy
+from html.parser import HTMLParser
+
+import pytest
+
+from detection.model import Incident
+from tests.fakes import reports
+from tuning.model import Outcome
+from tuning.report import approval, render
+from tuning.report.week import render_week, review
+
+EVIL = '<script>alert("x")</script><img src=x onerror=y>{{ 7*7 }}{% include "x" %}\r\nBcc: evil@example.com $x^{'
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+
+def test_a_resolved_incident_says_lever_and_p95_before_and_after():
+    mail = render(reports.report())
+    assert mail.subject == "[slotune] Resolved: ranker: batch size 1 → 8, P95 4310 ms → 38 ms"
+    for text in ("load surge", "150 ms", "-99 %", "keep", "dearer", "slotune show incident1"):
+        assert text in mail.text and text in mail.html.replace("&#39;", "'")
+
+
+@pytest.mark.parametrize(
+    ("report", "subject"),
+    [
+        (reports.held(), "[slotune] Hold: ranker: no lever cures errors"),
+        (reports.refused(), "[slotune] Proposed: ranker: ranker is in mode observe"),
+        (reports.report(rollback=reports.report().receipts), "[slotune] Rolled back: ranker: batch size 1 → 8"),
+        (reports.report(receipts=(), outcome=None), "[slotune] Not changed: ranker: batch size 1 → 8"),
+    ],
+    ids=["hold", "observe", "rolled back", "not made"],
+)
+def test_the_subject_tells_what_became_of_it(report, subject):
+    assert render(report).subject.startswith(subject)
+
+
+def test_outside_text_is_text_in_every_part():
+    outcome = reports.report().outcome
+    assert isinstance(outcome, Outcome)
+    incident = reports.incident(reason=EVIL)
+    evil_plan = reports.plan(reason=EVIL, diagnosis=reports.plan().diagnosis.model_copy(update={"cause": EVIL}))
+    mail = render(
+        reports.report(
+            incident=incident, plan=evil_plan, outcome=outcome.model_copy(update={"reason": EVIL}),
+            notes=(EVIL,), events=((reports.T0_S, EVIL),), links={EVIL: "javascript:alert(1)", "ok": "http://h/"},
+        )
+    )  # fmt: skip
+    page = Tags()
+    page.feed(mail.html)
+    assert "script" not in page.tags and page.tags.count("img") == 1
+    assert all("javascript" not in (value or "") for _, value in page.attributes)
+    assert "{{ 7*7 }}" in mail.text and "49" not in mail.subject
+    held = render(reports.held(EVIL))
+    assert "\n" not in held.subject and "\r" not in held.subject
+    message = held.to_email(sender="a@example.com", to=("b@example.com",))
+    assert "Bcc" not in message
+
+
+def test_the_message_is_text_html_and_an_inline_picture():
+    message = render(reports.report()).to_email(sender="s@example.com", to=("a@example.com", "b@example.com"))
+    parsed = email.message_from_bytes(message.as_bytes(), policy=policy.default)
+    kinds = [part.get_content_type() for part in parsed.walk()]
+    assert kinds == ["multipart/alternative", "text/plain", "multipart/related", "text/html", "image/png"]
+    picture = list(parsed.walk())[-1]
+    html = list(parsed.walk())[3].get_content()
+    assert picture["Content-ID"].strip("<>") in html and picture.get_content_disposition() == "inline"
+    assert picture.get_content()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_mail_that_is_sent_again_is_the_same_mail():
+    one, two = (render(reports.report()).to_email(sender="s@x.example", to=("a@x.example",)) for _ in range(2))
+    assert one["Message-ID"] == two["Message-ID"]
+
+
+def test_no_points_no_picture():
+    mail = render(reports.report(timeline=()))
+    assert not mail.images and "<img" not in mail.html
+
+
+def test_emulated_figures_are_labelled_in_both_forms():
+    mail = render(reports.report(emulated=True))
+    assert "emulated accelerator" in mail.html and "emulated accelerator" in mail.text
+
+
+def test_the_request_for_approval_shows_plan_and_rejected_options_as_text():
+    plan = reports.plan(reason=EVIL)
+    body = approval.body(plan)
+    assert "batch size 1 → 8" in body and "dearer" in body
+    assert "<script" not in body and "{{" not in body and "{%" not in body
+
+
+def test_the_week_counts_what_happened():
+    from tests.fakes.ledger import FakeLedger
+    from tests.fakes.world import KeptMails, World, parts
+    from tuning.loop.once import run_once
+
+    world, ledger = World(qps=lambda t: 60.0 if t < 120 else 180.0), FakeLedger()
+    loop = parts(world, ledger, KeptMails())
+    world.wait(60)
+    for _ in range(12):
+        run_once(loop, world.now, world.wait_until)
+        world.wait(15)
+    week = review(ledger.records.values(), ledger.open_changes(), world.now_s - 7 * 86400, world.now_s)
+    batch = next(row for row in week.levers if row.lever == "batch_size")
+    assert (week.incidents, week.resolved, week.false_alarms) == (1, 1, 0)
+    assert (batch.pulled, batch.improved, batch.rolled_back) == (1, 1, 0)
+    mail = render_week(week)
+    assert "1 incidents, 1 resolved" in mail.html
+
+
+def test_an_empty_week_is_zero_not_an_error():
+    week = review([], [], 0.0, 604800.0)
+    assert (week.incidents, week.resolved, week.levers[0].median_effect) == (0, 0, None)
+    assert "None." in render_week(week).html
+
+
+def test_incident_values_round_trip_through_json():
+    value = reports.incident()
+    assert Incident.model_validate(value.model_dump(mode="json")) == value
