@@ -123,12 +123,12 @@ class SimulatedActuator:
         )
 
 
-class _Over(Exception):  # noqa: N818 - not an error: the simulated time is up
+class _Over(Exception):
     """The scenario ends while the loop waits."""
 
 
 def slotune(scenario: Scenario, service: SimulatedService, seed: int, planner: str = "model") -> Run:
-    """tuning.loop.run_once, sweep after sweep, exactly as in production; only time, source and actuators are simulated."""
+    """tuning.loop.run_once, sweep after sweep, as in production; only time, source and actuators are simulated."""
     from tests.fakes.ledger import FakeLedger
     from tuning import planning, verification
 
@@ -186,7 +186,8 @@ def _run_of(service: SimulatedService, records: object, levers: dict[str, Simula
                 run.cause = run.cause or plan.diagnosis.cause
                 run.reasons.append(plan.reason)
                 run.held = run.held or not plan.chosen.changes
-        if record.kind in (*LEVER_STEPS.values(), "roll_back") and record.phase == "result" and "changed" in record.body:
+        moved = record.kind in (*LEVER_STEPS.values(), "roll_back") and record.phase == "result"
+        if moved and "changed" in record.body:
             receipt = Receipt.model_validate(record.body)
             plan = plans[receipt.plan_id]
             if not receipt.changed:
@@ -194,7 +195,8 @@ def _run_of(service: SimulatedService, records: object, levers: dict[str, Simula
             text = next(c.text() for c in plan.chosen.changes if c.lever == receipt.lever)
             shown = plan.chosen.predicted_p95_ms
             predicted = (shown.value, shown.low, shown.high) if shown and not plan.rollback_of else None
-            action = Action(receipt.at_s - START_S, receipt.lever, text, plan.settle_s, bool(plan.rollback_of), predicted)
+            at_s, undo = receipt.at_s - START_S, bool(plan.rollback_of)
+            action = Action(at_s, receipt.lever, text, plan.settle_s, undo, predicted)
             # The two changes of a pair are one action.
             last = run.actions[-1] if run.actions else None
             if last is not None and last.at_s == action.at_s and last.undo == action.undo:

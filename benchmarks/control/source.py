@@ -27,7 +27,7 @@ class SimulatedSource:
         self._extend()
         values = self._values(span)
         wanted = {name: values[name] for name in signals if name in values}
-        stale = {name: 0.0 for name in wanted}
+        stale = dict.fromkeys(wanted, 0.0)
         return {s.name: MetricWindow(s.name, span, wanted, "histogram", None, stale) for s in services}
 
     def read_replicas(

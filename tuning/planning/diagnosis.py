@@ -34,7 +34,7 @@ def diagnose(
     if failing and not _saturated(situation, settings):
         text = f"{now.error_rate:.1%} of requests fail (limit {slo.error_rate:.1%}) while no queue stands"
         return Diagnosis(cause="errors", evidence=(text,), curable=False, **split)
-    if now.p95_ms is not None and now.p95_ms <= slo.p95_ms:
+    if now.p95_ms is not None and now.p95_ms <= slo.p95_ms and not _borders(incident, observation, situation, settings):
         text = f"P95 is {now.p95_ms:.0f} ms, the SLO is {slo.p95_ms:.0f} ms"
         if incident.symptom == "idle":
             return Diagnosis(cause="idle_capacity", evidence=(text, _busy_text(situation)), **split)
@@ -43,6 +43,18 @@ def diagnose(
     if failing:
         evidence = (*evidence, f"{now.error_rate:.1%} of requests fail as well, while the service is saturated")
     return Diagnosis(cause=cause, evidence=evidence, **split)
+
+
+def _borders(
+    incident: Incident, observation: Observation, situation: Situation, settings: PlanningSettings
+) -> bool:
+    """P95 goes in and out of the SLO: a latency incident whose recent values reach over it is not over."""
+    recent = rd.recent(observation.window, "p95_ms", settings.recent_s)
+    p95 = situation.now.p95_ms or 0.0
+    near = p95 > settings.headroom * observation.service.slo.p95_ms
+    return incident.symptom in ("latency", "saturation") and near and bool(
+        (recent > observation.service.slo.p95_ms).mean() >= 0.2
+    )  # fmt: skip
 
 
 def _moved(

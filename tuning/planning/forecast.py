@@ -42,9 +42,11 @@ def forecast(times: FloatArray, qps: FloatArray, horizon_s: float, history: Metr
         slope, error, end = _line(times, qps)
         seen = float(times[-1] - times[0])
         if abs(slope) > 4 * error and abs(slope) * seen > 0.1 * level:
-            ahead = min(horizon_s, seen)
-            return Forecast(_interval(max(0.0, end + slope * ahead), noise + 0.25 * abs(slope) * ahead / level),
-                            "linear trend", slope)  # fmt: skip
+            ahead, later = min(horizon_s, seen), min(2.5 * horizon_s, seen)
+            near = _interval(max(0.0, end + slope * ahead), noise + 0.25 * abs(slope) * ahead / level)
+            # The upper end looks further: a change should still do when the trend has gone on for a while.
+            high = max(near.high, (end + slope * later) * math.exp(_Z90 * noise))
+            return Forecast(near.model_copy(update={"high": high}), "linear trend", slope)
     return Forecast(_interval(level, noise), "constant")
 
 

@@ -95,12 +95,12 @@ class ModelPlanner:
     def _passes(self, observation: Observation, situation: Situation, stay: Predicted, slo: float) -> bool:
         """The present setting meets the SLO once the queue has drained, and the queue IS draining: no change needed."""
         p95 = rd.recent(observation.window, "p95_ms", self._settings.recent_s)
+        depth = rd.recent(observation.window, "queue_depth", self._settings.recent_s)
         falling = p95.size >= 4 and float(p95[-1]) < 0.7 * float(p95.max()) and bool(p95[-1] <= p95[-2])
+        emptying = depth.size >= 4 and float(depth[-1]) < 0.9 * float(depth.max()) and bool(depth[-1] < depth[-3])
         sound = situation.slow is None or situation.slow < 1.1
-        return (
-            falling and sound and stay.meets >= 0.9 and stay.p95_ms.value <= self._settings.headroom * slo
-            and stay.drain_s < 120
-        )  # fmt: skip
+        meets = stay.meets >= 0.9 and stay.p95_ms.value <= self._settings.headroom * slo
+        return (falling or emptying) and sound and meets and stay.drain_s < 120
 
     def _rank(
         self,

@@ -102,20 +102,23 @@ def _replicas(observation: Observation, situation: Situation, *, lower: bool) ->
         return []
     batch, timeout, running = current(situation, observation)
     low, high = rd.replica_bounds(lever, setting)
+    asked = int(rd.first(rd.number(setting, "min_replicas"), rd.number(setting, "replicas")) or running)
+    # What was asked for and does not run (a lost node, no room) is not there when more is asked for either.
+    missing, base = max(0, asked - running), max(asked, running)
     if lower:
-        counts = [running - 1] if running - 1 >= low else []
+        counts = [base - 1] if base - 1 >= low else []
     else:
-        counts = list(range(running + 1, high + 1))
+        counts = list(range(base + 1, high + 1))
         if len(counts) > _REPLICA_CHOICES:
-            step = (high / running) ** (1 / _REPLICA_CHOICES)
-            counts = sorted({min(high, round(running * step**k)) for k in range(1, _REPLICA_CHOICES + 1)} - {running})
+            step = (high / base) ** (1 / _REPLICA_CHOICES)
+            counts = sorted({min(high, round(base * step**k)) for k in range(1, _REPLICA_CHOICES + 1)} - {base})
     found = []
     for count in counts:
         change = rd.replica_change(setting, count)
         if change.old == change.new:
             continue
-        cost = (count - running) * lever.cost_per_hour
-        found.append(Candidate(batch, timeout, count, False, (change,), cost, lever.effect_delay_s, 0.02))
+        cost = (count - base) * lever.cost_per_hour
+        found.append(Candidate(batch, timeout, max(1, count - missing), False, (change,), cost, lever.effect_delay_s, 0.02))
     return found
 
 

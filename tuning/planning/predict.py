@@ -94,8 +94,9 @@ def _lanes(
 ) -> list[tuple[float, Lane]]:
     """The replicas of one draw as (share of the requests, lane): sound ones, and slow ones where some are slow."""
     load = situation.arrivals.qps if situation.arrivals is not None else Interval(value=0.0, low=0.0, high=0.0)
-    load_sd = math.log(max(load.high, 1e-9) / max(load.low, 1e-9)) / (2 * _Z90)
-    qps = load.value * math.exp(load_sd * _Z[_ORDERS[0][draw]])
+    z = float(_Z[_ORDERS[0][draw]])
+    edge = load.high if z > 0 else load.low
+    qps = load.value * (max(edge, 1e-9) / max(load.value, 1e-9)) ** (abs(z) / _Z90)
     doubt = math.hypot(situation.model.doubt(candidate.batch), situation.slow_sd)
     factor = math.exp(doubt * _Z[_ORDERS[1][draw]])
     if candidate.faster:
@@ -148,21 +149,29 @@ def _summary(
     order = np.argsort(logs)
     run = mixed[int(order[len(order) // 2])]
     load = float(np.median(loads))
-    arrivals = situation.arrivals.qps.value if situation.arrivals is not None else 0.0
-    spare = float(np.median(capacity)) / 1.0 - arrivals
-    waiting = situation.backlog + max(0.0, arrivals - capacity_now(situation)) * candidate.delay_s
-    # A queue of a batch or two is the steady state, not a backlog.
-    drain = waiting / spare if spare > 0 else math.inf
     return Predicted(
         p95_ms=Interval(value=math.exp(middle), low=math.exp(low), high=math.exp(high)),
         meets=meets,
         load=load,
-        drain_s=drain if drain < _QUEUE_TIME_MAX_S else math.inf,
+        drain_s=_drain_s(candidate, float(np.median(capacity)), situation),
         p50_ms=run.p50_ms + extra,
         p99_ms=run.p99_ms + extra,
         throughput=run.throughput * candidate.replicas,
         busy=run.busy,
     )
+
+
+def _drain_s(candidate: Candidate, capacity: float, situation: Situation) -> float:
+    """How long the queue takes to empty once the change is in effect; inf when it never does, or in ten minutes.
+
+    Each replica has its own queue, and new replicas begin with none: the old ones keep what they have.
+    """
+    arrivals = situation.arrivals.qps.value if situation.arrivals is not None else 0.0
+    old = max(1, min(situation.now.replicas or 1, candidate.replicas))
+    waiting = situation.backlog + max(0.0, arrivals - capacity_now(situation)) * candidate.delay_s
+    spare = (capacity - arrivals) / candidate.replicas
+    drain = waiting / old / spare if spare > 0 else math.inf
+    return drain if drain < _QUEUE_TIME_MAX_S else math.inf
 
 
 def _interval(logs: FloatArray, noise: float) -> tuple[float, float]:

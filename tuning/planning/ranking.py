@@ -17,6 +17,8 @@ LEAST_CHANCE = 0.35
 """Below this probability of meeting the SLO even the best option is not worth a change."""
 _DEMOTED = 0.4
 _PAIR_GAIN = 0.15
+_RISKY = 0.1
+"""From this risk on (another precision) the whole interval must lie under the SLO, not only the prediction."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Ranked:
             and math.isfinite(self.predicted.drain_s)
             and self.predicted.p95_ms.value <= settings.headroom * slo_ms
             and self.success >= settings.confidence
+            and (self.candidate.risk < _RISKY or self.predicted.p95_ms.high <= slo_ms)
         )
 
 
@@ -89,6 +92,8 @@ def _order(item: Ranked) -> tuple[float, ...]:
         candidate.risk,
         candidate.replicas,
         -round(item.success, 1),
+        # Above three quarters of its capacity a little more load costs a lot of latency.
+        round(max(0.0, predicted.load - 0.75), 1),
         predicted.p95_ms.high,
         candidate.batch,
     )
@@ -108,6 +113,8 @@ def why_not(item: Ranked, winner: Ranked | None, settings: PlanningSettings, slo
         chance = f"meets the SLO with {predicted.meets:.0%}"
         return f"{chance}, less than {settings.confidence:.0%}" if item.posterior.weight >= 1 else (
             f"{chance}, and {item.posterior.text()} here")  # fmt: skip
+    if item.candidate.risk >= _RISKY and predicted.p95_ms.high > slo_ms:
+        return f"may end at {predicted.p95_ms.high:.0f} ms: its gain is not measured yet"
     if winner is None:
         return "not chosen"
     return _against(item, winner)

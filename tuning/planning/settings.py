@@ -26,7 +26,7 @@ class PlanningSettings(BaseModel):
     headroom: float = Field(0.9, gt=0, le=1)
     """An option meets the SLO only if its predicted P95 is at most this share of it."""
 
-    confidence: float = Field(0.8, gt=0.5, lt=1)
+    confidence: float = Field(0.9, gt=0.5, lt=1)
     """Probability of meeting the SLO that an option needs to be chosen on price; below it the surest option wins."""
 
     batch_full: float = Field(0.8, gt=0, le=1)

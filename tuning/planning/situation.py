@@ -248,18 +248,24 @@ def _arrivals(
         return None
     growth = np.zeros_like(qps)
     if now.busy is None or now.busy > 0.85:
-        growth = _growth(observation.window, times, qps, since)
-    return forecast(times, qps + growth, settings.verify_window_s, observation.history)
+        growth = _growth(observation.window, times, qps, since, settings.rate_window_s, (now.busy or 0.0) > 0.95)
+    horizon_s = settings.verify_window_s + 2 * settings.rate_window_s
+    return forecast(times, np.maximum(qps + growth, 0.0), horizon_s, observation.history)
 
 
-def _growth(window: MetricWindow, times: FloatArray, qps: FloatArray, since: float) -> FloatArray:
-    """Requests per second that join the queue and are not answered, at each of `times`; never below 0."""
-    depth_t, depth = _tail(window, "queue_depth", since)
+def _growth(
+    window: MetricWindow, times: FloatArray, qps: FloatArray, since: float, rate_window_s: float, saturated: bool
+) -> FloatArray:
+    """Requests per second that join the queue (or leave it: below 0) without being answered, at each of `times`.
+
+    Over the same window as the rate, arrivals = answered + growth exactly. A saturated server answers at a constant
+    rate, so there a shorter window is as exact and shows sooner that a burst is over.
+    """
+    depth_t, depth = _tail(window, "queue_depth", -math.inf)
     if depth.size >= 3:
-        slope = float(np.polyfit(depth_t - depth_t[0], depth, 1)[0])
-        if slope * (depth_t[-1] - depth_t[0]) > 0.2 * max(5.0, float(depth.max())):
-            return np.full_like(qps, slope)
-        return np.zeros_like(qps)
+        span = max(2 * window.span.step_s, rate_window_s / 3) if saturated else rate_window_s
+        before = np.interp(times - span, depth_t, depth)
+        return np.asarray((np.interp(times, depth_t, depth) - before) / span, dtype=np.float64)
     wait_t, wait = _tail(window, "queue_ms", since)
     if wait.size < 3:
         return np.zeros_like(qps)
@@ -314,11 +320,27 @@ def _replica_slow(observation: Observation, onset: float, settings: PlanningSett
         if points:
             speeds.append((float(np.median([p[1] for p in points])), float(np.median([p[2] for p in points]))))
     if len(speeds) < 2:
-        return ()
+        return _replica_slow_by_p95(observation, onset, settings)
     # A replica with fuller batches takes longer without being slower: half of the time is taken to go with the rows.
     per = [ms / (0.5 + 0.5 * rows / max(1.0, float(np.median([r for r, _ in speeds])))) for rows, ms in speeds]
     middle = float(np.median(sorted(per)[: max(1, (len(per) + 1) // 2)]))
     return tuple(sorted(value / middle for value in per))
+
+
+def _replica_slow_by_p95(observation: Observation, onset: float, settings: PlanningSettings) -> tuple[float, ...]:
+    """The same where only latencies are exported per replica: P95 over the median replica's, damped by its root.
+
+    A queue makes a slow replica's P95 grow out of all proportion, so the root is a guess on the low side.
+    """
+    tails = []
+    for window in observation.replicas.values():
+        _, values = _tail(window, "p95_ms", _settled(window, onset, settings))
+        if values.size:
+            tails.append(float(np.median(values)))
+    if len(tails) < 2:
+        return ()
+    middle = float(np.median(sorted(tails)[: max(1, (len(tails) + 1) // 2)]))
+    return tuple(sorted(min(5.0, math.sqrt(value / middle)) for value in tails)) if middle > 0 else ()
 
 
 def current(situation: Situation, observation: Observation) -> tuple[int, float, int]:
