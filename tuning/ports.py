@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from detection.model import BucketWindow, Incident, MetricWindow, Service, Slo
+from tuning.mail import Mail
 from tuning.model import Change, Observation, OpenChange, Outcome, Plan, Receipt, Record, Setting
-from tuning.report.mail import Mail
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,10 +14,10 @@ from detection.errors import SourceUnreachable
 from detection.model import BucketWindow, MetricWindow, Service, Span
 from tuning.errors import ControlUnreachable, NotApplied
 from tuning.loop.parts import Parts
+from tuning.mail import Mail
 from tuning.model import Change, Receipt, Setting
 from tuning.planning import get as planner
 from tuning.ports import Ledger, Notifier
-from tuning.report.mail import Mail
 from tuning.services_yaml import loads
 from tuning.verification import get as verifier
 

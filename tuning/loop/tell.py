@@ -14,8 +14,9 @@ from detection.errors import Permanent, SlotuneError
 from detection.model import Incident, Span, make_id
 from tuning.loop import records
 from tuning.loop.parts import Parts
+from tuning.mail import Mail
 from tuning.model import Outcome, Plan, Receipt, Refusal, Report
-from tuning.report import Mail, render
+from tuning.report import render
 
 _log = logging.getLogger(__name__)
 _NEWS_S = 7 * 86400.0

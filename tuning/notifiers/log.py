@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from tuning.report.mail import Mail
+from tuning.mail import Mail
 
 _log = logging.getLogger(__name__)
 

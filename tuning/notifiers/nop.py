@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tuning.report.mail import Mail
+from tuning.mail import Mail
 
 
 class NopNotifier:

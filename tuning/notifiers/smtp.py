@@ -12,8 +12,8 @@ import ssl
 from urllib.parse import urlsplit
 
 from detection.errors import Permanent, Temporary
+from tuning.mail import Mail
 from tuning.ports import Connection, Connections
-from tuning.report.mail import Mail
 from tuning.settings import MailSettings
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from tuning.mail import Mail
 from tuning.model import Report
 from tuning.report import words
-from tuning.report.mail import Mail
 from tuning.report.plot import p95_plot
 
 COLOURS = {"good": "#1e7e4f", "bad": "#b03a2e", "quiet": "#34566f"}

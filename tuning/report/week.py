@@ -13,9 +13,9 @@ matplotlib.use("Agg")
 from matplotlib.figure import Figure
 
 from detection.model import Incident, make_id
+from tuning.mail import Mail
 from tuning.model import LEVER_STEPS, OpenChange, Outcome, Plan, Record, Refusal
 from tuning.report import words
-from tuning.report.mail import Mail
 from tuning.report.message import COLOURS, environment
 
 

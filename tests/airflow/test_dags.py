@@ -1,0 +1,118 @@
+"""The DAGs as Airflow sees them: they load, are light, cost three tasks a sweep, and speak the flow's words."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tuning.model import STEPS
+
+pytestmark = pytest.mark.airflow
+ROOT = Path(__file__).parents[2]
+WAITING = {"approve", "approved", "learn_baselines", "review_week"}
+HEAVY = ("sklearn", "pandas", "matplotlib", "onnxruntime", "onnx", "kubernetes", "prometheus_api_client", "scipy")
+
+
+def test_every_dag_loads(dag_bag):
+    assert dag_bag.import_errors == {}
+    assert set(dag_bag.dags) == {"watch_services", "tune_service", "learn_baselines", "review_week"}
+
+
+def test_a_sweep_is_three_task_instances_in_a_row_whatever_is_configured(dag_bag):
+    dag = dag_bag.dags["watch_services"]
+    assert [t.task_id for t in dag.topological_sort()] == ["pull_metrics", "detect_anomalies", "open_incidents"]
+    assert not any(t.is_mapped for t in dag.tasks)
+    assert dag.schedule == timedelta(minutes=7) and dag.max_active_runs == 1
+
+
+def test_task_ids_are_the_words_of_the_flow(dag_bag):
+    ids = {task.task_id for dag in dag_bag.dags.values() for task in dag.tasks}
+    assert ids - WAITING <= set(STEPS)
+    assert set(STEPS) - ids == {"guard"}, "guards run inside choose_action, before anything is touched"
+
+
+def test_tune_service_branches_and_always_reports(dag_bag):
+    dag = dag_bag.dags["tune_service"]
+    levers = {"adjust_batch_size", "scale_replicas", "quantize_int8"}
+    assert dag.task_dict["choose_action"].downstream_task_ids == levers | {"hold", "approve"}
+    assert all(dag.task_dict[lever].downstream_task_ids == {"settle"} for lever in levers)
+    assert dag.task_dict["verify_p95"].downstream_task_ids == {"keep", "roll_back"}
+    assert dag.task_dict["email_report"].is_teardown
+
+
+def test_both_can_be_started_by_hand_with_a_form(dag_bag):
+    params = dag_bag.dags["tune_service"].params
+    assert params.get_param("service").schema["enum"] == [None, "ranker"]
+    assert "let it choose" in params.get_param("lever").schema["enum"]
+    assert params["dry_run"] is False
+
+
+def test_dag_files_only_wire():
+    for file in (ROOT / "dags").glob("*.py"):
+        assert len(file.read_text().splitlines()) <= 100, file.name
+
+
+def test_parsing_the_dags_imports_nothing_heavy():
+    code = (
+        "import sys, runpy; sys.path.insert(0, 'plugins'); import airflow.sdk, airflow.providers.standard.operators.hitl;"
+        "before = set(sys.modules);"
+        "[runpy.run_path(f'dags/{n}.py') for n in ('watch_services', 'tune_service', 'learn_baselines', 'review_week')];"
+        f"print(sorted({set(HEAVY)!r} & (set(sys.modules) - before)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_the_plugins_loader_sees_one_file_and_replaces_no_package(dag_bag):
+    from airflow import plugins_manager
+
+    plugins, errors = plugins_manager._load_plugins_from_plugin_directory(str(ROOT / "plugins"))[:2]
+    assert [p.name for p in plugins] == ["slotune"] and not errors
+    import detection
+    import tuning
+
+    assert Path(tuning.__file__).parent == ROOT / "tuning" and Path(detection.__file__).parent == ROOT / "detection"
+
+
+def test_a_broken_services_file_keeps_the_dags_and_is_said_by_the_first_task(monkeypatch, tmp_path):
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from slotune_airflow import steps, wiring
+
+    broken = tmp_path / "services.yaml"
+    broken.write_text("services: [{name: x}]")
+    monkeypatch.setenv("SLOTUNE_CONFIG", str(broken))
+    assert wiring.dag_facts() == wiring.DagFacts()
+
+    class Task:
+        from datetime import UTC, datetime
+
+        start_date = datetime(2026, 1, 1, tzinfo=UTC)
+
+    with pytest.raises(AirflowFailException, match=r"services\[0\].slo: is missing"):
+        steps.pull_metrics({"ti": Task()})
+
+
+def test_permanent_fails_at_once_and_temporary_is_tried_again():
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    from detection.errors import Permanent, Temporary
+    from slotune_airflow.failures import as_airflow_failures
+
+    with pytest.raises(AirflowFailException, match="no"), as_airflow_failures():
+        raise Permanent("no")
+    with pytest.raises(AirflowException, match="later") as caught, as_airflow_failures():
+        raise Temporary("later")
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+def test_the_wait_is_absolute_and_never_fires_at_once():
+    from slotune_airflow.triggers import LEAST_WAIT_S, UntilTrigger
+
+    trigger = UntilTrigger(123.0)
+    assert trigger.serialize() == ("slotune_airflow.triggers.UntilTrigger", {"until_s": 123.0})
+    assert LEAST_WAIT_S >= 10.0
