@@ -118,7 +118,8 @@ def _replicas(observation: Observation, situation: Situation, *, lower: bool) ->
         if change.old == change.new:
             continue
         cost = (count - base) * lever.cost_per_hour
-        found.append(Candidate(batch, timeout, max(1, count - missing), False, (change,), cost, lever.effect_delay_s, 0.02))
+        there = max(1, count - missing)
+        found.append(Candidate(batch, timeout, there, False, (change,), cost, lever.effect_delay_s, 0.02))
     return found
 
 

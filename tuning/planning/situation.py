@@ -195,9 +195,9 @@ def _served(observation: Observation) -> tuple[str, str]:
 def _baseline(
     observation: Observation, onset: float, kept: LatencyModel, settings: PlanningSettings
 ) -> Baseline:
-    """Medians before the onset: of the look-back where it reaches back 5 points, else of the history."""
+    """Medians before the onset: of the look-back where it reaches back 3 points, else of the history."""
     before = observation.window.between(-math.inf, onset - settings.rate_window_s)
-    source = before if before.span.points >= 5 and before.values else None
+    source = before if before.span.points >= 3 and before.values else None
     if source is None and observation.history is not None:
         source = observation.history.between(onset - 6 * 3600.0, onset - settings.rate_window_s)
     if source is None or source.span.points < 3:
