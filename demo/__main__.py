@@ -29,6 +29,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write a machine-readable summary")
     parser.add_argument("--seed", type=int, default=0, help="seed of the load and of the emulated accelerator")
     parser.add_argument("--duration", type=float, metavar="S", help="wait at most this long after the fault")
+    parser.add_argument("--without-airflow", action="store_true", help="the same loop in a plain process: quicker")
     parser.add_argument("--home", type=Path, default=repository_root() / ".demo", help="where the demo keeps its files")
     return parser.parse_args(argv)
 
@@ -52,7 +53,7 @@ def demonstrate(args: argparse.Namespace) -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     scenario = SCENARIOS[args.scenario]
-    stack = Stack(repository_root(), args.home.resolve(), scenario, args.seed)
+    stack = Stack(repository_root(), args.home.resolve(), scenario, args.seed, with_airflow=not args.without_airflow)
     leave_measured_core(stack.cpu)
     code = 1
     with Screen() as screen:
@@ -62,7 +63,8 @@ def demonstrate(args: argparse.Namespace) -> int:
             if not args.once:
                 screen.close()
                 address = supervisor.facts.airflow_url
-                print(f"Airflow stays up at {address} (admin/admin); Ctrl-C ends everything.", flush=True)
+                stays = f"Airflow stays up at {address} (admin/admin)" if address else "The loop goes on"
+                print(f"{stays}; Ctrl-C ends everything.", flush=True)
                 _stay(stack)
         except KeyboardInterrupt:
             code = 130 if args.once else code

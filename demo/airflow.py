@@ -108,6 +108,10 @@ class Airflow:
         except OSError:
             return 0
 
+    def sweeps(self) -> int:
+        """How many sweeps over the services have succeeded."""
+        return self.runs("watch_services", "success")
+
     def task_failures(self) -> list[str]:
         """ "dag.task (run): state" of every task instance that failed."""
         states = "&".join(f"state={state}" for state in ("failed", "upstream_failed"))

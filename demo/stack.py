@@ -17,19 +17,24 @@ from demo.airflow import Airflow
 from demo.control import FleetControl
 from demo.load import Control
 from demo.mailbox import Mailbox
+from demo.plain_loop import PlainLoop
 from demo.processes import LOOPBACK, Child, DemoError, free_port, sweep, wait_until
 from demo.prometheus import Prometheus, Target
 from demo.replicas import Replica, Replicas
 from demo.scenarios import Scenario
 
+Engine = Airflow | PlainLoop
 NAMESPACE, SERVICE = "demo", "ranker"
 
 
 class Stack:
     """Everything below `home`. Each start_* adds its stop to a list that `stop` walks backwards."""
 
-    def __init__(self, repository: Path, home: Path, scenario: Scenario, seed: int) -> None:
+    def __init__(
+        self, repository: Path, home: Path, scenario: Scenario, seed: int, *, with_airflow: bool = True
+    ) -> None:
         self.repository, self.home, self.scenario, self.seed = repository, home, scenario, seed
+        self.with_airflow = with_airflow
         self.run = home / "run"
         shutil.rmtree(self.run, ignore_errors=True)
         self.logs = self.run / "logs"
@@ -149,7 +154,8 @@ class Stack:
 
     # slotune in Airflow
 
-    def start_airflow(self, slo_ms: float) -> Airflow:
+    def start_engine(self, slo_ms: float) -> Engine:
+        """Writes services.yaml and starts what runs the loop: Airflow, or the plain loop."""
         config = self.run / "services.yaml"
         env = {
             "SLOTUNE_CONFIG": str(config),
@@ -161,13 +167,17 @@ class Stack:
         }
         if self.cluster is not None:
             env["SLOTUNE_CONN_SLOTUNE_CLUSTER"] = self.cluster.url
-        airflow = Airflow(self.home / "airflow", self.repository, self.logs / "airflow.log", env)
-        config.write_text(render_config(self.repository, self.scenario, slo_ms, airflow.url))
+        engine: Engine
+        if self.with_airflow:
+            engine = Airflow(self.home / "airflow", self.repository, self.logs / "airflow.log", env)
+        else:
+            engine = PlainLoop(self.repository, self.run, self.logs / "loop.log", env)
+        config.write_text(render_config(self.repository, self.scenario, slo_ms, engine.url))
         (self.run / "env.sh").write_text("".join(f"export {k}='{v}'\n" for k, v in env.items()))
-        self._stops.append(("Airflow", airflow.stop))
-        airflow.start()
-        self._checks.append(airflow.check)
-        return airflow
+        self._stops.append(("the loop", engine.stop))
+        engine.start()
+        self._checks.append(engine.check)
+        return engine
 
     # all
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from demo import story, web
-from demo.airflow import Airflow
 from demo.measure import batch_seconds
 from demo.processes import DemoError
 from demo.scenarios import Scenario, capacity_rps, slo_ms
 from demo.screen import Screen
-from demo.stack import SERVICE, Stack
+from demo.stack import SERVICE, Engine, Stack
 
 BASELINE_S = 40.0
 SWEEPS_BEFORE_FAULT = 2
@@ -47,7 +46,7 @@ class Supervisor:
         self.scenario = stack.scenario
         self.facts = Facts(stack.scenario)
         self.load = story.LoadLog(stack.load_out)
-        self.airflow: Airflow | None = None
+        self.airflow: Engine | None = None
         self._asked_airflow = 0.0
         self._shown: set[tuple[float, str, str]] = set()
 
@@ -71,9 +70,10 @@ class Supervisor:
             stack.make_model()
         stack.start_service()
         self._measure()
-        self.airflow = stack.start_airflow(self.facts.slo_ms)
-        self.facts.airflow_url = self.airflow.url
-        say(f"Airflow starts at {self.airflow.url} (user admin, password admin)")
+        self.airflow = stack.start_engine(self.facts.slo_ms)
+        if stack.with_airflow:
+            self.facts.airflow_url = self.airflow.url
+            say(f"Airflow starts at {self.airflow.url} (user admin, password admin)")
         stack.start_load(self.scenario.baseline * self.facts.capacity_rps)
         self.facts.baseline_at_s = time.time()
 
@@ -94,8 +94,9 @@ class Supervisor:
     def _baseline(self) -> None:
         airflow = self.airflow
         assert airflow is not None
-        self._watch("Airflow starts", 300.0, airflow.ready)
-        self.screen.say("Airflow is ready")
+        if self.stack.with_airflow:
+            self._watch("Airflow starts", 300.0, airflow.ready)
+            self.screen.say("Airflow is ready")
         self._watch("first sweeps", 240.0, self._has_swept)
         left = BASELINE_S - (time.time() - self.facts.baseline_at_s)
         until = time.time() + left
@@ -107,7 +108,7 @@ class Supervisor:
         if time.monotonic() - self._asked_airflow < ASK_AIRFLOW_EVERY_S:
             return False
         self._asked_airflow = time.monotonic()
-        if self.airflow.runs("watch_services", "success") >= SWEEPS_BEFORE_FAULT:
+        if self.airflow.sweeps() >= SWEEPS_BEFORE_FAULT:
             return True
         if errors := self.airflow.import_errors():
             raise DemoError(f"Airflow cannot load a DAG: {errors[0]}")
