@@ -45,7 +45,8 @@ def headline(report: Report) -> Headline:
     if report.outcome.resolved:
         return Headline("Resolved", f"{service}: {what}{p95}", "good")
     if report.outcome.verdict == "improved":
-        return Headline("Improved", f"{service}: {what}{p95}, still over the SLO", "quiet")
+        still = "still over the SLO" if report.outcome.resolved is False else "too early to call it resolved"
+        return Headline("Improved", f"{service}: {what}{p95}, {still}", "quiet")
     return Headline(report.outcome.verdict.capitalize(), f"{service}: {what}{p95}", "bad")
 
 
