@@ -20,6 +20,7 @@ from kubernetes.client.exceptions import ApiException
 from demo.kubernetes_api.resources import HPA
 from demo.kubernetes_api.server import KubernetesApi
 
+pytestmark = pytest.mark.server
 KUBECONFIG = os.environ.get("SLOTUNE_TEST_KUBECONFIG")
 stand_in_only = pytest.mark.skipif(bool(KUBECONFIG), reason="needs tokens or faults that only the stand-in hands out")
 APPLY = "application/apply-patch+yaml"

@@ -29,6 +29,7 @@ from tuning.errors import (
 from tuning.model import Change
 from tuning.ports import Connection
 
+pytestmark = pytest.mark.server
 UP = bounds((2, 10), (4, 10))
 
 
@@ -235,7 +236,6 @@ class TestConflicts:
             world.lever().apply(world.service(), UP, key="k")
         assert world.bounds() == (2, 10)
 
-    @pytest.mark.server
     def test_the_race_with_the_controller_loses_no_update(self) -> None:
         """200 patches while the HPA controller acts every 0.05 s and another writer annotates as often."""
         with KubernetesApi(tick_s=0.01) as api:

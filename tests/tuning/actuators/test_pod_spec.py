@@ -15,6 +15,7 @@ from tuning.actuators.pod_spec import PodSpec
 from tuning.errors import ConfigError, ControlRefused, ControlUnreachable, NotApplied, NotOwner, OutcomeUnknown
 from tuning.model import Change
 
+pytestmark = pytest.mark.server
 UP = Change(lever="batch_size", old={"batch_size": 64}, new={"batch_size": 128})
 CONTAINER: dict[str, Any] = {
     "name": "vllm",
