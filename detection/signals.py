@@ -54,3 +54,17 @@ _TABLE = (
 )
 
 SIGNALS: dict[str, Signal] = {signal.name: signal for signal in _TABLE}
+
+
+def title(name: str) -> str:
+    """What people call a signal; its own name where the table does not know it."""
+    return SIGNALS[name].title if name in SIGNALS else name
+
+
+def shown(name: str, value: float) -> str:
+    """A value of a signal for people, with its unit: "1,234 ms", "3.2 %", "48 /s"."""
+    unit = SIGNALS[name].unit if name in SIGNALS else ""
+    if unit == "share":
+        return f"{value * 100:.3g} %"
+    number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{number} {'/s' if unit == '1/s' else unit}".strip()

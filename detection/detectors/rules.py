@@ -10,6 +10,7 @@ from detection.detectors._rule import Firing, Rule, evaluate
 from detection.model import MetricWindow, Score, Service
 from detection.ports import Baseline
 from detection.settings import DetectionSettings
+from detection.signals import shown, title
 
 
 def rules_for(service: Service, settings: DetectionSettings) -> tuple[Rule, ...]:
@@ -106,7 +107,12 @@ def _score(service: str, rule: Rule, firing: Firing, at_s: float) -> Score:
         expected_low=rule.threshold if rule.below else None,
         expected_high=None if rule.below else rule.threshold,
         contributions={"since_s": firing.since_s} if firing.since_s is not None else {},
-        reason=f"{rule.name}: {rule.signal} {side} {rule.threshold:g} for {held_s:.0f} s" if fires else "",
+        reason=(
+            f"{title(rule.signal)} is {shown(rule.signal, firing.observed)}: {side} {shown(rule.signal, rule.threshold)} "
+            f"for {held_s:.0f} s (rule {rule.name})"
+            if fires
+            else ""
+        ),
     )
 
 
