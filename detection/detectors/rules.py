@@ -108,8 +108,8 @@ def _score(service: str, rule: Rule, firing: Firing, at_s: float) -> Score:
         expected_high=None if rule.below else rule.threshold,
         contributions={"since_s": firing.since_s} if firing.since_s is not None else {},
         reason=(
-            f"{title(rule.signal)} is {shown(rule.signal, firing.observed)}: {side} {shown(rule.signal, rule.threshold)} "
-            f"for {held_s:.0f} s (rule {rule.name})"
+            f"{title(rule.signal)} is {shown(rule.signal, firing.observed)}: "
+            f"{side} {shown(rule.signal, rule.threshold)} for {held_s:.0f} s (rule {rule.name})"
             if fires
             else ""
         ),
