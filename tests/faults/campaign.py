@@ -1,0 +1,361 @@
+"""The fault campaign on the loop's plain functions: kill -9 at every step, and everything else that can go wrong.
+
+Each fault plays on a fresh ledger (SqlLedger, a real file) and a fresh outside world. Sweeps run in forked processes;
+one of them dies by SIGKILL, or meets the fault. Then sweeps go on every SWEEP_S seconds as the scheduler would run
+them, until nothing is open, and the end is compared with what really happened outside.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from detection.errors import SlotuneError
+from tests.fakes.world import SERVICES, KeptMails
+from tests.faults.outside import CURE, HARM, Outside, OutsideBatch, OutsideSource, Scenario, Weather
+from tuning import planning, verification
+from tuning.decisions import worst_case_rollback_s
+from tuning.errors import LedgerUnavailable
+from tuning.ledger import SqlLedger
+from tuning.loop.once import run_once
+from tuning.loop.parts import Parts
+from tuning.model import LEVER_STEPS, OpenChange, Record
+from tuning.services_yaml import loads
+
+SWEEP_S = 15.0
+STORY_S = 420.0
+"""How long sweeps go on while the story happens."""
+AFTER_S = 1500.0
+"""How long they go on at most afterwards, until nothing is open."""
+CONFIG = SERVICES.replace("hold_again: 60s", "hold_again: 60s, in_flight: 90s")
+
+Kind = Literal[
+    "kill",
+    "ledger-down",
+    "ledger-full",
+    "source-down",
+    "control-down",
+    "apply",
+    "clock",
+    "race",
+    "somebody",
+    "mail-down",
+]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """kind, where it strikes (the number of the step, or seconds into the story), and its flavour."""
+
+    kind: Kind
+    scenario: Scenario
+    at: int
+    flavour: str = ""
+
+    def text(self) -> str:
+        return f"{self.scenario.name}: {self.kind} {self.flavour} at {self.at}".replace("  ", " ")
+
+
+@dataclass
+class Result:
+    """What was found wrong; all empty after a fault that was survived."""
+
+    fault: Fault
+    orphan: list[str] = field(default_factory=list)
+    double: list[str] = field(default_factory=list)
+    unproven: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    over_time: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    landings: int = 0
+    struck: bool = True
+
+    def wrong(self) -> list[str]:
+        return [*self.orphan, *self.double, *self.unproven, *self.lost, *self.over_time, *self.broken]
+
+
+class SteppedLedger:
+    """SqlLedger with a step before and after every write: a process may die, or the ledger may fail, at each."""
+
+    def __init__(self, ledger: SqlLedger, step: Callable[[str], None]) -> None:
+        self._ledger, self._step = ledger, step
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+    def put(self, record: Record) -> bool:
+        self._step(f"before put {record.kind}")
+        new = self._ledger.put(record)
+        self._step(f"after put {record.kind}")
+        return new
+
+    def open_change(self, change: OpenChange, intent: Record) -> None:
+        self._step("before open_change")
+        self._ledger.open_change(change, intent)
+        self._step("after open_change")
+
+    def update_change(self, plan_id: str, state: Any, record: Record, *, expires_at_s: float | None = None) -> None:
+        self._step(f"before update_change {state}")
+        self._ledger.update_change(plan_id, state, record, expires_at_s=expires_at_s)
+        self._step(f"after update_change {state}")
+
+
+class Steps:
+    """Counts steps; at number `at` it does what the fault says. Steps are counted once a change is intended."""
+
+    def __init__(self, act_at: int, act: Callable[[], None], counter: Path) -> None:
+        self._at, self._act, self._counter = act_at, act, counter
+        self.count = int(counter.read_text()) if counter.exists() else 0
+
+    def __call__(self, name: str) -> None:
+        # A quiet sweep's own reads and puts are not the story; it begins with the first choose_action.
+        if self.count == 0 and name != "before put choose_action":
+            return
+        self.count += 1
+        self._counter.write_text(str(self.count))
+        if self.count == self._at:
+            self._act()
+
+
+def loop_parts(
+    folder: Path, outside: Outside, weather: Weather, step: Callable[[str], None], mails: KeptMails
+) -> Parts:
+    settings = loads(CONFIG)
+    lever = OutsideBatch(outside, weather, step)
+    planner_settings = settings.planning.model_copy(update={"rate_window_s": settings.prometheus.rate_window_s})
+    ledger: Any = SteppedLedger(SqlLedger.open(ledger_url(folder)), step)
+    return Parts(
+        settings=settings,
+        services={service.name: service for service in settings.service_values()},
+        source=OutsideSource(outside, weather),
+        actuator=lambda _service, _lever: lever,
+        planner=planning.get(settings.planning.planner)(planner_settings),
+        verifier=verification.get(settings.verification.method)(settings.verification),
+        ledger=ledger,
+        notifiers=[mails],
+    )
+
+
+def ledger_url(folder: Path) -> str:
+    return f"sqlite:///{folder / 'ledger.db'}"
+
+
+def forked(work: Callable[[], None]) -> int:
+    """Run in a process of its own; its exit status (negative: the signal that killed it)."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        status = 0
+        try:
+            work()
+        except BaseException:
+            traceback.print_exc()
+            status = 70
+        os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def sweeps(folder: Path, fault: Fault, until_s: float, *, faulty: bool, stop_when_closed: bool = False) -> None:
+    """Sweeps as a scheduler runs them until the world's clock shows `until_s`; errors that slotune knows are logged."""
+    outside = Outside.load(folder / "outside.json", fault.scenario)
+    weather, mails, down = Weather(), KeptMails(), {"ledger": ""}
+
+    def strike() -> None:
+        _strike(fault, outside, weather, mails, down)
+
+    steps = Steps(fault.at if faulty else -1, strike, folder / "steps")
+
+    def step(name: str) -> None:
+        steps(name)
+        if down["ledger"] and name.startswith("before"):
+            raise LedgerUnavailable(down["ledger"])
+
+    parts = loop_parts(folder, outside, weather, step, mails)
+
+    def now() -> float:
+        return outside.now_s + weather.skew_s
+
+    def wait_until(at_s: float) -> None:
+        outside.advance(at_s - weather.skew_s)
+        step("waited")
+
+    while outside.now_s < until_s:
+        try:
+            run_once(parts, now, wait_until)
+        except (SlotuneError, LookupError) as error:
+            (folder / "said.txt").open("a").write(f"{outside.now_s:.0f} {type(error).__name__}: {error}\n")
+            down["ledger"] = ""
+        if stop_when_closed and not SqlLedger(ledger_url(folder)).open_changes() and not outside.late:
+            return
+        outside.advance(outside.now_s + SWEEP_S)
+
+
+def _strike(fault: Fault, outside: Outside, weather: Weather, mails: KeptMails, down: dict[str, str]) -> None:
+    if fault.kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif fault.kind == "ledger-down":
+        down["ledger"] = "the ledger is locked by another process"
+    elif fault.kind == "ledger-full":
+        down["ledger"] = "the ledger cannot be written: the disk is full"
+    elif fault.kind == "source-down":
+        weather.source_down_until_s = outside.now_s + 200.0
+    elif fault.kind == "control-down":
+        weather.control_down_until_s = outside.now_s + 200.0
+    elif fault.kind == "apply":
+        weather.next_apply = fault.flavour
+    elif fault.kind == "clock":
+        weather.skew_s += float(fault.flavour)
+    elif fault.kind == "somebody":
+        outside.land("somebody", 4, "somebody")
+    elif fault.kind == "mail-down":
+        mails.error = LedgerUnavailable("the mail server gives no answer")
+
+
+def play(fault: Fault, folder: Path) -> Result:
+    """One fault from the first quiet minute to the last closed change."""
+    folder.mkdir(parents=True)
+    SqlLedger.open(ledger_url(folder)).close()
+    outside = Outside(folder / "outside.json", fault.scenario)
+    outside.advance(outside.now_s + 60.0)
+    start_s = outside.now_s
+    if fault.kind == "race":
+        statuses = _race(folder, fault, start_s)
+    else:
+        statuses = [forked(lambda: sweeps(folder, fault, start_s + STORY_S, faulty=True))]
+    result = Result(fault)
+    killed = -signal.SIGKILL in statuses
+    reached = int((folder / "steps").read_text()) if (folder / "steps").exists() else 0
+    result.struck = killed if fault.kind == "kill" else reached >= fault.at
+    # The parts are back: whatever was begun is settled by the sweeps that follow.
+    end_s = Outside.load(folder / "outside.json", fault.scenario).now_s
+    last = forked(lambda: sweeps(folder, fault, max(end_s, start_s + STORY_S) + 1.0, faulty=False))
+    end_s = Outside.load(folder / "outside.json", fault.scenario).now_s
+    closing = forked(lambda: sweeps(folder, fault, end_s + AFTER_S, faulty=False, stop_when_closed=True))
+    result.broken += [f"a sweep died: {status}" for status in (*statuses, last, closing) if status not in (0, -9)]
+    check(result, folder)
+    return result
+
+
+def _race(folder: Path, fault: Fault, start_s: float) -> list[int]:
+    """Two schedulers' runs of the same story on one ledger and one world, at once."""
+    SqlLedger.open(ledger_url(folder))
+    children = []
+    for n in range(2):
+        child = os.fork()
+        if child == 0:
+            status = 0
+            try:
+                np.random.seed(n)
+                sweeps(folder, fault, start_s + STORY_S, faulty=False)
+            except BaseException:
+                traceback.print_exc()
+                status = 70
+            os._exit(status)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def check(result: Result, folder: Path) -> None:
+    """The truth outside against the ledger."""
+    ledger = SqlLedger(ledger_url(folder))
+    outside = Outside.load(folder / "outside.json", result.fault.scenario)
+    records = list(ledger.find(limit=100_000))
+    ours = [landing for landing in outside.landings if landing.by != "somebody"]
+    result.landings = len(ours)
+    _check_end(result, ledger, outside, records)
+    for key in {landing.key for landing in ours}:
+        times = [landing for landing in ours if landing.key == key]
+        if len(times) > 1:
+            result.double.append(f"{key} took effect {len(times)} times")
+    for landing in ours:
+        plan_id = landing.key.split(":")[0]
+        said = [r for r in records if plan_id in (r.parent_id, r.body.get("id"), r.body.get("plan_id"))]
+        if not any(r.phase == "intent" or r.kind == "roll_back" for r in said):
+            result.lost.append(f"{landing.key}: changed without an intent in the ledger")
+        if not any(r.phase == "result" and (r.body.get("lever") or r.body.get("closed")) for r in said):
+            result.lost.append(f"{landing.key}: changed, and nothing in the ledger says so")
+    with sqlite3.connect(folder / "ledger.db") as connection:
+        if connection.execute("PRAGMA integrity_check").fetchone() != ("ok",):
+            result.broken.append("the ledger's file is damaged")
+    _check_time(result, outside)
+
+
+def _check_end(result: Result, ledger: SqlLedger, outside: Outside, records: list[Record]) -> None:
+    for change in ledger.open_changes():
+        result.unproven.append(f"plan {change.plan_id} is still {change.state}")
+    if outside.batch_size == 1 or (outside.landings and outside.landings[-1].by == "somebody"):
+        return
+    plan_id = outside.landings[-1].key.split(":")[0]
+    outcomes = {r.id: r for r in records if r.kind == "verify_p95" and r.parent_id == plan_id}
+    kept = [r for r in records if r.kind == "keep" and r.parent_id in (plan_id, *outcomes) and "step" in r.body]
+    if not any(r.kind in LEVER_STEPS.values() and plan_id in (r.parent_id, r.body.get("id")) for r in records):
+        result.orphan.append(f"batch_size {outside.batch_size} is in force and no record speaks of {plan_id}")
+    elif not kept:
+        result.orphan.append(f"batch_size {outside.batch_size} is in force, of plan {plan_id}, and was never kept")
+    elif not outcomes or max(outcomes.values(), key=_at).body.get("verdict") not in ("improved", "unchanged"):
+        result.unproven.append(f"plan {plan_id} was kept without a proof")
+
+
+def _at(record: Record) -> float:
+    return record.at_s
+
+
+def _check_time(result: Result, outside: Outside) -> None:
+    """A change that harms is in force for no longer than the worst case that the settings promise."""
+    if result.fault.scenario is not HARM:
+        return
+    settings = loads(CONFIG)
+    service = settings.service_values()[0]
+    limit_s = worst_case_rollback_s(
+        settings.verification, settings.safety, service.levers["batch_size"], watch_every_s=SWEEP_S
+    )
+    # An endpoint that cannot be reached cannot be told to go back: that time is not slotune's.
+    limit_s += 200.0 if result.fault.kind in ("control-down", "source-down") else 0.0
+    began: float | None = None
+    for landing in [*outside.landings, None]:
+        at_s = outside.now_s if landing is None else landing.at_s
+        if began is not None and at_s - began > limit_s:
+            result.over_time.append(f"a harmful change was in force for {at_s - began:.0f} s (limit {limit_s:.0f} s)")
+        began = None if landing is None or landing.new == 1 or landing.by == "somebody" else at_s
+
+
+def steps_of(scenario: Scenario, folder: Path) -> int:
+    """How many steps the story has when nothing goes wrong."""
+    result = play(Fault("kill", scenario, -1), folder)
+    if result.wrong():
+        raise AssertionError(f"without any fault: {result.wrong()}")
+    return int((folder / "steps").read_text())
+
+
+APPLY_FAULTS = ("timeout-landed", "timeout-lost", "timeout-late", "409", "403", "ignored")
+CLOCK_JUMPS = ("-3600", "-30", "30", "3600", "86400")
+
+
+def faults(steps: Mapping[str, int], *, every: int = 1) -> list[Fault]:
+    """All faults; `every`: only each so-many-th step, for the short form."""
+    found: list[Fault] = []
+    for scenario in (CURE, HARM):
+        places = range(1, steps[scenario.name] + 1, every)
+        found += [Fault("kill", scenario, at) for at in places]
+        found += [Fault("ledger-down", scenario, at) for at in places[::3]]
+        found += [Fault("ledger-full", scenario, at) for at in places[1::3]]
+        found += [Fault("source-down", scenario, at) for at in places[::5]]
+        found += [Fault("control-down", scenario, at) for at in places[2::5]]
+        for offset, flavour in enumerate(APPLY_FAULTS):
+            # The apply calls are few: the fault waits for the next one.
+            found += [Fault("apply", scenario, at, flavour) for at in places[offset::12]]
+        for offset, jump in enumerate(CLOCK_JUMPS):
+            found += [Fault("clock", scenario, at, jump) for at in places[offset::12]]
+        found += [Fault("somebody", scenario, at) for at in places[::6]]
+        found += [Fault("mail-down", scenario, at) for at in places[::12]]
+    found += [Fault("race", scenario, seed) for scenario in (CURE, HARM) for seed in range(4 if every == 1 else 1)]
+    return found

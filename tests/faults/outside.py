@@ -1,0 +1,208 @@
+"""The outside world of the fault campaign: it goes on when slotune's process dies.
+
+The service, its true batch size and its clock live in a file of their own (not in the ledger): a killed worker cannot
+take them along, and what really happened can be compared with what the ledger says. Metrics follow from the file: the
+fluid model of tests.fakes.world is run again over the changes that really landed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from detection.errors import SourceUnreachable
+from detection.model import BucketWindow, MetricWindow, Service, Span
+from tests.fakes.world import START_S, World
+from tuning.errors import Conflict, ControlRefused, ControlUnreachable, NotApplied, OutcomeUnknown
+from tuning.model import Change, Receipt, Setting
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A story with a known end: which load comes when, and what a larger batch really does."""
+
+    name: str
+    qps_after_s: float
+    qps: float
+    batch_hurts: float
+
+    def load(self, t: float) -> float:
+        return 60.0 if t < self.qps_after_s else self.qps
+
+
+CURE = Scenario("cure", 120.0, 180.0, 1.0)
+"""A surge that a larger batch carries: the change is proven and kept."""
+
+HARM = Scenario("harm", 120.0, 130.0, 40.0)
+"""A larger batch makes it much worse: the change is rolled back."""
+
+
+@dataclass
+class Landing:
+    """One change that really took effect. by: "slotune", "late" (after a time-out) or "somebody"."""
+
+    at_s: float
+    key: str
+    old: int
+    new: int
+    by: str = "slotune"
+
+
+@dataclass
+class Outside:
+    """The persistent truth. late: changes on their way, (lands at, key, value)."""
+
+    path: Path
+    scenario: Scenario
+    now_s: float = START_S
+    landings: list[Landing] = field(default_factory=list)
+    late: list[tuple[float, str, int]] = field(default_factory=list)
+    _world: World | None = None
+    _seen: int = 0
+
+    @classmethod
+    def load(cls, path: Path, scenario: Scenario) -> Outside:
+        if not path.exists():
+            return cls(path, scenario)
+        raw = json.loads(path.read_text())
+        return cls(
+            path, scenario, raw["now_s"], [Landing(**x) for x in raw["landings"]], [tuple(x) for x in raw["late"]]
+        )
+
+    def save(self) -> None:
+        body = {"now_s": self.now_s, "landings": [x.__dict__ for x in self.landings], "late": self.late}
+        temporary = self.path.with_suffix(".new")
+        temporary.write_text(json.dumps(body))
+        os.replace(temporary, self.path)
+
+    @property
+    def batch_size(self) -> int:
+        return self.landings[-1].new if self.landings else 1
+
+    def land(self, key: str, value: int, by: str = "slotune") -> None:
+        """The value takes effect; setting the value that is there already is no change."""
+        if value != self.batch_size:
+            self.landings.append(Landing(self.now_s, key, self.batch_size, value, by))
+        self.save()
+
+    def advance(self, to_s: float) -> None:
+        for lands_s, key, value in sorted(self.late):
+            if lands_s <= to_s:
+                self.late.remove((lands_s, key, value))
+                self.now_s = max(self.now_s, lands_s)
+                self.land(key, value, "late")
+        self.now_s = max(self.now_s, to_s)
+        self.save()
+
+    def metrics(self) -> World:
+        """The fluid model, run from the start (or from where it was left) to now over what really landed."""
+        if self._world is None:
+            self._world, self._seen = World(qps=self.scenario.load, batch_hurts=self.scenario.batch_hurts), 0
+        for landing in self.landings[self._seen :]:
+            self._world.wait_until(landing.at_s)
+            self._world.batch_size = landing.new
+        self._seen = len(self.landings)
+        self._world.wait_until(self.now_s)
+        return self._world
+
+
+@dataclass
+class Weather:
+    """What goes wrong outside slotune, by name; read at every call. skew_s: slotune's clock minus the world's."""
+
+    source_down_until_s: float = 0.0
+    control_down_until_s: float = 0.0
+    next_apply: str = ""
+    """ "timeout-landed", "timeout-lost", "timeout-late", "409", "403", "ignored" """
+    late_by_s: float = 60.0
+    skew_s: float = 0.0
+
+
+class OutsideSource:
+    """Prometheus: its clock is the world's, whatever slotune's own says."""
+
+    def __init__(self, outside: Outside, weather: Weather) -> None:
+        self._outside, self._weather = outside, weather
+
+    def read(self, services: Sequence[Service], signals: Sequence[str], span: Span) -> Mapping[str, MetricWindow]:
+        if self._outside.now_s < self._weather.source_down_until_s:
+            raise SourceUnreachable("Prometheus gives no answer")
+        if list(signals) == ["p95_ms", "emulated"]:
+            # The mail's plot asks for it; drawing thousands of plots would take three quarters of the campaign's time.
+            raise SourceUnreachable("no plots here")
+        world = self._outside.metrics()
+        found: dict[str, MetricWindow] = {}
+        for service in services:
+            values = {signal: world.values(signal, span) for signal in signals}
+            values = {signal: v for signal, v in values.items() if np.isfinite(v).any()}
+            if values:
+                stale = {s: float(span.step_s * np.argmax(np.isfinite(v[::-1]))) for s, v in values.items()}
+                found[service.name] = MetricWindow(service.name, span, values, "histogram", stale_s=stale)
+        return found
+
+    def read_replicas(
+        self, services: Sequence[Service], signals: Sequence[str], span: Span
+    ) -> Mapping[str, Mapping[str, MetricWindow]]:
+        return {}
+
+    def read_buckets(self, services: Sequence[Service], span: Span) -> Mapping[str, BucketWindow]:
+        return {}
+
+
+class OutsideBatch:
+    """The batch lever: absolute values, read back, and whatever the weather does to the call.
+
+    step: called at every boundary inside (a process may die there).
+    """
+
+    name, lever = "http_config", "batch_size"
+
+    def __init__(self, outside: Outside, weather: Weather, step: Callable[[str], None]) -> None:
+        self._outside, self._weather, self._step = outside, weather, step
+
+    def read(self, service: Service) -> Setting:
+        self._step("read")
+        if self._outside.now_s < self._weather.control_down_until_s:
+            raise ControlUnreachable("the control endpoint gives no answer")
+        return Setting(lever="batch_size", values={"batch_size": self._outside.batch_size, "batch_timeout_ms": 0.0})
+
+    def apply(self, service: Service, change: Change, *, key: str) -> Receipt:
+        before = self.read(service).values
+        value = int(change.new["batch_size"])
+        self._step("before landing")
+        self._send(key, value)
+        self._step("after landing")
+        return Receipt(
+            id="",
+            plan_id="",
+            service=service.name,
+            lever="batch_size",
+            before={knob: before[knob] for knob in change.new},
+            after=dict(change.new),
+            applied=True,
+            changed=before["batch_size"] != change.new["batch_size"],
+            at_s=self._outside.now_s + self._weather.skew_s,
+        )
+
+    def _send(self, key: str, value: int) -> None:
+        fault, self._weather.next_apply = self._weather.next_apply, ""
+        if fault == "timeout-lost":
+            raise OutcomeUnknown("no answer in time")
+        if fault == "timeout-late":
+            self._outside.late.append((self._outside.now_s + self._weather.late_by_s, key, value))
+            self._outside.save()
+            raise OutcomeUnknown("no answer in time")
+        if fault == "409":
+            raise Conflict("somebody else changed it meanwhile")
+        if fault == "403":
+            raise ControlRefused("HTTP 403: forbidden <b>for you</b>")
+        if fault == "ignored":
+            raise NotApplied("the endpoint said yes and still shows the old value")
+        self._outside.land(key, value)
+        if fault == "timeout-landed":
+            raise OutcomeUnknown("no answer in time")
