@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import typer
 
-from slotune.commands import backtest, check, history, quantize
+from slotune.commands import backtest, check, history, plan, quantize
 
 COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     backtest.register,
     check.register,
     history.register,
+    plan.register,
     quantize.register,
 )
