@@ -29,7 +29,15 @@ class PlainLoop:
         self._child: Child | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "demo.plain_loop", "--sweeps", self._sweeps, "--failures", self._failures]
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "demo.plain_loop",
+            "--sweeps",
+            self._sweeps,
+            "--failures",
+            self._failures,
+        ]
         self._child = Child("the loop", command, self._log, env=self._env, cwd=self._repository)
 
     def ready(self) -> bool:

@@ -3,6 +3,8 @@ times a second. Durations in seconds (Prometheus' convention)."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
@@ -25,7 +27,7 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         self._versions: dict[tuple[str, str], VersionMetrics] = {}
         self._codes: dict[int, Counter] = {}
-        one = {"labelnames": ["model"], "registry": registry}
+        one: dict[str, Any] = {"labelnames": ["model"], "registry": registry}
         self.request_seconds = Histogram(
             "inference_request_duration_seconds", "From the request's arrival to its answer",
             ["model", "version"], buckets=SECONDS, registry=registry)  # fmt: skip
