@@ -29,6 +29,9 @@ BANDS: dict[str, Band] = {method.name: method for method in (QuantileBand(), Clo
 JOINT = ("isolation_forest", "pca_residual")
 WARN_VOTES, ACT_VOTES = 2, 3
 MIN_JOINT_SIGNALS = 3
+RUNNING = 3
+# how a service's alarm budget is divided where votes, PCA residual and forest all watch it; the rest is reserve
+SHARES = {"votes": 0.15, "pca_residual": 0.38, "isolation_forest": 0.05}
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,15 @@ def fit_joint(rows: Floats, names: Sequence[str], seed: int) -> dict[str, Floats
     if "isolation_forest" in names:
         arrays |= {f"isolation_forest/{key}": values for key, values in SharedForest(seed).fit(rows).items()}
     return arrays
+
+
+def running_mean(scores: Floats, count: int = RUNNING) -> Floats:
+    """Mean of each score and the count - 1 before it (fewer at the start): shape kept, (rows, C)."""
+    total = np.cumsum(scores, axis=1, dtype=np.float64)
+    out = total.copy()
+    out[:, count:] -= total[:, :-count]
+    n = np.minimum(np.arange(1, scores.shape[1] + 1), count)
+    return (out / n).astype(np.float32)
 
 
 def score_joint(name: str, rows: Floats, arrays: Mapping[str, Floats]) -> Floats:

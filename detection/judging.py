@@ -43,16 +43,17 @@ def judge_panel(panel: Panel, group: GroupBaseline, first: int, settings: Detect
     shape = (len(panel.services), len(panel.signals), -1)
     warn = (votes.warn / group.arrays["threshold/warn"][:, None]).reshape(shape)
     act = (votes.act / group.arrays["threshold/act"][:, None]).reshape(shape)
+    warn = warn / group.arrays["service/warn"][:, None, None]
+    act = act / group.arrays["service/act"][:, None, None]
     joint: dict[str, tuple[Floats, Floats]] = {}
     rows: Floats | None = None
     names = [n for n in learning.joint_names(panel.signals, settings) if f"joint/{n}/warn" in group.arrays]
     if names:
-        # two judgements running: the one before is scored too
-        before = max(0, first - 1)
+        # one judgement is not enough: the ones before are scored, too
+        before = max(0, first - ensemble.RUNNING + 1)
         rows = ensemble.joint_features(panel, stats, before)
         for name in names:
-            raw = ensemble.score_joint(name, rows, group.arrays)
-            raw = np.minimum(raw[:, 1:], raw[:, :-1]) if before < first else raw
+            raw = _running(name, ensemble.score_joint(name, rows, group.arrays))[:, first - before :]
             low, high = (group.arrays[f"joint/{name}/{tier}"][:, None] for tier in ("warn", "act"))
             joint[name] = (raw / low, raw / high)
         rows = rows[:, first - before :]
@@ -64,6 +65,14 @@ def judge_panel(panel: Panel, group: GroupBaseline, first: int, settings: Detect
     spread = _spread(panel, group, first, settings)
     spread = np.where(enough, spread, np.nan) if spread is not None else None
     return Judged(view, np.where(enough, warn, np.nan), np.where(enough, act, np.nan), joint, rows, spread)
+
+
+def _running(name: str, raw: Floats) -> Floats:
+    """The PCA residual as the mean of three judgements, the forest as the smaller of two."""
+    if name == "pca_residual":
+        return ensemble.running_mean(raw)
+    out: Floats = np.minimum(raw, np.concatenate([raw[:, :1], raw[:, :-1]], axis=1))
+    return out
 
 
 def _spread(panel: Panel, group: GroupBaseline, first: int, settings: DetectionSettings) -> Floats | None:

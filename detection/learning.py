@@ -159,7 +159,22 @@ def _series_part(panel: Panel, stats: Arrays, settings: DetectionSettings) -> di
         top = block_maxima(scores, panel.step_s, block_s)
         threshold = conformal_threshold(top, chance_per_block(budget, block_s))
         out[f"threshold/{tier}"] = np.fmax(threshold, np.float32(1))
+        out[f"service/{tier}"] = _service_factor(scores, out[f"threshold/{tier}"], panel, budget, block_s, settings)
     return out
+
+
+def _service_factor(
+    scores: Floats, threshold: Floats, panel: Panel, budget: float, block_s: float, settings: DetectionSettings
+) -> Floats:
+    """By how much a service's thresholds rise so that all its signals together keep to the budget: (services,)."""
+    services = len(panel.services)
+    if len(panel.signals) == 1:
+        return np.ones(services, np.float32)
+    worst = (scores / threshold[:, None]).reshape(services, len(panel.signals), -1)
+    top = block_maxima(np.nan_to_num(worst, nan=0.0).max(axis=1), panel.step_s, block_s)
+    share = ensemble.SHARES["votes"] if joint_names(panel.signals, settings) else 1.0
+    factor = conformal_threshold(top, chance_per_block(budget * share, block_s))
+    return np.fmax(factor, np.float32(1))
 
 
 def fluctuating(signals: Sequence[str], settings: DetectionSettings) -> list[int]:
@@ -194,7 +209,8 @@ def _joint_part(rows: Floats, panel: Panel, names: Sequence[str], settings: Dete
     for name in names:
         top = _joint_maxima(name, rows, arrays, panel.step_s, block_s)
         for tier, budget in (("warn", settings.budget.warn_per_week), ("act", settings.budget.act_per_week)):
-            threshold = conformal_threshold(top, chance_per_block(budget, block_s))
+            share = ensemble.SHARES[name]
+            threshold = conformal_threshold(top, chance_per_block(budget * share, block_s))
             arrays[f"joint/{name}/{tier}"] = np.where(np.isfinite(threshold), threshold, np.inf).astype(np.float32)
     return arrays
 
@@ -202,7 +218,7 @@ def _joint_part(rows: Floats, panel: Panel, names: Sequence[str], settings: Dete
 def _joint_maxima(name: str, rows: Floats, arrays: Mapping[str, Floats], step_s: float, block_s: float) -> Floats:
     """Block maxima of a joint score. The forest is asked only about the strangest few rows of each block."""
     if name == "pca_residual":
-        return block_maxima(ensemble.score_joint(name, rows, arrays), step_s, block_s)
+        return block_maxima(ensemble.running_mean(ensemble.score_joint(name, rows, arrays)), step_s, block_s)
     energy = (np.minimum(np.abs(rows), 8) ** 2).sum(axis=2)
     services, points = energy.shape
     size = max(1, min(points, round(block_s / step_s)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from detection import ensemble
 from detection.model import Anomaly, Score, Tier, Value, make_id
 from detection.settings import DetectionSettings
 
@@ -40,7 +41,9 @@ def _key(score: Score) -> str:
 def _stays(anomaly: Anomaly, at_s: float, settings: DetectionSettings) -> bool:
     if set(anomaly.detectors) <= set(_OWN_CLOCK):
         return False
-    return 0 <= at_s - anomaly.at_s < settings.keep_firing_for_s
+    joint = any(name in ensemble.JOINT for name in anomaly.detectors)
+    keep_s = settings.joint_keep_firing_for_s if joint else settings.keep_firing_for_s
+    return 0 <= at_s - anomaly.at_s < keep_s
 
 
 def _anomaly(key: str, group: Sequence[Score], at_s: float, before: Anomaly | None) -> Anomaly:

@@ -10,11 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detection import incidents as incidents_
 from detection import judging, learning
 from detection.baselines import BaselineSet, GroupBaseline
-from detection.detectors.rules import ThresholdRules
+from detection.detectors._rule import Rule
+from detection.detectors.absent import AbsentData
+from detection.detectors.rules import ThresholdRules, rules_for
 from detection.merging import DetectionState, merge
 from detection.model import Anomaly, FloatArray, Incident, MetricWindow, Score, Service, Span
 from detection.panel import panel_at
@@ -44,6 +47,7 @@ class Replay:
     settings: DetectionSettings
     learn_every_s: float
     rules: bool = False
+    confirmed: bool = False
     state: DetectionState = field(default_factory=DetectionState)
     open: list[Incident] = field(default_factory=list)
     incidents: dict[str, Incident] = field(default_factory=dict)
@@ -72,7 +76,7 @@ class Replay:
         if start > 0:
             history = {name: window.between(now_s - self.settings.history_s, now_s) for name, window in windows.items()}
             self.baselines = learning.learn(
-                self.services, history, self._left_out(now_s), self.settings, self.baselines, self._alarms(now_s)
+                self.services, history, self._left_out(), self.settings, self.baselines, self._alarms()
             )
         last_s = span.start_s + (stop - 1) * span.step_s
         times = span.start_s + span.step_s * np.arange(start, stop, dtype=np.float64)
@@ -81,11 +85,22 @@ class Replay:
             self._add_rules(windows, times, found)
         self._walk(times, found)
 
-    def _left_out(self, now_s: float) -> dict[str, list[tuple[float, float]]]:
-        return {}
+    def _left_out(self) -> dict[str, list[tuple[float, float]]]:
+        """Closed act-tier incidents of the history. Open ones freeze instead; see learning.learn."""
+        spans: dict[str, list[tuple[float, float]]] = {}
+        if not self.confirmed:
+            return spans
+        still = {incident.id for incident in self.open}
+        for incident in self.incidents.values():
+            length_s = incidents_.last_seen_s(incident) - incident.opened_at_s
+            if incident.tier == "act" and incident.id not in still and length_s < self.settings.relearn_after_s:
+                spans.setdefault(incident.service, []).append((incident.opened_at_s, incidents_.last_seen_s(incident)))
+        return spans
 
-    def _alarms(self, now_s: float) -> dict[str, float]:
-        return {}
+    def _alarms(self) -> dict[str, float]:
+        if not self.confirmed:
+            return {}
+        return {incident.service: incident.opened_at_s for incident in self.open if incident.tier == "act"}
 
     def _judged(self, windows: Mapping[str, MetricWindow], last_s: float, times: FloatArray) -> dict[int, list[Score]]:
         """Scores that reached a tier, by column; fills in the verdicts' scores on the way."""
@@ -120,12 +135,18 @@ class Replay:
             found.setdefault(int(column), []).extend(scores)
 
     def _add_rules(self, windows: Mapping[str, MetricWindow], times: FloatArray, found: dict[int, list[Score]]) -> None:
-        rules = ThresholdRules(self.services, self.settings)
-        for column, at_s in enumerate(times.tolist()):
-            recent = {name: window.between(at_s - self.settings.lookback_s, at_s) for name, window in windows.items()}
-            fired = [score for score in rules.score(recent, {}, at_s) if score.tier is not None]
-            if fired:
-                found.setdefault(column, []).extend(fired)
+        """The rules at the columns where any of them could fire; all others are skipped, which changes nothing."""
+        for service in self.services:
+            if service.name not in windows:
+                continue
+            window = windows[service.name]
+            rules = ThresholdRules([service], self.settings)
+            absent = AbsentData([service], self.settings)
+            for column in np.flatnonzero(_worth_a_look(window, rules_for(service, self.settings), times)):
+                at_s = float(times[column])
+                recent = {service.name: window.between(at_s - self.settings.lookback_s, at_s)}
+                scores = [*rules.score(recent, {}, at_s), *absent.score(recent, {}, at_s)]
+                found.setdefault(int(column), []).extend(score for score in scores if score.tier is not None)
 
     def _walk(self, times: FloatArray, found: Mapping[int, list[Score]]) -> None:
         for column, at_s in enumerate(times.tolist()):
@@ -148,3 +169,25 @@ class Replay:
         held |= {incident.id: incident for incident in changed}
         self.incidents |= {incident.id: incident for incident in changed}
         self.open = list(held.values())
+
+
+def _worth_a_look(window: MetricWindow, rules: Sequence[Rule], times: FloatArray) -> NDArray[np.bool_]:
+    """Which of the times have a breach of any rule, or silence, within the stretch that could still matter."""
+    grid = window.span.times()
+    known = np.any([np.isfinite(series) for series in window.values.values()], axis=0)
+    look = _recent(~known, grid, times, window.span.step_s)
+    for rule in rules:
+        if rule.signal in window.values:
+            values = window.values[rule.signal]
+            with np.errstate(invalid="ignore"):
+                breach = values < rule.threshold if rule.below else values > rule.threshold
+            look |= _recent(breach, grid, times, rule.for_s + 4 * rule.keep_firing_for_s + 3600)
+    return look
+
+
+def _recent(bad: NDArray[np.bool_], grid: FloatArray, times: FloatArray, within_s: float) -> NDArray[np.bool_]:
+    total = np.concatenate([[0], np.cumsum(bad)])
+    last = np.searchsorted(grid, times + 1e-6, side="right")
+    first = np.searchsorted(grid, times - within_s - 1e-6, side="left")
+    out: NDArray[np.bool_] = total[last] > total[first]
+    return out

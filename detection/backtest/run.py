@@ -19,6 +19,8 @@ from detection.settings import DetectionSettings
 from detection.signals import SIGNALS
 
 GROUP = 32
+# hourly data needs more than a week to know its days: at least two weeks of hours
+MIN_POINTS = 336
 NO_SLO = Slo(p95_ms=1e12)
 Progress = Callable[[str, float, float], None]
 """Called with what is replayed, days done and days in all."""
@@ -110,6 +112,7 @@ def replay_group(group: Sequence[Recording], plan: Plan, report: Callable[[float
     settings = plan.settings.model_copy(
         update={
             "history_step_s": span.step_s,
+            "history_s": max(plan.settings.history_s, MIN_POINTS * span.step_s),
             "close_after_s": max(plan.settings.close_after_s, 3 * span.step_s),
         }
     )

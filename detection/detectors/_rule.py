@@ -56,7 +56,7 @@ def evaluate(rule: Rule, times: FloatArray, values: FloatArray) -> Firing:
         seen_up, limit, clear = seen, rule.threshold, rule.threshold if rule.clear is None else rule.clear
     if not (seen_up > limit).any():
         return Firing(None, float(seen[-1]))
-    gap_s = max(rule.for_s, float(np.median(np.diff(at))) * 3 if at.size > 1 else 0.0)
+    gap_s = max(rule.for_s, 3 * float(times[1] - times[0]) if times.size > 1 else 0.0)
     pending: float | None = None
     firing: float | None = None
     last_bad = previous = float(at[0])

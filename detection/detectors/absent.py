@@ -48,16 +48,18 @@ class AbsentData:
                 reason="no series at all: not deployed, not scraped, or the selectors match nothing",
             )
         silent_s = at_s - newest
-        fires = silent_s > self._for_s
+        # one missing sample at a coarse step is a gap, not silence
+        for_s = max(self._for_s, 1.5 * window.span.step_s) if window is not None else self._for_s
+        fires = silent_s > for_s
         return Score(
             service=service,
             detector=self.name,
             signal="absent_data",
             at_s=at_s,
-            score=max(1.0, silent_s / self._for_s) if fires else silent_s / self._for_s * 0.999,
+            score=max(1.0, silent_s / for_s) if fires else silent_s / for_s * 0.999,
             tier=(self._tier or "act") if fires else None,
             observed=silent_s,
-            expected_high=self._for_s,
+            expected_high=for_s,
             contributions={"since_s": newest} if fires else {},
             reason=f"no sample of any signal for {silent_s:.0f} s" if fires else "",
         )

@@ -8,6 +8,7 @@ from detection.detectors._series import Arrays
 from detection.panel import Floats
 
 EXPLAINED = 0.9
+LEAST = 0.05
 
 
 class PcaResidual:
@@ -16,7 +17,7 @@ class PcaResidual:
     name = "pca_residual"
 
     def fit(self, rows: Floats) -> dict[str, Floats]:
-        """rows: (services, T, features). Returns basis (services, features, features) and mean (services, features).
+        """rows: (services, T, features). basis: (services, features, features); mean, sd: (services, features).
 
         The basis holds the leading components that explain 90 % of the variance; the rest of its columns are zero.
         """
@@ -28,12 +29,20 @@ class PcaResidual:
         vectors = np.take_along_axis(vectors, order[:, None, :], 2)
         before = np.cumsum(spread, axis=1) - spread
         keep = before < EXPLAINED * np.maximum(spread.sum(axis=1, keepdims=True), 1e-12)
-        return {"basis": (vectors * keep[:, None, :]).astype(np.float32), "mean": mean.astype(np.float32)}
+        arrays = {"basis": (vectors * keep[:, None, :]).astype(np.float32), "mean": mean.astype(np.float32)}
+        arrays["sd"] = (self.left_over(rows, arrays).std(axis=1) + LEAST).astype(np.float32)
+        return arrays
 
     def residual(self, rows: Floats, arrays: Arrays) -> Floats:
+        """What the basis leaves of each row in units of what it usually leaves of that feature, shape of rows."""
+        out: Floats = self.left_over(rows, arrays) / arrays["sd"][:, None]
+        return out
+
+    def left_over(self, rows: Floats, arrays: Arrays) -> Floats:
         """What the basis leaves of each row, shape of rows."""
         centred = rows - arrays["mean"][:, None]
-        out: Floats = centred - (centred @ arrays["basis"]) @ arrays["basis"].transpose(0, 2, 1)
+        explained = (centred @ arrays["basis"]) @ arrays["basis"].transpose(0, 2, 1)
+        out: Floats = (centred - explained).astype(np.float32)
         return out
 
     def score(self, rows: Floats, arrays: Arrays) -> Floats:
