@@ -139,7 +139,7 @@ def conv(size: int = 64, widths: tuple[int, ...] = (64, 128, 256, 512), blocks: 
     return _with_head("conv", graph, graph.op("Flatten", x), before * side * side, *digits(size))
 
 
-def transformer(width: int = 512, layers: int = 4, heads: int = 8, *, seed: int = 3) -> ZooModel:
+def transformer(width: int = 768, layers: int = 3, heads: int = 8, *, seed: int = 3) -> ZooModel:
     """An encoder over the 8 rows of a digit: tokens of 8 pixels, post-norm blocks, a trained head on all tokens."""
     graph = Graph(("batch", 8, 8), seed)
     x = graph.matmul("input", 8, width)

@@ -45,7 +45,7 @@ BACK = Change(
 
 
 class Server:
-    """The repository calls of one replica. `plan`: what the next POSTs do (a status, "drop", "drop-applied", "ignore")."""
+    """Repository calls of one replica. `plan`: what the next POSTs do (a status, "drop", "drop-applied", "ignore")."""
 
     def __init__(self, folder: Path, *, marks: bool = True) -> None:
         self.folder, self.marks = folder, marks
