@@ -85,9 +85,12 @@ def open_incidents(context: Mapping[str, Any], sweep: Mapping[str, Any]) -> dict
 
 def learn_baselines(context: Mapping[str, Any]) -> dict[str, Any]:
     from tuning.loop.learn import learn_baselines as learn
+    from tuning.loop.models import learn_latency
 
     with as_airflow_failures():
-        return learn(parts(context), now_s(context)).model_dump(mode="json")
+        loop, at_s = parts(context), now_s(context)
+        learned = learn(loop, at_s).model_dump(mode="json")
+        return {**learned, "latency_models": learn_latency(loop, at_s)}
 
 
 def review_week(context: Mapping[str, Any]) -> str:

@@ -1,0 +1,52 @@
+"""Learning in the loop: baselines leave out what was not normal, latency models come from calm traffic."""
+
+from __future__ import annotations
+
+from tests.fakes.ledger import FakeLedger
+from tests.fakes.world import SERVICES, START_S, KeptMails, World, parts
+from tuning.loop.learn import learn_baselines, left_out
+from tuning.loop.models import learn_latency
+from tuning.loop.observe import latency_model
+from tuning.loop.once import run_once
+from tuning.planning import latency_model as models
+
+SHORT = SERVICES.replace(
+    "detection: {lookback: 10m,", "detection: {lookback: 10m, history: 1h, history_step: 60s, min_history: 5m,"
+)
+
+
+def test_incidents_and_changes_are_left_out_of_the_history():
+    world, ledger = World(qps=lambda t: 60.0 if not 120 < t < 400 else 180.0), FakeLedger()
+    loop = parts(world, ledger, KeptMails(), SHORT)
+    world.wait(60)
+    while world.now_s < START_S + 900:
+        run_once(loop, world.now, world.wait_until)
+        world.wait(15)
+    spans = left_out(loop, world.now_s)["ranker"]
+    assert any(start <= START_S + 130 <= end for start, end in spans)
+    learned = learn_baselines(loop, world.now_s)
+    assert learned.services == 1 and learned.abstained == {}
+
+
+def test_a_service_without_history_is_named_with_the_reason():
+    world, ledger = World(), FakeLedger()
+    learned = learn_baselines(parts(world, ledger, KeptMails(), SHORT), world.now_s)
+    assert learned.services == 0 and "ranker" in learned.abstained
+
+
+def test_the_latency_line_is_learned_from_calm_traffic_and_kept():
+    world, ledger = World(qps=lambda t: 40.0 + 40.0 * (t // 100 % 3), alpha_ms=8.0, beta_ms=0.5), FakeLedger()
+    world.batch_size = 8
+    loop = parts(world, ledger, KeptMails(), SHORT)
+    world.wait(900)
+    assert learn_latency(loop, world.now_s) == 1
+    kept = models.load(latency_model(loop, loop.service("ranker")))[models.key("", "")]
+    assert kept.known and abs(kept.predict(1.0)[0] - 12.0) < 1.5
+
+
+def test_nothing_is_learned_from_a_service_in_trouble():
+    world, ledger = World(qps=lambda t: 60.0 if t < 120 else 180.0), FakeLedger()
+    loop = parts(world, ledger, KeptMails(), SHORT.replace("mode: act", "mode: observe"))
+    world.wait(200)
+    run_once(loop, world.now, world.wait_until)
+    assert learn_latency(loop, world.now_s) == 0
