@@ -96,7 +96,7 @@ def as_page(message: EmailMessage) -> str:
         part = pictures.get(match[1])
         if part is None:
             return match[0]
-        data = base64.b64encode(part.get_payload(decode=True)).decode()
+        data = base64.b64encode(bytes(part.get_payload(decode=True))).decode()
         return f"data:{part.get_content_type()};base64,{data}"
 
     return _CID.sub(inline, body.get_content())

@@ -146,7 +146,8 @@ def line_of(event: Event) -> str | None:
         return f"{kind}: {body.get('symptom') or body.get('cause') or 'incident'}"
     if kind in {"choose_action", "hold", "keep", "verify_p95", "guard"}:
         word = body.get("verdict") or body.get("step") or ""
-        return f"{kind}: {word + ': ' if word else ''}{body.get('reason', '')}"
+        reason = str(body.get("reason", "")).removeprefix(f"{kind}: ")
+        return f"{kind}: {f'{word}: ' if word not in ('', kind) else ''}{reason}"
     return f"{kind}" if kind in {"settle", "email_report"} else None
 
 

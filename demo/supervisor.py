@@ -21,6 +21,7 @@ CALM_S = 15.0
 """How long P95 must have been under the SLO before the demo believes it."""
 TICK_S = 0.5
 ASK_AIRFLOW_EVERY_S = 3.0
+READ_LEDGER_EVERY_S = 2.0
 
 
 @dataclass
@@ -48,6 +49,7 @@ class Supervisor:
         self.load = story.LoadLog(stack.load_out)
         self.airflow: Engine | None = None
         self._asked_airflow = 0.0
+        self._read_ledger, self._events = 0.0, list[story.Event]()
         self._shown: set[tuple[float, str, str]] = set()
 
     # phases
@@ -143,7 +145,7 @@ class Supervisor:
     def _is_resolved(self) -> bool:
         now, t0 = time.time(), self.facts.fault_at_s
         since = story.under_for_good_since(self.load.seconds, self.facts.slo_ms, t0)
-        events = story.read_ledger(self.stack.run)
+        events = self.events()
         made = story.actions(events, t0)
         if not made or since is None:
             return False
@@ -158,6 +160,12 @@ class Supervisor:
         return bool(mails) and time.time() - mails[0].eml.stat().st_mtime >= CALM_S
 
     # watching
+
+    def events(self, *, now: bool = False) -> list[story.Event]:
+        """The ledger, at most READ_LEDGER_EVERY_S old."""
+        if now or time.monotonic() - self._read_ledger >= READ_LEDGER_EVERY_S:
+            self._events, self._read_ledger = story.read_ledger(self.stack.run), time.monotonic()
+        return self._events
 
     def _watch(self, phase: str, timeout_s: float, done: Callable[[], bool], *, fails: bool = True) -> None:
         started = time.time()
@@ -181,7 +189,7 @@ class Supervisor:
         return f"P95 {_ms(p95)} (SLO {self.facts.slo_ms:.0f} ms), {rate}/s, {settings}, {mails} mails"
 
     def _tell_news(self) -> None:
-        for event in story.read_ledger(self.stack.run):
+        for event in self.events():
             key = (event.at_s, event.kind, event.phase)
             line = story.line_of(event)
             if key not in self._shown and line:
@@ -194,18 +202,18 @@ class Supervisor:
     def summary(self) -> dict[str, Any]:
         """Everything that a machine wants to know; see the keys."""
         facts, s, t0 = self.facts, self.scenario, self.facts.fault_at_s
-        seconds, events = self.load.read(), story.read_ledger(self.stack.run)
+        seconds, events = self.load.read(), self.events(now=True)
         end = facts.end_at_s or time.time()
         made = story.actions(events, t0) if t0 else []
         broken = story.broken_at(seconds, facts.slo_ms, t0) if t0 else None
         calm = story.under_for_good_since(seconds, facts.slo_ms, t0) if t0 else None
-        resolved = s.expected == "resolved" and bool(made) and broken is not None and calm is not None
+        stands = bool(made) and not made[-1]["undo"]
+        resolved = s.expected == "resolved" and stands and broken is not None and calm is not None
         mails = self.stack.mailbox.mails
         detected = story.first(events, {"open_incidents"}, t0) if t0 else None
         mailed_s = [m.eml.stat().st_mtime - t0 for m in mails] if t0 else []
         proof = [s for s in mailed_s if made and s >= made[-1]["at_s"]]
         failures = self._task_failures()
-        during_end = calm if resolved and calm is not None else end
         return {
             "scenario": s.name,
             "seed": self.stack.seed,
@@ -216,11 +224,7 @@ class Supervisor:
             "t_detected_s": None if detected is None else round(detected.at_s - t0, 1),
             "t_resolved_s": round(calm - t0, 1) if resolved and calm is not None else None,
             "t_mailed_s": round(proof[-1] if proof else mailed_s[-1], 1) if mailed_s else None,
-            "p95_ms": {
-                "before": story.p95_ms(seconds, t0 - 20, t0) if t0 else None,
-                "during": story.p95_ms(seconds, t0 + 5, during_end) if t0 and s.expected != "nothing" else None,
-                "after": story.p95_ms(seconds, max(end - CALM_S, t0), end) if t0 else None,
-            },
+            "p95_ms": self._p95(seconds, calm if resolved and calm is not None else end, end),
             "slo_ms": facts.slo_ms,
             "capacity_rps": round(facts.capacity_rps, 1),
             "service_ms": {str(b): round(t * 1000, 2) for b, t in facts.service_s.items()},
@@ -235,6 +239,18 @@ class Supervisor:
             "watched_s": round(end - t0, 1) if t0 else 0.0,
             "error": facts.error,
         }  # fmt: skip
+
+    def _p95(self, seconds: list[story.Second], calm_s: float, end_s: float) -> dict[str, float | None]:
+        """Before the fault, from then until all was calm, and at the end, as the clients saw it."""
+        t0 = self.facts.fault_at_s
+        if not t0:
+            return {"before": None, "during": None, "after": None}
+        during = None if self.scenario.expected == "nothing" else story.p95_ms(seconds, t0 + 5, calm_s)
+        return {
+            "before": story.p95_ms(seconds, t0 - 20, t0),
+            "during": during,
+            "after": story.p95_ms(seconds, max(end_s - CALM_S, t0), end_s),
+        }
 
     def _as_expected(self, resolved: bool, changes: int, proven: bool) -> bool:
         mails = len(self.stack.mailbox.mails)
@@ -257,7 +273,7 @@ class Supervisor:
         """The timeline and the comparison, for people."""
         t0, end = self.facts.fault_at_s, self.facts.end_at_s
         rows: list[tuple[str, ...]] = []
-        for event in story.read_ledger(self.stack.run):
+        for event in self.events():
             line = story.line_of(event)
             if line and t0 and event.at_s >= t0 - 1 and event.at_s <= (end or event.at_s):
                 rows.append((f"{event.at_s - t0:+.1f} s", line))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from typing import Any
 
 import numpy as np
 
@@ -28,5 +29,6 @@ class Reservoir:
         """The sample as .npz: the array `name` of shape [rows, width], and `seen`."""
         rows = np.stack(self._rows) if self._rows else np.zeros((0, width), np.float32)
         out = io.BytesIO()
-        np.savez(out, **{name: rows, "seen": np.array(self.seen)})
+        arrays: dict[str, Any] = {name: rows, "seen": np.array(self.seen)}
+        np.savez(out, **arrays)
         return out.getvalue()
