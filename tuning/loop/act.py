@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from detection.errors import Permanent, SlotuneError
 from detection.model import Incident, Mode, Service, make_id
+from tuning.errors import QuantizationRefused
 from tuning.guards import (
     GuardFacts,
     Truth,
@@ -182,4 +183,5 @@ def _refused(
         changed=any(truth.get(k) != change.old.get(k) for k in change.old),
         at_s=at_s,
         reason=str(error),
+        evidence=error.evidence if isinstance(error, QuantizationRefused) else {},
     )

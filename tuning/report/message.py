@@ -31,6 +31,7 @@ def render(report: Report) -> Mail:
         "head": head,
         "colour": COLOURS[head.tone],
         "rows": words.rows(report),
+        "tables": words.tables(report),
         "rejected": [
             (words.option_text(o), words.interval(o.predicted_p95_ms), f"{o.cost_per_hour:+.2f}/h", o.reason)
             for o in report.plan.rejected

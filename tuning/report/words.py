@@ -170,6 +170,60 @@ def rows(report: Report) -> list[tuple[str, str]]:
     return [(label, text) for label, text in table if text]
 
 
+@dataclass(frozen=True)
+class EvidenceTable:
+    """A table that a lever brought along: what the gates found, what was measured."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def tables(report: Report) -> list[EvidenceTable]:
+    """The gates and the speed of INT8 against FP32, from the receipts; what cannot be read is left out."""
+    found = []
+    for receipt in report.receipts:
+        gates = _dicts(receipt.evidence.get("gates"))
+        if gates:
+            marks = {True: "passed", False: "FAILED", None: "not measured"}
+            rows = tuple(
+                (str(g.get("gate")), str(g.get("found")), str(g.get("asked")), marks.get(_bool(g.get("passed")), "?"))
+                for g in gates
+            )
+            found.append(EvidenceTable("Gates before any traffic", ("gate", "found", "asked for", ""), rows))
+        speed = _dicts(receipt.evidence.get("latency"))
+        if speed:
+            rows = tuple(
+                (
+                    str(s.get("batch")),
+                    *(_ms_of(s.get(key)) for key in ("fp32_p50_ms", "fp32_p95_ms", "int8_p50_ms", "int8_p95_ms")),
+                    _speedup(s.get("speedup")),
+                )
+                for s in speed
+            )
+            header = ("batch", "FP32 median", "FP32 P95", "INT8 median", "INT8 P95", "times faster")
+            found.append(EvidenceTable("Speed, measured here in one interleaved run", header, rows))
+    return found
+
+
+def _dicts(value: object) -> list[dict[str, object]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, (list, tuple)) else []
+
+
+def _bool(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _ms_of(value: object) -> str:
+    return ms(float(value)) if isinstance(value, (int, float)) else "-"
+
+
+def _speedup(value: object) -> str:
+    if not isinstance(value, dict) or not all(isinstance(value.get(k), (int, float)) for k in ("value", "low", "high")):
+        return "-"
+    return f"{value['value']:.2f} ({value['low']:.2f} to {value['high']:.2f})"
+
+
 def resolved_text(report: Report) -> str:
     resolved = report.outcome.resolved if report.outcome else None
     return {True: "resolved", False: "not resolved", None: "cannot tell whether it is resolved"}[resolved]

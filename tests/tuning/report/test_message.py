@@ -87,6 +87,18 @@ def test_a_mail_that_is_sent_again_is_the_same_mail():
     assert one["Message-ID"] == two["Message-ID"]
 
 
+def test_the_gates_table_of_int8_is_in_both_forms_and_escaped():
+    evidence = {
+        "gates": [{"gate": "agreement<b>", "found": "91 %", "asked": "at least 98 %", "passed": False}],
+        "latency": [{"batch": 8, "fp32_p50_ms": 11.0, "fp32_p95_ms": 12.0, "int8_p50_ms": 1.3, "int8_p95_ms": 1.4,
+                     "speedup": {"value": 8.4, "low": 8.1, "high": 8.7}}, "garbage"],
+    }  # fmt: skip
+    receipt = reports.report().receipts[0].model_copy(update={"evidence": evidence})
+    mail = render(reports.report(receipts=(receipt,)))
+    assert "91 %" in mail.text and "8.40 (8.10 to 8.70)" in mail.text and "FAILED" in mail.html
+    assert "agreement&lt;b&gt;" in mail.html
+
+
 def test_no_points_no_picture():
     mail = render(reports.report(timeline=()))
     assert not mail.images and "<img" not in mail.html
