@@ -7,7 +7,8 @@ changed go back too.
 Options of the lever: connection, endpoints (further replicas: connection names or addresses), model (served name;
 default: the service's), onnx (the FP32 model), calibration (.npz file or folder, or "recorded"), repository (a path
 that this process and the servers share), max_accuracy_drop (0.01), min_agreement (0.98), min_speedup (1.1),
-keep_versions (4), request_timeout_s (5), load_timeout_s (120).
+keep_versions (4), shadow_share (0.1: of the live requests also go through the old version, so that the verifier can see
+whether the answers agree; 0 for none), request_timeout_s (5), load_timeout_s (120).
 """
 
 from __future__ import annotations
@@ -98,6 +99,7 @@ class ModelRepository:
         wanted = self._plan(service, change, key, endpoints, before)
         swap_s = self._clock()
         made = self._swap(service, endpoints, before, wanted)
+        shadow = {name: self._shadow(service, http, before[name], wanted) for name, http in endpoints.items()}
         after = {name: self._served(service, http) for name, http in endpoints.items()}
         at_s = self._clock()
         return options.receipt(
@@ -115,6 +117,7 @@ class ModelRepository:
                 **wanted.evidence,
                 "swap_s": round(at_s - swap_s, 3),
                 "replicas": {name: dict(served) for name, served in after.items()},
+                "shadow": shadow,
             },
         )
 
@@ -259,6 +262,18 @@ class ModelRepository:
                 self._load(service, endpoints[name], before[name]["version"])
             except SlotuneError as error:
                 raise OutcomeUnknown(f"{why}; and {name}, changed before, could not be put back ({error})") from error
+
+    def _shadow(self, service: Service, http: Http, before: Served, wanted: _Plan) -> str:
+        """Compare live answers with the old version from now on, or stop it on the way back. Never fails a change."""
+        share = options.number(service, LEVER, "shadow_share", 0.1) if wanted.precision == "int8" else 0.0
+        if share > 0 and before["version"] == wanted.version:
+            return "left as it is"
+        body = {"reference": before["version"], "share": share} if share > 0 else {"share": 0.0}
+        try:
+            http.call("POST", "/shadow", body)
+        except (ControlRefused, ControlUnreachable, Unanswered) as error:
+            return f"not available: {options.bounded(str(error), 120)}"
+        return f"{share:.0%} of the requests also go through version {before['version']}" if share > 0 else "off"
 
     # what is there
 

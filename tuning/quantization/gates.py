@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -124,9 +125,7 @@ def wilson(successes: int, total: int, level: float = CONFIDENCE) -> Interval:
     """Wilson's score interval of a share (Wilson 1927): honest also near 0 and 1 and for few rows."""
     if total <= 0:
         return Interval(value=0.0, low=0.0, high=1.0, level=level)
-    from scipy.stats import norm
-
-    z = float(norm.ppf(0.5 + level / 2))
+    z = NormalDist().inv_cdf(0.5 + level / 2)
     p = successes / total
     centre = (p + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))

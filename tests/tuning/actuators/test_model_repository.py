@@ -48,12 +48,13 @@ class Server:
     """Repository calls of one replica. `plan`: what the next POSTs do (a status, "drop", "drop-applied", "ignore")."""
 
     def __init__(self, folder: Path, *, marks: bool = True) -> None:
-        self.folder, self.marks = folder, marks
+        self.folder, self.marks, self.shadows = folder, marks, True
         self.served, self.loaded = "1", ["1"]
         self.batch_size = 4
         self.recorded: bytes | None = None
         self.plan: list[Any] = []
         self.posts: list[Any] = []
+        self.shadow: dict[str, Any] = {}
         self.dead = False
         self.url = ""
 
@@ -63,6 +64,10 @@ class Server:
             return
         if handler.command == "GET":
             self._get(handler)
+            return
+        if handler.path == "/shadow":
+            self.shadow = body
+            _send(handler, 200 if self.shadows else 404, {"error": "there is no POST /shadow"})
             return
         self.posts.append((handler.path, body))
         what = self.plan.pop(0) if self.plan else None
@@ -323,3 +328,23 @@ def test_nothing_loaded_is_said(world: World) -> None:
     world.replicas[0].loaded = []
     with pytest.raises(ControlRefused, match="has no version of ranker loaded"):
         world.actuator().read(world.service())
+
+
+def test_live_answers_are_compared_with_the_old_version_until_the_way_back(world: World) -> None:
+    actuator = world.actuator()
+    receipt = actuator.apply(world.service(), TO_INT8, key="p1:precision")
+    assert world.replicas[1].shadow == {"reference": "1", "share": 0.1}
+    assert receipt.evidence["shadow"] == dict.fromkeys(
+        ("first", "second"), "10% of the requests also go through version 1"
+    )
+    actuator.apply(world.service(), BACK, key="p2:precision")
+    assert world.replicas[1].shadow == {"share": 0.0}
+
+
+def test_a_server_without_shadowing_is_swapped_all_the_same(world: World) -> None:
+    world.replicas[0].shadows = False
+    receipt = world.actuator().apply(world.service(), TO_INT8, key="p1:precision")
+    shadow = receipt.evidence["shadow"]
+    assert isinstance(shadow, dict)
+    assert shadow["first"].startswith("not available: ")
+    assert receipt.after["version"] == "2"
