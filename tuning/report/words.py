@@ -186,7 +186,7 @@ def tables(report: Report) -> list[EvidenceTable]:
         gates = _dicts(receipt.evidence.get("gates"))
         if gates:
             marks = {True: "passed", False: "FAILED", None: "not measured"}
-            rows = tuple(
+            rows: tuple[tuple[str, ...], ...] = tuple(
                 (str(g.get("gate")), str(g.get("found")), str(g.get("asked")), marks.get(_bool(g.get("passed")), "?"))
                 for g in gates
             )
