@@ -270,7 +270,8 @@ class Observation:
     buckets: BucketWindow | None = None
     history: MetricWindow | None = None
     latency_model: Mapping[str, object] | None = None
-    batch_stats: tuple[tuple[float, float, float], ...] = ()
+    batch_stats: tuple[tuple[float, ...], ...] = ()
+    """(rows, batches, seconds[, seconds squared]) per batch size over the window, where the server exports it."""
     since_s: float | None = None
 
 

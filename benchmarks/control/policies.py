@@ -366,19 +366,23 @@ def choices(scenario: Scenario, service: SimulatedService) -> list[Choice]:
 def oracle(scenario: Scenario, service: SimulatedService, at_s: float) -> tuple[Run, bool]:
     """Try every option offline at the time at which slotune planned; make the cheapest that cures. (run, curable)
 
-    An option is first tried for as long as it needs to settle and a minute; only what passes is run to the end. Of the
-    options that cost the same the one with the fewest minutes over the SLO is made.
+    Options whose true capacity is below the load at the end are not tried: they cannot do. Of the options that cost the
+    same (at most three that cure are tried) the one with the fewest minutes over the SLO is made.
     """
     service.advance(at_s)
     best: tuple[tuple[float, float], Run] | None = None
+    cures = 0
     for choice in choices(scenario, service):
         price = (choice.replicas or service.desired) - service.desired
-        if best is not None and price > best[0][0]:
+        if best is not None and (price > best[0][0] or cures >= 3):
             break
+        if not choice.empty and not _can_carry(choice, service):
+            continue
         run = Run(copy.deepcopy(service), held=choice.empty)
         choice.make(run)
         run.service.advance(END_S)
         if cured(scenario, run.service, END_S):
+            cures += 1
             key = (float(price), violation_min(scenario, run.service) + (0.0 if not choice.empty else -1e9))
             if best is None or key < best[0]:
                 best = (key, run)
@@ -389,6 +393,18 @@ def oracle(scenario: Scenario, service: SimulatedService, at_s: float) -> tuple[
     run = Run(copy.deepcopy(service), held=True)
     run.service.advance(END_S)
     return run, False
+
+
+def _can_carry(choice: Choice, service: SimulatedService) -> bool:
+    """True capacity of every replica with full batches against the load of the last minutes."""
+    profile, faults = service.profile, service.faults
+    late = np.arange(END_S - 120.0, END_S, 5.0)
+    replicas = max(1, (choice.replicas or service.desired) - faults.lost(END_S - 1))
+    batch = choice.batch[0] if choice.batch else service.batch
+    slow = float(np.mean([faults.slow(t, k) for t in late for k in range(replicas)]))
+    bend = 1 - profile.curve * min(1.0, (batch - 1) / 31)
+    took_s = (profile.alpha_ms + profile.beta_ms * batch * bend) / 1e3 * slow / (profile.int8_gain if choice.int8 else 1)
+    return float(np.mean([faults.rate(t) for t in late])) < 1.02 * replicas * batch / took_s
 
 
 def cured(scenario: Scenario, service: SimulatedService, until_s: float, span_s: float = 150.0) -> bool:

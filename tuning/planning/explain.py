@@ -46,7 +46,7 @@ def _because(item: Ranked, situation: Situation) -> str:
         )
     if lever == "replicas":
         return f": {item.candidate.replicas} replicas are busy {item.predicted.busy:.0%} of the time"
-    return f": the {curve.at(1):.0f} ms of computing themselves must shrink, which neither batch nor replicas do"
+    return f": INT8 shortens every batch (now {curve.at(batch):.0f} ms), so each replica answers more"
 
 
 def disagreement(item: Ranked, situation: Situation, playbook: tuple[str, ...]) -> str:

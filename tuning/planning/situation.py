@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -90,6 +90,10 @@ def assess(
         learned = {**learned, name: kept}
     elif model.known:
         learned = {**learned, name: model}
+    spread = spread_of_stats(observation.batch_stats)
+    if spread is not None:
+        model = replace(model, spread=spread)
+        learned = {**learned, name: replace(learned.get(name, model), spread=spread)}
     per_request = _rows_per_request(now)
     return Situation(
         now=now,
@@ -185,6 +189,16 @@ def _from_stats(observation: Observation) -> LatencyModel:
     return model
 
 
+def spread_of_stats(stats: Sequence[tuple[float, ...]]) -> float | None:
+    """Coefficient of variation of single batches of one size, pooled over sizes; None without the sums of squares."""
+    squares = [entry for entry in stats if len(entry) > 3 and entry[1] >= 5]
+    if not squares:
+        return None
+    within = sum(max(0.0, entry[3] - entry[2] ** 2 / entry[1]) for entry in squares)
+    level = sum(entry[2] ** 2 / entry[1] for entry in squares)
+    return float(np.clip(math.sqrt(within / level), 0.02, 0.8)) if level > 0 else None
+
+
 def _served(observation: Observation) -> tuple[str, str]:
     setting = observation.settings.get("precision")
     if setting is None:
@@ -196,7 +210,7 @@ def _baseline(
     observation: Observation, onset: float, kept: LatencyModel, settings: PlanningSettings
 ) -> Baseline:
     """Medians before the onset: of the look-back where it reaches back 3 points, else of the history."""
-    before = observation.window.between(-math.inf, onset - settings.rate_window_s)
+    before = observation.window.between(observation.window.span.start_s, onset - settings.rate_window_s)
     source = before if before.span.points >= 3 and before.values else None
     if source is None and observation.history is not None:
         source = observation.history.between(onset - 6 * 3600.0, onset - settings.rate_window_s)
@@ -290,7 +304,7 @@ def _backlog(now: Reading) -> float:
 
 def _overhead(now: Reading, observation: Observation, onset: float, settings: PlanningSettings) -> float:
     """Latency outside queue and batch (parsing, network) in ms: the rest of the mean, before the incident if known."""
-    before = observation.window.between(-math.inf, onset - settings.rate_window_s)
+    before = observation.window.between(observation.window.span.start_s, onset - settings.rate_window_s)
     rest = []
     for window in (before, observation.window):
         if not {"mean_ms", "queue_ms", "batch_ms"} <= set(window.values):

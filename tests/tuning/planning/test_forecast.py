@@ -1,0 +1,47 @@
+"""Forecasts: a level stays, a step is no trend, a ramp goes on for a while, last week repeats itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detection.model import MetricWindow, Span
+from tuning.planning.forecast import WEEK_S, forecast
+
+T = np.arange(0.0, 300.0, 5.0)
+RNG = np.random.default_rng(3)
+
+
+def test_a_level_is_kept_with_its_noise():
+    found = forecast(T, 100 + RNG.normal(0, 3, T.size), 60)
+    assert found.method == "constant"
+    assert found.qps.low < 100 < found.qps.high
+    assert found.qps.value == pytest.approx(100, rel=0.05)
+
+
+def test_a_ramp_is_followed_no_longer_than_it_was_seen():
+    found = forecast(T, 100 + T, 60)
+    assert found.method == "linear trend"
+    assert found.qps.value == pytest.approx(100 + 295 + 60, rel=0.05)
+    far = forecast(T, 100 + T, 10_000)
+    assert far.qps.value <= 100 + 2 * 300
+
+
+def test_noise_is_no_trend():
+    methods = {forecast(T, 100 + np.random.default_rng(k).normal(0, 10, T.size), 60).method for k in range(10)}
+    assert methods == {"constant"}
+
+
+def test_last_week_is_taken_where_it_fits():
+    step, points = 300.0, int(8 * 86_400 / 300)
+    start = 1_000_000.0
+    times = start + step * np.arange(points)
+    values = 100 + 50 * np.sin(2 * np.pi * times / 86_400)
+    history = MetricWindow("s", Span(start, float(times[-1]), step), {"qps": values})
+    now = start + WEEK_S + 3600.0
+    live = now - T[::-1]
+    found = forecast(live, np.full(T.size, 100 + 50 * np.sin(2 * np.pi * now / 86_400)), 3600, history)
+    assert found.method == "same time last week"
+    assert found.qps.value == pytest.approx(100 + 50 * np.sin(2 * np.pi * (now + 3600) / 86_400), rel=0.05)
+    other = forecast(live, np.full(T.size, 400.0), 3600, history)
+    assert other.method == "constant"

@@ -1,0 +1,171 @@
+"""The model planner on worked examples: cause, choice, reasons, memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.planning import AT_S, SATURATED, make_incident, make_observation, make_service, make_settings
+from tuning.model import Plan, Record
+from tuning.planning.model import ModelPlanner
+from tuning.planning.observation_file import parse
+from tuning.planning.settings import PlanningSettings
+
+EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "observation.json"
+SETTINGS = PlanningSettings(simulated_batches=500)
+
+
+def example(**change):
+    body = json.loads(EXAMPLE.read_text())
+    for path, value in change.items():
+        part = body
+        *parents, last = path.split("__")
+        for name in parents:
+            part = part[name]
+        part[last] = value
+    return parse(json.dumps(body))
+
+
+def propose(pair, past=(), settings=SETTINGS) -> Plan:
+    incident, observation = pair
+    return ModelPlanner(settings).propose(incident, observation, past)
+
+
+def test_a_surge_that_a_larger_batch_carries_is_cured_for_free():
+    plan = propose(example())
+    assert plan.diagnosis.cause == "load_surge"
+    assert any("x" in text and "requests/s" in text for text in plan.diagnosis.evidence)
+    assert plan.chosen.levers == ("batch_size",)
+    assert plan.chosen.predicted_p95_ms.value < 270
+    assert plan.chosen.cost_per_hour == 0
+    assert any(option.levers == ("replicas",) and "costs" in option.reason for option in plan.rejected)
+
+
+def test_where_batching_gains_nothing_replicas_are_added_and_the_reason_says_so():
+    # The same service, but a batch's time goes with its rows: 0.5 + 14 ms per row.
+    rows = json.loads(EXAMPLE.read_text())["signals"]["rows_per_batch"]
+    incident, observation = example(signals__batch_ms=[0.5 + 13.9 * b for b in rows])
+    observation = dataclasses.replace(observation, unreadable={"precision": "503"}, settings={
+        name: setting for name, setting in observation.settings.items() if name != "precision"})  # fmt: skip
+    plan = propose((incident, observation))
+    assert plan.chosen.levers == ("replicas",)
+    assert "grow with its rows" in plan.reason or "busy" in plan.reason
+    assert plan.lease_s is not None and plan.revert_below_qps > 0
+
+
+def test_the_split_and_the_settle_time_are_told():
+    plan = propose(example())
+    assert plan.diagnosis.queue_share > 0.9
+    assert plan.settle_s >= SETTINGS.rate_window_s + 2
+
+
+def test_a_slower_service_is_told_from_a_surge():
+    signals = json.loads(EXAMPLE.read_text())["signals"]
+    slow = [ms * (2.6 if k >= 11 else 1) for k, ms in enumerate(signals["batch_ms"])]
+    plan = propose(example(signals__batch_ms=slow, signals__qps=[70] * 25, signals__queue_depth=[0] * 25))
+    assert plan.diagnosis.cause == "slower_service"
+
+
+def test_lost_replicas_are_named():
+    replicas = [4] * 11 + [2] * 14
+    plan = propose(example(signals__replicas=replicas, signals__qps=[120] * 25, signals__queue_depth=[9] * 25))
+    assert plan.diagnosis.cause == "lost_capacity"
+
+
+def test_a_wait_that_is_too_long_is_shortened():
+    observation = make_observation(
+        SATURATED
+        | {"qps": 20.0, "p95_ms": 420.0, "mean_ms": 330.0, "queue_ms": 310.0, "batch_ms": 20.0, "busy": 0.15,
+           "rows_per_batch": 4.0, "batch_size": 32.0, "batch_timeout_ms": 400.0},
+        settings=make_settings(batch=32, timeout_ms=400.0),
+    )  # fmt: skip
+    plan = propose((make_incident(), observation))
+    assert plan.diagnosis.cause == "batch_wait_too_long"
+    assert plan.chosen.levers == ("batch_size",)
+    assert plan.chosen.changes[0].new["batch_timeout_ms"] < 100
+
+
+def test_a_load_beyond_every_bound_is_held_with_the_best_that_could_be():
+    levers = {"batch_size": {"minimum": 1, "maximum": 4}, "replicas": {"minimum": 1, "maximum": 2}}
+    settings = {"batch_size": {"batch_size": 4, "batch_timeout_ms": 5}, "replicas": {"min_replicas": 2}}
+    plan = propose(example(service__levers=levers, settings=settings))
+    assert plan.chosen.changes == ()
+    assert plan.diagnosis.cause == "load_surge"
+    assert "nothing within bounds" in plan.reason
+    assert not plan.chosen.meets_slo
+
+
+def test_a_lever_that_failed_here_before_is_demoted():
+    incident, observation = example()
+    plan = propose((incident, observation))
+    past = []
+    for k in range(6):
+        body = plan.model_dump(mode="json") | {"id": f"old-{k}", "incident_id": f"old-{k}"}
+        at_s = observation.at_s - 90_000 + k
+        past.append(record("choose_action", body, f"old-{k}", at_s))
+        past.append(record("verify_p95", {"plan_id": f"old-{k}", "verdict": "unchanged"}, f"old-{k}", at_s + 60))
+    again = propose((incident, observation), past)
+    assert again.chosen.levers != plan.chosen.levers
+    assert any("worked 0 of 6 times" in option.reason for option in again.rejected)
+
+
+def record(kind, body, incident_id="inc-1", at_s=AT_S) -> Record:
+    return Record(id=f"{kind}-{incident_id}", kind=kind, service="ranker", incident_id=incident_id, at_s=at_s, body=body)
+
+
+def test_a_tried_lever_is_not_pulled_again_for_the_same_incident():
+    incident, observation = example()
+    plan = propose((incident, observation))
+    past = [
+        record("choose_action", plan.model_dump(mode="json"), incident.id, observation.at_s - 30),
+        record("verify_p95", {"plan_id": plan.id, "verdict": "worse"}, incident.id, observation.at_s - 5),
+    ]
+    assert "batch_size" not in propose((incident, observation), past).chosen.levers
+
+
+def test_a_queue_that_empties_by_itself_needs_no_change():
+    depth = [0] * 8 + [100, 220, 340, 460, 520, 480, 430, 380, 330, 280, 230, 180, 140, 110, 80, 60, 40]
+    p95 = [118] * 8 + [900, 2000, 3000, 4000, 4600, 4500, 4200, 3800, 3400, 2900, 2500, 2100, 1700, 1400, 1100, 900, 700]
+    qps = [70] * 8 + [136] * 17
+    incident, observation = example(signals__queue_depth=depth, signals__p95_ms=p95, signals__qps=qps)
+    falling = dataclasses.replace(observation)
+    plan = propose((incident, falling), settings=PlanningSettings(simulated_batches=500, rate_window_s=5))
+    assert plan.chosen.changes == () or plan.chosen.cost_per_hour == 0
+
+
+def idle(onset_ago_s: float):
+    signals = {"qps": 5.0, "p95_ms": 30.0, "mean_ms": 22.0, "queue_ms": 1.0, "queue_depth": 0.0, "batch_ms": 20.0,
+               "rows_per_batch": 1.0, "batch_size": 8.0, "busy": 0.03, "replicas": 4.0, "error_rate": 0.0}  # fmt: skip
+    incident = make_incident("idle").model_copy(update={"opened_at_s": AT_S - onset_ago_s})
+    service = make_service(p95_ms=200.0)
+    return incident, make_observation(signals, service=service, settings=make_settings(batch=8, replicas=4))
+
+
+def test_idle_capacity_is_given_back_one_replica_at_a_time():
+    plan = propose(idle(4000.0))
+    assert plan.diagnosis.cause == "idle_capacity"
+    assert plan.chosen.changes[0].new["min_replicas"] == 3
+    assert plan.chosen.cost_per_hour == pytest.approx(-1.2)
+
+
+def test_idle_capacity_needs_patience():
+    plan = propose(idle(300.0))
+    assert plan.chosen.changes == ()
+    assert "1800 s are asked for" in plan.reason
+
+
+def test_an_unknown_split_falls_back_to_the_playbook():
+    plan = propose((make_incident(), make_observation({"p95_ms": 600.0, "qps": 100.0, "busy": 1.0})))
+    assert plan.diagnosis.cause == "unknown"
+    assert "unknown" in plan.diagnosis.evidence[0]
+
+
+def test_int8_without_a_model_is_no_option():
+    levers = json.loads(EXAMPLE.read_text())["service"]["levers"]
+    levers["precision"]["options"] = {"onnx": None}
+    plan = propose(example(service__levers=levers))
+    assert not any("precision" in option.levers for option in (plan.chosen, *plan.rejected))
+    assert any("no calibrated model configured" in option.reason for option in plan.rejected)
