@@ -1,0 +1,213 @@
+"""What every actuator promises, run over the registry: absolute values, read back, idempotent on key, honest errors.
+
+model_repository has a suite of its own (tests/tuning/actuators/test_model_repository.py): its changes need a build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+
+from demo.kubernetes_api.resources import DEPLOYMENT
+from demo.kubernetes_api.server import KubernetesApi
+from detection.model import Service
+from tests.fakes.actuators import FakeConnections, FakeTime, config_endpoint, service
+from tests.fakes.kubernetes import World, bounds
+from tests.fakes.triton import triton
+from tuning import actuators
+from tuning.errors import ConfigError, ControlRefused, ControlUnreachable, NotOwner
+from tuning.model import Change
+from tuning.ports import Actuator
+
+pytestmark = pytest.mark.server
+OWN_SUITE = {"model_repository"}
+
+
+@dataclass
+class Subject:
+    """An actuator on a world of its own. truth: the main knob as the world has it. foreign: somebody else moves it.
+    down: nobody answers any more. settle: the world has digested the last change."""
+
+    actuator: Actuator
+    service: Service
+    change: Change
+    truth: Callable[[], int]
+    foreign: Callable[[], None]
+    down: Callable[[], None]
+    settle: Callable[[], None] = lambda: None
+
+
+def _http_config(stack: ExitStack) -> Subject:
+    endpoint = stack.enter_context(config_endpoint())
+    time = FakeTime()
+    connections = FakeConnections({"c": endpoint.url})
+    return Subject(
+        actuators.get("http_config")(connections, time.clock, time.sleep),
+        service("batch_size", "http_config", connection="c", request_timeout_s=0.5),
+        Change(lever="batch_size", old={"batch_size": 1}, new={"batch_size": 8}),
+        lambda: int(endpoint.config["batch_size"]),
+        lambda: endpoint.config.update(batch_size=5),
+        lambda: connections.known.update(c="http://127.0.0.1:9"),
+    )
+
+
+def _triton(stack: ExitStack) -> Subject:
+    stub = stack.enter_context(triton())
+    time = FakeTime()
+    connections = FakeConnections({"c": stub.url})
+    return Subject(
+        actuators.get("triton")(connections, time.clock, time.sleep),
+        service("batch_size", "triton", connection="c", model="ranker", request_timeout_s=0.5),
+        Change(lever="batch_size", old={"batch_size": 4}, new={"batch_size": 8}),
+        lambda: int(stub.config["max_batch_size"]),
+        lambda: stub.config.update(max_batch_size=5),
+        lambda: connections.known.update(c="http://127.0.0.1:9"),
+    )
+
+
+def _world(stack: ExitStack) -> World:
+    api = stack.enter_context(KubernetesApi(tick_s=0.01))
+    api.add_namespace("facts")
+    pod = {"containers": [{"name": "server", "image": "x:1", "env": [{"name": "BATCH", "value": "8"}]}]}
+    api.add_deployment("facts", "web", 2, spec=pod)
+    api.add_hpa("facts", "web", "web", 2, 10, sync_s=0.05)
+    world = World(api)
+    world.steady()
+    return world
+
+
+def _kubernetes(stack: ExitStack) -> Subject:
+    world = _world(stack)
+    return Subject(
+        actuators.get("kubernetes")(world.connect(), world.clock, world.sleep),
+        world.service(),
+        bounds((2, 10), (4, 10)),
+        lambda: world.bounds()[0],
+        lambda: world.edit_hpa("kubectl-edit", minReplicas=7),
+        lambda: world.connections.known.update(cluster="http://127.0.0.1:9"),
+        world.steady,
+    )
+
+
+def _pod_spec(stack: ExitStack) -> Subject:
+    world = _world(stack)
+
+    def env() -> dict[str, str]:
+        return dict(world.deployment()["spec"]["template"]["spec"]["containers"][0]["env"][0])
+
+    def foreign() -> None:
+        def change(obj: dict[str, object]) -> dict[str, object]:
+            obj["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] = "5"  # type: ignore[index]
+            return obj
+
+        world.api.store.update(DEPLOYMENT, "facts", "web", change, "kubectl-edit")
+
+    return Subject(
+        actuators.get("pod_spec")(world.connect(), world.clock, world.sleep),
+        service("batch_size", "pod_spec", connection="cluster", namespace="facts", target="web", env="BATCH"),
+        Change(lever="batch_size", old={"batch_size": 8}, new={"batch_size": 16}),
+        lambda: int(env()["value"]),
+        foreign,
+        lambda: world.connections.known.update(cluster="http://127.0.0.1:9"),
+    )
+
+
+MAKERS: dict[str, Callable[[ExitStack], Subject]] = {
+    "http_config": _http_config,
+    "kubernetes": _kubernetes,
+    "pod_spec": _pod_spec,
+    "triton": _triton,
+}
+
+
+@pytest.fixture(params=sorted(set(actuators.REGISTRY) - OWN_SUITE))
+def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    with ExitStack() as stack:
+        yield MAKERS[request.param](stack)
+
+
+def _main(subject: Subject) -> str:
+    return "min_replicas" if "min_replicas" in subject.change.new else "batch_size"
+
+
+def test_the_registry_is_sorted_complete_and_names_itself() -> None:
+    assert list(actuators.REGISTRY) == sorted(actuators.REGISTRY)
+    assert set(MAKERS) | OWN_SUITE == set(actuators.REGISTRY), "a new actuator needs a maker here"
+    time = FakeTime()
+    for name, factory in actuators.REGISTRY.items():
+        assert factory(FakeConnections({}), time.clock, time.sleep).name == name
+    with pytest.raises(ConfigError, match="http_config, kubernetes, model_repository, pod_spec, triton"):
+        actuators.get("nope")
+
+
+def test_reads_the_truth(subject: Subject) -> None:
+    setting = subject.actuator.read(subject.service)
+    assert setting.lever == subject.actuator.lever == subject.change.lever
+    assert setting.values[_main(subject)] == subject.truth() == subject.change.old[_main(subject)]
+    assert setting.version
+
+
+def test_applies_and_reads_back(subject: Subject) -> None:
+    receipt = subject.actuator.apply(subject.service, subject.change, key="plan:lever")
+    assert (receipt.applied, receipt.changed) == (True, True)
+    assert (receipt.plan_id, receipt.service, receipt.lever) == ("plan", subject.service.name, subject.change.lever)
+    assert receipt.before[_main(subject)] == subject.change.old[_main(subject)]
+    assert receipt.after[_main(subject)] == subject.truth() == subject.change.new[_main(subject)]
+    assert receipt.reason
+
+
+def test_a_repeat_changes_nothing_and_is_the_same_receipt(subject: Subject) -> None:
+    first = subject.actuator.apply(subject.service, subject.change, key="plan:lever")
+    again = subject.actuator.apply(subject.service, subject.change, key="plan:lever")
+    assert (again.applied, again.changed, again.id) == (True, False, first.id)
+
+
+def test_the_inverse_restores(subject: Subject) -> None:
+    subject.actuator.apply(subject.service, subject.change, key="plan:lever")
+    subject.settle()
+    subject.actuator.apply(subject.service, subject.change.inverse(), key="undo:lever")
+    assert subject.truth() == subject.change.old[_main(subject)]
+
+
+def test_a_setting_and_a_receipt_survive_json(subject: Subject) -> None:
+    setting = subject.actuator.read(subject.service)
+    assert type(setting).model_validate_json(setting.model_dump_json()) == setting
+    receipt = subject.actuator.apply(subject.service, subject.change, key="plan:lever")
+    assert type(receipt).model_validate_json(receipt.model_dump_json()) == receipt
+
+
+def test_somebody_elses_value_is_left_alone(subject: Subject) -> None:
+    subject.foreign()
+    foreign = subject.truth()
+    with pytest.raises(NotOwner):
+        subject.actuator.apply(subject.service, subject.change, key="plan:lever")
+    assert subject.truth() == foreign
+
+
+def test_nobody_there_is_unreachable_and_changes_nothing(subject: Subject) -> None:
+    subject.down()
+    with pytest.raises(ControlUnreachable, match=r"\w+ .+"):
+        subject.actuator.read(subject.service)
+    with pytest.raises(ControlUnreachable):
+        subject.actuator.apply(subject.service, subject.change, key="plan:lever")
+    assert subject.truth() == subject.change.old[_main(subject)]
+
+
+def test_a_missing_connection_is_a_sentence(subject: Subject) -> None:
+    options = {k: v for k, v in subject.service.levers[subject.change.lever].options.items() if k != "connection"}
+    lever = subject.service.levers[subject.change.lever].model_copy(update={"options": options})
+    bare = subject.service.model_copy(update={"levers": {subject.change.lever: lever}})
+    with pytest.raises(ConfigError, match=rf"levers.{subject.change.lever}.connection: connection is missing"):
+        subject.actuator.read(bare)
+
+
+def test_errors_are_of_the_tree(subject: Subject) -> None:
+    with pytest.raises((ConfigError, ControlRefused, NotOwner)):
+        impossible = dict.fromkeys(subject.change.new, -1)
+        subject.actuator.apply(
+            subject.service, subject.change.model_copy(update={"old": impossible, "new": impossible}), key="plan:lever"
+        )
+    assert subject.truth() == subject.change.old[_main(subject)]
