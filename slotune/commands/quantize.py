@@ -17,7 +17,7 @@ from detection.errors import SlotuneError
 from tuning.errors import QuantizationRefused
 from tuning.quantization import pipeline
 from tuning.quantization.artefacts import SUFFIX, Target
-from tuning.quantization.calibration import load_calibration
+from tuning.quantization.calibration import check_range, load_calibration
 from tuning.quantization.gates import GateLimits, Judgement
 from tuning.quantization.model import LoadedModel, load_model
 from tuning.quantization.tensorrt_engine import Engine, Profile, build_engine, capability_of, limit_of, write_engine
@@ -43,6 +43,9 @@ def quantize(
     live: Annotated[
         Path | None, typer.Option(help="Rows of real traffic that judge instead of held-back ones.")
     ] = None,
+    value_range: Annotated[
+        tuple[float, float] | None, typer.Option(help="Range that every input value must lie in, e.g. 0 1.")
+    ] = None,
     batch: Annotated[list[int] | None, typer.Option(help="Batch size to time; repeat for several (1 and 8).")] = None,
     max_accuracy_drop: Annotated[float, typer.Option(help="Largest loss of accuracy, as a share.")] = 0.01,
     min_agreement: Annotated[float | None, typer.Option(help="Smallest share of equal answers.")] = None,
@@ -63,6 +66,8 @@ def quantize(
             progress("reading the model", 0.0)
             loaded = load_model(model)
             data = load_calibration(calibration, loaded, labels=labels)
+            if value_range is not None:
+                check_range(data, dict.fromkeys(data.inputs, value_range))
             rows = None if live is None else load_calibration(live, loaded)
             made = pipeline.quantize(loaded, data, recipe, live=rows, progress=progress)
             engine = None

@@ -82,6 +82,7 @@ def test_labels_from_a_file_of_their_own(folder: Path) -> None:
         (["--batch", "0"], "--batch must be 1 or more"),
         (["--max-accuracy-drop", "5"], "--max-accuracy-drop is a share"),
         (["--min-agreement", "99"], "--min-agreement is a share"),
+        (["--value-range", "0", "1"], "lie outside 0..1"),
         (["--labels", "absent.npy"], "there are no labels at absent.npy"),
     ],
 )

@@ -8,7 +8,8 @@ Options of the lever: connection, endpoints (further replicas: connection names 
 default: the service's), onnx (the FP32 model), calibration (.npz file or folder, or "recorded"), repository (a path
 that this process and the servers share), max_accuracy_drop (0.01), min_agreement (0.98), min_speedup (1.1),
 keep_versions (4), shadow_share (0.1: of the live requests also go through the old version, so that the verifier can see
-whether the answers agree; 0 for none), request_timeout_s (5), load_timeout_s (120).
+whether the answers agree; 0 for none), max_calibration_age_days (30; for files that say when they were recorded),
+request_timeout_s (5), load_timeout_s (120).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from tuning.errors import (
 from tuning.model import Change, Knob, Receipt, Setting
 from tuning.ports import Connection, Connections
 from tuning.quantization import pipeline
-from tuning.quantization.calibration import CalibrationData, from_bytes, load_calibration
+from tuning.quantization.calibration import CalibrationData, check_fresh, from_bytes, load_calibration
 from tuning.quantization.ensure import Make, ensure_int8
 from tuning.quantization.gates import GateLimits
 from tuning.quantization.model import LoadedModel, load_model
@@ -166,6 +167,8 @@ class ModelRepository:
             data, live = recorded, None
         else:
             data, live = load_calibration(Path(calibration), model), recorded
+            max_age_s = options.number(service, LEVER, "max_calibration_age_days", 30.0) * 86_400
+            check_fresh(data, now_s=self._clock(), max_age_s=max_age_s)
         ensured = ensure_int8(
             self._repository(service),
             model,

@@ -348,3 +348,10 @@ def test_a_server_without_shadowing_is_swapped_all_the_same(world: World) -> Non
     assert isinstance(shadow, dict)
     assert shadow["first"].startswith("not available: ")
     assert receipt.after["version"] == "2"
+
+
+def test_calibration_data_that_are_too_old(world: World) -> None:
+    np.savez(world.folder / "rows.npz", input=tiny().inputs, recorded_at_s=world.time.now_s - 10 * 86_400)
+    with pytest.raises(QuantizationRefused, match=r"recorded 10\.0 days ago, more than the 7\.0 days"):
+        world.actuator().apply(world.service(max_calibration_age_days=7), TO_INT8, key="p1:precision")
+    assert world.actuator().apply(world.service(), TO_INT8, key="p1:precision").changed
