@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 PLAIN_EVERY_S = 10.0
+PLAIN_WIDTH = 140
 
 
 class Screen:
@@ -20,9 +21,11 @@ class Screen:
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console or Console(highlight=False, soft_wrap=True)
+        if not self._console.is_terminal:
+            self._console.width = PLAIN_WIDTH
         self._clock, self._started = clock, clock()
         self._live: Live | None = None
-        columns = TextColumn("{task.description:<18}"), BarColumn(bar_width=20), TextColumn("{task.fields[note]}")
+        columns = TextColumn("{task.description:<15}"), BarColumn(bar_width=12), TextColumn("{task.fields[note]}")
         self._bar = Progress(*columns)
         self._task: TaskID = self._bar.add_task("", total=1.0, note="")
         self._last_plain = -PLAIN_EVERY_S

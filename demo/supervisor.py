@@ -184,9 +184,11 @@ class Supervisor:
     def _note(self) -> str:
         now, seconds = time.time(), self.load.read()
         p95 = story.p95_ms(seconds, now - 5, now)
-        settings = " ".join(f"{k}={v}" for k, v in self.stack.settings_now().items() if k != "batch_timeout_ms")
+        now_set = self.stack.settings_now()
+        names = {"batch_size": "batch {}", "precision": "{}", "replicas": "{} replicas"}
+        settings = ", ".join(text.format(now_set[k]) for k, text in names.items() if k in now_set)
         rate, mails = seconds[-1].sent if seconds else 0, len(self.stack.mailbox.mails)
-        return f"P95 {_ms(p95)} (SLO {self.facts.slo_ms:.0f} ms), {rate}/s, {settings}, {mails} mails"
+        return f"P95 {_ms(p95)} (SLO {self.facts.slo_ms:.0f}), {rate}/s, {settings}, {mails} mails"
 
     def _tell_news(self) -> None:
         for event in self.events():
@@ -282,11 +284,13 @@ class Supervisor:
         if summary["t_mailed_s"] is not None:
             rows.append((f"{summary['t_mailed_s']:+.1f} s", f"mailed: {summary['mails'][-1]['subject']}"))
         rows.sort(key=lambda row: float(row[0].split()[0]))
-        self.screen.table(f"timeline of {self.scenario.name}", [("+0.0 s", "fault"), *rows], ("after t0", "what"))
+        self.screen.table(
+            f"timeline of {self.scenario.name}", [("+0.0 s", self.scenario.title), *rows], ("after t0", "what")
+        )
         p95 = summary["p95_ms"]
         self.screen.table(
             "P95 as the clients saw it" + (" (EMULATED accelerator)" if summary["emulated"] else ""),
-            [(_ms(p95["before"]), _ms(p95["during"]), _ms(p95["after"]), _ms(summary["slo_ms"]))],
+            [tuple("-" if ms is None else _ms(ms) for ms in (*p95.values(), summary["slo_ms"]))],
             ("before", "during", "after", "SLO"))  # fmt: skip
         for mail in summary["mails"]:
             self.screen.say(f"mail: {mail['html']}")

@@ -185,7 +185,7 @@ def _pod_status(
     def change(obj: Object) -> Object:
         obj["status"] = state
         if address:
-            obj["metadata"].setdefault("annotations", {})["slotune-demo/port"] = str(address[1])
+            obj["metadata"].setdefault("annotations", {})["slotune/port"] = str(address[1])
         return obj
 
     store.update(POD, namespace, pod["metadata"]["name"], change, "kubelet", sub="status")
