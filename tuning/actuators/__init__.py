@@ -1,25 +1,33 @@
-"""The actuators: one file per way of pulling a lever. `REGISTRY` maps names in services.yaml to their factories."""
+"""The actuators: one file per way of pulling a lever. `REGISTRY` maps names in services.yaml to their factories.
+
+A factory imports its file when it is called: a task that changes a batch size does not pay for the Kubernetes client.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 
-from tuning.actuators.http_config import HttpConfig
-from tuning.actuators.kubernetes import KubernetesReplicas
-from tuning.actuators.model_repository import ModelRepository
-from tuning.actuators.pod_spec import PodSpec
-from tuning.actuators.triton import Triton
 from tuning.errors import ConfigError
 from tuning.ports import Actuator, Connections
 
 Factory = Callable[[Connections, Callable[[], float], Callable[[float], None]], Actuator]
 
+
+def _lazy(module: str, name: str) -> Factory:
+    def make(connections: Connections, clock: Callable[[], float], sleep: Callable[[float], None]) -> Actuator:
+        made: Actuator = getattr(importlib.import_module(f"tuning.actuators.{module}"), name)(connections, clock, sleep)
+        return made
+
+    return make
+
+
 REGISTRY: dict[str, Factory] = {
-    "http_config": HttpConfig,
-    "kubernetes": KubernetesReplicas,
-    "model_repository": ModelRepository,
-    "pod_spec": PodSpec,
-    "triton": Triton,
+    "http_config": _lazy("http_config", "HttpConfig"),
+    "kubernetes": _lazy("kubernetes", "KubernetesReplicas"),
+    "model_repository": _lazy("model_repository", "ModelRepository"),
+    "pod_spec": _lazy("pod_spec", "PodSpec"),
+    "triton": _lazy("triton", "Triton"),
 }
 
 

@@ -64,8 +64,16 @@ class BatchEndpoints:
     def _endpoints(self, service: Service) -> dict[str, Http]:
         timeout_s = options.number(service, self.lever, "request_timeout_s", 5.0)
         first = options.text(service, self.lever, "connection")
-        named = (first, *options.texts(service, self.lever, "endpoints"))
-        return {name: Http(self._connection(first, name), timeout_s=timeout_s) for name in named}
+        found: dict[str, Connection] = {}
+        for name in (first, *options.texts(service, self.lever, "endpoints")):
+            connection = self._connection(first, name)
+            if connection.url.startswith("pods://"):
+                from tuning.actuators._kubernetes_endpoints import pod_connections  # a second of imports, seldom needed
+
+                found |= {pod.name: pod for pod in pod_connections(self._connections, connection)}
+            else:
+                found[name] = connection
+        return {name: Http(connection, timeout_s=timeout_s) for name, connection in found.items()}
 
     def _connection(self, first: str, name: str) -> Connection:
         """A plain address shares the first connection's credentials."""

@@ -1,7 +1,8 @@
 """Batch size and batch timeout through `GET`/`POST /config` of every replica of a service.
 
 Options of the lever: connection (whose address is the endpoint), endpoints (the connections, or plain addresses, of
-further replicas), request_timeout_s (5).
+further replicas), request_timeout_s (5). A connection pods://NAMESPACE/NAME?port=8000&cluster=CONNECTION stands for
+every ready pod of a workload.
 """
 
 from __future__ import annotations

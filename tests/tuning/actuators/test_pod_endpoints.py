@@ -1,0 +1,92 @@
+"""The batch lever over the pods of a workload, and the canary on one of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from demo.kubernetes_api.resources import DEPLOYMENT, POD
+from demo.kubernetes_api.server import KubernetesApi
+from slotune.connections import EnvironmentConnections
+from tests.fakes.actuators import ConfigEndpoint, FakeTime, config_endpoint, service
+from tests.fakes.kubernetes import World, eventually
+from tuning.actuators.http_config import HttpConfig
+from tuning.errors import ConfigError, ControlUnreachable
+from tuning.model import Change
+
+pytestmark = pytest.mark.server
+UP = Change(lever="batch_size", old={"batch_size": 1}, new={"batch_size": 8})
+
+
+@pytest.fixture
+def fleet() -> Iterator[tuple[World, list[ConfigEndpoint]]]:
+    """Three pods, each with a control endpoint of its own."""
+    with contextlib.ExitStack() as stack:
+        endpoints = [stack.enter_context(config_endpoint()) for _ in range(4)]
+        places = [("127.0.0.1", int(e.url.rpartition(":")[2])) for e in endpoints]
+        api = stack.enter_context(KubernetesApi(tick_s=0.01, where=lambda *_: places))
+        api.add_namespace("facts")
+        api.add_deployment("facts", "web", 3)
+        world = World(api)
+        world.steady()
+        yield world, endpoints
+
+
+def lever(world: World, address: str = "pods://facts/web?port=8000&cluster=cluster") -> HttpConfig:
+    environment = {"SLOTUNE_CONN_WEB": address, "SLOTUNE_CONN_CLUSTER": world.api.url}
+    time = FakeTime()
+    return HttpConfig(EnvironmentConnections(environment), time.clock, time.sleep)
+
+
+WEB = service("batch_size", "http_config", connection="web", request_timeout_s=0.5)
+
+
+def test_every_ready_pod_is_changed(fleet: tuple[World, list[ConfigEndpoint]]) -> None:
+    world, endpoints = fleet
+    receipt = lever(world).apply(WEB, UP, key="k")
+    assert receipt.reason == "3 of 3 replicas changed"
+    assert [e.config["batch_size"] for e in endpoints] == [8, 8, 8, 1]
+    names = {p["metadata"]["name"] for p in world.api.store.list(POD, "facts")}
+    assert set(lever(world).replicas(WEB)) == names
+
+
+def test_one_pod_first_then_all(fleet: tuple[World, list[ConfigEndpoint]]) -> None:
+    world, endpoints = fleet
+    actuator = lever(world)
+    first = actuator.replicas(WEB)[0]
+    receipt = actuator.apply_to(WEB, UP, first, key="k-canary")
+    assert list(receipt.evidence["replicas"]) == [first]  # type: ignore[call-overload]
+    assert [e.config["batch_size"] for e in endpoints[:3]].count(8) == 1
+    assert "replicas differ" in actuator.read(WEB).note
+    assert actuator.apply(WEB, UP, key="k").reason == "2 of 3 replicas changed"
+    assert [e.config["batch_size"] for e in endpoints[:3]] == [8, 8, 8]
+
+
+def test_a_pod_that_came_later_shows_and_is_set(fleet: tuple[World, list[ConfigEndpoint]]) -> None:
+    world, endpoints = fleet
+    actuator = lever(world)
+    actuator.apply(WEB, UP, key="k")
+    world.api.store.update(DEPLOYMENT, "facts", "web", lambda o: {**o, "spec": {**o["spec"], "replicas": 4}}, "hpa")
+    eventually(lambda: len(actuator.replicas(WEB)) == 4)
+    assert "replicas differ" in actuator.read(WEB).note
+    actuator.apply(WEB, UP, key="k")
+    assert endpoints[3].config["batch_size"] == 8
+
+
+def test_no_ready_pod_is_nobody(fleet: tuple[World, list[ConfigEndpoint]]) -> None:
+    world, _ = fleet
+    world.api.cluster.healthy = lambda _: False
+    eventually(lambda: world.ready() == 0)
+    with pytest.raises(ControlUnreachable, match="has no ready pod"):
+        lever(world).read(WEB)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["pods://facts/web?port=8000", "pods://facts/web?cluster=cluster", "pods://facts?port=1&cluster=cluster"],
+)
+def test_an_incomplete_address_says_how_it_looks(fleet: tuple[World, list[ConfigEndpoint]], address: str) -> None:
+    with pytest.raises(ConfigError, match="pods://NAMESPACE/NAME"):
+        lever(fleet[0], address).read(WEB)
