@@ -403,7 +403,8 @@ def _can_carry(choice: Choice, service: SimulatedService) -> bool:
     batch = choice.batch[0] if choice.batch else service.batch
     slow = float(np.mean([faults.slow(t, k) for t in late for k in range(replicas)]))
     bend = 1 - profile.curve * min(1.0, (batch - 1) / 31)
-    took_s = (profile.alpha_ms + profile.beta_ms * batch * bend) / 1e3 * slow / (profile.int8_gain if choice.int8 else 1)
+    gain = profile.int8_gain if choice.int8 else 1.0
+    took_s = (profile.alpha_ms + profile.beta_ms * batch * bend) / 1e3 * slow / gain
     return float(np.mean([faults.rate(t) for t in late])) < 1.02 * replicas * batch / took_s
 
 
