@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import multiprocessing
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
-from tests.faults.campaign import Result, faults, play, steps_of
+from tests.faults.campaign import Fault, Result, faults, play, steps_of
 from tests.faults.outside import CURE, HARM
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "faults.json"
@@ -21,6 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--every", type=int, default=1, help="only each so-many-th step")
     parser.add_argument("--only", default="", help="only faults whose text contains this")
+    parser.add_argument("--jobs", type=int, default=2, help="how many faults at once")
     parser.add_argument("--keep", type=Path, help="keep every fault's files in this folder")
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -31,17 +33,24 @@ def main() -> int:
         print(f"steps of the story: {steps}")
         wanted = [f for f in faults(steps, every=arguments.every) if arguments.only in f.text()]
         results: list[Result] = []
-        for number, fault in enumerate(wanted):
-            result = play(fault, folder / f"{number:04d}-{fault.kind}-{fault.flavour}-{fault.at}")
-            results.append(result)
-            if result.wrong():
-                print(f"{number:04d} {fault.text()}: {'; '.join(result.wrong())}", flush=True)
+        places = [
+            folder / f"{number:04d}-{fault.kind}-{fault.flavour}-{fault.at}" for number, fault in enumerate(wanted)
+        ]
+        with multiprocessing.get_context("fork").Pool(arguments.jobs) as pool:
+            for result in pool.imap(_play, zip(wanted, places, strict=True)):
+                results.append(result)
+                if result.wrong():
+                    print(f"{len(results) - 1:04d} {result.fault.text()}: {'; '.join(result.wrong())}", flush=True)
     body = summary(results, steps, time.perf_counter() - started)
     print(json.dumps(body, indent=1))
     if not arguments.only and arguments.every == 1:
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         RESULTS.write_text(json.dumps(body, indent=1) + "\n")
     return 1 if any(result.wrong() for result in results) else 0
+
+
+def _play(what: tuple[Fault, Path]) -> Result:
+    return play(*what)
 
 
 def summary(results: list[Result], steps: dict[str, int], took_s: float) -> dict[str, object]:

@@ -112,13 +112,20 @@ class SteppedLedger:
 class Steps:
     """Counts steps; at number `at` it does what the fault says. Steps are counted once a change is intended."""
 
-    def __init__(self, act_at: int, act: Callable[[], None], counter: Path) -> None:
+    def __init__(self, act_at: int | str, act: Callable[[], None], counter: Path) -> None:
         self._at, self._act, self._counter = act_at, act, counter
+        self._apply = act_at if isinstance(act_at, str) else ""
         self.count = int(counter.read_text()) if counter.exists() else 0
 
     def __call__(self, name: str) -> None:
         # A quiet sweep's own reads and puts are not the story; it begins with the first choose_action.
         if self.count == 0 and name != "before put choose_action":
+            return
+        if name.startswith("apply "):
+            # Not a step of its own: where the faults of the change itself strike.
+            if name == self._apply:
+                self._counter.with_name("struck").touch()
+                self._act()
             return
         self.count += 1
         self._counter.write_text(str(self.count))
@@ -167,12 +174,14 @@ def forked(work: Callable[[], None]) -> int:
 def sweeps(folder: Path, fault: Fault, until_s: float, *, faulty: bool, stop_when_closed: bool = False) -> None:
     """Sweeps as a scheduler runs them until the world's clock shows `until_s`; errors that slotune knows are logged."""
     outside = Outside.load(folder / "outside.json", fault.scenario)
+    outside.shared = fault.kind == "race"
     weather, mails, down = Weather(), KeptMails(), {"ledger": ""}
 
     def strike() -> None:
         _strike(fault, outside, weather, mails, down)
 
-    steps = Steps(fault.at if faulty else -1, strike, folder / "steps")
+    place = f"apply {fault.at}" if fault.kind == "apply" else fault.at
+    steps = Steps(place if faulty else -1, strike, folder / "steps")
 
     def step(name: str) -> None:
         steps(name)
@@ -234,7 +243,8 @@ def play(fault: Fault, folder: Path) -> Result:
     result = Result(fault)
     killed = -signal.SIGKILL in statuses
     reached = int((folder / "steps").read_text()) if (folder / "steps").exists() else 0
-    result.struck = killed if fault.kind == "kill" else reached >= fault.at
+    at_call = (folder / "struck").exists()
+    result.struck = {"kill": killed, "apply": at_call}.get(fault.kind, reached >= fault.at)
     # The parts are back: whatever was begun is settled by the sweeps that follow.
     end_s = Outside.load(folder / "outside.json", fault.scenario).now_s
     last = forked(lambda: sweeps(folder, fault, max(end_s, start_s + STORY_S) + 1.0, faulty=False))
@@ -346,16 +356,16 @@ def faults(steps: Mapping[str, int], *, every: int = 1) -> list[Fault]:
     for scenario in (CURE, HARM):
         places = range(1, steps[scenario.name] + 1, every)
         found += [Fault("kill", scenario, at) for at in places]
-        found += [Fault("ledger-down", scenario, at) for at in places[::3]]
-        found += [Fault("ledger-full", scenario, at) for at in places[1::3]]
-        found += [Fault("source-down", scenario, at) for at in places[::5]]
-        found += [Fault("control-down", scenario, at) for at in places[2::5]]
-        for offset, flavour in enumerate(APPLY_FAULTS):
-            # The apply calls are few: the fault waits for the next one.
-            found += [Fault("apply", scenario, at, flavour) for at in places[offset::12]]
+        found += [Fault("ledger-down", scenario, at) for at in places[::5]]
+        found += [Fault("ledger-full", scenario, at) for at in places[2::5]]
+        found += [Fault("source-down", scenario, at) for at in places[::7]]
+        found += [Fault("control-down", scenario, at) for at in places[3::7]]
+        # at: the number of the call; the story of a cure has one, that of a harm a change and its roll-back first
+        calls = (1,) if scenario is CURE else (1, 2)
+        found += [Fault("apply", scenario, at, flavour) for flavour in APPLY_FAULTS for at in calls]
         for offset, jump in enumerate(CLOCK_JUMPS):
-            found += [Fault("clock", scenario, at, jump) for at in places[offset::12]]
-        found += [Fault("somebody", scenario, at) for at in places[::6]]
-        found += [Fault("mail-down", scenario, at) for at in places[::12]]
-    found += [Fault("race", scenario, seed) for scenario in (CURE, HARM) for seed in range(4 if every == 1 else 1)]
+            found += [Fault("clock", scenario, at, jump) for at in places[offset::20]]
+        found += [Fault("somebody", scenario, at) for at in places[::8]]
+        found += [Fault("mail-down", scenario, at) for at in places[::16]]
+    found += [Fault("race", scenario, seed) for scenario in (CURE, HARM) for seed in range(3 if every == 1 else 1)]
     return found

@@ -7,9 +7,11 @@ fluid model of tests.fakes.world is run again over the changes that really lande
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +64,7 @@ class Outside:
     now_s: float = START_S
     landings: list[Landing] = field(default_factory=list)
     late: list[tuple[float, str, int]] = field(default_factory=list)
+    shared: bool = False
     _world: World | None = None
     _seen: int = 0
 
@@ -76,19 +79,33 @@ class Outside:
 
     def save(self) -> None:
         body = {"now_s": self.now_s, "landings": [x.__dict__ for x in self.landings], "late": self.late}
-        temporary = self.path.with_suffix(".new")
+        temporary = self.path.with_suffix(f".{os.getpid()}")
         temporary.write_text(json.dumps(body))
         os.replace(temporary, self.path)
 
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One process at a time, on what the file says now (only where several share the world)."""
+        if not self.shared:
+            yield
+            return
+        with self.path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.landings = Outside.load(self.path, self.scenario).landings
+            yield
+
     @property
     def batch_size(self) -> int:
-        return self.landings[-1].new if self.landings else 1
+        with self._locked():
+            return self.landings[-1].new if self.landings else 1
 
     def land(self, key: str, value: int, by: str = "slotune") -> None:
         """The value takes effect; setting the value that is there already is no change."""
-        if value != self.batch_size:
-            self.landings.append(Landing(self.now_s, key, self.batch_size, value, by))
-        self.save()
+        with self._locked():
+            old = self.landings[-1].new if self.landings else 1
+            if value != old:
+                self.landings.append(Landing(self.now_s, key, old, value, by))
+            self.save()
 
     def advance(self, to_s: float) -> None:
         for lands_s, key, value in sorted(self.late):
@@ -97,7 +114,8 @@ class Outside:
                 self.now_s = max(self.now_s, lands_s)
                 self.land(key, value, "late")
         self.now_s = max(self.now_s, to_s)
-        self.save()
+        with self._locked():
+            self.save()
 
     def metrics(self) -> World:
         """The fluid model, run from the start (or from where it was left) to now over what really landed."""
@@ -118,7 +136,8 @@ class Weather:
     source_down_until_s: float = 0.0
     control_down_until_s: float = 0.0
     next_apply: str = ""
-    """ "timeout-landed", "timeout-lost", "timeout-late", "409", "403", "ignored" """
+    """What the next change meets: timeout-landed, timeout-lost, timeout-late, 409, 403, ignored."""
+    applies: int = 0
     late_by_s: float = 60.0
     skew_s: float = 0.0
 
@@ -173,6 +192,8 @@ class OutsideBatch:
 
     def apply(self, service: Service, change: Change, *, key: str) -> Receipt:
         before = self.read(service).values
+        self._weather.applies += 1
+        self._step(f"apply {self._weather.applies}")
         value = int(change.new["batch_size"])
         self._step("before landing")
         self._send(key, value)

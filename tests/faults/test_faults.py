@@ -1,0 +1,58 @@
+"""The fault campaign in its short form: a few of each kind of fault; `python -m tests.faults` plays them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.campaign import Fault, Result, check, play
+from tests.faults.outside import CURE, HARM, Landing, Outside
+from tuning.ledger import SqlLedger
+
+SHORT = [
+    Fault("kill", CURE, 4),
+    Fault("kill", CURE, 6),
+    Fault("kill", CURE, 8),
+    Fault("kill", CURE, 12),
+    Fault("kill", HARM, 14),
+    Fault("kill", HARM, 18),
+    Fault("ledger-full", CURE, 5),
+    Fault("control-down", HARM, 13),
+    Fault("apply", CURE, 1, "timeout-landed"),
+    Fault("apply", HARM, 2, "timeout-late"),
+    Fault("somebody", CURE, 10),
+    Fault("race", CURE, 0),
+]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("fault", SHORT, ids=Fault.text)
+def test_nothing_is_left_half_made(fault: Fault, tmp_path: Path) -> None:
+    result = play(fault, tmp_path / "fault")
+    assert result.wrong() == []
+    assert result.struck
+
+
+def checked(tmp_path: Path, *landings: Landing) -> Result:
+    SqlLedger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+    outside = Outside(tmp_path / "outside.json", HARM, landings=list(landings))
+    outside.advance(outside.now_s + 5000.0)
+    result = Result(Fault("kill", HARM, 1))
+    check(result, tmp_path)
+    return result
+
+
+def test_the_campaign_would_notice(tmp_path: Path) -> None:
+    """A check that cannot fail proves nothing: a change that the ledger knows nothing of, made twice, and left."""
+    start_s = Outside(tmp_path / "none.json", HARM).now_s
+    result = checked(
+        tmp_path,
+        Landing(start_s + 10, "p:batch_size", 1, 8),
+        Landing(start_s + 20, "q:batch_size", 8, 1),
+        Landing(start_s + 30, "p:batch_size", 1, 8),
+    )
+    assert result.orphan
+    assert result.double
+    assert result.lost
+    assert result.over_time
