@@ -31,7 +31,7 @@ WARN_VOTES, ACT_VOTES = 2, 3
 MIN_JOINT_SIGNALS = 3
 RUNNING = 3
 # how a service's alarm budget is divided where votes, PCA residual and forest all watch it; the rest is reserve
-SHARES = {"votes": 0.15, "pca_residual": 0.38, "isolation_forest": 0.05}
+SHARES = {"votes": 0.15, "pca_residual": 0.38, "isolation_forest": 0.05, "fluctuation": 0.05}
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Votes:
     act: Floats
 
 
-def view_of(panel: Panel, stats: Arrays, first: int) -> View:
+def view_of(panel: Panel, stats: Arrays, first: int, hour: Floats | None = None) -> View:
     """The panel's series as rows."""
     x = panel.compressed().reshape(len(panel.services) * len(panel.signals), -1)
-    return View(x, panel.times, panel.step_s, stats, first)
+    return View(x, panel.times, panel.step_s, stats, first, hour)
 
 
 def log_rows(signals: Sequence[str], services: int) -> NDArray[np.bool_]:
@@ -116,11 +116,11 @@ def effect(view: View, signals: Sequence[str], settings: DetectionSettings) -> F
     return out.astype(np.float32)
 
 
-def learn_panel(panel: Panel) -> dict[str, Floats]:
+def learn_panel(panel: Panel, hour: Floats | None = None) -> dict[str, Floats]:
     """Statistics of each series of a panel (see detectors._series), plus `news`: a floor where nothing ever moved."""
     x = panel.compressed().reshape(len(panel.services) * len(panel.signals), -1)
     log = log_rows(panel.signals, len(panel.services))
-    stats = learn_series(x, panel.times, panel.step_s, log)
+    stats = learn_series(x, panel.times, panel.step_s, log, hour)
     known = np.tile(np.array([signal_of(name).unit != "" for name in panel.signals], dtype=bool), len(panel.services))
     # a series of unknown unit that never moved says nothing about its scale: one unit is no news
     still = (stats["q99"] - stats["q01"]) <= 1e-6 * np.maximum(1.0, np.abs(stats["q50"]))
@@ -128,9 +128,9 @@ def learn_panel(panel: Panel) -> dict[str, Floats]:
     return stats
 
 
-def joint_features(panel: Panel, stats: Arrays, first: int) -> Floats:
+def joint_features(panel: Panel, stats: Arrays, first: int, hour: Floats | None = None) -> Floats:
     """Features of the services of a panel over the judged columns: (services, C, 2 * signals)."""
-    return features(panel.compressed(), panel.times, panel.step_s, stats, first)
+    return features(panel.compressed(), panel.times, panel.step_s, stats, first, hour)
 
 
 def fit_joint(rows: Floats, names: Sequence[str], seed: int) -> dict[str, Floats]:

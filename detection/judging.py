@@ -51,7 +51,7 @@ def judge_panel(panel: Panel, group: GroupBaseline, first: int, settings: Detect
     if names:
         # one judgement is not enough: the ones before are scored, too
         before = max(0, first - ensemble.RUNNING + 1)
-        rows = ensemble.joint_features(panel, stats, before)
+        rows = ensemble.joint_features(panel, stats, before, view.whole_hour)
         for name in names:
             raw = _running(name, ensemble.score_joint(name, rows, group.arrays))[:, first - before :]
             low, high = (group.arrays[f"joint/{name}/{tier}"][:, None] for tier in ("warn", "act"))

@@ -10,7 +10,7 @@ import numpy as np
 from detection import ensemble
 from detection.baselines import BaselineSet, GroupBaseline
 from detection.calibration import block_maxima, block_s_of, chance_per_block, conformal_threshold
-from detection.detectors._series import Arrays
+from detection.detectors._series import Arrays, last_hour
 from detection.detectors.dynamic import DynamicThreshold
 from detection.detectors.fluctuation import SIGNALS as FLUCTUATING
 from detection.detectors.fluctuation import Fluctuation
@@ -20,7 +20,7 @@ from detection.panel import Floats, Panel, group_windows, signal_of
 from detection.settings import DetectionSettings
 
 LOOK_BACK_STEPS = 16
-CHUNK = 64
+CHUNK = 16
 Spans = Mapping[str, Sequence[tuple[float, float]]]
 
 
@@ -114,10 +114,11 @@ def _learn_group(panel: Panel, settings: DetectionSettings) -> GroupBaseline:
     joint = joint_names(panel.signals, settings)
     for first in range(0, len(panel.services), CHUNK):
         chunk = panel.select(range(first, min(first + CHUNK, len(panel.services))))
-        stats = ensemble.learn_panel(chunk)
-        parts.append(_series_part(chunk, stats, settings) | _fluctuation_part(chunk, stats, settings))
+        hour = last_hour(chunk.compressed().reshape(len(chunk.services) * len(chunk.signals), -1), chunk.step_s)
+        stats = ensemble.learn_panel(chunk, hour)
+        parts.append(_series_part(chunk, stats, hour, settings) | _fluctuation_part(chunk, stats, settings))
         if joint:
-            rows.append(ensemble.joint_features(chunk, stats, 0))
+            rows.append(ensemble.joint_features(chunk, stats, 0, hour))
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if joint:
         every = np.concatenate(rows)
@@ -147,8 +148,8 @@ def joint_names(signals: Sequence[str], settings: DetectionSettings) -> list[str
     return [name for name in ensemble.JOINT if name in settings.detectors]
 
 
-def _series_part(panel: Panel, stats: Arrays, settings: DetectionSettings) -> dict[str, Floats]:
-    view = ensemble.view_of(panel, stats, 0)
+def _series_part(panel: Panel, stats: Arrays, hour: Floats, settings: DetectionSettings) -> dict[str, Floats]:
+    view = ensemble.view_of(panel, stats, 0, hour)
     votes = ensemble.votes(view, panel.signals, band_names(settings), settings)
     out = {f"series/{name}": values for name, values in stats.items()}
     block_s = block_s_of(panel.times.size * panel.step_s)
@@ -195,7 +196,8 @@ def _fluctuation_part(panel: Panel, stats: Arrays, settings: DetectionSettings) 
     scores = method.score(x, panel.step_s, learned, settings.fluctuation_ratio)
     block_s = block_s_of(panel.times.size * panel.step_s)
     top = block_maxima(scores, panel.step_s, block_s)
-    threshold = np.fmax(conformal_threshold(top, chance_per_block(settings.budget.warn_per_week / 2, block_s)), 1)
+    budget = settings.budget.warn_per_week * ensemble.SHARES["fluctuation"] / len(chosen)
+    threshold = np.fmax(conformal_threshold(top, chance_per_block(budget, block_s)), 1)
     shape = (s, len(chosen))
     return {
         "fluctuation/usual": learned["usual"].reshape(shape),

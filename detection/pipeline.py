@@ -68,7 +68,7 @@ def detect(
     windows = {name: window for name, window in windows.items() if name in watched}
     scores: list[Score] = []
     if "rules" in settings.detectors:
-        scores += ThresholdRules(services, settings).score(windows, {}, at_s)
+        scores += ThresholdRules(services, settings).firing(windows, at_s)
         scores += AbsentData(services, settings).score(windows, {}, at_s)
     scores += judge(services, windows, baselines, at_s, settings)
     if settings.dynamic_series:

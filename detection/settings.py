@@ -45,7 +45,7 @@ class RuleOverride(Section):
 class BudgetSettings(Section):
     """How many false alarms a week and service are worth a detection. Smaller is quieter and sees less."""
 
-    act_per_week: float = Field(1.7, gt=0, le=14)
+    act_per_week: float = Field(2.0, gt=0, le=14)
     """At most about this many false act-tier alarms a week for a service; only act-tier incidents start a change."""
 
     warn_per_week: float = Field(12.0, gt=0, le=28)

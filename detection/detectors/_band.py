@@ -22,7 +22,7 @@ MIN_POINTS = 12
 class View:
     """Series and what was learned about them, seen from column `first` on (what is before is look-back).
 
-    x: (series, T), compressed. stats: of `learn_series`.
+    x: (series, T), compressed. stats: of `learn_series`. known_hour: `last_hour` of x where it was computed before.
     """
 
     x: Floats
@@ -30,6 +30,7 @@ class View:
     step_s: float
     stats: Arrays
     first: int = 0
+    known_hour: Floats | None = None
 
     @cached_property
     def now(self) -> Floats:
@@ -39,7 +40,12 @@ class View:
     @cached_property
     def hour(self) -> Floats:
         """The level of the hour before each value to judge."""
-        return last_hour(self.x, self.step_s)[:, self.first :]
+        return self.whole_hour[:, self.first :]
+
+    @cached_property
+    def whole_hour(self) -> Floats:
+        """The same for all columns."""
+        return last_hour(self.x, self.step_s) if self.known_hour is None else self.known_hour
 
     @cached_property
     def clock(self) -> tuple[Floats, Floats]:

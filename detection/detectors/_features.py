@@ -11,7 +11,9 @@ from detection.panel import Floats
 CLIP = 30.0
 
 
-def features(x: Floats, times: FloatArray, step_s: float, stats: Arrays, first: int = 0) -> Floats:
+def features(
+    x: Floats, times: FloatArray, step_s: float, stats: Arrays, first: int = 0, hour: Floats | None = None
+) -> Floats:
     """Robust z against the clock-time normal and z of the jump against the last hour, clipped at +-30.
 
     x: (services, signals, T), compressed. Returns (services, T - first, 2 * signals); what is unknown is 0 (normal),
@@ -22,7 +24,8 @@ def features(x: Floats, times: FloatArray, step_s: float, stats: Arrays, first: 
     center = at_slots(stats["clock_center"], times[first:], step_s)
     scale = at_slots(stats["clock_scale"], times[first:], step_s)
     z = (flat[:, first:] - center) / scale
-    jump = (flat - last_hour(flat, step_s))[:, first:] / stats["jump_scale"][:, None]
+    hour = last_hour(flat, step_s) if hour is None else hour
+    jump = (flat - hour)[:, first:] / stats["jump_scale"][:, None]
     both = np.concatenate([z.reshape(services, signals, -1), jump.reshape(services, signals, -1)], axis=1)
     out: Floats = np.clip(np.nan_to_num(both), -CLIP, CLIP).transpose(0, 2, 1).astype(np.float32)
     return out

@@ -117,20 +117,23 @@ def last_hour(x: Floats, step_s: float) -> Floats:
     """
     third = max(1, round(HOUR_S / 3 / step_s))
     known = np.isfinite(x)
-    zero = np.zeros((x.shape[0], 1))
-    total = np.concatenate([zero, np.cumsum(np.where(known, x, 0), axis=1, dtype=np.float64)], axis=1)
-    count = np.concatenate([zero, np.cumsum(known, axis=1)], axis=1)
-    n = x.shape[1]
-    ends = [np.maximum(np.arange(n) - k * third, 0) for k in range(4)]
-    parts = []
+    rows, n = x.shape
+    # sums and counts over the `third` points before each point, from running totals; zero before the first point
+    total = np.zeros((rows, n + third))
+    np.cumsum(np.where(known, x, 0), axis=1, dtype=np.float64, out=total[:, third:])
+    count = np.zeros((rows, n + third), np.float32)
+    np.cumsum(known, axis=1, dtype=np.float32, out=count[:, third:])
+    mean = np.full((rows, n + 2 * third + 1), np.nan, np.float32)
     with np.errstate(invalid="ignore", divide="ignore"):
-        for k in range(3):
-            sums = total[:, ends[k]] - total[:, ends[k + 1]]
-            parts.append(sums / (count[:, ends[k]] - count[:, ends[k + 1]]))
-    a, b, c = parts
+        window = total[:, third:] - total[:, :-third]
+        np.divide(window, count[:, third:] - count[:, :-third], out=mean[:, 2 * third + 1 :], casting="unsafe")
+    # mean[:, 2 * third + t] is the third that ends just before t
+    a, b, c = (mean[:, 2 * third - k * third :][:, :n] for k in range(3))
     middle = np.fmax(np.fmin(a, b), np.fmin(np.fmax(a, b), c))
     enough = (np.isfinite(a).astype(np.int8) + np.isfinite(b) + np.isfinite(c)) >= 2
-    return np.where(enough, middle, np.nan).astype(np.float32)
+    middle[~enough] = np.nan
+    out: Floats = middle
+    return out
 
 
 def floor_scale(center: Floats, log: NDArray[np.bool_]) -> Floats:
@@ -149,11 +152,13 @@ def robust_spread(x: Floats) -> Floats:
     return out
 
 
-def learn_series(x: Floats, times: FloatArray, step_s: float, log: NDArray[np.bool_]) -> dict[str, Floats]:
+def learn_series(
+    x: Floats, times: FloatArray, step_s: float, log: NDArray[np.bool_], hour: Floats | None = None
+) -> dict[str, Floats]:
     """Everything about single series that the detectors share.
 
-    x: (series, T). log: (series,), which series are log1p. Returns arrays of shape (series,) and two of shape
-    (series, slots): clock_center and clock_scale (falling back to the level where there are fewer than three days).
+    x: (series, T). log: (series,), which series are log1p. hour: `last_hour` of x where it is known already. Returns
+    arrays of shape (series,) and two of shape (series, slots): clock_center and clock_scale (falling back to the level where there are fewer than three days).
     """
     stats = level_stats(x)
     center = stats["q50"]
@@ -169,7 +174,7 @@ def learn_series(x: Floats, times: FloatArray, step_s: float, log: NDArray[np.bo
     # mean |r| of a normal is 0.798 sd
     scale = np.float32(1.2533) * smooth_median(spread)
     scale = np.where(use, np.fmax(scale, 0.5 * pooled[:, None]), level[:, None])
-    jump = np.fmax(robust_spread(x - last_hour(x, step_s)), least)
+    jump = np.fmax(robust_spread(x - (last_hour(x, step_s) if hour is None else hour)), least)
     stats |= {
         "least": least,
         "level_scale": level,

@@ -67,6 +67,8 @@ class AbsentData:
 
 def newest_sample_s(window: MetricWindow, at_s: float) -> float | None:
     """Time of the newest number of any signal at or before at_s; None when there is none."""
+    if window.span.end_s <= at_s + 1e-9 and any(v.size and np.isfinite(v[-1]) for v in window.values.values()):
+        return window.span.end_s
     times = window.span.times()
     upto = times <= at_s + 1e-9
     newest = None

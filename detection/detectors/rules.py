@@ -79,6 +79,21 @@ class ThresholdRules:
             if rule.signal in window.values
         ]
 
+    def firing(self, windows: Mapping[str, MetricWindow], at_s: float) -> list[Score]:
+        """The scores of `score` that reached a tier; windows without any breach are passed over at once."""
+        found = []
+        for service, window in windows.items():
+            for rule in self._rules.get(service, ()):
+                values = window.values.get(rule.signal)
+                if (
+                    values is not None
+                    and ((values < rule.threshold) if rule.below else (values > rule.threshold)).any()
+                ):
+                    score = self._one(service, rule, window.between(window.span.start_s, at_s), at_s)
+                    if score.tier is not None:
+                        found.append(score)
+        return found
+
     def _one(self, service: str, rule: Rule, window: MetricWindow, at_s: float) -> Score:
         values = window.values[rule.signal]
         times = window.span.times()

@@ -1,0 +1,1 @@
+"""Recall, false alarms, delay and cost of the detectors: `make bench-detection`."""
