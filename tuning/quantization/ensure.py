@@ -72,6 +72,7 @@ def recipe_of(recipe: pipeline.Recipe) -> dict[str, object]:
         "limits": recipe.limits.model_dump(mode="json"),
         "held_back": recipe.held_back,
         "calibrate_at_most": recipe.calibrate_at_most,
+        "judge_at_most": recipe.judge_at_most,
         "exclude_layers": recipe.exclude_layers,
         "seed": recipe.seed,
     }

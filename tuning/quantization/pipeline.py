@@ -27,14 +27,19 @@ def silent(stage: str, share: float) -> None:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to make and judge INT8. batches: sizes to time, the serving system's among them. held_back: share of the
-    rows that judge (when no separate rows are given). exclude_layers: leave harmful layers in FP32 and try again."""
+    """How to make and judge INT8.
+
+    batches: sizes to time, the serving system's among them. held_back: share of the rows that judge, when no separate
+    rows are given. calibrate_at_most, judge_at_most: rows used for each. exclude_layers: leave harmful layers in FP32
+    and try again. output: name of the output with the class scores. metric: the user's own measure instead of top-1.
+    """
 
     target: Target = "ort"
     limits: GateLimits = field(default_factory=GateLimits)
     batches: tuple[int, ...] = (1, 8)
     held_back: float = 0.5
     calibrate_at_most: int = 256
+    judge_at_most: int = 2000
     exclude_layers: bool = True
     effort: Effort = field(default_factory=Effort)
     seed: int = 0
@@ -110,10 +115,12 @@ def _judge(accuracy: Accuracy, latency: tuple[LatencyRow, ...], recipe: Recipe, 
 def _rows(
     data: CalibrationData, recipe: Recipe, live: CalibrationData | None
 ) -> tuple[CalibrationData, CalibrationData]:
-    if live is None:
-        return split(data, held_back=recipe.held_back, calibrate_at_most=recipe.calibrate_at_most, seed=recipe.seed)
-    kept, _ = split(data, held_back=0.0, calibrate_at_most=recipe.calibrate_at_most, seed=recipe.seed)
-    return kept, live
+    share = recipe.held_back if live is None else 0.0
+    ours, rest = split(data, held_back=share, calibrate_at_most=recipe.calibrate_at_most, seed=recipe.seed)
+    judge_on, _ = split(
+        rest if live is None else live, held_back=0.0, calibrate_at_most=recipe.judge_at_most, seed=recipe.seed
+    )
+    return ours, judge_on
 
 
 def _accuracy(model: LoadedModel, artefact: Artefact, rows: CalibrationData, recipe: Recipe) -> Accuracy:

@@ -95,6 +95,12 @@ def test_few_held_back_rows_are_refused_without_a_search() -> None:
     assert made.ranking == ()
 
 
+def test_no_more_rows_judge_than_asked() -> None:
+    made = run(tiny(), Recipe(effort=QUICK, judge_at_most=120))
+    assert made.judgement.accuracy is not None
+    assert made.judgement.accuracy.rows == 120
+
+
 def test_batch_sizes_must_be_sizes() -> None:
     with pytest.raises(QuantizationRefused, match="1 or more"):
         run(tiny(), Recipe(effort=QUICK, batches=(0,)))

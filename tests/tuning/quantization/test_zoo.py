@@ -21,7 +21,7 @@ pytestmark = pytest.mark.server
 
 SHRINKS = {"conv": 2.5, "mlp": 2.5, "transformer": 2.5}
 FASTER = ("conv", "mlp", "transformer")
-QUICK = Recipe(batches=(1, 8), calibrate_at_most=64, effort=Effort(bursts=6, runs=8))
+QUICK = Recipe(batches=(1, 8), calibrate_at_most=64, judge_at_most=500, effort=Effort(bursts=6, runs=8))
 
 
 @cache
