@@ -8,7 +8,9 @@ Prints tables; writes benchmarks/results/verdicts.json and docs/img/verdicts-pow
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import multiprocessing
 import sys
 import time
 from dataclasses import asdict, replace
@@ -18,6 +20,7 @@ from benchmarks.verdicts.simulate import Case, judge_many
 
 RESULTS = Path(__file__).parents[1] / "results" / "verdicts.json"
 PLOT = Path(__file__).parents[2] / "docs" / "img" / "verdicts-power.svg"
+DOCS = Path(__file__).parents[2] / "docs" / "verification.md"
 PHIS = (0.0, 0.3, 0.5, 0.7, 0.9)
 EFFECTS = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
 LIMITS = {phi: 0.06 if phi > 0.7 else 0.03 for phi in PHIS}
@@ -43,21 +46,23 @@ def power_cases() -> list[Case]:
     return curves + longer
 
 
-def run(cases: list[Case], pairs: int, title: str) -> list[dict[str, object]]:
+def run(cases: list[Case], pairs: int, title: str, jobs: int) -> list[dict[str, object]]:
     print(f"\n{title} ({pairs} pairs each)")
     print("phi   noise  kind      n  history  effect | improved worse unchanged inconcl. | plain test calls")
-    rows: list[dict[str, object]] = []
-    for case in cases:
-        found = judge_many(case, pairs, seed=20)
-        rows.append({**asdict(case), "pairs": pairs, **found})
-        kind = f"roll{case.window}" if case.noise == "rolling" else "ar1" if case.tail == "normal" else "ar1/t4"
-        print(
-            f"{case.phi:<5} {case.sigma:<6} {kind:<8} {case.points:>3}  {'yes' if case.history else 'no':<7}  "
-            f"{case.effect:<6} | {found['improved']:8.3f} {found['worse']:5.3f} {found['unchanged']:9.3f} "
-            f"{found['inconclusive']:8.3f} | {found['plain_mann_whitney_called']:.3f}",
-            flush=True,
-        )
-    return rows
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        many = pool.imap(functools.partial(judge_many, pairs=pairs, seed=20), cases)
+        return [_row(case, pairs, found) for case, found in zip(cases, many, strict=True)]
+
+
+def _row(case: Case, pairs: int, found: dict[str, float]) -> dict[str, object]:
+    kind = f"roll{case.window}" if case.noise == "rolling" else "ar1" if case.tail == "normal" else "ar1/t4"
+    print(
+        f"{case.phi:<5} {case.sigma:<6} {kind:<8} {case.points:>3}  {'yes' if case.history else 'no':<7}  "
+        f"{case.effect:<6} | {found['improved']:8.3f} {found['worse']:5.3f} {found['unchanged']:9.3f} "
+        f"{found['inconclusive']:8.3f} | {found['plain_mann_whitney_called']:.3f}",
+        flush=True,
+    )
+    return {**asdict(case), "pairs": pairs, **found}
 
 
 def plot(rows: list[dict[str, object]], to: Path) -> None:
@@ -85,21 +90,40 @@ def plot(rows: list[dict[str, object]], to: Path) -> None:
     figure.savefig(to, metadata={"Date": None})
 
 
+def write_table(rows: list[dict[str, object]], to: Path) -> None:
+    """The main figures into the documentation, between its markers."""
+    lines = [
+        "| autocorrelation | history | true effect | called improved | called worse | plain Mann-Whitney calls |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        effect = "none" if row["effect"] == 1.0 else f"{100 * (float(str(row['effect'])) - 1):+.0f} %"
+        shares = [f"{100 * float(str(row[name])):.1f} %" for name in ("improved", "worse", "plain_mann_whitney_called")]
+        history = "4 h" if row["history"] else "none"
+        lines.append(f"| {row['phi']} | {history} | {effect} | {' | '.join(shares)} |")
+    text = to.read_text()
+    begin, end = "<!-- verdicts:begin -->", "<!-- verdicts:end -->"
+    head, rest = text.split(begin)
+    to.write_text("\n".join([head + begin, "", *lines, "", end + rest.split(end)[1]]))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=2000, help="simulated pairs per row")
+    parser.add_argument("--jobs", type=int, default=2, help="how many rows at once")
     parser.add_argument("--quick", action="store_true", help="the rows with a limit only, and no files")
     arguments = parser.parse_args()
+    jobs = arguments.jobs
     started = time.perf_counter()
     if arguments.quick:
-        false = run([Case(phi=phi) for phi in PHIS], arguments.pairs, "No real effect")
-        power = run([POWER_CASE], arguments.pairs, "A real effect")
+        false = run([Case(phi=phi) for phi in PHIS], arguments.pairs, "No real effect", jobs)
+        power = run([POWER_CASE], arguments.pairs, "A real effect", jobs)
     else:
         few = max(200, arguments.pairs // 5)
-        false = run(main_cases(), arguments.pairs, "No real effect")
-        false += run(other_cases(), few, "No real effect, other noise")
-        power = run(power_cases(), few, "A real effect")
-        power += run([POWER_CASE, replace(POWER_CASE, history=False)], arguments.pairs, "The promised effect")
+        false = run(main_cases(), arguments.pairs, "No real effect", jobs)
+        false += run(other_cases(), few, "No real effect, other noise", jobs)
+        power = run(power_cases(), few, "A real effect", jobs)
+        power += run([POWER_CASE, replace(POWER_CASE, history=False)], arguments.pairs, "The promised effect", jobs)
     reached = _reached(false, power)
     print(
         "\nlimits:", "all kept" if all(reached.values()) else f"NOT kept: {[k for k, ok in reached.items() if not ok]}"
@@ -116,6 +140,7 @@ def main() -> int:
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         RESULTS.write_text(json.dumps(body, indent=1) + "\n")
         plot(power, PLOT)
+        write_table([*false[: len(main_cases())], *power[-2:]], DOCS)
         print(f"written: {RESULTS.relative_to(Path.cwd()) if RESULTS.is_relative_to(Path.cwd()) else RESULTS}")
     return 0 if all(reached.values()) else 1
 

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.faults.campaign import Fault, Result, faults, play, steps_of
+from tests.faults.campaign import Fault, Result, faults, play, steps_of, warm_up
 from tests.faults.outside import CURE, HARM
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "faults.json"
@@ -22,6 +22,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--every", type=int, default=1, help="only each so-many-th step")
     parser.add_argument("--only", default="", help="only faults whose text contains this")
+    parser.add_argument(
+        "--others", type=int, default=1, help="only each so-many-th fault that is no kill, call or race"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="how many faults at once")
     parser.add_argument("--keep", type=Path, help="keep every fault's files in this folder")
     arguments = parser.parse_args()
@@ -29,9 +32,12 @@ def main() -> int:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="slotune-faults-") as temporary:
         folder = arguments.keep or Path(temporary)
+        warm_up(folder / "warm-up")
         steps = {s.name: steps_of(s, folder / f"plain-{s.name}") for s in (CURE, HARM)}
         print(f"steps of the story: {steps}")
-        wanted = [f for f in faults(steps, every=arguments.every) if arguments.only in f.text()]
+        found = [f for f in faults(steps, every=arguments.every) if arguments.only in f.text()]
+        others = [f for f in found if f.kind not in ("kill", "apply", "race")][:: arguments.others]
+        wanted = [f for f in found if f.kind in ("kill", "apply", "race")] + others
         results: list[Result] = []
         places = [
             folder / f"{number:04d}-{fault.kind}-{fault.flavour}-{fault.at}" for number, fault in enumerate(wanted)
@@ -41,7 +47,7 @@ def main() -> int:
                 results.append(result)
                 if result.wrong():
                     print(f"{len(results) - 1:04d} {result.fault.text()}: {'; '.join(result.wrong())}", flush=True)
-    body = summary(results, steps, time.perf_counter() - started)
+    body = summary(results, steps, time.perf_counter() - started, arguments.others)
     print(json.dumps(body, indent=1))
     if not arguments.only and arguments.every == 1:
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
@@ -53,9 +59,9 @@ def _play(what: tuple[Fault, Path]) -> Result:
     return play(*what)
 
 
-def summary(results: list[Result], steps: dict[str, int], took_s: float) -> dict[str, object]:
+def summary(results: list[Result], steps: dict[str, int], took_s: float, others: int) -> dict[str, object]:
     return {
-        "command": "python -m tests.faults",
+        "command": "python -m tests.faults" + (f" --others {others}" if others > 1 else ""),
         "what": "the loop's functions in killed processes, an SQLite ledger, a simulated service that outlives them",
         "faults": len(results),
         "faults_by_kind": dict(Counter(result.fault.kind for result in results)),

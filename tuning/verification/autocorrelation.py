@@ -53,14 +53,18 @@ class Level:
         scale = np.sqrt(self.scale**2 + self.extra_variance)
         return float(self.weight @ special.stdtr(self.freedom, (x - self.centre) / scale))
 
-    def quantile(self, p: float) -> float:
-        """By bisection: the mixture's distribution function is monotone."""
-        spread = 60.0 * float(np.sqrt((self.scale**2 + self.extra_variance).max())) + 1e-6
-        low, high = float(self.centre.min()) - spread, float(self.centre.max()) + spread
+    def interval(self, level: float) -> tuple[float, float]:
+        """The central interval, by bisection: the mixture's distribution function is monotone."""
+        scale = np.sqrt(self.scale**2 + self.extra_variance)[:, None]
+        p = np.array([(1 - level) / 2, (1 + level) / 2])
+        spread = 60.0 * float(scale.max()) + 1e-6
+        low = np.full(2, float(self.centre.min()) - spread)
+        high = np.full(2, float(self.centre.max()) + spread)
         for _ in range(45):
             middle = 0.5 * (low + high)
-            low, high = (middle, high) if self.below(middle) < p else (low, middle)
-        return 0.5 * (low + high)
+            below = self.weight @ special.stdtr(self.freedom[:, None], (middle - self.centre[:, None]) / scale)
+            low, high = np.where(below < p, middle, low), np.where(below < p, high, middle)
+        return float(low[0] + high[0]) / 2, float(low[1] + high[1]) / 2
 
     def shifted(self, by: float, variance: float = 0.0) -> Level:
         return Level(self.centre + by, self.scale, self.freedom, self.weight, self.extra_variance + variance)

@@ -66,17 +66,14 @@ class BeforeAfterVerifier:
         adjusted = self._against_control(before, after, control) or self._against_model(
             difference, level, before, after
         )
-        verdict, reason = self._verdict(adjusted.level, before, after, control is not None)
+        low, high = adjusted.level.interval(settings.interval_level)
+        effect = Interval(
+            value=math.exp(adjusted.level.mean), low=math.exp(low), high=math.exp(high), level=settings.interval_level
+        )
+        verdict, reason = self._verdict(adjusted.level, effect, before, after, control is not None)
         if failed:
             verdict, reason = "worse", f"{failed} (P95 alone: {verdict}, {reason})"
         words = "; ".join(word for word in (reason, adjusted.words) if word)
-        tail = (1 - settings.interval_level) / 2
-        effect = Interval(
-            value=math.exp(adjusted.level.mean),
-            low=math.exp(adjusted.level.quantile(tail)),
-            high=math.exp(adjusted.level.quantile(1 - tail)),
-            level=settings.interval_level,
-        )
         return base.model_copy(update={"verdict": verdict, "resolved": resolved, "effect": effect, "reason": words})
 
     def _far_apart(self, before: Evidence, after: Evidence, old: Points, new: Points) -> dict[str, object] | None:
@@ -163,13 +160,13 @@ class BeforeAfterVerifier:
         error = self._settings.model_error * abs(adjustment)
         return _Adjusted(difference.shifted(-adjustment, error**2), words if abs(adjustment) > 0.02 else "")
 
-    def _verdict(self, level: Level, before: Evidence, after: Evidence, controlled: bool) -> tuple[Verdict, str]:
+    def _verdict(
+        self, level: Level, interval: Interval, before: Evidence, after: Evidence, controlled: bool
+    ) -> tuple[Verdict, str]:
         settings = self._settings
         improved = level.below(0.0)
         threshold = 1 - (1 - settings.confidence) / 2
-        effect = math.expm1(level.mean)
-        tail = (1 - settings.interval_level) / 2
-        low, high = math.expm1(level.quantile(tail)), math.expm1(level.quantile(1 - tail))
+        effect, low, high = interval.value - 1, interval.low - 1, interval.high - 1
         span = f"P95 {effect:+.0%} ({low:+.0%} to {high:+.0%})"
         if improved >= threshold and effect <= -settings.min_effect:
             verdict: Verdict = "improved"

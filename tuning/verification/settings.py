@@ -54,7 +54,7 @@ class VerificationSettings(BaseModel):
     noise_floor: float = Field(0.01, ge=0)
     """Noise of P95 (share) that is assumed at least: a series without scatter is a coarse histogram, not a proof."""
 
-    phi_prior: float = Field(0.5, ge=-2, le=3)
+    phi_prior: float = Field(0.35, ge=-2, le=3)
     """Weight of an autocorrelation phi before any data: (1 - phi) to this power; lower is more careful."""
 
     model_error: float = Field(0.3, ge=0)
