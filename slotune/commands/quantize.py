@@ -19,6 +19,7 @@ from tuning.quantization import pipeline
 from tuning.quantization.artefacts import SUFFIX, Target
 from tuning.quantization.calibration import check_range, load_calibration
 from tuning.quantization.gates import GateLimits, Judgement
+from tuning.quantization.measure import metric_of
 from tuning.quantization.model import LoadedModel, load_model
 from tuning.quantization.tensorrt_engine import Engine, Profile, build_engine, capability_of, limit_of, write_engine
 
@@ -43,6 +44,7 @@ def quantize(
     live: Annotated[
         Path | None, typer.Option(help="Rows of real traffic that judge instead of held-back ones.")
     ] = None,
+    metric: Annotated[str | None, typer.Option(help="Your own measure, package.module:function; needs labels.")] = None,
     value_range: Annotated[
         tuple[float, float] | None, typer.Option(help="Range that every input value must lie in, e.g. 0 1.")
     ] = None,
@@ -61,7 +63,8 @@ def quantize(
     batches = tuple(batch or (1, 8))
     try:
         _check(target, compute_capability, limits, batches)
-        recipe = pipeline.Recipe(target=target, limits=limits, batches=batches)
+        own = None if metric is None else metric_of(metric)
+        recipe = pipeline.Recipe(target=target, limits=limits, batches=batches, metric=own)
         with _bar(console) as progress:
             progress("reading the model", 0.0)
             loaded = load_model(model)

@@ -74,6 +74,12 @@ def test_labels_from_a_file_of_their_own(folder: Path) -> None:
     assert "accuracy drop" in result.output
 
 
+def test_a_metric_of_ones_own(folder: Path) -> None:
+    result = run(folder, "mlp", "--min-speedup", "0.01", "--metric", "tests.fakes.quantization:among_the_best_three")
+    assert result.exit_code == 0, result.output
+    assert json.loads((folder / "out" / "report.json").read_text())["accuracy"]["metric"] == "among_the_best_three"
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
@@ -83,6 +89,10 @@ def test_labels_from_a_file_of_their_own(folder: Path) -> None:
         (["--max-accuracy-drop", "5"], "--max-accuracy-drop is a share"),
         (["--min-agreement", "99"], "--min-agreement is a share"),
         (["--value-range", "0", "1"], "lie outside 0..1"),
+        (["--metric", "closeness"], "names no metric"),
+        (["--metric", "no_such_package:closeness"], "cannot be imported"),
+        (["--metric", "math:pi"], "is no function"),
+        (["--metric", "math:sqrt"], "the metric failed: TypeError"),
         (["--labels", "absent.npy"], "there are no labels at absent.npy"),
     ],
 )

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuning.errors import QuantizationRefused
 from tuning.quantization import pipeline
 from tuning.quantization.artefacts import Artefact
 from tuning.quantization.calibration import CalibrationData
 from tuning.quantization.gates import GateRefused
 from tuning.quantization.model import LoadedModel
-from tuning.quantization.repository import Manifest, Repository, Version, config_pbtxt
+from tuning.quantization.repository import Manifest, Repository, Version, config_pbtxt, problems
+from tuning.quantization.tensorrt_engine import Engine, EngineFacts, check_engine
 
 Make = Callable[[LoadedModel, CalibrationData, pipeline.Recipe, CalibrationData | None], pipeline.Quantized]
 
@@ -89,6 +91,46 @@ def publish_source(repository: Repository, path: Path, model: LoadedModel) -> Ve
         recipe={"source": path.name},
     )
     return repository.publish(model.data, manifest)
+
+
+def publish_engine(
+    repository: Repository, engine: Engine, *, evidence: dict[str, object] | None = None, key: str = ""
+) -> Version:
+    """A TensorRT engine as a version (model.plan), with the facts that `load_engine` holds against the machine."""
+    manifest = Manifest(
+        model=repository.model,
+        precision=engine.facts.precision,
+        file="model.plan",
+        digest=engine.facts.digest,
+        source_digest=engine.facts.source_digest,
+        calibration_digest=engine.facts.calibration_digest,
+        engine=engine.facts.model_dump(mode="json"),
+        judgement=evidence or {},
+        made_for=key,
+    )
+    return repository.publish(engine.data, manifest)
+
+
+def load_engine(version: Version, *, tensorrt_version: str, compute_capability: str, source_digest: str) -> bytes:
+    """The bytes of a published engine, after everything that it was built for was compared with what is here.
+
+    QuantizationRefused: no engine, damaged, or built for another TensorRT, GPU or model.
+    """
+    if version.manifest is None or not version.manifest.engine:
+        raise QuantizationRefused(f"version {version.number} is no TensorRT engine")
+    wrong = problems(Path(version.path))
+    if wrong:
+        raise QuantizationRefused(f"version {version.number} must not be loaded: {'; '.join(wrong)}")
+    data = (Path(version.path) / version.manifest.file).read_bytes()
+    check_engine(
+        data,
+        EngineFacts.model_validate(version.manifest.engine),
+        tensorrt_version=tensorrt_version,
+        compute_capability=compute_capability,
+        source_digest=source_digest,
+        calibration_digest=version.manifest.calibration_digest,
+    )
+    return data
 
 
 def _make(

@@ -8,6 +8,7 @@ thread, so the thread's CPU time is the latency on a quiet core; wall time is ke
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.model import FloatArray
-from tuning.errors import QuantizationRefused
+from tuning.errors import ConfigError, QuantizationRefused
 from tuning.quantization.calibration import CalibrationData
 from tuning.quantization.gates import Accuracy, LatencyRow, answers, compare, latency_row
-from tuning.quantization.model import LoadedModel, open_session, predict
+from tuning.quantization.model import LoadedModel, first_line, open_session, predict
 
 Clock = Callable[[], float]
 MAX_SETTLE_RUNS = 20
@@ -58,6 +59,21 @@ class Metric(Protocol):
     """A user's own measure of right: scores per row, 0..1, shape (rows,), from outputs by name and labels."""
 
     def __call__(self, outputs: dict[str, NDArray[Any]], labels: NDArray[Any]) -> FloatArray: ...
+
+
+def metric_of(text: str) -> Metric:
+    """The user's own measure named "package.module:function"; ConfigError says what cannot be found."""
+    module_name, _, name = text.partition(":")
+    if not module_name or not name:
+        raise ConfigError(f"{text!r} names no metric: write it like my_package.metrics:within_five_percent")
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"the metric {text!r} cannot be imported: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"{text!r} is no function")
+    metric: Metric = found
+    return metric
 
 
 def interleave(
@@ -134,7 +150,10 @@ def compare_outputs(
         return compare(ours, theirs, (right[0], right[1]))
     if data.labels is None:
         raise QuantizationRefused("a metric of your own needs labels: give them in the data or with --labels")
-    scores = [np.asarray(metric(outputs, data.labels), dtype=np.float64) for outputs in (before, after)]
+    try:
+        scores = [np.asarray(metric(outputs, data.labels), dtype=np.float64) for outputs in (before, after)]
+    except Exception as error:  # the user's own code: whatever it raises is theirs to read, in one sentence
+        raise QuantizationRefused(f"the metric failed: {type(error).__name__}: {first_line(error)}") from error
     if any(s.shape != (data.rows,) or not np.isfinite(s).all() for s in scores):
         raise QuantizationRefused(f"the metric must answer one finite score per row, shape ({data.rows},)")
     return compare(scores[0], scores[1], (scores[0], scores[1]), metric=getattr(metric, "__name__", "own"))

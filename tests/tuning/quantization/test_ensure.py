@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.quantization import judged, loaded, rows_of, tiny
+from tuning.errors import QuantizationRefused
 from tuning.quantization.calibration import CalibrationData
-from tuning.quantization.ensure import ensure_int8, publish_source
+from tuning.quantization.ensure import ensure_int8, load_engine, publish_engine, publish_source
 from tuning.quantization.gates import GateLimits, GateRefused
-from tuning.quantization.model import LoadedModel
+from tuning.quantization.model import LoadedModel, digest_of
 from tuning.quantization.pipeline import Quantized, Recipe
 from tuning.quantization.repository import Repository
+from tuning.quantization.tensorrt_engine import Engine, EngineFacts
 
 
 class Builder:
@@ -74,3 +76,30 @@ def test_the_source_is_published_once(repository: Repository, tmp_path: Path) ->
     again = publish_source(repository, tmp_path / "ranker.onnx", loaded(tiny()))
     assert (again.number, again.precision) == (1, "fp32")
     assert len(repository.versions()) == 1
+
+
+def test_an_engine_is_published_and_loaded_only_where_it_fits(repository: Repository) -> None:
+    data = b"a serialized engine"
+    facts = EngineFacts(
+        runtime="tensorrt",
+        tensorrt_version="10.3",
+        compute_capability="8.9",
+        source_digest="s",
+        calibration_digest="c",
+        precision="int8",
+        batch=(1, 8, 32),
+        digest=digest_of(data),
+    )
+    version = publish_engine(repository, Engine(data, facts))
+    assert (Path(version.path) / "model.plan").read_bytes() == data
+    assert publish_engine(repository, Engine(data, facts)).number == version.number
+    assert load_engine(version, tensorrt_version="10.3", compute_capability="89", source_digest="s") == data
+    with pytest.raises(
+        QuantizationRefused, match=r"TensorRT is 10\.4, the engine is for 10\.3; compute capability is 9\.0"
+    ):
+        load_engine(version, tensorrt_version="10.4", compute_capability="9.0", source_digest="s")
+    (Path(version.path) / "model.plan").write_bytes(data[:-1])
+    with pytest.raises(QuantizationRefused, match="changed or damaged"):
+        load_engine(version, tensorrt_version="10.3", compute_capability="8.9", source_digest="s")
+    with pytest.raises(QuantizationRefused, match="version 1 is no TensorRT engine"):
+        load_engine(repository.versions()[0], tensorrt_version="1", compute_capability="8.9", source_digest="s")
