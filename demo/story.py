@@ -95,6 +95,7 @@ def read_ledger(home: Path) -> list[Event]:
         return []
     from tuning.errors import LedgerUnavailable
     from tuning.ledger import SqlLedger
+    from tuning.model import STEPS
 
     try:
         ledger = SqlLedger.open(f"sqlite:///{file.absolute()}")
@@ -106,7 +107,9 @@ def read_ledger(home: Path) -> list[Event]:
         return []
     finally:
         ledger.close()
-    return sorted((Event(r.at_s, r.kind, r.phase, r.body) for r in records), key=lambda e: e.at_s)
+    order = {kind: number for number, kind in enumerate(STEPS)}  # steps of one task share its time
+    events = (Event(r.at_s, r.kind, r.phase, r.body) for r in records)
+    return sorted(events, key=lambda e: (e.at_s, order.get(e.kind, len(order))))
 
 
 def actions(events: Sequence[Event], since_s: float) -> list[dict[str, Any]]:
