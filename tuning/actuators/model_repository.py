@@ -101,6 +101,9 @@ class ModelRepository:
         swap_s = self._clock()
         made = self._swap(service, endpoints, before, wanted)
         shadow = {name: self._shadow(service, http, before[name], wanted) for name, http in endpoints.items()}
+        unloaded = sorted(
+            {v for name, http in endpoints.items() for v in self._unload(service, http, before[name], wanted)}
+        )
         after = {name: self._served(service, http) for name, http in endpoints.items()}
         at_s = self._clock()
         return options.receipt(
@@ -119,6 +122,7 @@ class ModelRepository:
                 "swap_s": round(at_s - swap_s, 3),
                 "replicas": {name: dict(served) for name, served in after.items()},
                 "shadow": shadow,
+                "unloaded": unloaded,
             },
         )
 
@@ -265,6 +269,21 @@ class ModelRepository:
                 self._load(service, endpoints[name], before[name]["version"])
             except SlotuneError as error:
                 raise OutcomeUnknown(f"{why}; and {name}, changed before, could not be put back ({error})") from error
+
+    def _unload(self, service: Service, http: Http, before: Served, wanted: _Plan) -> list[str]:
+        """Free the memory of versions that are neither served nor the way back. Never fails a change."""
+        done: list[str] = []
+        if before["version"] == wanted.version:
+            return done
+        for version in before["loaded"]:
+            if version in (before["version"], wanted.version):
+                continue
+            try:
+                http.call("POST", f"/v2/repository/models/{self._model(service)}/unload", {"version": version})
+            except (ControlRefused, ControlUnreachable, Unanswered):
+                continue
+            done.append(version)
+        return done
 
     def _shadow(self, service: Service, http: Http, before: Served, wanted: _Plan) -> str:
         """Compare live answers with the old version from now on, or stop it on the way back. Never fails a change."""

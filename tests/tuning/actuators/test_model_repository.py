@@ -69,6 +69,10 @@ class Server:
             self.shadow = body
             _send(handler, 200 if self.shadows else 404, {"error": "there is no POST /shadow"})
             return
+        if handler.path.endswith("/unload"):
+            self.loaded.remove(body["version"])
+            _send(handler, 200, {"loaded": self.loaded})
+            return
         self.posts.append((handler.path, body))
         what = self.plan.pop(0) if self.plan else None
         if isinstance(what, int):
@@ -355,3 +359,14 @@ def test_calibration_data_that_are_too_old(world: World) -> None:
     with pytest.raises(QuantizationRefused, match=r"recorded 10\.0 days ago, more than the 7\.0 days"):
         world.actuator().apply(world.service(max_calibration_age_days=7), TO_INT8, key="p1:precision")
     assert world.actuator().apply(world.service(), TO_INT8, key="p1:precision").changed
+
+
+def test_no_more_than_the_served_version_and_the_way_back_stay_in_memory(world: World) -> None:
+    actuator = world.actuator()
+    actuator.apply(world.service(), TO_INT8, key="p1:precision")
+    actuator.apply(world.service(), BACK, key="p2:precision")
+    np.savez(world.folder / "rows.npz", input=tiny().inputs[:200])
+    receipt = actuator.apply(world.service(), TO_INT8, key="p3:precision")
+    assert receipt.after["version"] == "3"
+    assert [replica.loaded for replica in world.replicas] == [["1", "3"]] * 2
+    assert receipt.evidence["unloaded"] == ["2"]
