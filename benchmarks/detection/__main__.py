@@ -1,4 +1,4 @@
-"""`python -m benchmarks.detection [--cases DIR] [--quick]`: everything in one run, to benchmarks/results/detection.json."""
+"""`python -m benchmarks.detection [--cases DIR] [--quick]`: all in one run, to benchmarks/results/detection.json."""
 
 from __future__ import annotations
 

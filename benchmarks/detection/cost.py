@@ -73,7 +73,7 @@ def sweep_and_learn(services: int) -> dict[str, Any]:
 def sweep_memory(services: int) -> dict[str, Any]:
     """Peak memory of a process that only sweeps: baselines from bytes, windows, one detect."""
     code = (
-        "import sys,resource\n"
+        "import sys\n"
         "from benchmarks.detection import cost\n"
         "from detection import pipeline\n"
         "from detection.baselines import BaselineSet\n"
@@ -81,7 +81,8 @@ def sweep_memory(services: int) -> dict[str, Any]:
         "baselines = BaselineSet.from_bytes(sys.stdin.buffer.read())\n"
         f"known, windows = cost.fleet({services}, 0.125, cost.END_S + 300, 2)\n"
         "pipeline.detect(known, windows, baselines, cost.END_S + 300, DetectionSettings())\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
+        "status = open('/proc/self/status').read()\n"
+        "print(float(status.split('VmHWM:')[1].split()[0]) / 1024)\n"
     )
     known, history = fleet(services, 7, END_S, 1)
     data = pipeline.learn(known, history, {}, DetectionSettings()).to_bytes()

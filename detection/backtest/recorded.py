@@ -141,8 +141,9 @@ def _count(odd: Oddities, kind: str, number: int) -> None:
 
 
 def step_of(at: FloatArray) -> float:
-    """The usual distance of ascending times; 60 s where there are fewer than two."""
-    return float(max(np.median(np.diff(at)), 1e-3)) if at.size > 1 else 60.0
+    """The usual distance of ascending times, over a few of them so that jitter averages out; 60 s for fewer than two."""
+    lag = min(4, at.size - 1)
+    return float(max(np.median(at[lag:] - at[:-lag]) / lag, 1e-3)) if lag > 0 else 60.0
 
 
 def _means(values: FloatArray, cell: NDArray[np.int64], points: int, odd: Oddities) -> FloatArray:

@@ -158,7 +158,8 @@ def learn_series(
     """Everything about single series that the detectors share.
 
     x: (series, T). log: (series,), which series are log1p. hour: `last_hour` of x where it is known already. Returns
-    arrays of shape (series,) and two of shape (series, slots): clock_center and clock_scale (falling back to the level where there are fewer than three days).
+    arrays of shape (series,) and two of shape (series, slots), clock_center and clock_scale, which fall back to the
+    level where there are fewer than three days.
     """
     stats = level_stats(x)
     center = stats["q50"]

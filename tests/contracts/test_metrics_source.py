@@ -128,9 +128,7 @@ def test_nothing_asked_nothing_answered(source: MetricsSource) -> None:
         ("vector", SourceGarbage, "matrix"),
     ],
 )
-def test_each_failure_is_its_own_error(
-    fake: FakePrometheus, behave: str, error: type[Exception], says: str
-) -> None:
+def test_each_failure_is_its_own_error(fake: FakePrometheus, behave: str, error: type[Exception], says: str) -> None:
     source = _prometheus(fake)
     fake.behave = behave
     with pytest.raises(error, match=says) as caught:
@@ -202,7 +200,9 @@ def test_a_real_prometheus_understands_every_query(tmp_path: Path) -> None:
             "metric.requests": "prometheus_http_requests_total",
         }
         services = [
-            Service(name=name, serving=name, selectors={"service": "prom"}, slo=SLO, labels=own if "gen" in name else {})
+            Service(
+                name=name, serving=name, selectors={"service": "prom"}, slo=SLO, labels=own if "gen" in name else {}
+            )
             for name in presets.REGISTRY
         ]
         signals = sorted({signal for preset in presets.REGISTRY.values() for signal in preset.signals})

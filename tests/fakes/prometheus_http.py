@@ -79,7 +79,9 @@ class FakePrometheus:
         wanted = dict(re.findall(r'(\w+)=~?"([^"]*)"', form["query"]))
         result = []
         for labels, value in found:
-            if not all(re.fullmatch(p.replace("\\\\", "\\"), labels.get(k, "")) for k, p in wanted.items() if k in labels):
+            if not all(
+                re.fullmatch(p.replace("\\\\", "\\"), labels.get(k, "")) for k, p in wanted.items() if k in labels
+            ):
                 continue
             times = [start + step * i for i in range(round((end - start) / step) + 1)]
             samples = [[t, value(t)] for t in times if value(t) is not None]
