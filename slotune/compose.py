@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from tuning.ledger import SqlLedger
     from tuning.loop.parts import Parts
     from tuning.model import Observation, Record
-    from tuning.planning.settings import PlanningSettings
     from tuning.ports import Notifier
-    from tuning.verification.settings import VerificationSettings
 
 
 def config_path(environment: Mapping[str, str] = os.environ) -> Path:
@@ -70,22 +68,12 @@ def build(
         services={service.name: service for service in settings.service_values()},
         source=metrics_source(settings, connections),
         actuator=actuators(connections, clock, sleep),
-        planner=planner(planning_settings(settings)),
-        verifier=verification.get(settings.verification.method)(verification_settings(settings)),
+        planner=planner(settings.planning),
+        verifier=verification.get(settings.verification.method)(settings.verification),
         ledger=open_ledger(ledger_url()),
         notifiers=notifiers(settings, connections),
         links=links or {},
     )
-
-
-def planning_settings(settings: Settings) -> PlanningSettings:
-    """What the planner must know of the other sections, so that nobody writes it twice."""
-    return settings.planning.model_copy(update={"rate_window_s": settings.prometheus.rate_window_s})
-
-
-def verification_settings(settings: Settings) -> VerificationSettings:
-    """The same for the verifier."""
-    return settings.verification.model_copy(update={"rate_window_s": settings.prometheus.rate_window_s})
 
 
 @lru_cache(maxsize=4)

@@ -77,7 +77,7 @@ def loads(text: str, name: str = "services.yaml") -> Settings:
         raise ServicesFileError(name, problems) from error
     if problems:
         raise ServicesFileError(name, problems)
-    return settings
+    return settings.completed()
 
 
 def _compose(text: str, name: str) -> yaml.MappingNode:

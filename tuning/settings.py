@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from detection.settings import DetectionSettings
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from detection.model import Lever, Mode, Service, Slo
+from detection.settings import DetectionSettings
 from tuning.guards.settings import SafetySettings
 from tuning.planning.settings import PlanningSettings
 from tuning.verification.settings import VerificationSettings
@@ -350,6 +350,16 @@ class Settings(Section):
         if len(set(names)) != len(names):
             raise ValueError("two services have one name: give each its own")
         return self
+
+    def completed(self) -> Self:
+        """With prometheus.rate_window in the sections that need it too and were not told another one."""
+        window = {"rate_window_s": self.prometheus.rate_window_s}
+        sections = {
+            name: section.model_copy(update=window)
+            for name, section in (("planning", self.planning), ("verification", self.verification))
+            if "rate_window_s" not in section.model_fields_set
+        }
+        return self.model_copy(update=sections)
 
     def service_values(self) -> tuple[Service, ...]:
         return tuple(service.to_service() for service in self.services)

@@ -70,7 +70,7 @@ def _text(path: Path) -> str:
 def _settings(config: Path | None) -> PlanningSettings:
     from slotune import compose
 
-    return compose.planning_settings(compose.load_settings(config))
+    return compose.load_settings(config).planning
 
 
 def _asked(observation: Observation) -> Incident:

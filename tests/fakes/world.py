@@ -182,13 +182,12 @@ def parts(world: World, ledger: Ledger, notifier: Notifier, services: str = SERV
     """The loop on the world, with the production planner, guards and verifier."""
     settings = loads(services)
     lever = WorldBatch(world)
-    planning = settings.planning.model_copy(update={"rate_window_s": settings.prometheus.rate_window_s})
     return Parts(
         settings=settings,
         services={s.name: s for s in settings.service_values()},
         source=WorldSource(world),
         actuator=lambda _service, _lever: lever,
-        planner=planner(settings.planning.planner)(planning),
+        planner=planner(settings.planning.planner)(settings.planning),
         verifier=verifier(settings.verification.method)(settings.verification),
         ledger=ledger,
         notifiers=[notifier],

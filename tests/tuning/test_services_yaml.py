@@ -72,6 +72,11 @@ def test_one_mistake(old, new, line, path, words):
     assert found[0][:2] == (line, path) and words in found[0][2]
 
 
+def test_the_rate_window_is_written_once():
+    settings = loads(GOOD + "verification: {rate_window: 2m}\n")
+    assert settings.planning.rate_window_s == 30.0 and settings.verification.rate_window_s == 120.0
+
+
 def test_all_mistakes_of_a_file_are_reported_at_once():
     text = GOOD.replace("0.15s", "150kb").replace("min: 2,", "min: 99,").replace("rate_window", "rate_windw")
     assert [line for line, _, _ in wrong(text)] == [2, 7, 9]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from detection.errors import Permanent
 from detection.model import Incident, MetricWindow, Service, Span, make_id
+from detection.signals import SIGNALS
 from tuning.decisions import decide
 from tuning.loop import records
+from tuning.loop.observe import latency_model, look_back
 from tuning.loop.parts import Parts
-from tuning.model import Decision, Outcome, Plan, Receipt, Record
+from tuning.model import Decision, Observation, Outcome, Plan, Receipt, Record, Setting
+from tuning.planning.memory import expected_p95_ms
 from tuning.ports import Evidence
 
 _log = logging.getLogger(__name__)
@@ -57,7 +61,28 @@ def _judge(parts: Parts, plan: Plan, at_s: float) -> Outcome:
     first = min(r.at_s for r in records.receipts(parts.ledger, plan) if r.changed)
     before = _evidence(parts, service, _before_from_s(parts, plan, first), first, history=True)
     after = _evidence(parts, service, made + plan.settle_s, at_s, history=False)
-    return parts.verifier.judge(plan, before, after)
+    expected = [_expected_p95_ms(parts, service, plan, first, side.window) for side in (before, after)]
+    return parts.verifier.judge(
+        plan, replace(before, expected_p95_ms=expected[0]), replace(after, expected_p95_ms=expected[1])
+    )
+
+
+def _expected_p95_ms(
+    parts: Parts, service: Service, plan: Plan, changed_s: float, window: MetricWindow
+) -> float | None:
+    """What the latency model expects of the OLD setting at the load of `window`; None where it cannot tell."""
+    span = look_back(parts, changed_s)
+    past = parts.source.read([service], tuple(SIGNALS), span).get(service.name)
+    if past is None:
+        return None
+    old = Observation(
+        service=service,
+        window=past,
+        at_s=changed_s,
+        settings={c.lever: Setting(lever=c.lever, values=c.old) for c in plan.chosen.changes},
+        latency_model=latency_model(parts, service),
+    )
+    return expected_p95_ms(old, parts.settings.planning, window)
 
 
 def _before_from_s(parts: Parts, plan: Plan, first_s: float) -> float:
