@@ -169,11 +169,9 @@ def _limited(wanted: int, low: int, high: int) -> dict[str, Any]:
     if wanted < low:
         words = "the desired replica count is less than the minimum replica count"
         return _condition("ScalingLimited", True, "TooFewReplicas", words)
-    if wanted > high or wanted == high:
+    if wanted > high:
         words = "the desired replica count is more than the maximum replica count"
-        return _condition(
-            "ScalingLimited", wanted > high, "TooManyReplicas" if wanted > high else "DesiredWithinRange", words
-        )
+        return _condition("ScalingLimited", True, "TooManyReplicas", words)
     return _condition("ScalingLimited", False, "DesiredWithinRange", "the desired count is within the acceptable range")
 
 

@@ -7,8 +7,8 @@ for tests and the demo: no TLS, no persistence, no scheduler beyond "so many pod
 
 from __future__ import annotations
 
-import contextlib
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -207,10 +207,20 @@ class KubernetesApi:
         return path
 
     def _control(self) -> None:
+        """Looks when something changed, when an HPA is due, and now and then (pods get ready by time alone)."""
+        seen, rest_until_s = -1, 0.0
         while not self._stop.wait(self._tick_s):
             now_s = time.monotonic()
-            with contextlib.suppress(ApiError):  # an object that went away between two looks
+            due_s = min((state.next_s for state in list(self._hpas.values())), default=now_s + 1)
+            if self.store.version == seen and now_s < min(rest_until_s, due_s):
+                continue
+            seen, rest_until_s = self.store.version, now_s + 5 * self._tick_s
+            try:
                 self._tick(now_s)
+            except ApiError:  # an object that went away between two looks
+                continue
+            except Exception:  # a callback of whoever started us: one failure must not end the controllers
+                logging.getLogger(__name__).exception("the controllers stumbled and go on")
 
     def _tick(self, now_s: float) -> None:
         for scaled in self.store.list(SCALED_OBJECT):

@@ -615,3 +615,61 @@ class TestHpaController:
             replicas = wanted
             seen.append(replicas)
         assert seen == [9, 8, 7, 6, 5, 4, 3, 2]
+
+    @stand_in_only
+    def test_a_metric_that_drops_waits_for_the_stabilisation_window(self, subject: Subject) -> None:
+        from demo.kubernetes_api.hpa import HpaState, decide
+
+        wants = {"now": 4}
+        state = HpaState(15, lambda _: wants["now"])
+        bounds = {"minReplicas": 1, "maxReplicas": 20}
+        assert decide(bounds, state, 4, 0.0)[0] == 4
+        wants["now"] = 2
+        seen = [decide(bounds, state, 4, at_s)[0] for at_s in (15.0, 150.0, 290.0, 305.0)]
+        assert seen == [4, 4, 4, 2]
+
+    @stand_in_only
+    @pytest.mark.parametrize(
+        ("wanted", "bounds", "reason"),
+        [(2, (4, 20), "TooFewReplicas"), (30, (4, 8), "TooManyReplicas"), (6, (4, 8), "DesiredWithinRange")],
+    )
+    def test_the_bound_that_rules_is_named(
+        self, subject: Subject, wanted: int, bounds: tuple[int, int], reason: str
+    ) -> None:
+        from demo.kubernetes_api.hpa import HpaState, decide
+
+        low, high = bounds
+        spec_ = {"minReplicas": low, "maxReplicas": high, "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}}}
+        _, conditions, _ = decide(spec_, HpaState(15, lambda _: wanted), low, 0.0)
+        limited = next(c for c in conditions if c["type"] == "ScalingLimited")
+        assert (limited["reason"], limited["status"]) == (reason, str(reason != "DesiredWithinRange"))
+
+    @stand_in_only
+    def test_replicas_within_the_bounds_stay_while_metrics_are_missing(self, subject: Subject) -> None:
+        from demo.kubernetes_api.hpa import HpaState, decide
+
+        wanted, conditions, _ = decide({"minReplicas": 4, "maxReplicas": 10}, HpaState(15), 7, 0.0)
+        assert wanted == 7
+        assert {(c["type"], c["status"], c["reason"]) for c in conditions} >= {
+            ("ScalingActive", "False", "FailedGetPodsMetric")
+        }
+
+    def test_a_rescale_leaves_an_event(self, subject: Subject) -> None:
+        self.quick(subject)
+        subject.patch(spec(minReplicas=4))
+        self.settled(subject, 4)
+        events = client.CoreV1Api(subject.api_client).list_namespaced_event(subject.namespace).items
+        said = [e.message for e in events if e.reason == "SuccessfulRescale"]
+        assert "New size: 4; reason: Current number of replicas below Spec.MinReplicas" in said
+
+    def test_an_unknown_target_kind_is_named(self, subject: Subject) -> None:
+        body = hpa_body("odd")
+        body["spec"]["scaleTargetRef"]["kind"] = "Nope"
+        subject.hpas.create_namespaced_horizontal_pod_autoscaler(subject.namespace, body)
+        until = time.monotonic() + (5 if subject.stand_in else 60)
+        while not (
+            said := subject.hpas.read_namespaced_horizontal_pod_autoscaler("odd", subject.namespace).status.conditions
+        ):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert 'no matches for kind "Nope" in group "apps"' in said[0].message

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from demo.kubernetes_api.resources import DEPLOYMENT, POD, REPLICA_SET
+from demo.kubernetes_api.resources import DEPLOYMENT, POD, REPLICA_SET, STATEFUL_SET
 from detection.model import Service
 from tests.fakes.actuators import service
 from tests.fakes.kubernetes import World, eventually
@@ -171,3 +171,16 @@ def test_another_knob_cannot_be_changed_here(llm: World) -> None:
     )
     with pytest.raises(ConfigError, match="batch size only"):
         lever(llm).apply(target(), change, key="k")
+
+
+def test_stateful_sets_roll_too(llm: World) -> None:
+    llm.api.add_deployment("facts", "db", 2, kind=STATEFUL_SET, spec={"containers": [CONTAINER]})
+    db = target(target="db", kind="StatefulSet")
+    eventually(lambda: "2 of 2 pods" in lever(llm).read(db).note)
+    assert lever(llm).apply(db, UP, key="k").changed
+    assert lever(llm).read(db).values == {"batch_size": 128}
+
+
+def test_a_kind_without_a_pod_template_is_refused(llm: World) -> None:
+    with pytest.raises(ConfigError, match="Deployment or a StatefulSet"):
+        lever(llm).read(target(kind="Job"))
