@@ -38,7 +38,7 @@ def headline(report: Report) -> Headline:
     if report.refusal is not None or not report.plan.chosen.changes:
         reason = report.refusal.reason if report.refusal else report.plan.reason or report.plan.chosen.reason
         status = "Proposed" if report.refusal is not None and report.plan.chosen.changes else "Hold"
-        return Headline(status, f"{service}: {reason.rstrip('.')}", "quiet")
+        return Headline(status, f"{service}: {reason.removeprefix('hold: ').rstrip('.')}", "quiet")
     if report.outcome is None:
         return Headline("Not changed", f"{service}: {what} could not be made", "bad")
     p95 = p95_text(report)
