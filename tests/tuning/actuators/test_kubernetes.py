@@ -89,6 +89,36 @@ class TestHpa:
             world.lever().apply(world.service(), bounds((2, 10), (4, 12)), key="k")
         assert world.bounds() == (2, 10)
 
+    def test_nothing_is_patched_without_the_lock(self, world: World) -> None:
+        """Whatever the owner: resource version, field manager and strict validation on every write."""
+        seen: list[Any] = []
+        original = world.api.api.answer
+
+        def spy(request: Any) -> Any:
+            if request.method not in ("GET", "POST"):
+                seen.append(request)
+            return original(request)
+
+        world.api.api.answer = spy  # type: ignore[method-assign]
+        world.api.add_deployment("facts", "free", 1)
+        world.api.add_deployment("facts", "queue", 2)
+        world.api.add_scaled_object("facts", "queue", "queue", 2, 8, sync_s=0.05)
+        eventually(lambda: world.api.store.find(HPA, "facts", "keda-hpa-queue") is not None)
+        world.steady("free")
+        world.steady("queue")
+        world.lever().apply(world.service(), UP, key="k")
+        world.lever().apply(world.service(target="queue"), bounds((2, 8), (3, 8)), key="k")
+        world.lever().apply(world.service(target="free"), replicas(1, 2), key="k")
+        assert [request.path.rpartition("facts/")[2] for request in seen] == [
+            "horizontalpodautoscalers/web",
+            "scaledobjects/queue",
+            "deployments/free/scale",
+        ]
+        for request in seen:
+            assert request.method == "PATCH"
+            assert json.loads(request.body)["metadata"]["resourceVersion"]
+            assert request.query == {"fieldManager": "slotune", "fieldValidation": "Strict"}
+
 
 class TestOtherOwners:
     def test_nobody_means_the_scale_subresource(self, world: World) -> None:
