@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from airflow.sdk import Param, TriggerRule, dag, get_current_context, task
+
 from slotune_airflow import steps
 from slotune_airflow.operators import RollBackOperator, SettleOperator, VerifyP95Operator, ask_person
 from slotune_airflow.wiring import ALL_LEVERS, LET_IT_CHOOSE, dag_facts, default_args

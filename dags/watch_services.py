@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import dag, get_current_context, task
+
 from slotune_airflow import steps
 from slotune_airflow.wiring import dag_facts, default_args
 

@@ -6,33 +6,17 @@ configuration reference in docs/ is generated from these classes, so every field
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from detection.model import Lever, Mode, Service, Slo
 from detection.settings import DetectionSettings
 from tuning.guards.settings import SafetySettings
+from tuning.notifiers.settings import MailSettings
 from tuning.planning.settings import PlanningSettings
+from tuning.sections import ConnectionName, Section
 from tuning.verification.settings import VerificationSettings
-
-
-def _bare_connection(value: str) -> str:
-    if "://" in value or "@" in value:
-        raise ValueError(
-            "name a connection, not an address: addresses and secrets belong into an Airflow connection "
-            "or the environment variable SLOTUNE_CONN_<NAME>"
-        )
-    return value
-
-
-ConnectionName = Annotated[str, AfterValidator(_bare_connection), Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """Base of every section: closed (an unknown key is an error), and documented field by field."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
 
 
 class PrometheusSettings(Section):
@@ -49,29 +33,6 @@ class PrometheusSettings(Section):
 
     timeout_s: float = Field(10.0, gt=0)
     """How long one query may take before the source counts as unreachable."""
-
-
-class MailSettings(Section):
-    """Who reads the reports."""
-
-    to: tuple[str, ...] = ()
-    """Recipients. With none, reports are kept in the ledger and logged, and nobody is mailed."""
-
-    sender: str = "slotune@localhost"
-    """The From address."""
-
-    connection: ConnectionName = "smtp_default"
-    """SMTP connection (host, port, login, password, extra: disable_ssl, disable_tls, timeout)."""
-
-    airflow_url: str | None = None
-    """Base address of Airflow's UI for the links in a mail; default: Airflow's own [api] base_url."""
-
-    @model_validator(mode="after")
-    def _addresses(self) -> Self:
-        for address in (*self.to, self.sender):
-            if address.count("@") != 1 or any(c in address for c in " \r\n<>,"):
-                raise ValueError(f"{address!r} is not a mail address")
-        return self
 
 
 class ScheduleSettings(Section):

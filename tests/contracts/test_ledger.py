@@ -51,10 +51,7 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
     if request.param == "fake":
         yield FakeLedger()
         return
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    else:
-        url = fresh_database()
+    url = f"sqlite:///{tmp_path / 'ledger.db'}" if request.param == "sqlite" else fresh_database()
     made = SqlLedger.open(url)
     yield made
     made.close()

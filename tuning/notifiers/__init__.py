@@ -7,9 +7,9 @@ from collections.abc import Callable
 from detection.errors import ConfigError
 from tuning.notifiers.log import LogNotifier
 from tuning.notifiers.nop import NopNotifier
+from tuning.notifiers.settings import MailSettings
 from tuning.notifiers.smtp import SmtpNotifier
 from tuning.ports import Connections, Notifier
-from tuning.settings import MailSettings
 
 REGISTRY: dict[str, Callable[[MailSettings, Connections], Notifier]] = {
     "log": lambda _settings, _connections: LogNotifier(),

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from detection.errors import Permanent, Temporary
 from tuning.mail import Mail
+from tuning.notifiers.settings import MailSettings
 from tuning.ports import Connection, Connections
-from tuning.settings import MailSettings
 
 
 class SmtpNotifier:

@@ -13,9 +13,9 @@ from detection.errors import ConfigError, Permanent, Temporary
 from slotune.connections import EnvironmentConnections
 from tests.fakes import reports
 from tuning.notifiers import REGISTRY, get
+from tuning.notifiers.settings import MailSettings
 from tuning.notifiers.smtp import SmtpNotifier
 from tuning.report import render
-from tuning.settings import MailSettings
 
 SETTINGS = MailSettings(to=("oncall@example.com",), sender="slotune@example.com")
 
