@@ -31,7 +31,7 @@ WARN_VOTES, ACT_VOTES = 2, 3
 MIN_JOINT_SIGNALS = 3
 RUNNING = 3
 # how a service's alarm budget is divided where votes, PCA residual and forest all watch it; the rest is reserve
-SHARES = {"votes": 0.15, "pca_residual": 0.38, "isolation_forest": 0.05, "fluctuation": 0.05}
+SHARES = {"votes": 0.16, "pca_residual": 0.4, "isolation_forest": 0.05, "fluctuation": 0.05}
 
 
 @dataclass(frozen=True)

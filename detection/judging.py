@@ -81,7 +81,8 @@ def _spread(panel: Panel, group: GroupBaseline, first: int, settings: DetectionS
         return None
     x = panel.compressed()[:, chosen].reshape(len(panel.services) * len(chosen), -1)
     usual = {"usual": group.arrays["fluctuation/usual"].ravel()}
-    scores = Fluctuation().score(x, panel.step_s, usual, settings.fluctuation_ratio)
+    method = Fluctuation()
+    scores = method.score(method.spread(x, panel.step_s), usual, settings.fluctuation_ratio)
     scores = scores / group.arrays["fluctuation/warn"].ravel()[:, None]
     out: Floats = scores.reshape(len(panel.services), len(chosen), -1)[:, :, first:]
     return out

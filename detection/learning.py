@@ -21,6 +21,8 @@ from detection.settings import DetectionSettings
 
 LOOK_BACK_STEPS = 16
 CHUNK = 16
+FIT_ROWS = 100_000
+FEW = 2
 Spans = Mapping[str, Sequence[tuple[float, float]]]
 
 
@@ -48,7 +50,10 @@ def learn(
             abstained[service] = "no history: no series of this service"
         elif service not in frozen:
             usable[service] = _without(window, leave_out.get(service, ()))
-    groups = [_learn_group(panel, settings) for panel in group_windows(usable)]
+    panels = [panel for panel in group_windows(usable) if judged_signals(panel.signals)]
+    groups = [_learn_group(panel, settings) for panel in panels]
+    judged = {name for panel in panels for name in panel.services}
+    abstained |= {name: "no history: none of its signals can be judged" for name in usable if name not in judged}
     kept = [part for part in (_keep(group, frozen) for group in (previous.groups if previous else ())) if part]
     return BaselineSet((*groups, *kept), abstained, _forecasts(usable, settings, previous))
 
@@ -107,24 +112,30 @@ def judged_signals(signals: Sequence[str]) -> list[int]:
 
 
 def _learn_group(panel: Panel, settings: DetectionSettings) -> GroupBaseline:
+    """Learns chunk by chunk, so that memory does not grow with the number of services beyond their history."""
     keep = judged_signals(panel.signals)
     panel = replace(panel, signals=tuple(panel.signals[k] for k in keep), values=panel.values[:, keep])
     parts: list[dict[str, Floats]] = []
-    rows: list[Floats] = []
+    sample: list[Floats] = []
+    strangest: list[Floats] = []
     joint = joint_names(panel.signals, settings)
+    block_s = block_s_of(panel.times.size * panel.step_s)
+    stride = max(1, -(-panel.times.size * len(panel.services) // FIT_ROWS))
     for first in range(0, len(panel.services), CHUNK):
         chunk = panel.select(range(first, min(first + CHUNK, len(panel.services))))
         hour = last_hour(chunk.compressed().reshape(len(chunk.services) * len(chunk.signals), -1), chunk.step_s)
         stats = ensemble.learn_panel(chunk, hour)
-        parts.append(_series_part(chunk, stats, hour, settings) | _fluctuation_part(chunk, stats, settings))
+        part = _series_part(chunk, stats, hour, settings) | _fluctuation_part(chunk, stats, settings)
         if joint:
-            rows.append(ensemble.joint_features(chunk, stats, 0, hour))
+            rows = ensemble.joint_features(chunk, stats, 0, hour)
+            part |= _own_joint_part(rows, panel.step_s, block_s, joint, settings)
+            if "isolation_forest" in joint:
+                sample.append(rows.reshape(-1, rows.shape[2])[first % stride :: stride])
+                strangest.append(_strangest(rows, panel.step_s, block_s))
+        parts.append(part)
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    if joint:
-        every = np.concatenate(rows)
-        arrays |= _joint_part(every, panel, joint, settings)
-        if "local_outlier" in settings.detectors:
-            arrays |= {f"local_outlier/{name}": values for name, values in LocalOutlier().fit(every).items()}
+    if strangest:
+        arrays |= _forest_part(np.concatenate(sample), np.concatenate(strangest), block_s, settings)
     known = np.isfinite(panel.values).any(axis=1).sum(axis=1) * panel.step_s
     return GroupBaseline(
         panel.services,
@@ -192,8 +203,9 @@ def _fluctuation_part(panel: Panel, stats: Arrays, settings: DetectionSettings) 
     s, m = len(panel.services), len(panel.signals)
     x = panel.compressed()[:, chosen].reshape(s * len(chosen), -1)
     method = Fluctuation()
-    learned = method.fit(x, panel.step_s, stats["least"].reshape(s, m)[:, chosen].ravel())
-    scores = method.score(x, panel.step_s, learned, settings.fluctuation_ratio)
+    spread = method.spread(x, panel.step_s)
+    learned = method.fit(spread, stats["least"].reshape(s, m)[:, chosen].ravel())
+    scores = method.score(spread, learned, settings.fluctuation_ratio)
     block_s = block_s_of(panel.times.size * panel.step_s)
     top = block_maxima(scores, panel.step_s, block_s)
     budget = settings.budget.warn_per_week * ensemble.SHARES["fluctuation"] / len(chosen)
@@ -205,32 +217,50 @@ def _fluctuation_part(panel: Panel, stats: Arrays, settings: DetectionSettings) 
     }
 
 
-def _joint_part(rows: Floats, panel: Panel, names: Sequence[str], settings: DetectionSettings) -> dict[str, Floats]:
-    arrays = ensemble.fit_joint(rows, names, settings.seed)
-    block_s = block_s_of(panel.times.size * panel.step_s)
-    for name in names:
-        top = _joint_maxima(name, rows, arrays, panel.step_s, block_s)
-        for tier, budget in (("warn", settings.budget.warn_per_week), ("act", settings.budget.act_per_week)):
-            share = ensemble.SHARES[name]
-            threshold = conformal_threshold(top, chance_per_block(budget * share, block_s))
-            arrays[f"joint/{name}/{tier}"] = np.where(np.isfinite(threshold), threshold, np.inf).astype(np.float32)
+def _own_joint_part(
+    rows: Floats, step_s: float, block_s: float, names: Sequence[str], settings: DetectionSettings
+) -> dict[str, Floats]:
+    """The joint detectors that are fitted to each service by itself."""
+    arrays: dict[str, Floats] = {}
+    if "pca_residual" in names:
+        arrays = ensemble.fit_joint(rows, ["pca_residual"], settings.seed)
+        scores = ensemble.running_mean(ensemble.score_joint("pca_residual", rows, arrays))
+        arrays |= _joint_thresholds("pca_residual", block_maxima(scores, step_s, block_s), block_s, settings)
+    if "local_outlier" in settings.detectors:
+        arrays |= {f"local_outlier/{name}": values for name, values in LocalOutlier().fit(rows).items()}
     return arrays
 
 
-def _joint_maxima(name: str, rows: Floats, arrays: Mapping[str, Floats], step_s: float, block_s: float) -> Floats:
-    """Block maxima of a joint score. The forest is asked only about the strangest few rows of each block."""
-    if name == "pca_residual":
-        return block_maxima(ensemble.running_mean(ensemble.score_joint(name, rows, arrays)), step_s, block_s)
+def _forest_part(sample: Floats, strangest: Floats, block_s: float, settings: DetectionSettings) -> dict[str, Floats]:
+    """The shared forest, calibrated for each service on the strangest rows of its blocks."""
+    arrays = ensemble.fit_joint(sample[None], ["isolation_forest"], settings.seed)
+    services, blocks, few, width = strangest.shape
+    scores = ensemble.score_joint("isolation_forest", strangest.reshape(services, blocks * few, width), arrays)
+    top: Floats = scores.reshape(services, blocks, few).max(axis=2)
+    return arrays | _joint_thresholds("isolation_forest", top, block_s, settings)
+
+
+def _joint_thresholds(name: str, top: Floats, block_s: float, settings: DetectionSettings) -> dict[str, Floats]:
+    found = {}
+    for tier, budget in (("warn", settings.budget.warn_per_week), ("act", settings.budget.act_per_week)):
+        threshold = conformal_threshold(top, chance_per_block(budget * ensemble.SHARES[name], block_s))
+        found[f"joint/{name}/{tier}"] = np.where(np.isfinite(threshold), threshold, np.inf).astype(np.float32)
+    return found
+
+
+def _strangest(rows: Floats, step_s: float, block_s: float) -> Floats:
+    """The rows of each block that are furthest from normal: (services, blocks, few, features).
+
+    The forest is dear to ask; what it calls strangest is among these.
+    """
     energy = (np.minimum(np.abs(rows), 8) ** 2).sum(axis=2)
     services, points = energy.shape
     size = max(1, min(points, round(block_s / step_s)))
     blocks = max(1, points // size)
-    few = min(3, size)
+    few = min(FEW, size)
     tail = energy[:, points - blocks * size :].reshape(services, blocks, size)
     chosen = np.argpartition(tail, size - few, axis=2)[:, :, size - few :] + (
         points - blocks * size + size * np.arange(blocks)[None, :, None]
     )
     picked = np.take_along_axis(rows, chosen.reshape(services, -1)[:, :, None], axis=1)
-    scores = ensemble.score_joint(name, picked, arrays).reshape(services, blocks, few)
-    out: Floats = scores.max(axis=2)
-    return out
+    return picked.reshape(services, blocks, few, rows.shape[2])

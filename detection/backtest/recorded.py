@@ -141,7 +141,7 @@ def _count(odd: Oddities, kind: str, number: int) -> None:
 
 
 def step_of(at: FloatArray) -> float:
-    """The usual distance of ascending times, over a few of them so that jitter averages out; 60 s for fewer than two."""
+    """The usual distance of ascending times, over four of them so that jitter averages out; 60 s for one."""
     lag = min(4, at.size - 1)
     return float(max(np.median(at[lag:] - at[:-lag]) / lag, 1e-3)) if lag > 0 else 60.0
 

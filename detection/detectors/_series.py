@@ -173,7 +173,7 @@ def learn_series(
     spread, _ = clock_table(np.abs(residual), times, step_s)
     pooled = np.fmax(robust_spread(residual), least)
     # mean |r| of a normal is 0.798 sd
-    scale = np.float32(1.2533) * smooth_median(spread)
+    scale = np.float32(1.2533) * smooth_median(spread, 1)
     scale = np.where(use, np.fmax(scale, 0.5 * pooled[:, None]), level[:, None])
     jump = np.fmax(robust_spread(x - (last_hour(x, step_s) if hour is None else hour)), least)
     stats |= {

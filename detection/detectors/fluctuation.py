@@ -30,14 +30,13 @@ class Fluctuation:
         shifted = np.concatenate([steps, steps[:, -1:]], axis=1)
         return last_hour(shifted, step_s)[:, 1:]
 
-    def fit(self, x: Floats, step_s: float, least: Floats) -> dict[str, Floats]:
+    def fit(self, spread: Floats, least: Floats) -> dict[str, Floats]:
         """The usual spread of each series, never less than 1 % of its level: shape (series,)."""
-        usual = median_last(self.spread(x, step_s))
-        return {"usual": np.fmax(usual, least)}
+        return {"usual": np.fmax(median_last(spread), least)}
 
-    def score(self, x: Floats, step_s: float, arrays: Arrays, ratio: float) -> Floats:
+    def score(self, spread: Floats, arrays: Arrays, ratio: float) -> Floats:
         """Spread over `ratio` times the usual one: (series, T), NaN where it is not known."""
-        out: Floats = self.spread(x, step_s) / (np.float32(ratio) * arrays["usual"][:, None])
+        out: Floats = spread / (np.float32(ratio) * arrays["usual"][:, None])
         return out
 
 
@@ -54,7 +53,8 @@ class FluctuationDetector:
         learned: dict[str, float] = {}
         for panel in group_windows(history, SIGNALS):
             x, log = flat(panel)
-            usual = Fluctuation().fit(x, panel.step_s, floor_scale(median_last(x), log))["usual"]
+            spread = Fluctuation().spread(x, panel.step_s)
+            usual = Fluctuation().fit(spread, floor_scale(median_last(x), log))["usual"]
             keys = [f"{service}/{signal}" for service in panel.services for signal in panel.signals]
             learned |= {key: float(value) for key, value in zip(keys, usual, strict=True) if np.isfinite(value)}
         return learned
