@@ -81,10 +81,8 @@ class BeforeAfterVerifier:
         effect = separated(old, new, self._settings.min_points, self._settings.interval_level)
         if effect is None or self._too_few_requests(before, after):
             return None
-        if before.expected_p95_ms is not None and after.expected_p95_ms is not None:
-            return None  # a model knows what the load alone would have done: ask it first
-        if _load_explains("improved", before, after, self._settings):
-            return None
+        if _model_explains(before, after) or _load_explains("improved", before, after, self._settings):
+            return None  # the full test weighs how much of it the load explains
         points = new.side.points[np.isfinite(new.side.points)]
         resolved = None
         if after.slo is not None:
@@ -180,6 +178,14 @@ class BeforeAfterVerifier:
         if not controlled and not modelled and (load := _load_explains(verdict, before, after, settings)):
             return "inconclusive", f"{span}, but {load}"
         return verdict, span
+
+
+def _model_explains(before: Evidence, after: Evidence) -> bool:
+    """Whether the model expects that the load alone moved P95 down by a tenth or more."""
+    old, new = before.expected_p95_ms, after.expected_p95_ms
+    if old is None or new is None or math.isnan(old + new) or math.isinf(new):
+        return False
+    return math.isinf(old) or new < 0.9 * old
 
 
 def _load_explains(verdict: Verdict, before: Evidence, after: Evidence, settings: VerificationSettings) -> str:

@@ -198,6 +198,14 @@ def test_the_model_is_asked_before_a_wide_gap_is_believed() -> None:
     assert judge(before, after).verdict in ("unchanged", "inconclusive")
 
 
+@pytest.mark.parametrize("expected", [2000.0, math.inf])
+def test_a_growing_queue_that_is_gone_needs_no_scatter_around_a_level(expected: float) -> None:
+    before = evidence(np.linspace(300, 3000, 6), qps=100.0, expected_p95_ms=expected)
+    after = evidence(noisy(60, seed=2), start_s=600, qps=100.0, expected_p95_ms=expected)
+    outcome = judge(before, after)
+    assert (outcome.verdict, outcome.resolved) == ("improved", True)
+
+
 def test_a_load_that_rose_hides_no_win() -> None:
     before = evidence(noisy(100, seed=1), qps=50.0, expected_p95_ms=100.0)
     after = evidence(noisy(100, seed=2), start_s=600, qps=100.0, expected_p95_ms=300.0)
