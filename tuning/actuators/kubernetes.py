@@ -37,6 +37,7 @@ class KubernetesReplicas:
         self._connections = connections
         self._clock = clock
         self._sleep = sleep
+        self._clusters: dict[tuple[str, float], Cluster] = {}
 
     def read(self, service: Service) -> Setting:
         """Bounds and replicas as they stand. A stand-down shows in `note` (and `apply` refuses with it).
@@ -110,11 +111,10 @@ class KubernetesReplicas:
         return self._receipt(service, change, key, before, owner, started_s, changed=True, reason=reason)
 
     def _cluster(self, service: Service) -> Cluster:
-        return Cluster(
-            self._connections,
-            options.text(service, self.lever, "connection"),
-            timeout_s=options.number(service, self.lever, "request_timeout_s", 10.0),
-        )
+        """One client per connection: its sockets and its token serve all calls."""
+        name = options.text(service, self.lever, "connection")
+        timeout_s = options.number(service, self.lever, "request_timeout_s", 10.0)
+        return self._clusters.setdefault((name, timeout_s), Cluster(self._connections, name, timeout_s=timeout_s))
 
     def _scale(self, service: Service) -> Ref:
         return scale_ref(

@@ -38,6 +38,7 @@ class PodSpec:
         self._connections = connections
         self._clock = clock
         self._sleep = sleep
+        self._clusters: dict[tuple[str, float], Cluster] = {}
 
     def read(self, service: Service) -> Setting:
         """The batch size in the pod template (which a rollout may still be bringing to the pods: see `note`)."""
@@ -89,10 +90,10 @@ class PodSpec:
         )
 
     def _cluster(self, service: Service) -> Cluster:
+        """One client per connection: its sockets and its token serve all calls."""
         name = options.text(service, self.lever, "connection")
-        return Cluster(
-            self._connections, name, timeout_s=options.number(service, self.lever, "request_timeout_s", 10.0)
-        )
+        timeout_s = options.number(service, self.lever, "request_timeout_s", 10.0)
+        return self._clusters.setdefault((name, timeout_s), Cluster(self._connections, name, timeout_s=timeout_s))
 
     def _ref(self, service: Service) -> Ref:
         kind = options.text(service, self.lever, "kind", "Deployment")
