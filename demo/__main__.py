@@ -30,6 +30,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="seed of the load and of the emulated accelerator")
     parser.add_argument("--duration", type=float, metavar="S", help="wait at most this long after the fault")
     parser.add_argument("--without-airflow", action="store_true", help="the same loop in a plain process: quicker")
+    parser.add_argument(
+        "--executor", choices=("standalone", "celery"), default="standalone",
+        help="celery: two Celery workers, PostgreSQL and Redis instead of `airflow standalone` on SQLite")  # fmt: skip
     parser.add_argument("--home", type=Path, default=repository_root() / ".demo", help="where the demo keeps its files")
     return parser.parse_args(argv)
 
@@ -53,7 +56,9 @@ def demonstrate(args: argparse.Namespace) -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     scenario = SCENARIOS[args.scenario]
-    stack = Stack(repository_root(), args.home.resolve(), scenario, args.seed, with_airflow=not args.without_airflow)
+    stack = Stack(
+        repository_root(), args.home.resolve(), scenario, args.seed, with_airflow=not args.without_airflow,
+        executor=args.executor)  # fmt: skip
     leave_measured_core(stack.cpu)
     code = 1
     with Screen() as screen:

@@ -32,16 +32,19 @@ class Airflow:
         self._token = ""
 
     def start(self) -> None:
-        """Starts from an empty home: what earlier demos left would only confuse this one."""
+        self._make_home()
+        program = Path(sys.executable).parent / "airflow"
+        self._child = Child(
+            "Airflow", [program, "standalone"], self._log, env=self._env, cwd=self._repository,
+            stop_signal=signal.SIGINT)  # fmt: skip
+
+    def _make_home(self) -> None:
+        """An empty one: what earlier demos left would only confuse this one."""
         shutil.rmtree(self._home, ignore_errors=True)
         self._home.mkdir(parents=True)
         (self._home / "passwords.json").write_text(json.dumps({"admin": "admin"}))
         (self._home / "config").mkdir()
         shutil.copy(Path(__file__).with_name("airflow_local_settings.py"), self._home / "config")
-        program = Path(sys.executable).parent / "airflow"
-        self._child = Child(
-            "Airflow", [program, "standalone"], self._log, env=self._env, cwd=self._repository,
-            stop_signal=signal.SIGINT)  # fmt: skip
 
     def _settings(self) -> dict[str, str]:
         """Quiet, small and fast: two cores are shared with everything that is measured."""

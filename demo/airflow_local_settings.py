@@ -1,4 +1,4 @@
-"""Copied into the demo's AIRFLOW_HOME/config: the scheduler and the dag-processor import slotune once.
+"""Copied into the demo's AIRFLOW_HOME/config: the parents of tasks and the dag-processor import slotune once.
 
 Every task is a fork of theirs, so it finds the imports done: seconds of CPU less for each task instance. What is
 imported here is seen by tasks as it was when Airflow started; that suits a demo.
@@ -22,5 +22,5 @@ def _import_all() -> None:
                     importlib.import_module(module.name)
 
 
-if sys.argv[1:2] in (["scheduler"], ["dag-processor"]):
+if sys.argv[1:2] in (["scheduler"], ["dag-processor"], ["celery"]):
     _import_all()

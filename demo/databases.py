@@ -1,10 +1,11 @@
-"""PostgreSQL and Redis for the demo's Celery stack: real servers on loopback, as ordinary users, in folders of their own."""
+"""PostgreSQL and Redis for the demo on Celery: real servers on loopback, ordinary users, folders of their own."""
 
 from __future__ import annotations
 
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -14,7 +15,7 @@ from demo.processes import LOOPBACK, Child, DemoError, free_port, wait_until
 
 
 class PostgreSql:
-    """start(), database(name) -> URL, stop()."""
+    """start(), create(name), stop(); address(name): where a database is, or will be."""
 
     def __init__(self, log: Path) -> None:
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
@@ -40,18 +41,22 @@ class PostgreSql:
             "PostgreSQL",
             [self._programs / "postgres", "-D", data, f"-p{self._port}", f"-h{LOOPBACK}", f"-k{self._folder}", "-F"],
             self._log, cwd=self._folder, user=user,
+            stop_signal=signal.SIGINT,  # "fast": at SIGTERM it waits for its clients
         )  # fmt: skip
-        wait_until(self._answers, 20.0, "PostgreSQL becoming ready")
+        wait_until(self._answers, 60.0, "PostgreSQL becoming ready")
 
     def _answers(self) -> bool:
         self.check()
         command = [self._programs / "pg_isready", "-q", "-h", LOOPBACK, f"-p{self._port}"]
         return subprocess.run(command, check=False).returncode == 0
 
-    def database(self, name: str) -> str:
-        """Create an empty database; host:port/name with the user, without a scheme."""
+    def create(self, name: str) -> None:
+        """An empty database."""
         command = [self._programs / "createdb", "-h", LOOPBACK, f"-p{self._port}", "-U", "slotune", name]
         subprocess.run(command, check=True)
+
+    def address(self, name: str) -> str:
+        """user@host:port/name: a database URL without its scheme."""
         return f"slotune@{LOOPBACK}:{self._port}/{name}"
 
     def check(self) -> None:
@@ -84,7 +89,7 @@ class Redis:
         self._child = Child(
             "Redis", [self._program, *options, "--dir", self._folder], self._log, cwd=self._folder, user=user
         )
-        wait_until(self._answers, 10.0, "Redis becoming ready")
+        wait_until(self._answers, 30.0, "Redis becoming ready")
 
     def _answers(self) -> bool:
         self.check()

@@ -31,11 +31,13 @@ class Stack:
     """Everything below `home`. Each start_* adds its stop to a list that `stop` walks backwards."""
 
     def __init__(
-        self, repository: Path, home: Path, scenario: Scenario, seed: int, *, with_airflow: bool = True
-    ) -> None:
+        self, repository: Path, home: Path, scenario: Scenario, seed: int, *, with_airflow: bool = True,
+        executor: str = "standalone",
+    ) -> None:  # fmt: skip
         self.repository, self.home, self.scenario, self.seed = repository, home, scenario, seed
-        self.with_airflow = with_airflow
+        self.with_airflow, self.executor = with_airflow, executor
         self.run = home / "run"
+        self.ledger_url = f"sqlite:///{(self.run / 'ledger.sqlite').absolute()}"
         shutil.rmtree(self.run, ignore_errors=True)
         self.logs = self.run / "logs"
         self.logs.mkdir(parents=True)
@@ -168,7 +170,12 @@ class Stack:
         if self.cluster is not None:
             env["SLOTUNE_CONN_SLOTUNE_CLUSTER"] = self.cluster.url
         engine: Engine
-        if self.with_airflow:
+        if self.with_airflow and self.executor == "celery":
+            from demo.celery_airflow import CeleryAirflow
+
+            engine = CeleryAirflow(self.home / "airflow", self.repository, self.logs / "airflow.log", env)
+            self.ledger_url = env["SLOTUNE_LEDGER_URL"] = engine.ledger_url
+        elif self.with_airflow:
             engine = Airflow(self.home / "airflow", self.repository, self.logs / "airflow.log", env)
         else:
             engine = PlainLoop(self.repository, self.run, self.logs / "loop.log", env)

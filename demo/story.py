@@ -88,17 +88,16 @@ class Event:
     body: Mapping[str, Any]
 
 
-def read_ledger(home: Path) -> list[Event]:
+def read_ledger(url: str) -> list[Event]:
     """All records, oldest first; none when slotune has not written yet."""
-    file = home / "ledger.sqlite"
-    if not file.is_file():
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
         return []
     from tuning.errors import LedgerUnavailable
     from tuning.ledger import SqlLedger
     from tuning.model import STEPS
 
     try:
-        ledger = SqlLedger.open(f"sqlite:///{file.absolute()}")
+        ledger = SqlLedger.open(url)
     except LedgerUnavailable:
         return []
     try:

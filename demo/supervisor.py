@@ -164,7 +164,7 @@ class Supervisor:
     def events(self, *, now: bool = False) -> list[story.Event]:
         """The ledger, at most READ_LEDGER_EVERY_S old."""
         if now or time.monotonic() - self._read_ledger >= READ_LEDGER_EVERY_S:
-            self._events, self._read_ledger = story.read_ledger(self.stack.run), time.monotonic()
+            self._events, self._read_ledger = story.read_ledger(self.stack.ledger_url), time.monotonic()
         return self._events
 
     def _watch(self, phase: str, timeout_s: float, done: Callable[[], bool], *, fails: bool = True) -> None:
