@@ -74,6 +74,7 @@ class Evidence:
     history: the hours before, from which autocorrelation and noise may be learned. expected_p95_ms: what the latency
     model expects at this side's load with the OLD setting (None: no model), for the load adjustment.
     slo: what the service promises; without it nobody can tell whether the incident is resolved.
+    min_agreement: the smallest share of live answers on which the new version and its reference may agree.
     """
 
     window: MetricWindow
@@ -81,6 +82,7 @@ class Evidence:
     history: MetricWindow | None = None
     expected_p95_ms: float | None = None
     slo: Slo | None = None
+    min_agreement: float | None = None
 
 
 class Notifier(Protocol):

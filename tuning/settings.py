@@ -190,6 +190,21 @@ class PrecisionLever(BaseLever):
     endpoints: tuple[str, ...] = ()
     """Connections of further replicas, where each loads its own."""
 
+    keep_versions: int = Field(4, ge=2)
+    """How many versions stay in the repository; the one in use and the way back are never removed."""
+
+    shadow_share: float = Field(0.1, ge=0, le=1)
+    """Share of live requests that also go through the old version after a swap, to compare the answers."""
+
+    max_calibration_age_days: float = Field(30.0, gt=0)
+    """Calibration data older than this are refused."""
+
+    request_timeout_s: float = Field(5.0, gt=0)
+    """How long one control call may take."""
+
+    load_timeout_s: float = Field(120.0, gt=0)
+    """How long loading a version may take."""
+
 
 class Levers(Section):
     """The levers that slotune may pull for a service; a lever that is not named is never touched."""

@@ -180,7 +180,7 @@ def _refused(
         before=change.old,
         after=truth,
         applied=False,
-        changed=any(truth.get(k) != change.old.get(k) for k in change.old),
+        changed=any(truth.get(k) != change.old.get(k) for k in change.new),
         at_s=at_s,
         reason=str(error),
         evidence=error.evidence if isinstance(error, QuantizationRefused) else {},

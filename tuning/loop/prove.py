@@ -106,7 +106,15 @@ def _evidence(parts: Parts, service: Service, start_s: float, end_s: float, *, h
         past_span = _grid(start_s - _HISTORY_S, start_s, past_step_s)
         past = parts.source.read([service], ("p95_ms", "qps"), past_span).get(service.name)
     buckets = parts.source.read_buckets([service], span).get(service.name)
-    return Evidence(window=window, buckets=buckets, history=past, slo=service.slo)
+    lever = service.levers.get("precision")
+    asked = lever.options.get("min_agreement") if lever is not None else None
+    return Evidence(
+        window=window,
+        buckets=buckets,
+        history=past,
+        slo=service.slo,
+        min_agreement=float(asked) if isinstance(asked, (int, float)) else None,
+    )
 
 
 def _grid(start_s: float, end_s: float, step_s: float) -> Span:

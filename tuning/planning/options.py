@@ -128,5 +128,5 @@ def _precision(observation: Observation, situation: Situation) -> list[Candidate
     if lever is None or setting is None or setting.values.get("precision") == "int8" or rd.no_int8(lever):
         return []
     batch, timeout, replicas = current(situation, observation)
-    change = Change(lever="precision", old=dict(setting.values), new={**setting.values, "precision": "int8"})
+    change = Change(lever="precision", old=dict(setting.values), new={"precision": "int8"})
     return [Candidate(batch, timeout, replicas, True, (change,), lever.cost_per_hour, lever.effect_delay_s, 0.15)]

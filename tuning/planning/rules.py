@@ -106,7 +106,7 @@ class Rules:
         missing = rd.no_int8(observation.service.levers["precision"])
         if missing:
             return None, missing
-        change = Change(lever="precision", old=dict(setting.values), new={**setting.values, "precision": "int8"})
+        change = Change(lever="precision", old=dict(setting.values), new={"precision": "int8"})
         return change, "the other levers are at their bounds, and INT8 shortens the service time itself"
 
     def _plan(

@@ -41,6 +41,7 @@ def guard_metrics(
         _errors(before, after, control, settings),
         _throughput(before, after, control, settings),
         *(_quality(before, after, control, settings, signal) for signal in ("accuracy", "agreement")),
+        _agreement(before, after),
     ]
     return tuple(guarded for guarded in found if guarded is not None)
 
@@ -110,6 +111,19 @@ def _quality(
     ok = not (drop > allowed and drop > 2 * _difference_error(before, after, signal))
     reason = "" if ok else f"{signal} fell from {old:.4g} to {new:.4g}"
     return Guarded(signal=signal, before=old, after=new, ok=ok, reason=reason)
+
+
+def _agreement(before: Evidence, after: Evidence) -> Guarded | None:
+    """Shadowed live answers against the bound: there is no "before", shadowing begins with the new version."""
+    new, bound = mean_of(after.window, "agreement"), after.min_agreement
+    if new is None or bound is None or mean_of(before.window, "agreement") is not None:
+        return None
+    values = after.window.values["agreement"]
+    finite = values[np.isfinite(values)]
+    error = math.sqrt(float(finite.var(ddof=1)) / max(1.0, finite.size / 3)) if finite.size > 1 else 0.0
+    ok = new + 2 * error >= bound
+    text = f"{new:.2%} of the shadowed answers agree with the old version (at least {bound:.2%} are asked for)"
+    return Guarded(signal="agreement", before=None, after=new, ok=ok, reason=text)
 
 
 def _control_shift(control: Control | None, signal: str) -> float:

@@ -253,6 +253,14 @@ def test_a_win_that_loses_elsewhere_is_worse(signal: str, old: float, new: float
     assert failed.reason in outcome.reason
 
 
+@pytest.mark.parametrize(("agreement", "verdict"), [(0.995, "improved"), (0.9, "worse")], ids=["agrees", "does not"])
+def test_a_faster_version_whose_shadowed_answers_differ_is_worse(agreement: float, verdict: str) -> None:
+    """Shadowing begins with the swap: there is nothing to compare with but the bound."""
+    before = evidence(noisy(200, seed=1))
+    after = replace(evidence(noisy(60, seed=2), start_s=600, agreement=agreement), min_agreement=0.98)
+    assert judge(before, after).verdict == verdict
+
+
 def test_harmless_moves_of_guard_metrics_do_no_harm() -> None:
     before = evidence(noisy(200, seed=1), error_rate=0.001, qps=100.0, accuracy=0.93)
     after = evidence(noisy(60, seed=2), start_s=600, error_rate=0.003, qps=95.0, accuracy=0.927)
