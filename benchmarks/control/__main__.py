@@ -103,6 +103,11 @@ def _details(results: list[score.Result]) -> None:
         return
     print("\npredictions:", score.figures(mine).get("predictions"))
     for r in mine:
+        for predicted, low, high, observed in r.observed:
+            if abs(observed / predicted - 1) > 0.2:
+                print(f"  off: {r.scenario} #{r.seed}: {predicted:.0f} ({low:.0f}-{high:.0f}) observed {observed:.0f}"
+                      f" | {'; '.join(r.texts)}")  # fmt: skip
+    for r in mine:
         bad = (r.kind == "curable" and not r.first) or (r.kind == "incurable" and not r.held_right) or r.wrong
         if bad:
             print(f"  {r.scenario} #{r.seed} ({r.kind}, {r.cause}): {'; '.join(r.texts) or 'nothing done'}"

@@ -13,11 +13,11 @@ from benchmarks.control.simulator import Faults, Profile
 ONSET_S = 900.0
 END_S = 1900.0
 
-WIDE = Profile(alpha_ms=48.0, beta_ms=2.0)
+WIDE = Profile(alpha_ms=48.0, beta_ms=2.0, int8_gain=4.0)
 """Wide layers: the weights are streamed once per batch, so batching gains almost in proportion."""
-EVEN = Profile(alpha_ms=28.0, beta_ms=8.0, spread=0.2, curve=0.15)
+EVEN = Profile(alpha_ms=28.0, beta_ms=8.0, spread=0.2, curve=0.15, int8_gain=3.0)
 """A short-sequence transformer: batching gains about four times, and not along a straight line."""
-CONV = Profile(alpha_ms=6.0, beta_ms=28.0)
+CONV = Profile(alpha_ms=6.0, beta_ms=28.0, int8_gain=2.0)
 """A convolution on a CPU: batching gains nothing, INT8 a little more."""
 
 

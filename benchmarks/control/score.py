@@ -34,6 +34,7 @@ class Result:
     cause: str
     cause_right: bool
     observed: list[tuple[float, float, float, float]]
+    measured: list[bool]
     texts: list[str]
 
 
@@ -62,7 +63,8 @@ def judge(scenario: Scenario, seed: int, policy: str, run: Run, kind: str, idle:
         resolve_s=_resolve_s(scenario, run.service),
         cause=run.cause,
         cause_right=run.cause in scenario.causes,
-        observed=_observed(run),
+        observed=[pair for _, pair in _observed(run)],
+        measured=["precision" not in lever for lever, _ in _observed(run)],
         texts=[f"{a.at_s:.0f}{' undo' if a.undo else ''}: {a.text}" for a in run.actions[:8]],
     )
 
@@ -112,7 +114,8 @@ def _resolve_s(scenario: Scenario, service: SimulatedService) -> float | None:
     return float(late[-1] + 10.0 - ONSET_S) if late else 0.0
 
 
-def _observed(run: Run) -> list[tuple[float, float, float, float]]:
+def _observed(run: Run) -> list[tuple[str, tuple[float, float, float, float]]]:
+    """(lever, (predicted, low, high, true P95)) of each change that was looked at for half a minute."""
     found = []
     for k, action in enumerate(run.actions):
         if action.predicted is None:
@@ -120,7 +123,7 @@ def _observed(run: Run) -> list[tuple[float, float, float, float]]:
         start = math.ceil(action.at_s + action.effect_s)
         end = min([start + LOOK_S, END_S, *(a.at_s for a in run.actions[k + 1 :])])
         if end - start >= 30.0:
-            found.append((*action.predicted, run.service.p95_ms(start, end)))
+            found.append((action.lever, (*action.predicted, run.service.p95_ms(start, end))))
     return found
 
 
@@ -146,15 +149,22 @@ def figures(results: Sequence[Result]) -> dict[str, object]:
             "p90": round(float(np.quantile(times, 0.9)), 1) if times else None,
         },
     }
+    known = [p for r in results for p, m in zip(r.observed, r.measured, strict=True) if m and math.isfinite(p[3])]
     if pairs:
-        ratio = np.array([observed / predicted for predicted, _, _, observed in pairs])
-        answer["predictions"] = {
-            "changes": len(pairs),
-            "within_20_percent": _share([bool(0.8 <= r <= 1.2) for r in ratio]),
-            "interval_covers": _share([low <= observed <= high for _, low, high, observed in pairs]),
-            "median_observed_over_predicted": round(float(np.median(ratio)), 3),
-        }
+        answer["predictions"] = _accuracy(pairs)
+    if known:
+        answer["predictions_without_int8"] = _accuracy(known)
     return answer
+
+
+def _accuracy(pairs: Sequence[tuple[float, float, float, float]]) -> dict[str, object]:
+    ratio = np.array([observed / predicted for predicted, _, _, observed in pairs])
+    return {
+        "changes": len(pairs),
+        "within_20_percent": _share([bool(0.8 <= r <= 1.2) for r in ratio]),
+        "interval_covers": _share([low <= observed <= high for _, low, high, observed in pairs]),
+        "median_observed_over_predicted": round(float(np.median(ratio)), 3),
+    }
 
 
 def _share(values: Sequence[bool]) -> float | None:

@@ -122,7 +122,7 @@ class SimulatedService:
         self.load_rng = np.random.default_rng(seed + 10_000)
         self.replicas = [Replica(i, 0.0) for i in range(replicas)]
         self.number = replicas
-        self.pending: list[tuple[float, Callable[[], None]]] = []
+        self.pending: list[tuple[float, dict[str, float]]] = []
         self.factors: list[float] = []
         self.stream = np.cumsum(self._gaps())
         self.position = 0.0
@@ -148,10 +148,7 @@ class SimulatedService:
     # Levers ---------------------------------------------------------------------------------------------------
 
     def set_batch(self, batch: int, timeout_ms: float, delay_s: float = 2.0) -> None:
-        def apply() -> None:
-            self.batch, self.timeout_ms = batch, timeout_ms
-
-        self.pending.append((self.now_s + delay_s, apply))
+        self.pending.append((self.now_s + delay_s, {"batch": batch, "timeout_ms": timeout_ms}))
 
     def set_replicas(self, count: int) -> None:
         """New ones are ready after `start_s`; of too many the newest go first, and their queues are handed on."""
@@ -163,10 +160,7 @@ class SimulatedService:
             self._remove(self.replicas[-1])
 
     def set_int8(self, on: bool, delay_s: float = 120.0) -> None:
-        def apply() -> None:
-            self.int8 = on
-
-        self.pending.append((self.now_s + delay_s, apply))
+        self.pending.append((self.now_s + delay_s, {"int8": on}))
 
     def _remove(self, replica: Replica) -> None:
         self.replicas.remove(replica)
@@ -191,7 +185,9 @@ class SimulatedService:
     def _second(self) -> None:
         start, end = self.now_s, self.now_s + 1.0
         for due in [p for p in self.pending if p[0] < end]:
-            due[1]()
+            # Plain values, not functions: a copy of the service must not change the original.
+            for name, value in due[1].items():
+                setattr(self, name, value)
             self.pending.remove(due)
         self._lose(start)
         record = Second(np.empty(0), {})

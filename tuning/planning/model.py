@@ -14,7 +14,7 @@ from tuning.planning import latency_model as lm
 from tuning.planning import reading as rd
 from tuning.planning.diagnosis import diagnose
 from tuning.planning.options import Candidate
-from tuning.planning.predict import Knowledge, Predicted, int8_gain, predict
+from tuning.planning.predict import UNMEASURED_SD, Knowledge, Predicted, int8_gain, predict
 from tuning.planning.ranking import Ranked
 from tuning.planning.rules import Rules
 from tuning.planning.settings import PlanningSettings
@@ -35,7 +35,7 @@ class ModelPlanner:
 
     def propose(self, incident: Incident, observation: Observation, past: Sequence[Record]) -> Plan:
         """The cheapest option that is predicted to meet the SLO, or a hold; all others with their reasons."""
-        situation = assess(incident, observation, self._settings, _changed_s(past))
+        situation = assess(incident, observation, self._settings, _changed_s(observation, past))
         diagnosis = diagnose(incident, observation, situation, self._settings)
         if diagnosis.cause == "idle_capacity":
             return self._save(incident, observation, situation, diagnosis, past)
@@ -115,7 +115,7 @@ class ModelPlanner:
         singles = options.singles(observation, situation)
         ranked = self._judge(singles, observation, situation, diagnosis, knowledge, seen, tried)
         slo = observation.service.slo.p95_ms
-        sure = [item for item in ranked if item.eligible(self._settings, slo)]
+        sure = [item for item in ranked if item.eligible(self._settings, slo) and not item.unproven]
         dearest = min((item.candidate.cost_per_hour for item in sure), default=math.inf)
         if dearest <= 0:
             return ranked
@@ -137,7 +137,8 @@ class ModelPlanner:
         for candidate, predicted in zip(candidates, shown, strict=True):
             trust = ef.posterior(seen, observation.service.name, diagnosis.cause, candidate.levers)
             reason = ranking.barred(candidate, trust, tried)
-            ranked.append(Ranked(candidate, predicted, trust, self._settings.rate_window_s, reason))
+            unproven = candidate.faster and knowledge.speedup_sd >= UNMEASURED_SD
+            ranked.append(Ranked(candidate, predicted, trust, self._settings.rate_window_s, reason, unproven))
         return ranked
 
     def _save(
@@ -271,11 +272,16 @@ def _measured_gain(past: Sequence[Record]) -> float | None:
     return None
 
 
-def _changed_s(past: Sequence[Record]) -> float:
-    """When a lever of this service was last moved, -inf when never (as far as the ledger shows)."""
+def _changed_s(observation: Observation, past: Sequence[Record]) -> float:
+    """When the newest change of a lever of this service was in effect; -inf when there is none in the ledger."""
     kinds = {*LEVER_STEPS.values(), "roll_back"}
-    moved = [r.at_s for r in past if r.kind in kinds and r.phase == "result" and r.body.get("changed")]
-    return max(moved, default=-math.inf)
+    levers = observation.service.levers
+    moved = [-math.inf]
+    for record in past:
+        if record.kind in kinds and record.phase == "result" and record.body.get("changed"):
+            lever = levers.get(str(record.body.get("lever")))
+            moved.append(record.at_s + (lever.effect_delay_s if lever is not None else 0.0))
+    return max(moved)
 
 
 def _untouched(observation: Observation) -> tuple[Option, ...]:

@@ -25,7 +25,8 @@ _RISKY = 0.1
 class Ranked:
     """An option with all that decides. success: probability of meeting the SLO times what the ledger says of it.
 
-    barred: why it may not be chosen at all ("" if it may).
+    barred: why it may not be chosen at all ("" if it may). unproven: it rests on a gain that was never measured here;
+    as long as an option with measured effect does, production is no place to find out.
     """
 
     candidate: Candidate
@@ -33,6 +34,7 @@ class Ranked:
     posterior: Posterior
     rate_window_s: float
     barred: str = ""
+    unproven: bool = False
 
     @property
     def success(self) -> float:
@@ -86,6 +88,7 @@ def best(ranked: list[Ranked], settings: PlanningSettings, slo_ms: float) -> Ran
 def _order(item: Ranked) -> tuple[float, ...]:
     candidate, predicted = item.candidate, item.predicted
     return (
+        float(item.unproven),
         round(candidate.cost_per_hour, 4),
         len(candidate.changes),
         round(item.time_to_effect_s / 30.0),
@@ -121,6 +124,8 @@ def why_not(item: Ranked, winner: Ranked | None, settings: PlanningSettings, slo
 
 
 def _against(item: Ranked, winner: Ranked) -> str:
+    if item.unproven and not winner.unproven:
+        return "would do, but its gain was never measured here, and there is an option that rests on measurements"
     extra = item.candidate.cost_per_hour - winner.candidate.cost_per_hour
     if extra > 0.00005:
         return f"would do, but costs {extra:.2f}/h more"

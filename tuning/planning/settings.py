@@ -10,8 +10,8 @@ class PlanningSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    planner: str = "playbook"
-    """Which planner chooses: a name of tuning/planning."""
+    planner: str = "model"
+    """Which planner chooses: a name of tuning/planning (model, playbook)."""
 
     rate_window_s: float = Field(30.0, gt=0)
     """Window of the rates behind the signals (the preset's `rate(...[W])`): after a change, numbers younger than this
