@@ -19,7 +19,7 @@ from detection.detectors._rule import Rule
 from detection.detectors.absent import AbsentData
 from detection.detectors.rules import ThresholdRules, rules_for
 from detection.merging import DetectionState, merge
-from detection.model import Anomaly, FloatArray, Incident, MetricWindow, Score, Service, Span
+from detection.model import Anomaly, FloatArray, Incident, MetricWindow, Score, Service, Span, Tier
 from detection.panel import panel_at
 from detection.settings import DetectionSettings
 
@@ -55,6 +55,7 @@ class Replay:
     verdicts: dict[str, Verdicts] = field(default_factory=dict)
     onsets: list[Anomaly] = field(default_factory=list)
     done_s: float | None = None
+    _place: dict[str, int] = field(default_factory=dict)
 
     def run(self) -> Iterator[float]:
         """Replays epoch by epoch; yields the time up to which it has come."""
@@ -155,13 +156,26 @@ class Replay:
             if scores or self.state.open or self.open:
                 before = self.state.open
                 current, self.state = merge(scores, at_s, self.settings, self.state)
-                self.onsets += [a for key, a in self.state.open.items() if key not in before]
+                for key, anomaly in self.state.open.items():
+                    self._remember(key, anomaly, key in before)
                 self._incidents(current, at_s)
             tiers = {name: {a.tier for a in current if a.service == name} for name in {a.service for a in current}}
             for name, verdict in self.verdicts.items():
                 said = tiers.get(name, set())
                 verdict.act.append("act" in said)
                 verdict.warn.append(bool(said))
+
+    def _remember(self, key: str, anomaly: Anomaly, standing: bool) -> None:
+        """One entry for each anomaly, with every detector that joined while it stood, at its highest tier."""
+        if not standing:
+            self._place[key] = len(self.onsets)
+            self.onsets.append(anomaly)
+            return
+        held = self.onsets[self._place[key]]
+        names = tuple(dict.fromkeys((*held.detectors, *anomaly.detectors)))
+        if names != held.detectors or (anomaly.tier == "act" and held.tier == "warn"):
+            tier: Tier = "act" if "act" in (held.tier, anomaly.tier) else "warn"
+            self.onsets[self._place[key]] = held.model_copy(update={"detectors": names, "tier": tier})
 
     def _incidents(self, current: Sequence[Anomaly], at_s: float) -> None:
         changed, closed = incidents_.open_incidents(self.services, current, self.open, at_s, self.settings)
