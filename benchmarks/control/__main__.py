@@ -92,6 +92,7 @@ def main() -> int:
     path = args.json or (RESULTS if whole else None)
     if path is not None:
         took = round(time.monotonic() - began, 1)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(_document(policies, results, took), indent=1) + "\n")
     return 0
 
