@@ -71,7 +71,8 @@ def open_incidents(
     known = {service.name for service in services}
     by_service: dict[str, list[Anomaly]] = defaultdict(list)
     for anomaly in anomalies:
-        if anomaly.service in known:
+        # what a detector only keeps standing, without a new vote, does not keep an incident open
+        if anomaly.service in known and at_s - anomaly.at_s < max(settings.close_after_s, 1.0):
             by_service[anomaly.service].append(anomaly)
     held: dict[str, list[Incident]] = defaultdict(list)
     for incident in open:

@@ -28,8 +28,9 @@ def merge(
             voted[_key(score)].append(score)
     current = {key: _anomaly(key, group, at_s, state.open.get(key)) for key, group in voted.items()}
     for key, anomaly in state.open.items():
-        if key not in current and _stays(anomaly, at_s, settings):
-            current[key] = anomaly
+        kept = _kept(anomaly, at_s, settings) if key not in current else None
+        if kept is not None:
+            current[key] = kept
     return list(current.values()), DetectionState(open=current)
 
 
@@ -38,12 +39,18 @@ def _key(score: Score) -> str:
     return f"{family}{score.service}|{score.signal}|{score.replica or ''}"
 
 
-def _stays(anomaly: Anomaly, at_s: float, settings: DetectionSettings) -> bool:
-    if set(anomaly.detectors) <= set(_OWN_CLOCK):
-        return False
+def _kept(anomaly: Anomaly, at_s: float, settings: DetectionSettings) -> Anomaly | None:
+    """An anomaly that nobody voted for this time: as it was for a while, then as a joint warning, then gone."""
+    if set(anomaly.detectors) & set(_OWN_CLOCK):
+        # where a rule has let go by its own clock, it is over
+        return None
+    age_s = at_s - anomaly.at_s
+    if 0 <= age_s < settings.keep_firing_for_s:
+        return anomaly
     joint = any(name in ensemble.JOINT for name in anomaly.detectors)
-    keep_s = settings.joint_keep_firing_for_s if joint else settings.keep_firing_for_s
-    return 0 <= at_s - anomaly.at_s < keep_s
+    if joint and 0 <= age_s < settings.joint_keep_firing_for_s:
+        return anomaly.model_copy(update={"tier": "warn"})
+    return None
 
 
 def _anomaly(key: str, group: Sequence[Score], at_s: float, before: Anomaly | None) -> Anomaly:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from detection.incidents import open_incidents, symptom_of
+from detection.merging import DetectionState, merge
 from detection.model import Anomaly, Incident, Service, Slo
 from detection.settings import DetectionSettings
 
@@ -83,3 +84,19 @@ def test_a_slow_replica_is_its_own_symptom() -> None:
 
 def test_an_unknown_service_opens_nothing() -> None:
     assert open_incidents(SERVICES, [anomaly(service="gone")], [], 100.0, SETTINGS) == ([], [])
+
+
+def test_what_only_stands_without_new_votes_does_not_keep_it_open() -> None:
+    first = opened(anomaly("qps", "warn"))
+    assert open_incidents(SERVICES, [anomaly("qps", "warn", at_s=100.0)], [first], 700.0, SETTINGS) == ([], [first.id])
+
+
+def test_a_kept_anomaly_fades_from_act_to_warn_to_gone() -> None:
+    settings = DetectionSettings(keep_firing_for_s=300, joint_keep_firing_for_s=3600)
+    seen = anomaly(detectors=("band", "pca_residual"))
+    rows = [(200.0, ["act"]), (500.0, ["warn"]), (3600.0, ["warn"]), (3800.0, [])]
+    for at_s, tiers in rows:
+        found, _ = merge([], at_s, settings, DetectionState(open={"k": seen}))
+        assert [a.tier for a in found] == tiers, at_s
+    ruled = anomaly(detectors=("rules", "pca_residual"))
+    assert merge([], 115.0, settings, DetectionState(open={"k": ruled}))[0] == []
