@@ -1,11 +1,14 @@
-"""watch_services: one sweep over all services, three task instances however many they are."""
+"""watch_services: one sweep over all services, three task instances however many they are.
+
+By hand: trigger it from the UI at any time; choose services, or none for all of them.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import dag, get_current_context, task
+from airflow.sdk import Param, dag, get_current_context, task
 
 from slotune_airflow import steps
 from slotune_airflow.wiring import dag_facts, default_args
@@ -23,6 +26,16 @@ FACTS = dag_facts()
     default_args=default_args(),
     tags=["slotune"],
     doc_md=__doc__,
+    params={
+        "services": Param(
+            [],
+            type="array",
+            items={"type": "string"},
+            examples=list(FACTS.services),
+            title="Services",
+            description="Which services to look at; none chosen means all",
+        )
+    },
 )
 def watch_services() -> None:
     @task

@@ -53,7 +53,8 @@ def pull_metrics(context: Mapping[str, Any]) -> dict[str, Any]:
     from tuning.loop import watch
 
     with as_airflow_failures():
-        return watch.pull_metrics(parts(context), now_s(context)).model_dump(mode="json")
+        only = context.get("params", {}).get("services") or ()
+        return watch.pull_metrics(parts(context), now_s(context), only).model_dump(mode="json")
 
 
 def detect_anomalies(context: Mapping[str, Any], sweep: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def test_both_can_be_started_by_hand_with_a_form(dag_bag):
     assert params.get_param("service").schema["enum"] == [None, "ranker"]
     assert "let it choose" in params.get_param("lever").schema["enum"]
     assert params["dry_run"] is False
+    assert dag_bag.dags["watch_services"].params.get_param("services").schema["examples"] == ["ranker"]
 
 
 def test_dag_files_only_wire():

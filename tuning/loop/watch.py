@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from detection import incidents as incident_rules
 from detection import pipeline
-from detection.model import Anomaly, Incident, Value
+from detection.model import Anomaly, Incident, Service, Value
 from tuning.loop import records
 from tuning.loop.observe import look_back
 from tuning.loop.parts import Parts
@@ -28,10 +28,14 @@ _INCIDENT_MEMORY_S = 14 * 86400.0
 
 
 class Sweep(Value):
-    """What travels from task to task: when, how many services answered, and which have no series at all."""
+    """What travels from task to task: when, how many services answered, and which have no series at all.
+
+    only: the services that this sweep looks at; empty for all of them.
+    """
 
     at_s: float
     services: int
+    only: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
     anomalies: int = 0
 
@@ -48,18 +52,23 @@ class TuneRequest:
         return f"tune__{self.incident.service}__{self.incident.id}__{self.attempt}"
 
 
-def pull_metrics(parts: Parts, at_s: float) -> Sweep:
+def pull_metrics(parts: Parts, at_s: float, only: Sequence[str] = ()) -> Sweep:
     """Read every signal of every service; one query a signal. Services without any series are named, not zero."""
-    services = tuple(parts.services.values())
+    services = _watched(parts, only)
     span = look_back(parts, at_s)
     signals = pipeline.signals_needed(services, parts.settings.detection)
     windows = parts.source.read(services, signals, span)
     replicas = parts.source.read_replicas(services, ("p95_ms", "qps", "error_rate"), span)
     parts.ledger.put_blob(WINDOWS, pack(windows, replicas, at_s), at_s=at_s)
-    silent = tuple(sorted(set(parts.services) - set(windows)))
+    silent = tuple(sorted({service.name for service in services} - set(windows)))
     if silent:
         _log.warning("pull_metrics: no series for %s; check their selectors", ", ".join(silent[:20]))
-    return Sweep(at_s=at_s, services=len(windows), silent=silent)
+    return Sweep(at_s=at_s, services=len(windows), only=tuple(only), silent=silent)
+
+
+def _watched(parts: Parts, only: Sequence[str]) -> tuple[Service, ...]:
+    """The services of a sweep; an unknown name is a ConfigError with the nearest one."""
+    return tuple(parts.service(name) for name in only) if only else tuple(parts.services.values())
 
 
 def detect_anomalies(parts: Parts, sweep: Sweep) -> Sweep:
@@ -68,7 +77,7 @@ def detect_anomalies(parts: Parts, sweep: Sweep) -> Sweep:
     windows, replicas, stored_s = unpack(data) if data else ({}, {}, -1.0)
     if stored_s != sweep.at_s:
         raise LookupError(f"the windows of the sweep at {sweep.at_s:.0f} were replaced by a later one")
-    services = tuple(parts.services.values())
+    services = _watched(parts, sweep.only)
     stored = parts.ledger.get_blob(BASELINES)
     baselines = pipeline.BaselineSet.from_bytes(stored) if stored else pipeline.BaselineSet()
     state = _state_before(parts.ledger, sweep.at_s)
@@ -106,10 +115,11 @@ def open_incidents(parts: Parts, sweep: Sweep) -> list[TuneRequest]:
     if stored["at_s"] != sweep.at_s:
         raise LookupError(f"the anomalies of the sweep at {sweep.at_s:.0f} were replaced by a later one")
     anomalies = [Anomaly.model_validate(a) for a in stored["anomalies"]]
-    known = open_incidents_of(parts.ledger, sweep.at_s)
-    current, closed = incident_rules.open_incidents(
-        tuple(parts.services.values()), anomalies, known, sweep.at_s, parts.settings.detection
-    )
+    services = _watched(parts, sweep.only)
+    watched = {service.name for service in services}
+    everything = open_incidents_of(parts.ledger, sweep.at_s)
+    known = [incident for incident in everything if incident.service in watched]
+    current, closed = incident_rules.open_incidents(services, anomalies, known, sweep.at_s, parts.settings.detection)
     by_id = {incident.id: incident for incident in (*known, *current)}
     before = {incident.id: incident for incident in known}
     for incident in current:
@@ -118,7 +128,8 @@ def open_incidents(parts: Parts, sweep: Sweep) -> list[TuneRequest]:
     for incident_id in closed:
         parts.ledger.put(records.closing_record(by_id[incident_id], sweep.at_s, "no anomaly seen any more"))
     still_open = [i for i in by_id.values() if i.id not in set(closed)]
-    body = [incident.model_dump(mode="json") for incident in still_open]
+    elsewhere = [incident for incident in everything if incident.service not in watched]
+    body = [incident.model_dump(mode="json") for incident in (*elsewhere, *still_open)]
     parts.ledger.put_blob(INCIDENTS, json.dumps(body).encode(), at_s=sweep.at_s)
     return requests(parts, still_open, sweep.at_s)
 

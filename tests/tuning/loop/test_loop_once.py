@@ -139,3 +139,26 @@ def test_a_report_that_cannot_be_sent(error, later):
     drive(world, loop, 30)
     assert len(mails.mails) == (1 if later else 0)
     assert sum(k == "email_report" for k in kinds(ledger)) == 2
+
+
+def test_a_sweep_by_hand_of_some_services_leaves_the_others_alone():
+    from tuning.loop import watch
+
+    second = SERVICES[SERVICES.index("  - name") :].replace("ranker", "other")
+    world, _ledger, _mails, loop = world_and_loop(SERVICES + second, qps=surge)
+    world.wait(90)
+    sweep = watch.detect_anomalies(loop, watch.pull_metrics(loop, world.now(), ["other"]))
+    started = watch.open_incidents(loop, sweep)
+    assert {request.incident.service for request in started} == {"other"}
+    later = watch.detect_anomalies(loop, watch.pull_metrics(loop, world.now() + 1, ["ranker"]))
+    assert {request.incident.service for request in watch.open_incidents(loop, later)} == {"ranker"}
+    assert {i.service for i in watch.open_incidents_of(loop.ledger, world.now() + 1)} == {"other", "ranker"}
+
+
+def test_a_sweep_of_a_service_that_is_not_configured_names_the_nearest():
+    from detection.errors import ConfigError
+    from tuning.loop import watch
+
+    world, _ledger, _mails, loop = world_and_loop()
+    with pytest.raises(ConfigError, match="did you mean 'ranker'"):
+        watch.pull_metrics(loop, world.now(), ["rankr"])
