@@ -19,6 +19,9 @@ from demo.processes import LOOPBACK, Child, free_port, wait_until
 STOP_GRACE_S = 20.0
 """A clean stop takes 5 to 8 s, longer while tasks run; what is left afterwards is ended by id."""
 
+ASK_TIMEOUT_S = 15.0
+"""While it starts on a busy machine, its API server may need long for an answer."""
+
 
 class Airflow:
     """start(), wait_ready(), stop(), and the few questions that the demo asks its REST API."""
@@ -94,13 +97,13 @@ class Airflow:
         if not self._token:
             self._token = self._new_token()
         try:
-            return web.call(f"{self.url}/api/v2/{path}", token=self._token)
+            return web.call(f"{self.url}/api/v2/{path}", token=self._token, timeout_s=ASK_TIMEOUT_S)
         except OSError:
             self._token = self._new_token()  # it expires after a day; once more decides
-            return web.call(f"{self.url}/api/v2/{path}", token=self._token)
+            return web.call(f"{self.url}/api/v2/{path}", token=self._token, timeout_s=ASK_TIMEOUT_S)
 
     def _new_token(self) -> str:
-        reply = web.call(f"{self.url}/auth/token", {"username": "admin", "password": "admin"})
+        reply = web.call(f"{self.url}/auth/token", {"username": "admin", "password": "admin"}, timeout_s=ASK_TIMEOUT_S)
         return str(reply["access_token"])
 
     def runs(self, dag_id: str, state: str | None = None) -> int:
@@ -122,8 +125,11 @@ class Airflow:
         return [f"{t['dag_id']}.{t['task_id']} ({t['dag_run_id']}): {t['state']}" for t in found]
 
     def import_errors(self) -> list[str]:
-        """What keeps a DAG file from being loaded."""
-        found = self.get("importErrors?limit=20")["import_errors"]
+        """What keeps a DAG file from being loaded; nothing while Airflow is too busy to say."""
+        try:
+            found = self.get("importErrors?limit=20")["import_errors"]
+        except OSError:
+            return []
         return [f"{e['filename']}: {e['stack_trace'].strip().splitlines()[-1]}" for e in found]
 
     def run_url(self, dag_id: str, run_id: str) -> str:

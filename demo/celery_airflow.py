@@ -7,6 +7,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from demo.airflow import STOP_GRACE_S, Airflow
@@ -105,8 +106,12 @@ class CeleryAirflow(Airflow):
                 self._start(name)
 
     def stop(self) -> None:
-        for child in reversed(self._children.values()):
-            child.stop(STOP_GRACE_S)
+        """Workers finish their tasks, for which they need the API server; so it goes after them."""
+        last = self._children.pop("api-server", None)
+        with ThreadPoolExecutor() as at_once:
+            list(at_once.map(lambda child: child.stop(STOP_GRACE_S), self._children.values()))
+        if last is not None:
+            last.stop(STOP_GRACE_S)
         self.redis.stop()
         self.postgresql.stop()
 
