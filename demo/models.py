@@ -48,6 +48,14 @@ def sample(rows: int, seed: int, shape: Shape | None = None) -> tuple[np.ndarray
     return inputs.astype(np.float32), labels
 
 
+def calibration(path: Path, *, rows: int, seed: int, scale: float = 1.0, now_s: float) -> Path:
+    """Write labelled calibration rows as .npz. scale: other than 1 makes them unlike the traffic (another unit)."""
+    inputs, labels = sample(rows, seed)
+    inputs = (inputs * np.float32(scale)).astype(np.float32)
+    np.savez(path, **{INPUT: inputs, "labels": labels, "recorded_at_s": np.array(now_s)})
+    return path
+
+
 def weights(shape: Shape) -> list[tuple[np.ndarray, np.ndarray]]:
     """(weight [in, out], bias [out]) of every layer, all float32; the last one is fitted."""
     rng = np.random.default_rng([shape.seed, 1])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Expected = Literal["resolved", "nothing", "hold"]
+Expected = Literal["resolved", "nothing", "hold", "refused"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,9 @@ class Scenario:
     serving: "real" is ONNX Runtime in one process, "replicas" the emulated accelerator behind a Deployment with an HPA.
     baseline, fault_load: load as a share of what the service can carry before anything is changed. fault: body of
     POST /fault. expected: "resolved" needs a change that worked and its mail; "nothing" neither; "hold" only a mail
-    that says why. slo_factor: the SLO is this many times the latency of a single unloaded request, rounded up.
+    that says why; "refused" that mail after a gate said no. slo_factor: the SLO is this many times the latency of a
+    single unloaded request, rounded up. calibration: the precision lever is there, with rows "matching" the traffic or
+    rows from "another" distribution.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Scenario:
     max_replicas: int = 4
     alpha_ms: float = 40.0
     beta_ms: float = 5.0
+    calibration: Literal["matching", "another"] | None = None
     duration_s: float = 180.0
     """How long the demo waits for the expected end after the fault ("nothing": how long it watches)."""
 
@@ -62,6 +65,24 @@ SCENARIOS: dict[str, Scenario] = {
             batch_size=8,
             batch_max=8,
             slo_factor=5.0,
+        ),
+        Scenario(
+            "int8",
+            "traffic rises past what FP32 can carry, and the batch size is at its bound (ONNX Runtime on one core)",
+            "resolved",
+            fault_load=1.25,
+            batch_max=1,
+            calibration="matching",
+            duration_s=300.0,
+        ),
+        Scenario(
+            "int8-bad",
+            "as int8, but the calibration data come from another distribution than the traffic",
+            "refused",
+            fault_load=1.25,
+            batch_max=1,
+            calibration="another",
+            duration_s=300.0,
         ),
         Scenario("steady", "nothing goes wrong", "nothing", duration_s=300.0),
     )

@@ -6,7 +6,8 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ from demo.scenarios import Scenario
 
 Engine = Airflow | PlainLoop
 NAMESPACE, SERVICE = "demo", "ranker"
+MAX_QUEUE = 20_000
+"""Making INT8 takes tens of seconds under overload: what waits meanwhile must not be refused."""
+CALIBRATION_ROWS = 1024
+ANOTHER_SCALE = 0.05
+"""What "another distribution" is: the same inputs in another unit, as when the pre-processing was changed since."""
 
 
 class Stack:
@@ -92,8 +98,20 @@ class Stack:
         wait_until(ready, 60.0, "the inference server becoming ready")
         self._publish([Target(address, SERVICE, f"{SERVICE}-0")])
 
+    def _precision_files(self) -> dict[str, str]:
+        """Where the precision lever finds its model and its rows; writes the rows. Empty without that lever."""
+        kind = self.scenario.calibration
+        if kind is None:
+            return {}
+        scale = ANOTHER_SCALE if kind == "another" else 1.0
+        rows = models.calibration(
+            self.run / "calibration.npz", rows=CALIBRATION_ROWS, seed=self.seed + 1000, scale=scale, now_s=time.time()
+        )
+        return {"onnx": str(self.make_model()), "calibration": str(rows), "repository": str(self.model_repository)}
+
     def _server_options(self) -> list[str]:
         options = ["--model", SERVICE, "--batch-size", str(self.scenario.batch_size), "--seed", str(self.seed)]
+        options += ["--max-queue", str(MAX_QUEUE)] if self.scenario.calibration else []
         return options if self.cpu is None else [*options, "--cpu", str(self.cpu)]
 
     def _start_replicas(self) -> None:
@@ -179,7 +197,8 @@ class Stack:
             engine = Airflow(self.home / "airflow", self.repository, self.logs / "airflow.log", env)
         else:
             engine = PlainLoop(self.repository, self.run, self.logs / "loop.log", env)
-        config.write_text(render_config(self.repository, self.scenario, slo_ms, engine.url))
+        files = self._precision_files()
+        config.write_text(render_config(self.repository, self.scenario, slo_ms, engine.url, files))
         (self.run / "env.sh").write_text("".join(f"export {k}='{v}'\n" for k, v in env.items()))
         self._stops.append(("the loop", engine.stop))
         engine.start()
@@ -214,11 +233,13 @@ class Stack:
         return sweep()
 
 
-def render_config(repository: Path, scenario: Scenario, slo_ms: float, airflow_url: str) -> str:
-    """The text of services.yaml for a scenario."""
+def render_config(
+    repository: Path, scenario: Scenario, slo_ms: float, airflow_url: str, files: Mapping[str, str] | None = None
+) -> str:
+    """The text of services.yaml for a scenario. files: onnx, calibration and repository of the precision lever."""
     environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     template = environment.from_string((repository / "demo" / "services.yaml.j2").read_text())
-    return template.render(scenario=scenario, slo_ms=f"{slo_ms:g}", airflow_url=airflow_url)
+    return template.render(scenario=scenario, slo_ms=f"{slo_ms:g}", airflow_url=airflow_url, files=files or {})
 
 
 def measured_core() -> int | None:

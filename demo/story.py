@@ -123,6 +123,16 @@ def actions(events: Sequence[Event], since_s: float) -> list[dict[str, Any]]:
     return made
 
 
+def refusals(events: Sequence[Event], since_s: float) -> list[dict[str, Any]]:
+    """Every change that was tried and refused before it was made: lever, why, at_s (seconds after since_s)."""
+    return [
+        {"lever": r["lever"], "reason": r["reason"], "at_s": round(r["at_s"] - since_s, 1)}
+        for event in events
+        for r in _receipts(event)
+        if r.get("applied") is False and not r.get("changed")
+    ]
+
+
 def _receipts(event: Event) -> list[Mapping[str, Any]]:
     if event.phase != "result" or event.kind not in {*LEVER_KINDS, "roll_back"}:
         return []
@@ -140,7 +150,10 @@ def line_of(event: Event) -> str | None:
     """The event as one line for people, None for what is no news."""
     body, kind = event.body, event.kind
     if kind in LEVER_KINDS or kind == "roll_back":
-        changes = [f"{r['lever']} {_moved(r)}" for r in _receipts(event)]
+        changes = [
+            f"refused: {r['reason']}" if r.get("applied") is False else f"{r['lever']} {_moved(r)}"
+            for r in _receipts(event)
+        ]
         return f"{kind}: {'; '.join(changes)}" if changes else None
     if event.phase != "result":
         return None

@@ -137,7 +137,13 @@ class Supervisor:
         return 1 / each if each else 0.0
 
     def _wait_for_the_end(self) -> None:
-        done = {"resolved": self._is_resolved, "hold": self._has_held, "nothing": lambda: False}[self.scenario.expected]
+        ends: dict[str, Callable[[], bool]] = {
+            "resolved": self._is_resolved,
+            "hold": self._has_held,
+            "refused": self._is_refused,
+            "nothing": lambda: False,
+        }
+        done = ends[self.scenario.expected]
         phase = "watching" if self.scenario.expected == "nothing" else "the loop works"
         self._watch(phase, self.duration_s, done, fails=False)
         self.facts.end_at_s = time.time()
@@ -158,6 +164,10 @@ class Supervisor:
     def _has_held(self) -> bool:
         mails = self.stack.mailbox.mails
         return bool(mails) and time.time() - mails[0].eml.stat().st_mtime >= CALM_S
+
+    def _is_refused(self) -> bool:
+        refused = story.refusals(self.events(), self.facts.fault_at_s)
+        return bool(refused) and self._mail_after(self.facts.fault_at_s + refused[-1]["at_s"])
 
     # watching
 
@@ -215,14 +225,17 @@ class Supervisor:
         detected = story.first(events, {"open_incidents"}, t0) if t0 else None
         mailed_s = [m.eml.stat().st_mtime - t0 for m in mails] if t0 else []
         proof = [s for s in mailed_s if made and s >= made[-1]["at_s"]]
+        refused = story.refusals(events, t0) if t0 else []
+        told_no = [s for s in mailed_s if refused and s >= refused[-1]["at_s"]]
         failures = self._task_failures()
         return {
             "scenario": s.name,
             "seed": self.stack.seed,
             "emulated": s.serving == "replicas",
-            "ok": self._as_expected(resolved, len(made), bool(proof)),
+            "ok": self._as_expected(resolved, len(made), bool(told_no if s.expected == "refused" else proof)),
             "resolved": resolved,
             "actions": made,
+            "refusals": refused,
             "t_detected_s": None if detected is None else round(detected.at_s - t0, 1),
             "t_resolved_s": round(calm - t0, 1) if resolved and calm is not None else None,
             "t_mailed_s": round(proof[-1] if proof else mailed_s[-1], 1) if mailed_s else None,
@@ -233,6 +246,7 @@ class Supervisor:
             "requests": {
                 "sent": sum(x.sent for x in seconds), "ok": sum(x.ok for x in seconds),
                 "errors": sum(x.errors for x in seconds)},
+            "failed_requests": sum(x.errors for x in seconds),
             "settings_after": self.stack.settings_now(),
             "mails": [{"subject": m.subject, "eml": str(m.eml), "html": str(m.html)} for m in mails],
             "airflow_task_failures": None if failures is None else len(failures),
@@ -262,6 +276,8 @@ class Supervisor:
             return resolved and proven
         if self.scenario.expected == "hold":
             return changes == 0 and mails >= 1
+        if self.scenario.expected == "refused":
+            return changes == 0 and proven
         return changes == 0 and mails == 0
 
     def _task_failures(self) -> list[str] | None:

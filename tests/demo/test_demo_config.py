@@ -14,10 +14,16 @@ from tuning.services_yaml import loads
 @pytest.mark.parametrize("name", sorted(SCENARIOS))
 def test_config_of_every_scenario_is_valid(name: str):
     scenario = SCENARIOS[name]
-    text = render_config(Path(__file__).parents[2], scenario, slo_ms=180.0, airflow_url="http://127.0.0.1:1234")
+    files = {"onnx": "/m/ranker.onnx", "calibration": "/c.npz", "repository": "/m/repository"}
+    text = render_config(Path(__file__).parents[2], scenario, 180.0, "http://127.0.0.1:1234", files)
     (service,) = loads(text).service_values()
     assert service.slo.p95_ms == 180.0
     assert service.mode == "act"
     assert service.levers["batch_size"].maximum == scenario.batch_max
     assert ("replicas" in service.levers) == (scenario.serving == "replicas")
+    assert ("precision" in service.levers) == (scenario.calibration is not None)
+    if scenario.calibration:
+        lever = service.levers["precision"]
+        assert {name: lever.options[name] for name in files} == files
+        assert service.levers["batch_size"].minimum == service.levers["batch_size"].maximum == scenario.batch_size
     assert "http://127.0.0.1:1234" in text

@@ -12,6 +12,7 @@ from tuning.quantization.artefacts import Artefact
 from tuning.quantization.calibration import CalibrationData
 from tuning.quantization.gates import GateRefused
 from tuning.quantization.model import LoadedModel
+from tuning.quantization.polite import politely
 from tuning.quantization.repository import Manifest, Repository, Version, config_pbtxt, problems
 from tuning.quantization.tensorrt_engine import Engine, EngineFacts, check_engine
 
@@ -136,7 +137,7 @@ def load_engine(version: Version, *, tensorrt_version: str, compute_capability: 
 def _make(
     model: LoadedModel, data: CalibrationData, recipe: pipeline.Recipe, live: CalibrationData | None
 ) -> pipeline.Quantized:
-    return pipeline.quantize(model, data, recipe, live=live)
+    return politely(lambda: pipeline.quantize(model, data, recipe, live=live))
 
 
 def _manifest(
