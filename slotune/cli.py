@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 import typer
 
@@ -15,7 +16,7 @@ from detection.errors import SlotuneError
 from slotune import commands
 
 
-def build_app() -> typer.Typer:
+def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
     app = typer.Typer(
         name="slotune",
         help="Keeps AI inference services inside their latency objective.",
@@ -23,14 +24,18 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         add_completion=False,
     )
-    for register in commands.COMMANDS:
-        register(app)
+
+    @app.callback()
+    def group() -> None:
+        """Keeps AI inference services inside their latency objective."""
+
+    commands.register(app, arguments)
     return app
 
 
 def main() -> None:
     try:
-        build_app()()
+        build_app(sys.argv[1:])()
     except SlotuneError as error:
         if os.environ.get("SLOTUNE_DEBUG"):
             raise

@@ -1,17 +1,29 @@
-"""The subcommands: one file each, sorted; each module's `register(app)` adds its own."""
+"""The subcommands: one module each, imported only when it is asked for, so that a quick question stays quick.
+
+Each module's `register(app)` adds its commands. Sorted by command.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Sequence
 
 import typer
 
-from slotune.commands import backtest, check, history, plan, quantize
+MODULES: dict[str, str] = {
+    "backtest": "backtest",
+    "changes": "history",
+    "check": "check",
+    "export": "history",
+    "incidents": "history",
+    "plan": "plan",
+    "quantize": "quantize",
+    "show": "history",
+}
 
-COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
-    backtest.register,
-    check.register,
-    history.register,
-    plan.register,
-    quantize.register,
-)
+
+def register(app: typer.Typer, arguments: Sequence[str]) -> None:
+    """Add the command that the arguments name; all of them where they name none (help, a typing mistake)."""
+    named = MODULES.get(arguments[0]) if arguments else None
+    for module in [named] if named else sorted(set(MODULES.values())):
+        importlib.import_module(f"slotune.commands.{module}").register(app)

@@ -18,6 +18,7 @@ from tuning.ports import Evidence
 
 _log = logging.getLogger(__name__)
 _HISTORY_S = 4 * 3600.0
+_HISTORY_POINTS = 5000
 
 
 def made_at_s(parts: Parts, plan: Plan) -> float | None:
@@ -102,8 +103,8 @@ def _evidence(parts: Parts, service: Service, start_s: float, end_s: float, *, h
     window = parts.source.read([service], signals, span).get(service.name) or MetricWindow(service.name, span, {})
     past = None
     if history:
-        past_step_s = max(step_s, parts.settings.prometheus.rate_window_s)
-        past_span = _grid(start_s - _HISTORY_S, start_s, past_step_s)
+        # At the very step of the look: autocorrelation belongs to a step.
+        past_span = _grid(start_s - min(_HISTORY_S, _HISTORY_POINTS * step_s), start_s, step_s)
         past = parts.source.read([service], ("p95_ms", "qps"), past_span).get(service.name)
     buckets = parts.source.read_buckets([service], span).get(service.name)
     lever = service.levers.get("precision")
