@@ -140,14 +140,33 @@ def pull_lever(parts: Parts, plan: Plan, lever: str, at_s: float, *, run: str = 
     if parts.ledger.get(receipt_id) is not None:
         return records.load(parts.ledger, receipt_id, Receipt)
     service = parts.service(plan.service)
+    earlier = next((c for c in parts.ledger.open_changes() if c.plan_id == plan.id), None)
     claim(parts, plan, at_s, run=run)
     try:
         receipt = parts.actuator(service, lever).apply(service, change, key=f"{plan.id}:{lever}")
     except Permanent as error:
         receipt = _refused(parts, service, plan, change, error, at_s)
+    if earlier is not None:
+        receipt = _made_earlier(receipt, change, earlier.opened_at_s)
     receipt = receipt.model_copy(update={"id": receipt_id, "plan_id": plan.id, "service": plan.service})
     parts.ledger.update_change(plan.id, "made", records.receipt_record(receipt, plan))
     return receipt
+
+
+def _made_earlier(receipt: Receipt, change: Change, opened_at_s: float) -> Receipt:
+    """An earlier try of this plan had claimed the service, and the new value is there: that try made it, and died
+    before it could say so. Its change is proven like any other, as if made when it was claimed."""
+    moved = {k: v for k, v in change.old.items() if k in change.new and change.new[k] != v}
+    if receipt.changed or not receipt.applied or all(receipt.before.get(k) == v for k, v in moved.items()):
+        return receipt
+    return receipt.model_copy(
+        update={
+            "before": {**receipt.before, **moved},
+            "changed": True,
+            "at_s": opened_at_s,
+            "reason": f"made by an earlier try that ended before it could write this down; {receipt.reason}",
+        }
+    )
 
 
 def claim(parts: Parts, plan: Plan, at_s: float, *, run: str = "") -> None:

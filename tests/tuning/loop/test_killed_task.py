@@ -1,0 +1,93 @@
+"""A task that is killed and run again by its scheduler: nothing is done twice, and what was made is proven."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.fakes.ledger import FakeLedger
+from tests.fakes.world import KeptMails, World, WorldBatch, parts
+from tuning.loop import act, once, prove, records, tell
+from tuning.loop.once import run_once
+from tuning.loop.parts import Parts
+from tuning.model import Plan, Receipt, Report
+
+
+class Killed(BaseException):
+    """SIGKILL: no handler runs."""
+
+
+class DeadlyBatch(WorldBatch):
+    """The lever of a process that dies: before the change, or after it and before anybody could write it down."""
+
+    def __init__(self, world: World, after: bool) -> None:
+        super().__init__(world)
+        self._after = after
+
+    def apply(self, service, change, *, key) -> Receipt:
+        if self._after:
+            super().apply(service, change, key=key)
+        raise Killed
+
+
+def killed_at_the_lever(*, after: bool) -> tuple[World, FakeLedger, Parts, Plan, KeptMails]:
+    """A surge whose first change kills its process; the parts of the process that runs the task again."""
+    world, ledger, mails = World(qps=lambda t: 60.0 if t < 120 else 180.0), FakeLedger(), KeptMails()
+    healthy = parts(world, ledger, mails)
+    dying = replace(healthy, actuator=lambda _service, _lever: DeadlyBatch(world, after))
+    world.wait(60)
+    with pytest.raises(Killed):
+        for _ in range(40):
+            run_once(dying, world.now, world.wait_until)
+            world.wait(15)
+    (opened,) = ledger.open_changes()
+    assert opened.state == "intended" and world.batch_size == (
+        opened.plan.chosen.changes[0].new["batch_size"] if after else 1
+    )
+    world.wait(35)  # until the scheduler misses its heartbeat, and the delay before the retry
+    return world, ledger, healthy, opened.plan, mails
+
+
+def go_on(world: World, loop: Parts, plan: Plan) -> Report:
+    """What the scheduler runs from the killed task on."""
+    once._change_and_prove(loop, plan, world.now, world.wait_until, run="run")
+    return tell.email_report(loop, plan, world.now())
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the change", "after the change"])
+def test_a_lever_task_killed_around_the_change_is_run_again_proven_kept_and_mailed(after):
+    world, ledger, loop, plan, mails = killed_at_the_lever(after=after)
+    intended_s = ledger.open_changes()[0].opened_at_s
+    report = go_on(world, loop, plan)
+    (receipt,) = records.receipts(ledger, plan)
+    assert receipt.changed and receipt.before["batch_size"] == 1
+    assert receipt.after["batch_size"] == world.batch_size > 1
+    assert (receipt.at_s == intended_s) is after
+    assert {tuple(apply.items()) for apply in world.applies} == {tuple(plan.chosen.changes[0].new.items())}
+    assert report.outcome.verdict == "improved" and report.decision.step == "keep"
+    assert not ledger.open_changes() and len(mails.mails) == 1 and "Resolved" in mails.mails[0].subject
+
+
+def test_a_lever_task_that_is_run_a_third_time_adds_no_receipt():
+    world, ledger, loop, plan, _mails = killed_at_the_lever(after=True)
+    first = act.pull_lever(loop, plan, "batch_size", world.now())
+    world.wait(10)
+    assert act.pull_lever(loop, plan, "batch_size", world.now()) == first
+    assert len(records.receipts(ledger, plan)) == 1 and not prove.nothing_changed(loop, plan)
+
+
+def test_a_value_that_was_there_before_the_first_try_is_nobodys_change():
+    world, ledger, mails = World(qps=lambda t: 60.0 if t < 120 else 180.0), FakeLedger(), KeptMails()
+    healthy = parts(world, ledger, mails)
+    dying = replace(healthy, actuator=lambda _service, _lever: DeadlyBatch(world, False))
+    world.wait(60)
+    with pytest.raises(Killed):
+        for _ in range(40):
+            run_once(dying, world.now, world.wait_until)
+            world.wait(15)
+    plan = ledger.open_changes()[0].plan
+    ledger.changes.clear()  # as if this were the first try
+    world.batch_size = plan.chosen.changes[0].new["batch_size"]
+    receipt = act.pull_lever(healthy, plan, "batch_size", world.now())
+    assert receipt.applied and not receipt.changed
