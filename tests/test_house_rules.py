@@ -1,0 +1,76 @@
+"""Rules that a tool can check, each with an example that it must reject."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from detection import detectors, presets
+from detection.sources import REGISTRY as SOURCES
+from tuning import actuators, notifiers, planning, verification
+from tuning.model import LEVER_STEPS, STEPS
+
+ROOT = Path(__file__).parents[1]
+PATCH = re.compile(r"unittest\.mock|mock\.patch|@patch|mocker\.|monkeypatch\.setattr")
+HOST = re.compile("p" + r"ypi\.org|python" + r"hosted\.org|registry\.npm" + "js|deb\\.deb" + "ian")
+HERE = re.compile("/wo" + "rk/|/ro" + "ot/")
+
+
+def tracked(*patterns: str) -> list[Path]:
+    done = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=False)
+    return [ROOT / line for line in done.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+def offenders(rule: re.Pattern[str], files: list[Path]) -> list[str]:
+    found = []
+    for file in files:
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{file.relative_to(ROOT)}: {m.group()}" for m in rule.finditer(text)]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("rule", "example"),
+    [(PATCH, "from unittest.mock import Mock"), (HOST, "https://py" + "pi.org/simple"), (HERE, "/wo" + "rk/main/x")],
+    ids=["patches", "registry hosts", "paths of one machine"],
+)
+def test_each_rule_rejects_its_example(rule, example):
+    assert rule.search(example)
+
+
+def test_fakes_instead_of_patches():
+    assert offenders(PATCH, [f for f in tracked("tests/*.py", "tests/**/*.py") if f.name != Path(__file__).name]) == []
+
+
+def test_no_registry_host_and_no_path_of_one_machine_in_any_file():
+    files = [f for f in tracked() if f.name != Path(__file__).name]
+    assert offenders(HOST, files) + offenders(HERE, files) == []
+
+
+@pytest.mark.parametrize(
+    "registry",
+    [actuators.REGISTRY, detectors.REGISTRY, notifiers.REGISTRY, planning.REGISTRY, presets.REGISTRY, SOURCES, verification.REGISTRY],
+    ids=["actuators", "detectors", "notifiers", "planning", "presets", "sources", "verification"],
+)
+def test_registries_are_sorted_and_in_the_docs(registry):
+    assert list(registry) == sorted(registry) and registry
+    docs = "".join(f.read_text() for f in (ROOT / "docs").glob("*.md"))
+    assert [name for name in registry if name not in docs] == []
+
+
+def test_the_vocabulary_is_one():
+    assert set(LEVER_STEPS.values()) < set(STEPS)
+    readme = (ROOT / "README.md").read_text()
+    assert [step for step in STEPS if step not in readme] == []
+
+
+def test_constraints_pin_every_version_without_addresses():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.strip()]
+    assert all(re.match(r"^[A-Za-z0-9._\[\]-]+==\S+( ; .+)?$", line) for line in lines)
+    assert not any("://" in line for line in lines)
