@@ -60,7 +60,7 @@ class Demo:
         return next(
             child
             for child in psutil.Process(self.process.pid).children()
-            if words in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE
+            if words in command_of(child)
         )
 
     def open_change(self) -> OpenChange | None:
@@ -80,7 +80,7 @@ class Demo:
         for name in ("worker-1", "worker-2"):
             for child in self.part(f"{name}@").children(recursive=True):
                 for instance, task in tasks.items():
-                    if instance in " ".join(child.cmdline()):
+                    if instance in command_of(child):
                         return name, task
         return None
 
@@ -100,6 +100,14 @@ class Demo:
             self.process.wait(120)
         except subprocess.TimeoutExpired:
             kill(psutil.Process(self.process.pid))
+
+
+def command_of(process: psutil.Process) -> str:
+    """Empty when the process has ended, waited for or not."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def kill(process: psutil.Process) -> None:
