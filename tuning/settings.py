@@ -328,14 +328,15 @@ class Settings(Section):
         return self
 
     def completed(self) -> Self:
-        """With prometheus.rate_window in the sections that need it too and were not told another one."""
-        window = {"rate_window_s": self.prometheus.rate_window_s}
-        sections = {
-            name: section.model_copy(update=window)
-            for name, section in (("planning", self.planning), ("verification", self.verification))
-            if "rate_window_s" not in section.model_fields_set
-        }
-        return self.model_copy(update=sections)
+        """With prometheus.rate_window and verification.look where they are needed too and nothing else was said."""
+        window_s, look_s = self.prometheus.rate_window_s, self.verification.look_s
+        planning, verification = self.planning, self.verification
+        told = planning.model_fields_set
+        shared = {"rate_window_s": window_s, "verify_window_s": look_s}
+        planning = planning.model_copy(update={k: v for k, v in shared.items() if k not in told})
+        if "rate_window_s" not in verification.model_fields_set:
+            verification = verification.model_copy(update={"rate_window_s": window_s})
+        return self.model_copy(update={"planning": planning, "verification": verification})
 
     def service_values(self) -> tuple[Service, ...]:
         return tuple(service.to_service() for service in self.services)

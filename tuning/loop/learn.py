@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from collections.abc import Mapping
 
 from detection import pipeline
-from detection.model import Span, Value
+from detection.drift import check_drift
+from detection.model import MetricWindow, Span, Value
 from tuning.loop.parts import Parts
-from tuning.loop.watch import BASELINES, open_incidents_of
+from tuning.loop.watch import BASELINES, open_incidents_of, stored_baselines
 from tuning.model import LEVER_STEPS
 
 _MARGIN_S = 600.0
+DRIFT = "drift"
+_DRIFT_SIGNALS = ("qps", "rows_per_batch", "accuracy", "agreement")
 
 
 class Learned(Value):
@@ -19,6 +24,7 @@ class Learned(Value):
     at_s: float
     services: int
     abstained: dict[str, str] = {}
+    drift: tuple[str, ...] = ()
 
 
 def learn_baselines(parts: Parts, at_s: float) -> Learned:
@@ -29,14 +35,26 @@ def learn_baselines(parts: Parts, at_s: float) -> Learned:
     end_s = at_s // step_s * step_s
     span = Span(end_s - settings.history_s // step_s * step_s, end_s, step_s)
     history = parts.source.read(services, pipeline.signals_needed(services, settings), span)
-    stored = parts.ledger.get_blob(BASELINES)
-    previous = pipeline.BaselineSet.from_bytes(stored) if stored else None
+    previous = stored_baselines(parts.ledger)
     learned = pipeline.learn(
         services, history, left_out(parts, at_s), settings, previous=previous, alarm_since_s=_alarms(parts, at_s)
     )
     parts.ledger.put_blob(BASELINES, learned.to_bytes(), at_s=at_s)
     known = {name for group in learned.groups for name in group.services}
-    return Learned(at_s=at_s, services=len(known), abstained=dict(learned.abstained))
+    drift = drifted(history)
+    parts.ledger.put_blob(DRIFT, json.dumps(drift).encode(), at_s=at_s)
+    return Learned(at_s=at_s, services=len(known), abstained=dict(learned.abstained), drift=drift)
+
+
+def drifted(history: Mapping[str, MetricWindow]) -> tuple[str, ...]:
+    """Sentences about signals whose last two days are unlike their own past days: information, never a change."""
+    found = [
+        check_drift(window, signal)
+        for _, window in sorted(history.items())
+        for signal in _DRIFT_SIGNALS
+        if signal in window.values
+    ]
+    return tuple(f"{drift.service}: {drift.reason}" for drift in found if drift.drifted)
 
 
 def left_out(parts: Parts, at_s: float) -> dict[str, list[tuple[float, float]]]:

@@ -13,6 +13,8 @@ from tuning.loop.parts import Parts
 from tuning.model import Observation, Record, Setting
 
 _MEMORY_S = 30 * 86400.0
+REPLICA_SIGNALS = ("p95_ms", "mean_ms", "qps", "error_rate", "batch_ms", "rows_per_batch")
+"""What tells one slow replica from its peers."""
 
 
 def observe(parts: Parts, service: Service, at_s: float) -> Observation:
@@ -22,7 +24,7 @@ def observe(parts: Parts, service: Service, at_s: float) -> Observation:
     """
     span = look_back(parts, at_s)
     windows = parts.source.read([service], tuple(SIGNALS), span)
-    replicas = parts.source.read_replicas([service], ("p95_ms", "qps", "error_rate"), span)
+    replicas = parts.source.read_replicas([service], REPLICA_SIGNALS, span)
     settings: dict[str, Setting] = {}
     unreadable: dict[str, str] = {}
     for lever in service.levers:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+from tuning.loop.learn import DRIFT
 from tuning.loop.parts import Parts
 from tuning.loop.tell import tell_all
 from tuning.report.week import render_week, review
@@ -12,7 +15,9 @@ _WEEK_S = 7 * 86400.0
 def review_week(parts: Parts, at_s: float) -> str:
     """Mail the review of the last seven days; in a week without an incident or an open change nothing is mailed."""
     records = parts.ledger.find(since_s=at_s - _WEEK_S, limit=100_000)
-    week = review(records, parts.ledger.open_changes(), at_s - _WEEK_S, at_s)
+    stored = parts.ledger.get_blob(DRIFT)
+    drift = json.loads(stored) if stored else ()
+    week = review(records, parts.ledger.open_changes(), at_s - _WEEK_S, at_s, drift)
     if not week.incidents and not week.open_changes:
         return "nothing happened: no mail"
     return tell_all(parts, render_week(week)) or "the mail server asks to try again later"

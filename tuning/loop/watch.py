@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from detection import incidents as incident_rules
 from detection import pipeline
+from detection.baselines import BaselineUnreadable
 from detection.model import Anomaly, Incident, Service, Value
 from tuning.loop import records
-from tuning.loop.observe import look_back
+from tuning.loop.observe import REPLICA_SIGNALS, look_back
 from tuning.loop.parts import Parts
 from tuning.loop.store import pack, unpack
 from tuning.model import Plan, Record, Refusal
@@ -58,7 +59,7 @@ def pull_metrics(parts: Parts, at_s: float, only: Sequence[str] = ()) -> Sweep:
     span = look_back(parts, at_s)
     signals = pipeline.signals_needed(services, parts.settings.detection)
     windows = parts.source.read(services, signals, span)
-    replicas = parts.source.read_replicas(services, ("p95_ms", "qps", "error_rate"), span)
+    replicas = parts.source.read_replicas(services, REPLICA_SIGNALS, span)
     parts.ledger.put_blob(WINDOWS, pack(windows, replicas, at_s), at_s=at_s)
     silent = tuple(sorted({service.name for service in services} - set(windows)))
     if silent:
@@ -78,8 +79,7 @@ def detect_anomalies(parts: Parts, sweep: Sweep) -> Sweep:
     if stored_s != sweep.at_s:
         raise LookupError(f"the windows of the sweep at {sweep.at_s:.0f} were replaced by a later one")
     services = _watched(parts, sweep.only)
-    stored = parts.ledger.get_blob(BASELINES)
-    baselines = pipeline.BaselineSet.from_bytes(stored) if stored else pipeline.BaselineSet()
+    baselines = stored_baselines(parts.ledger) or pipeline.BaselineSet()
     state = _state_before(parts.ledger, sweep.at_s)
     anomalies, _scores, after = pipeline.detect(
         services,
@@ -94,6 +94,18 @@ def detect_anomalies(parts: Parts, sweep: Sweep) -> Sweep:
     body = {"at_s": sweep.at_s, "anomalies": [a.model_dump(mode="json") for a in anomalies]}
     parts.ledger.put_blob(ANOMALIES, json.dumps(body).encode(), at_s=sweep.at_s)
     return sweep.model_copy(update={"anomalies": len(anomalies)})
+
+
+def stored_baselines(ledger: Ledger) -> pipeline.BaselineSet | None:
+    """What was learned last; None before anything was, and where it cannot be read (it is learned again)."""
+    data = ledger.get_blob(BASELINES)
+    if data is None:
+        return None
+    try:
+        return pipeline.BaselineSet.from_bytes(data)
+    except BaselineUnreadable as error:
+        _log.warning("detect_anomalies: %s", error)
+        return None
 
 
 def _state_before(ledger: Ledger, at_s: float) -> pipeline.DetectionState:

@@ -285,10 +285,11 @@ def _changed_s(observation: Observation, past: Sequence[Record]) -> float:
 
 
 def _untouched(observation: Observation) -> tuple[Option, ...]:
-    """Levers that could not be weighed, with the reason."""
+    """Levers that could not be weighed, or have no way up left, with the reason."""
     found = []
     for name, lever in sorted(observation.service.levers.items()):
         why = observation.unreadable.get(name) or (rd.no_int8(lever) if name == "precision" else "")
+        why = why or rd.at_bound(name, lever, observation.settings.get(name))
         if name not in observation.settings or why:
             reason = f"{name}: {why or 'the present setting could not be read'}"
             found.append(Option(changes=(), feasible=False, reason=reason))

@@ -205,6 +205,20 @@ def replica_bounds(lever: Lever, setting: Setting) -> tuple[int, int]:
     return int(lever.minimum), int(high)
 
 
+def at_bound(name: str, lever: Lever, setting: Setting | None) -> str:
+    """Why there is no way up with batch size or replicas, "" when there is one (or the setting is not known)."""
+    if setting is None:
+        return ""
+    if name == "batch_size":
+        size = number(setting, "batch_size")
+        return f"the batch size is at its bound of {lever.maximum:g}" if size and size >= lever.maximum else ""
+    if name == "replicas":
+        _, high = replica_bounds(lever, setting)
+        asked = first(number(setting, "min_replicas"), number(setting, "replicas"))
+        return f"replicas are at their bound of {high}" if asked and asked >= high else ""
+    return ""
+
+
 def no_int8(lever: Lever) -> str:
     """Why this lever cannot make an INT8 model, "" when it can: `onnx` present but empty means none is configured."""
     if "onnx" in lever.options and not lever.options["onnx"]:

@@ -80,25 +80,26 @@ def quantize(
 ) -> Quantized:
     """Make and judge an INT8 artefact.
 
-    live: rows recorded from real traffic; when given they alone judge, and calibration uses all of `data` - so rows
-    from another distribution are found out. Without them `data` is split. QuantizationRefused: it cannot be made.
+    live: rows recorded from real traffic; when given they judge the agreement - so rows from another distribution are
+    found out. Traffic has no labels: where `data` has enough of them, some are held back to judge the accuracy. Without
+    live rows `data` is split. QuantizationRefused: it cannot be made.
     """
-    calibrate, judge_on = _rows(data, recipe, live)
+    calibrate, held = _rows(data, recipe, live)
     progress("measuring the ranges", 0.02)
     with Quantiser(model, calibrate, recipe.target) as quantiser:
         artefact = quantiser.make()
         progress("comparing the answers", 0.35)
-        accuracy = _accuracy(model, artefact, judge_on, recipe)
+        accuracy = _accuracy(model, artefact, held, recipe)
         ranking: tuple[LayerHarm, ...] = ()
         if not _accurate(accuracy, recipe.limits) and recipe.exclude_layers and accuracy.rows >= recipe.limits.min_rows:
             artefact, accuracy, ranking = _leave_out(
-                model, quantiser, calibrate, judge_on, recipe, artefact, accuracy, progress
+                model, quantiser, calibrate, held, recipe, artefact, accuracy, progress
             )
-    notes = _notes(calibrate, judge_on, accuracy, artefact, recipe)
+    notes = _notes(calibrate, held.rows, accuracy, artefact, recipe)
     latency: tuple[LatencyRow, ...] = ()
     if recipe.target == "ort" and _accurate(accuracy, recipe.limits):
         progress("timing FP32 against INT8", 0.8)
-        latency = _time(model, artefact, judge_on, recipe, clocks)
+        latency = _time(model, artefact, held.rows, recipe, clocks)
     progress("judging", 1.0)
     return Quantized(artefact, _judge(accuracy, latency, recipe, notes), ranking)
 
@@ -112,19 +113,34 @@ def _judge(accuracy: Accuracy, latency: tuple[LatencyRow, ...], recipe: Recipe, 
     return Judgement(passed=False, gates=rows, accuracy=accuracy, notes=notes)
 
 
-def _rows(
-    data: CalibrationData, recipe: Recipe, live: CalibrationData | None
-) -> tuple[CalibrationData, CalibrationData]:
-    share = recipe.held_back if live is None else 0.0
+@dataclass(frozen=True)
+class _Held:
+    """Rows that judge. labelled: other rows for the accuracy, where `rows` are traffic and nobody knows the answers."""
+
+    rows: CalibrationData
+    labelled: CalibrationData | None = None
+
+
+def _rows(data: CalibrationData, recipe: Recipe, live: CalibrationData | None) -> tuple[CalibrationData, _Held]:
+    enough = data.labels is not None and data.rows * recipe.held_back >= recipe.limits.min_rows
+    also = live is not None and live.labels is None and enough and recipe.metric is None
+    share = recipe.held_back if live is None or also else 0.0
     ours, rest = split(data, held_back=share, calibrate_at_most=recipe.calibrate_at_most, seed=recipe.seed)
     judge_on, _ = split(
         rest if live is None else live, held_back=0.0, calibrate_at_most=recipe.judge_at_most, seed=recipe.seed
     )
-    return ours, judge_on
+    if not also:
+        return ours, _Held(judge_on)
+    labelled, _ = split(rest, held_back=0.0, calibrate_at_most=recipe.judge_at_most, seed=recipe.seed)
+    return ours, _Held(judge_on, labelled)
 
 
-def _accuracy(model: LoadedModel, artefact: Artefact, rows: CalibrationData, recipe: Recipe) -> Accuracy:
-    return compare_models(model, artefact.data, rows, metric=recipe.metric, output=recipe.output)
+def _accuracy(model: LoadedModel, artefact: Artefact, held: _Held, recipe: Recipe) -> Accuracy:
+    found = compare_models(model, artefact.data, held.rows, metric=recipe.metric, output=recipe.output)
+    if held.labelled is None:
+        return found
+    right = compare_models(model, artefact.data, held.labelled, output=recipe.output)
+    return found.model_copy(update={k: getattr(right, k) for k in ("accuracy_fp32", "accuracy_int8", "drop_high")})
 
 
 def _accurate(accuracy: Accuracy, limits: GateLimits) -> bool:
@@ -135,7 +151,7 @@ def _leave_out(
     model: LoadedModel,
     quantiser: Quantiser,
     calibrate: CalibrationData,
-    judge_on: CalibrationData,
+    held: _Held,
     recipe: Recipe,
     artefact: Artefact,
     accuracy: Accuracy,
@@ -150,7 +166,7 @@ def _leave_out(
     found = search(
         quantiser,
         ranking,
-        lambda made: _accuracy(model, made, judge_on, recipe),
+        lambda made: _accuracy(model, made, held, recipe),
         lambda judged: _accurate(judged, recipe.limits),
     )
     if found is None or found[1].agreement < accuracy.agreement:

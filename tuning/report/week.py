@@ -50,9 +50,16 @@ class Week:
     predictions: tuple[tuple[float, float, bool], ...]
     open_changes: tuple[tuple[str, str, float], ...]
     refusals: tuple[tuple[str, int], ...]
+    drift: tuple[str, ...] = ()
 
 
-def review(records: Iterable[Record], open_changes: Sequence[OpenChange], start_s: float, end_s: float) -> Week:
+def review(
+    records: Iterable[Record],
+    open_changes: Sequence[OpenChange],
+    start_s: float,
+    end_s: float,
+    drift: Sequence[str] = (),
+) -> Week:
     """The week's figures. A false alarm: an incident that closed by itself and for which no lever was worth pulling."""
     rows = sorted(records, key=lambda r: (r.at_s, r.id))
     incidents = {
@@ -87,6 +94,7 @@ def review(records: Iterable[Record], open_changes: Sequence[OpenChange], start_
             (c.service, words.option_text(c.plan.chosen), c.plan.chosen.cost_per_hour) for c in open_changes
         ),
         refusals=tuple(sorted(refusals.items())),
+        drift=tuple(drift),
     )
 
 
@@ -128,6 +136,7 @@ def render_week(week: Week) -> Mail:
         ("Held, with a reason", str(week.held)),
         ("Closed by themselves, nothing done", str(week.false_alarms)),
         ("Predictions inside their interval", f"{hits} of {len(week.predictions)}" if week.predictions else "none"),
+        ("Drift (information only)", "; ".join(week.drift) or "none"),
         ("Refusals by guard", ", ".join(f"{name} {count}" for name, count in week.refusals) or "none"),
     ]
     png = prediction_plot(week.predictions)

@@ -40,7 +40,9 @@ def headline(report: Report) -> Headline:
         status = "Proposed" if report.refusal is not None and report.plan.chosen.changes else "Hold"
         return Headline(status, f"{service}: {reason.removeprefix('hold: ').rstrip('.')}", "quiet")
     if report.outcome is None:
-        return Headline("Not changed", f"{service}: {what} could not be made", "bad")
+        refused = next((r.reason for r in report.receipts if not r.applied and r.reason), "")
+        why = f": {refused.split(';')[0].rstrip('.')}" if refused else ""
+        return Headline("Not changed", f"{service}: {what} could not be made{why}", "bad")
     p95 = p95_text(report)
     if report.outcome.resolved:
         return Headline("Resolved", f"{service}: {what}{p95}", "good")

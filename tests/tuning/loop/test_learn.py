@@ -50,3 +50,29 @@ def test_nothing_is_learned_from_a_service_in_trouble():
     world.wait(200)
     run_once(loop, world.now, world.wait_until)
     assert learn_latency(loop, world.now_s) == 0
+
+
+def test_damaged_baselines_are_none_and_are_learned_again():
+    from tuning.loop.watch import BASELINES, stored_baselines
+
+    world, ledger = World(), FakeLedger()
+    loop = parts(world, ledger, KeptMails(), SHORT)
+    ledger.put_blob(BASELINES, b"not an archive", at_s=0.0)
+    assert stored_baselines(ledger) is None
+    world.wait(900)
+    assert learn_baselines(loop, world.now_s).services == 1
+    assert stored_baselines(ledger) is not None
+
+
+def test_a_signal_that_left_its_own_past_is_a_line_in_the_review_and_no_more():
+    import numpy as np
+
+    from detection.model import MetricWindow, Span
+    from tuning.loop.learn import drifted
+
+    span = Span(0.0, 8 * 86400.0 - 300.0, 300.0)
+    rng = np.random.default_rng(0)
+    steady = rng.normal(100.0, 5.0, span.points)
+    moved = np.where(span.times() < 6 * 86400.0, steady, steady * 3)
+    windows = {n: MetricWindow(n, span, {"qps": v}) for n, v in (("moved", moved), ("steady", steady))}
+    assert [line.split(":")[0] for line in drifted(windows)] == ["moved"]
