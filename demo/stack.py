@@ -154,9 +154,14 @@ class Stack:
         self.set_rate(rate)
         load = Child("load generator", [
             sys.executable, "-m", "demo.load", "--control", self._load_control, "--out", self.load_out,
-            "--seed", str(self.seed)], self.logs / "load.log", cwd=self.repository, nice=-5)  # fmt: skip
+            "--seed", str(self.seed), *self._load_options()], self.logs / "load.log", cwd=self.repository,
+            nice=-5)  # fmt: skip
         self._stops.append(("load generator", load.stop))
         self._checks.append(load.check)
+
+    def _load_options(self) -> list[str]:
+        """Where INT8 has to be made under overload, clients wait for their answers, and rarely ask the same twice."""
+        return ["--timeout-s", "300", "--bodies", "2048"] if self.scenario.calibration else []
 
     def load_address(self) -> str:
         """host:port of one serving process."""

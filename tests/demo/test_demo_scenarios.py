@@ -19,7 +19,7 @@ def demo(tmp_path: Path, scenario: str, *options: str) -> tuple[int, dict[str, A
     command = [sys.executable, "-m", "demo", "--scenario", scenario, "--once", "--without-airflow", "--seed", "3"]
     done = subprocess.run(
         [*command, "--home", str(tmp_path / "home"), "--json", str(summary), *options],
-        capture_output=True, text=True, timeout=450, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=800, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     print(done.stdout, done.stderr)
     return done.returncode, json.loads(summary.read_text()), done.stdout

@@ -169,3 +169,15 @@ def test_int8_without_a_model_is_no_option():
     plan = propose(example(service__levers=levers))
     assert not any("precision" in option.levers for option in (plan.chosen, *plan.rejected))
     assert any("no calibrated model configured" in option.reason for option in plan.rejected)
+
+
+def test_with_batch_and_replicas_at_their_bounds_int8_is_the_way_and_the_bounds_are_told():
+    levers = json.loads(EXAMPLE.read_text())["service"]["levers"]
+    batch = json.loads(EXAMPLE.read_text())["settings"]["batch_size"]["batch_size"]
+    levers["batch_size"].update(minimum=batch, maximum=batch)
+    levers["replicas"]["maximum"] = 2
+    plan = propose(example(service__levers=levers))
+    assert plan.chosen.levers == ("precision",)
+    assert plan.chosen.changes[0].new == {"precision": "int8"}
+    for words in (f"the batch size is at its bound of {batch}", "replicas are at their bound of 2"):
+        assert any(words in option.reason for option in plan.rejected)

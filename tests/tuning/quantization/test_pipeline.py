@@ -72,6 +72,20 @@ def test_rows_from_another_distribution_are_found_out_by_live_rows() -> None:
     assert alone.judgement.accuracy.agreement > made.judgement.accuracy.agreement
 
 
+def test_live_rows_judge_agreement_and_held_back_labels_the_accuracy() -> None:
+    zoo = tiny()
+    made = run(zoo, Recipe(effort=QUICK), live=rows_of(zoo, labels=False))
+    accuracy = made.judgement.accuracy
+    assert accuracy is not None
+    assert accuracy.rows == len(zoo.inputs)
+    assert accuracy.accuracy_fp32 is not None
+    assert accuracy.accuracy_fp32 > 0.8
+    assert "accuracy drop" in [gate.gate for gate in made.judgement.gates]
+    few = rows_of(zoo).take(np.arange(150))  # half of them would be too few to judge: all of them calibrate
+    alone = quantize(loaded(zoo), few, Recipe(effort=QUICK), live=rows_of(zoo, labels=False), clocks=ticking())
+    assert "accuracy drop" not in [gate.gate for gate in alone.judgement.gates]
+
+
 def test_tensorrt_leaves_speed_open() -> None:
     made = run(tiny(), Recipe(target="tensorrt", effort=QUICK))
     assert made.judgement.passed
