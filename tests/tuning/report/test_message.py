@@ -10,7 +10,7 @@ import pytest
 
 from detection.model import Incident
 from tests.fakes import reports
-from tuning.model import Outcome
+from tuning.model import Change, Option, Outcome
 from tuning.report import approval, render
 from tuning.report.week import render_week, review
 
@@ -33,6 +33,20 @@ def test_a_resolved_incident_says_lever_and_p95_before_and_after():
     assert mail.subject == "[slotune] Resolved: ranker: batch size 1 → 8, P95 4310 ms → 38 ms"
     for text in ("load surge", "150 ms", "-99 %", "keep", "dearer", "slotune show incident1"):
         assert text in mail.text and text in mail.html.replace("&#39;", "'")
+
+
+def test_what_a_gate_refused_is_in_the_subject_and_its_table_in_the_mail():
+    gate = {"gate": "agreement with FP32", "found": "37.20%", "asked": "at least 98.00%", "passed": False}
+    reason = "INT8 of ranker is refused: agreement with FP32 is 37.20%, asked for at least 98.00%; the data differ"
+    change = Change(lever="precision", old={"version": "1", "precision": "fp32"}, new={"precision": "int8"})
+    receipt = reports.report().receipts[0].model_copy(update={
+        "lever": "precision", "before": change.old, "after": {"precision": "fp32"}, "applied": False, "changed": False,
+        "reason": reason, "evidence": {"gates": [gate]}})  # fmt: skip
+    plan = reports.plan(chosen=Option(changes=(change,)))
+    mail = render(reports.report(plan=plan, receipts=(receipt,), outcome=None, decision=None))
+    assert mail.subject.startswith("[slotune] Not changed: ranker: precision fp32 → int8 could not be made: INT8 of")
+    for text in (reason, "Gates before any traffic", "37.20%", "FAILED"):
+        assert text in mail.html
 
 
 @pytest.mark.parametrize(
