@@ -32,10 +32,7 @@ def render(report: Report) -> Mail:
         "colour": COLOURS[head.tone],
         "rows": words.rows(report),
         "tables": words.tables(report),
-        "rejected": [
-            (words.option_text(o), words.interval(o.predicted_p95_ms), f"{o.cost_per_hour:+.2f}/h", o.reason)
-            for o in report.plan.rejected
-        ],
+        "rejected": [words.rejected(option) for option in report.plan.rejected],
         "has_plot": png is not None,
         "clock": words.clock,
         "preheader": words.subject(report).removeprefix("[slotune] "),

@@ -79,6 +79,15 @@ def option_text(option: Option) -> str:
     return " and ".join(parts) or "no change"
 
 
+def rejected(option: Option) -> tuple[str, str, str, str]:
+    """(option, predicted P95, cost, why not). A lever that had no option at all ("lever: why") has no figures."""
+    lever, _, why = option.reason.partition(": ")
+    if not option.changes and why:
+        return lever.replace("_", " "), "-", "-", why
+    cost = f"{option.cost_per_hour:+.2f}/h"
+    return option_text(option), interval(option.predicted_p95_ms), cost, option.reason
+
+
 def knob(value: Knob | None) -> str:
     if value is None:
         return "?"

@@ -11,7 +11,7 @@ import pytest
 from detection.model import Incident
 from tests.fakes import reports
 from tuning.model import Change, Option, Outcome
-from tuning.report import approval, render
+from tuning.report import approval, render, words
 from tuning.report.week import render_week, review
 
 EVIL = '<script>alert("x")</script><img src=x onerror=y>{{ 7*7 }}{% include "x" %}\r\nBcc: evil@example.com $x^{'
@@ -33,6 +33,14 @@ def test_a_resolved_incident_says_lever_and_p95_before_and_after():
     assert mail.subject == "[slotune] Resolved: ranker: batch size 1 → 8, P95 4310 ms → 38 ms"
     for text in ("load surge", "150 ms", "-99 %", "keep", "dearer", "slotune show incident1"):
         assert text in mail.text and text in mail.html.replace("&#39;", "'")
+
+
+def test_a_lever_without_an_option_is_told_without_figures():
+    bound = Option(changes=(), feasible=False, reason="batch_size: the batch size is at its bound of 1")
+    assert words.rejected(bound) == ("batch size", "-", "-", "the batch size is at its bound of 1")
+    plan = reports.plan()
+    assert words.rejected(plan.rejected[0]) == ("minReplicas 1 → 2", "cannot be told", "+1.20/h", "dearer")
+    assert "at its bound of 1" in render(reports.report(plan=reports.plan(rejected=(bound,)))).html
 
 
 def test_what_a_gate_refused_is_in_the_subject_and_its_table_in_the_mail():
