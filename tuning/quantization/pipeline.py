@@ -17,6 +17,9 @@ from tuning.quantization.model import LoadedModel, open_session
 from tuning.quantization.sensitivity import LayerHarm, rank_layers, search
 
 RANKING_ROWS = 64
+FOREIGN_SHARE = 0.2
+"""Share of live values outside the calibrated range from which no layer is looked for: it is the rows that are wrong,
+and a user who waits for a refusal should not wait for a search."""
 Progress = Callable[[str, float], None]
 """progress(what is being done, share of the whole that is done, 0..1)."""
 
@@ -91,7 +94,9 @@ def quantize(
         progress("comparing the answers", 0.35)
         accuracy = _accuracy(model, artefact, held, recipe)
         ranking: tuple[LayerHarm, ...] = ()
-        if not _accurate(accuracy, recipe.limits) and recipe.exclude_layers and accuracy.rows >= recipe.limits.min_rows:
+        foreign = compare_with_live(calibrate, held.rows).outside > FOREIGN_SHARE
+        search_on = recipe.exclude_layers and accuracy.rows >= recipe.limits.min_rows and not foreign
+        if search_on and not _accurate(accuracy, recipe.limits):
             artefact, accuracy, ranking = _leave_out(
                 model, quantiser, calibrate, held, recipe, artefact, accuracy, progress
             )

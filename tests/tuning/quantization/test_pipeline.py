@@ -66,6 +66,7 @@ def test_rows_from_another_distribution_are_found_out_by_live_rows() -> None:
     assert made.judgement.accuracy is not None
     assert made.judgement.accuracy.agreement < 0.9
     assert "the calibration data look different" in made.judgement.refusal
+    assert made.ranking == ()  # no layer is to blame
     # Split in two, the same rows would have judged themselves: nothing but live rows can tell.
     alone = quantize(loaded(zoo), foreign, Recipe(effort=QUICK), clocks=ticking())
     assert alone.judgement.accuracy is not None
