@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write a machine-readable summary")
     parser.add_argument("--seed", type=int, default=0, help="seed of the load and of the emulated accelerator")
     parser.add_argument("--duration", type=float, metavar="S", help="wait at most this long after the fault")
+    parser.add_argument(
+        "--baseline", type=float, metavar="SHARE", help="load before the fault, as a share of what the service carries")
     parser.add_argument("--without-airflow", action="store_true", help="the same loop in a plain process: quicker")
     parser.add_argument(
         "--executor", choices=("standalone", "celery"), default="standalone",
@@ -56,6 +59,8 @@ def demonstrate(args: argparse.Namespace) -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     scenario = SCENARIOS[args.scenario]
+    if args.baseline is not None:
+        scenario = replace(scenario, baseline=args.baseline)
     stack = Stack(
         repository_root(), args.home.resolve(), scenario, args.seed, with_airflow=not args.without_airflow,
         executor=args.executor)  # fmt: skip

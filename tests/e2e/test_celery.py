@@ -33,6 +33,7 @@ class Demo:
         self.home, self.summary_file, self.log = folder / "home", folder / "summary.json", folder / "demo.log"
         command = [
             sys.executable, "-m", "demo", "--scenario", "batch", "--executor", "celery", "--duration", "420",
+            "--baseline", "0.2",  # little enough that a busy machine leaves the SLO alone until the surge
             "--json", self.summary_file, "--home", self.home]  # fmt: skip
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -126,11 +127,8 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
         print(running.log.read_text()[-6000:])
 
 
-def assert_cured_once(demo: Demo, summary: dict[str, Any]) -> None:
-    """Proven and kept, changed exactly once, every step in the ledger, one mail of proof.
-
-    A machine that is busy while Airflow starts may break the SLO before the surge: that is a hold with its own mail.
-    """
+def assert_cured_once(demo: Demo, summary: dict[str, Any], plan: str) -> None:
+    """Proven and kept, changed exactly once, every step in the ledger, one mail of proof."""
     assert summary["ok"] is True and summary["resolved"] is True
     assert [action["lever"] for action in summary["actions"]] == ["batch_size"]
     assert summary["p95_ms"]["after"] <= summary["slo_ms"]
@@ -140,16 +138,16 @@ def assert_cured_once(demo: Demo, summary: dict[str, Any]) -> None:
     demo.wait(demo.runs_ended, 60.0, "end of the run")
     assert demo.open_change() is None
     records = sorted(demo.ledger.find(limit=100_000), key=lambda r: r.at_s)
-    plan = one(records, "adjust_batch_size", "intent").parent_id
-    steps = [r for r in records if r.parent_id == plan or r.id == plan]
-    receipts = [r for r in records if r.kind == "adjust_batch_size" and r.phase == "result" and r.body["changed"]]
-    assert [(r.parent_id, r.body["after"]["batch_size"]) for r in receipts] == [(plan, chosen)]
+    steps = [r for r in records if plan in (r.id, r.parent_id)]
+    receipts = [r for r in steps if r.kind == "adjust_batch_size" and r.phase == "result" and r.body["changed"]]
+    assert [r.body["after"]["batch_size"] for r in receipts] == [chosen]
+    assert one(steps, "adjust_batch_size", "intent")
     assert one(steps, "choose_action") and one(steps, "keep")
     assert [r.body["verdict"] for r in steps if r.kind == "verify_p95"][-1] == "improved"
     assert not [r for r in records if r.kind == "roll_back"]
     report = one(steps, "email_report", "intent")
     assert [r.parent_id for r in records if r.kind == "email_report" and r.phase == "result"].count(report.id) == 1
-    assert ["Resolved" in mail["subject"] for mail in summary["mails"]].count(True) == 1
+    assert "Resolved" in summary["mails"][-1]["subject"]
     assert summary["airflow_task_failures"] == 0, summary["airflow_failed_tasks"]
 
 
@@ -160,6 +158,7 @@ def one(records: list[Record], kind: str, phase: str = "result") -> Record:
 
 def test_a_worker_that_is_killed_in_the_middle_of_a_change_leaves_it_proven_and_kept(demo):
     demo.wait_until_started()
+    demo.wait(lambda: " t0: " in demo.log.read_text(), 400.0, "surge")
     change = demo.wait(demo.open_change, 400.0, "change", every_s=0.03)
     assert change.state in ("intended", "made")
     name, task = demo.wait(demo.worker_at_work, 120.0, "task of the change on a worker", every_s=0.03)
@@ -168,7 +167,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_change_leaves_it_proven_and_
     assert demo.open_change() is not None, "the change was settled before the worker died"
     summary = demo.summary(420.0)
     print(f"killed {name} in {task}, state {change.state}; summary {time.time() - killed_at_s:.0f} s later")
-    assert_cured_once(demo, summary)
+    assert_cured_once(demo, summary, change.plan_id)
     other = {"worker-1": "worker-2", "worker-2": "worker-1"}[name]
     assert demo.part(f"{other}@").is_running()
     with pytest.raises(StopIteration):
