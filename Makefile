@@ -5,6 +5,7 @@ PY := $(VENV)/bin/python
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 ARGS ?=
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system demo test unit lint types integration e2e faults \
@@ -25,19 +26,20 @@ demo: setup ## Find a real slowdown, fix it, prove it, mail the proof (ARGS="--s
 	@scripts/system-packages prometheus
 	@$(PY) -m demo $(ARGS)
 
-test: setup ## Everything CI runs: lint, types, unit and integration tests, the end-to-end loop
+test: setup ## Everything CI runs: lint, types, unit and server tests, the loop end to end (batch and steady)
 	@scripts/system-packages
 	@$(MAKE) --no-print-directory lint types
-	@$(PY) -m pytest tests $(ARGS)
+	@$(PY) -m pytest tests -m "not e2e" -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(PY) -m pytest tests/e2e/test_demo.py
 
 unit: setup ## The fast tests alone (no servers, no Airflow)
-	@$(PY) -m pytest tests -m "not server and not airflow and not e2e and not faults" $(ARGS)
+	@$(PY) -m pytest tests -m "not server and not airflow and not e2e and not faults" -n $(WORKERS) --dist loadfile $(ARGS)
 
 integration: setup ## Tests on real servers, without the end-to-end loop
 	@scripts/system-packages
 	@$(PY) -m pytest tests -m "(server or airflow) and not e2e" $(ARGS)
 
-e2e: setup ## The whole loop through a real Airflow scheduler
+e2e: setup ## Every scenario end to end: all demos, and Celery with a worker that is killed (half an hour)
 	@scripts/system-packages
 	@$(PY) -m pytest tests -m e2e $(ARGS)
 
