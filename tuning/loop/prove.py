@@ -161,7 +161,7 @@ def roll_back(parts: Parts, plan: Plan, outcome: Outcome, decision: Decision, at
 def undo(parts: Parts, plan: Plan, at_s: float) -> list[Receipt]:
     service = parts.service(plan.service)
     inverse = plan.inverse().model_copy(update={"decided_at_s": at_s})
-    parts.ledger.put(records.plan_record(inverse))
+    begun = not parts.ledger.put(records.plan_record(inverse))
     touched = {r.lever for r in records.receipts(parts.ledger, plan) if r.changed}
     if not touched:
         touched = {change.lever for change in plan.chosen.changes}
@@ -172,6 +172,9 @@ def undo(parts: Parts, plan: Plan, at_s: float) -> list[Receipt]:
         receipt_id = make_id(inverse.id, change.lever, "receipt")
         if parts.ledger.get(receipt_id) is None:
             receipt = parts.actuator(service, change.lever).apply(service, change, key=f"{inverse.id}:{change.lever}")
+            if begun and receipt.applied and not receipt.changed:
+                # An earlier try put it back and died before it could write that down: still a change to be proven.
+                receipt = receipt.model_copy(update={"changed": True, "reason": "put back by an earlier try"})
             receipt = receipt.model_copy(
                 update={"id": receipt_id, "plan_id": inverse.id, "service": plan.service}
             )

@@ -91,3 +91,31 @@ def test_a_value_that_was_there_before_the_first_try_is_nobodys_change():
     world.batch_size = plan.chosen.changes[0].new["batch_size"]
     receipt = act.pull_lever(healthy, plan, "batch_size", world.now())
     assert receipt.applied and not receipt.changed
+
+
+def test_a_roll_back_killed_after_it_was_made_is_run_again_and_verified():
+    # A larger batch is far slower, so the verdict is "worse" and the change is rolled back.
+    world, ledger, mails = World(qps=lambda t: 60.0 if t < 120 else 130.0, batch_hurts=40.0), FakeLedger(), KeptMails()
+    healthy = parts(world, ledger, mails)
+
+    class DiesOnTheWayBack(WorldBatch):
+        def apply(self, service, change, *, key) -> Receipt:
+            receipt = super().apply(service, change, key=key)
+            if change.new["batch_size"] == 1:
+                raise Killed
+            return receipt
+
+    dying = replace(healthy, actuator=lambda _service, _lever: DiesOnTheWayBack(world))
+    world.wait(60)
+    with pytest.raises(Killed):
+        for _ in range(40):
+            run_once(dying, world.now, world.wait_until)
+            world.wait(15)
+    (opened,) = ledger.open_changes()
+    assert world.batch_size == 1
+    world.wait(35)
+    (undone,) = prove.undo(healthy, opened.plan, world.now())
+    assert undone.changed
+    world.wait_until(prove.look_until_s(healthy, opened.plan.inverse()))
+    assert prove.close_rolled_back(healthy, opened.plan, world.now()) is not None
+    assert not ledger.open_changes() and len(world.applies) == 3
