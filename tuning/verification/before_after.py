@@ -20,7 +20,7 @@ from tuning.ports import Evidence
 from tuning.verification.autocorrelation import Level, Side, shift
 from tuning.verification.guarded import Control, guard_metrics, mean_of, requests_of
 from tuning.verification.points import Points, both_sides, from_series, history_of
-from tuning.verification.separation import separated
+from tuning.verification.separation import LEAST_BEFORE, later_half, separated
 from tuning.verification.settings import VerificationSettings
 
 
@@ -83,14 +83,12 @@ class BeforeAfterVerifier:
             return None
         if _model_explains(before, after) or _load_explains("improved", before, after, self._settings):
             return None  # the full test weighs how much of it the load explains
-        points = new.side.points[np.isfinite(new.side.points)]
-        resolved = None
-        if after.slo is not None:
-            # A backlog drains after the change: what counts is the later half, all of it.
-            resolved = bool((points[points.size // 2 :] <= math.log(after.slo.p95_ms)).all())
+        points = later_half(new, self._settings.min_points)
+        count = later_half(old, LEAST_BEFORE).size
+        resolved = None if after.slo is None else bool((points <= math.log(after.slo.p95_ms)).all())
         reason = (
-            f"P95 {effect.value - 1:+.0%}: the worst of {points.size} points after the change is {effect.high:.0%} "
-            f"of the best of {old.n} before it"
+            f"P95 {effect.value - 1:+.0%}: the worst of the last {points.size} points after the change is "
+            f"{effect.high:.0%} of the best of the last {count} before it"
         )
         return {"verdict": "improved", "resolved": resolved, "effect": effect, "reason": reason}
 
