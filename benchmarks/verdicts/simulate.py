@@ -12,7 +12,7 @@ from scipy import signal, stats
 from detection.model import FloatArray, MetricWindow, Slo, Span
 from tuning.model import Change, Diagnosis, Option, Plan
 from tuning.ports import Evidence
-from tuning.verification import before_after, get
+from tuning.verification import get
 from tuning.verification.settings import VerificationSettings
 
 STEP_S = 15.0
