@@ -75,7 +75,7 @@ class Mailbox:
             page.write_text(as_page(message))
             text = message.get_body(("plain",))
             self._mails.append(Mail(
-                str(message["Subject"] or ""), tuple(envelope.rcpt_tos), eml, page,
+                str(message["Subject"] or "").strip(), tuple(envelope.rcpt_tos), eml, page,
                 text.get_content() if text is not None else ""))  # fmt: skip
         return "250 2.0.0 kept"
 

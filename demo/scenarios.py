@@ -97,3 +97,9 @@ def capacity_rps(service_s: Mapping[int, float], batch_size: int, replicas: int 
 def slo_ms(service_s: Mapping[int, float], batch_size: int, factor: float) -> float:
     """The SLO: `factor` times a batch's time, rounded up to whole tens of milliseconds."""
     return math.ceil(factor * service_s[batch_size] * 100) * 10.0
+
+
+def surge_rps(share: float, capacity_rps: float, now_rps: float | None = None) -> float | None:
+    """The load of a surge: `share` of the capacity. None when `now_rps` is already as much as that, within 5 %."""
+    wanted = share * capacity_rps
+    return None if now_rps is not None and wanted <= 1.05 * now_rps else wanted

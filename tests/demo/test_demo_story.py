@@ -11,7 +11,7 @@ import pytest
 
 from demo import histogram, models, story
 from demo.load import Control, rate_at
-from demo.scenarios import SCENARIOS, capacity_rps, slo_ms
+from demo.scenarios import SCENARIOS, capacity_rps, slo_ms, surge_rps
 from demo.server.metrics import SECONDS
 
 
@@ -112,3 +112,11 @@ def test_small_model_is_right_more_often_than_chance(tmp_path: Path):
     out = ort.InferenceSession(str(path)).run(None, {models.INPUT: inputs})[0]
     assert (out.argmax(1) == labels).mean() > 0.6
     assert models.Shape(seed=8).digest() != models.Shape().digest()
+
+
+def test_a_surge_is_raised_only_where_the_service_turned_out_to_carry_more():
+    assert surge_rps(1.5, 100.0) == 150.0
+    assert surge_rps(1.5, 200.0, now_rps=150.0) == 300.0
+    assert surge_rps(1.5, 100.0, now_rps=150.0) is None
+    assert surge_rps(1.5, 104.0, now_rps=150.0) is None, "within what capacity is known to"
+    assert surge_rps(1.5, 60.0, now_rps=150.0) is None, "a service that got slower needs no more"

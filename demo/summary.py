@@ -1,0 +1,157 @@
+"""What a run comes to: the summary for machines, the timeline and the comparison for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from demo import story
+from demo.mailbox import Mail
+from demo.scenarios import Scenario
+from demo.screen import Screen
+
+CALM_S = 15.0
+"""How long P95 must have been under the SLO before the demo believes it."""
+
+
+@dataclass
+class Facts:
+    """What the run has learned so far. Times in seconds since the epoch, 0 while not reached."""
+
+    scenario: Scenario
+    slo_ms: float = 0.0
+    capacity_rps: float = 0.0
+    fault_rps: float | None = None
+    service_s: dict[int, float] = field(default_factory=dict)
+    baseline_at_s: float = 0.0
+    fault_at_s: float = 0.0
+    end_at_s: float = 0.0
+    airflow_url: str = ""
+    error: str | None = None
+
+
+class Witness(Protocol):
+    """The part of the stack that is asked at the end."""
+
+    seed: int
+
+    @property
+    def mailbox(self) -> Any: ...
+
+    def settings_now(self) -> dict[str, Any]: ...
+
+
+def summarise(
+    facts: Facts, stack: Witness, seconds: Sequence[story.Second], events: Sequence[story.Event],
+    task_failures: list[str] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Everything that a machine wants to know. Times are seconds after the fault; None: it did not happen.
+
+    task_failures: None when Airflow could not be asked.
+    """
+    s, t0 = facts.scenario, facts.fault_at_s
+    end = facts.end_at_s or (seconds[-1].t if seconds else t0)
+    made = story.actions(events, t0) if t0 else []
+    calm = story.under_for_good_since(seconds, facts.slo_ms, t0) if t0 else None
+    resolved = calm is not None and _is_resolved(facts, seconds, made)
+    mails: tuple[Mail, ...] = tuple(stack.mailbox.mails)
+    detected = story.first(events, {"open_incidents"}, t0) if t0 else None
+    mailed_s = [m.eml.stat().st_mtime - t0 for m in mails] if t0 else []
+    proof = [at for at in mailed_s if made and at >= made[-1]["at_s"]]
+    refused = story.refusals(events, t0) if t0 else []
+    told_no = [at for at in mailed_s if refused and at >= refused[-1]["at_s"]]
+    proven = bool(told_no if s.expected == "refused" else proof)
+    return {
+        "scenario": s.name,
+        "seed": stack.seed,
+        "emulated": s.serving == "replicas",
+        "ok": facts.error is None and _as_expected(s, resolved, len(made), len(mails), proven),
+        "resolved": resolved,
+        "actions": made,
+        "refusals": refused,
+        "t_detected_s": None if detected is None else round(detected.at_s - t0, 1),
+        "t_resolved_s": round(calm - t0, 1) if resolved and calm is not None else None,
+        "t_mailed_s": round(proof[-1] if proof else mailed_s[-1], 1) if mailed_s else None,
+        "p95_ms": _p95(facts, seconds, calm if resolved and calm is not None else end, end),
+        "slo_ms": facts.slo_ms,
+        "capacity_rps": round(facts.capacity_rps, 1),
+        "fault_rps": None if facts.fault_rps is None else round(facts.fault_rps, 1),
+        "service_ms": {str(b): round(t * 1000, 2) for b, t in facts.service_s.items()},
+        "requests": {
+            "sent": sum(x.sent for x in seconds), "ok": sum(x.ok for x in seconds),
+            "errors": sum(x.errors for x in seconds)},
+        "failed_requests": sum(x.errors for x in seconds),
+        "settings_after": stack.settings_now(),
+        "mails": [{"subject": m.subject, "eml": str(m.eml), "html": str(m.html)} for m in mails],
+        "airflow_task_failures": None if task_failures is None else len(task_failures),
+        "airflow_failed_tasks": task_failures,
+        "airflow_url": facts.airflow_url,
+        "watched_s": round(end - t0, 1) if t0 else 0.0,
+        "error": facts.error,
+    }  # fmt: skip
+
+
+def _is_resolved(facts: Facts, seconds: Sequence[story.Second], made: Sequence[Mapping[str, Any]]) -> bool:
+    """The SLO was broken, a change was made, and it still stands. (That P95 is under the SLO is the caller's.)"""
+    stands = bool(made) and not made[-1]["undo"]
+    broken = story.broken_at(seconds, facts.slo_ms, facts.fault_at_s)
+    return facts.scenario.expected == "resolved" and stands and broken is not None
+
+
+def _as_expected(s: Scenario, resolved: bool, changes: int, mails: int, proven: bool) -> bool:
+    return {
+        "resolved": resolved and proven,
+        "hold": changes == 0 and mails >= 1,
+        "refused": changes == 0 and proven,
+        "nothing": changes == 0 and mails == 0,
+    }[s.expected]
+
+
+def _p95(facts: Facts, seconds: Sequence[story.Second], calm_s: float, end_s: float) -> dict[str, float | None]:
+    """Before the fault, from then until all was calm, and at the end, as the clients saw it."""
+    t0 = facts.fault_at_s
+    if not t0:
+        return {"before": None, "during": None, "after": None}
+    during = None if facts.scenario.expected == "nothing" else story.p95_ms(seconds, t0 + 5, calm_s)
+    return {
+        "before": story.p95_ms(seconds, t0 - 20, t0),
+        "during": during,
+        "after": story.p95_ms(seconds, max(end_s - CALM_S, t0), end_s),
+    }
+
+
+def tell(screen: Screen, facts: Facts, events: Sequence[story.Event], summary: Mapping[str, Any]) -> None:
+    """The timeline and the comparison, for people."""
+    t0, end = facts.fault_at_s, facts.end_at_s
+    rows: list[tuple[float, str]] = []
+    for event in events:
+        line = story.line_of(event)
+        if line and t0 and event.at_s >= t0 - 1 and event.at_s <= (end or event.at_s):
+            rows.append((event.at_s - t0, line))
+    if summary["t_resolved_s"] is not None:
+        rows.append((summary["t_resolved_s"], "P95 back under the SLO, for good"))
+    if summary["t_mailed_s"] is not None:
+        rows.append((summary["t_mailed_s"], f"mailed: {summary['mails'][-1]['subject']}"))
+    timeline = [(0.0, facts.scenario.title), *sorted(rows, key=lambda row: row[0])]
+    screen.table(
+        f"timeline of {facts.scenario.name}", [(f"{at:+.1f} s", what) for at, what in timeline], ("after t0", "what")
+    )
+    p95 = summary["p95_ms"]
+    screen.table(
+        "P95 as the clients saw it" + (" (EMULATED accelerator)" if summary["emulated"] else ""),
+        [tuple("-" if ms is None else ms_text(ms) for ms in (*p95.values(), summary["slo_ms"]))],
+        ("before", "during", "after", "SLO"))  # fmt: skip
+    for mail in summary["mails"]:
+        screen.say(f"mail: {mail['html']}")
+    screen.say("as expected" if summary["ok"] else f"NOT as expected{_why(summary)}")
+
+
+def _why(summary: Mapping[str, Any]) -> str:
+    if summary["error"]:
+        return f": {summary['error']}"
+    return f": {len(summary['actions'])} changes, {len(summary['mails'])} mails, resolved: {summary['resolved']}"
+
+
+def ms_text(value: float | None) -> str:
+    return "no answers" if value is None else f"{value:.0f} ms"
