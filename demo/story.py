@@ -151,7 +151,7 @@ def line_of(event: Event) -> str | None:
     body, kind = event.body, event.kind
     if kind in LEVER_KINDS or kind == "roll_back":
         changes = [
-            f"refused: {r['reason']}" if r.get("applied") is False else f"{r['lever']} {_moved(r)}"
+            f"refused: {r['reason']}" if r.get("applied") is False else _moved(r)
             for r in _receipts(event)
         ]
         return f"{kind}: {'; '.join(changes)}" if changes else None

@@ -81,7 +81,7 @@ def test_actions_come_from_changed_receipts_only():
     ]
     made = story.actions(events, 10.0)
     assert [(a["at_s"], a["undo"]) for a in made] == [(2.5, False), (10.0, True)]
-    assert story.line_of(events[1]) == "adjust_batch_size: batch_size batch_size 1 -> 8"
+    assert story.line_of(events[1]) == "adjust_batch_size: batch_size 1 -> 8"
 
 
 def test_numbers_of_a_scenario_follow_the_machine():
