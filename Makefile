@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system demo test unit lint types integration e2e faults \
-	bench-detection bench-control bench-verdicts bench-quantization test-kubernetes docs clean
+	bench-detection bench-control bench-verdicts bench-ledger bench-quantization test-kubernetes docs clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -59,12 +59,16 @@ bench-control: setup ## The planner against HPA, ladder, AIMD, random, nothing a
 bench-verdicts: setup ## False and true verdicts of the before/after test
 	@$(PY) -m benchmarks.verdicts $(ARGS)
 
+bench-ledger: setup ## How fast the history answers with a million records
+	@$(PY) -m benchmarks.ledger $(ARGS)
+
 bench-quantization: setup ## INT8 against FP32: speed, accuracy, engine sizes
 	@$(PY) -m benchmarks.quantization $(ARGS)
 
-faults: setup ## The fault campaign in full
+faults: setup ## The fault campaign in full: the loop's functions, then Airflow's own processes (an hour)
 	@scripts/system-packages
 	@$(PY) -m tests.faults $(ARGS)
+	@$(PY) -m tests.faults --airflow --fresh
 
 test-kubernetes: setup ## The Kubernetes contract suite against the API server of KUBECONFIG
 	@SLOTUNE_TEST_KUBECONFIG="$(KUBECONFIG)" $(PY) -m pytest tests/contracts/test_kubernetes_api.py $(ARGS)

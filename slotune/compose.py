@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from detection.errors import ConfigError
 from detection.model import Incident, Service
 from slotune.connections import EnvironmentConnections
+from slotune.places import config_path, ledger_url
 from tuning.ports import Actuator, Connections
 from tuning.settings import Settings
 
@@ -28,20 +29,6 @@ if TYPE_CHECKING:
     from tuning.loop.parts import Parts
     from tuning.model import Observation, Record
     from tuning.ports import Notifier
-
-
-def config_path(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where services.yaml is: SLOTUNE_CONFIG, else ./services.yaml."""
-    return Path(environment.get("SLOTUNE_CONFIG") or "services.yaml")
-
-
-def ledger_url(environment: Mapping[str, str] = os.environ) -> str:
-    """The ledger's address: SLOTUNE_LEDGER_URL, else an SQLite file below SLOTUNE_HOME (default ~/.slotune)."""
-    url = environment.get("SLOTUNE_LEDGER_URL")
-    if url:
-        return url
-    home = Path(environment.get("SLOTUNE_HOME") or Path.home() / ".slotune")
-    return f"sqlite:///{(home / 'ledger.sqlite').absolute()}"
 
 
 def load_settings(path: str | Path | None = None) -> Settings:

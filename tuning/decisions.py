@@ -72,10 +72,12 @@ def worst_case_rollback_s(
 ) -> float:
     """The longest time, in seconds, that a harmful change can stay, by these settings.
 
-    The worker dies right after the change; the next sweep finds it (`watch_every_s`, after an answer can no longer be
-    on its way); both looks are needed; both control calls take their full time; the old setting needs its own delay.
+    The worker dies right after the change, and the sweep that is under way dies with it: Airflow notices both after
+    `dead_task_s`; the next sweep finds the change (`watch_every_s`, after an answer can no longer be on its way); both
+    looks are needed; both control calls take their full time; the old setting needs its own delay. Time in which no
+    part of Airflow runs comes on top.
     """
-    found_s = max(watch_every_s, safety.in_flight_s) + safety.control_timeout_s
+    found_s = safety.dead_task_s + max(watch_every_s, safety.in_flight_s) + safety.control_timeout_s
     settled_s = max(settle_s(verification, lever), settle_s(verification, lever, "summary"))
     looks_s = verification.look_s + verification.longer_look_s
     return found_s + settled_s + looks_s + safety.control_timeout_s + lever.effect_delay_s

@@ -146,18 +146,8 @@ def _place(change: Change, now: Setting) -> Found:
 
 
 def landed_late(
-    closed: Sequence[tuple[OpenChange, float]],
-    settings_now: Mapping[str, Mapping[str, Setting | Unreadable]],
-    at_s: float,
-    *,
-    watch_s: float = 3600.0,
-) -> list[OpenChange]:
-    """Changes that were closed as "never landed" and are there after all: an answer that took longer than we waited.
-
-    closed: (the change, when it was closed). settings_now: by service, then lever.
-    """
-    return [
-        change
-        for change, closed_at_s in closed
-        if at_s - closed_at_s <= watch_s and where(change, settings_now.get(change.service, {}))[0] in ("new", "mixed")
-    ]
+    change: OpenChange, closed_at_s: float, settings_now: Mapping[str, Setting | Unreadable], at_s: float, late_s: float
+) -> bool:
+    """Whether a change that was closed with its old setting in force is there after all: an answer that took longer
+    than was waited for. late_s: for how long after its end a change may still land."""
+    return at_s - closed_at_s <= late_s and where(change, settings_now)[0] in ("new", "mixed")

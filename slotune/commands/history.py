@@ -127,7 +127,7 @@ def _reader(url: str) -> Reader:
     from tuning.ledger.reader import open_reader
 
     if not url:
-        from slotune.compose import ledger_url
+        from slotune.places import ledger_url
 
         url = ledger_url()
     return open_reader(url)

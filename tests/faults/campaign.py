@@ -28,7 +28,7 @@ from tuning.errors import LedgerUnavailable
 from tuning.ledger import SqlLedger
 from tuning.loop.once import run_once
 from tuning.loop.parts import Parts
-from tuning.model import LEVER_STEPS, OpenChange, Record
+from tuning.model import LEVER_STEPS, OpenChange, Plan, Record
 from tuning.services_yaml import loads
 
 SWEEP_S = 15.0
@@ -36,7 +36,7 @@ STORY_S = 420.0
 """How long sweeps go on while the story happens."""
 AFTER_S = 1500.0
 """How long they go on at most afterwards, until nothing is open."""
-CONFIG = SERVICES.replace("hold_again: 60s", "hold_again: 60s, in_flight: 90s")
+CONFIG = SERVICES.replace("hold_again: 60s", "hold_again: 60s, in_flight: 90s, dead_task: 1s")
 
 Kind = Literal[
     "kill",
@@ -305,14 +305,22 @@ def _check_end(result: Result, ledger: SqlLedger, outside: Outside, records: lis
     if outside.batch_size == 1 or (outside.landings and outside.landings[-1].by == "somebody"):
         return
     plan_id = outside.landings[-1].key.split(":")[0]
-    outcomes = {r.id: r for r in records if r.kind == "verify_p95" and r.parent_id == plan_id}
-    kept = [r for r in records if r.kind == "keep" and r.parent_id in (plan_id, *outcomes) and "step" in r.body]
+    # What landed after its end is proven as an attempt of its own, with the same new value.
+    family = {plan_id, *(r.id for r in records if r.kind == "choose_action" and _new(r) == outside.batch_size)}
+    outcomes = {r.id: r for r in records if r.kind == "verify_p95" and r.parent_id in family}
+    kept = [r for r in records if r.kind == "keep" and r.parent_id in family | set(outcomes) and "step" in r.body]
     if not any(r.kind in LEVER_STEPS.values() and plan_id in (r.parent_id, r.body.get("id")) for r in records):
         result.orphan.append(f"batch_size {outside.batch_size} is in force and no record speaks of {plan_id}")
     elif not kept:
         result.orphan.append(f"batch_size {outside.batch_size} is in force, of plan {plan_id}, and was never kept")
     elif not outcomes or max(outcomes.values(), key=_at).body.get("verdict") not in ("improved", "unchanged"):
         result.unproven.append(f"plan {plan_id} was kept without a proof")
+
+
+def _new(record: Record) -> object:
+    """The batch size that a plan asks for; None for one that holds."""
+    changes = Plan.model_validate(record.body).chosen.changes
+    return changes[0].new["batch_size"] if changes else None
 
 
 def _at(record: Record) -> float:
@@ -355,7 +363,7 @@ def steps_of(scenario: Scenario, folder: Path) -> int:
     return int((folder / "steps").read_text())
 
 
-APPLY_FAULTS = ("timeout-landed", "timeout-lost", "timeout-late", "409", "403", "ignored")
+APPLY_FAULTS = ("timeout-landed", "timeout-lost", "timeout-late", "timeout-after-its-end", "409", "403", "ignored")
 CLOCK_JUMPS = ("-3600", "-30", "30", "3600", "86400")
 
 

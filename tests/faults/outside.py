@@ -129,6 +129,10 @@ class Outside:
         return self._world
 
 
+LATE_BY_S = {"timeout-late": 60.0, "timeout-after-its-end": 200.0}
+"""Before and after the time that slotune waits for an answer (`safety.in_flight`)."""
+
+
 @dataclass
 class Weather:
     """What goes wrong outside slotune, by name; read at every call. skew_s: slotune's clock minus the world's."""
@@ -136,9 +140,8 @@ class Weather:
     source_down_until_s: float = 0.0
     control_down_until_s: float = 0.0
     next_apply: str = ""
-    """What the next change meets: timeout-landed, timeout-lost, timeout-late, 409, 403, ignored."""
+    """What the next change meets: timeout-landed, timeout-lost, one of LATE_BY_S, 409, 403, ignored."""
     applies: int = 0
-    late_by_s: float = 60.0
     skew_s: float = 0.0
 
 
@@ -214,8 +217,8 @@ class OutsideBatch:
         fault, self._weather.next_apply = self._weather.next_apply, ""
         if fault == "timeout-lost":
             raise OutcomeUnknown("no answer in time")
-        if fault == "timeout-late":
-            self._outside.late.append((self._outside.now_s + self._weather.late_by_s, key, value))
+        if fault in LATE_BY_S:
+            self._outside.late.append((self._outside.now_s + LATE_BY_S[fault], key, value))
             self._outside.save()
             raise OutcomeUnknown("no answer in time")
         if fault == "409":

@@ -21,6 +21,7 @@ SHORT = [
     Fault("control-down", HARM, 13),
     Fault("apply", CURE, 1, "timeout-landed"),
     Fault("apply", HARM, 2, "timeout-late"),
+    Fault("apply", CURE, 1, "timeout-after-its-end"),
     Fault("somebody", CURE, 10),
     Fault("race", CURE, 0),
 ]

@@ -144,8 +144,10 @@ def test_the_autoscaler_moves_replicas_and_that_is_nobodys_hand() -> None:
 
 
 def test_a_change_that_landed_after_it_was_given_up_is_found() -> None:
-    closed = [(change("intended"), 1000.0)]
-    assert landed_late(closed, {"ranker": truth(8)}, 1500.0) == [change("intended")]
-    assert landed_late(closed, {"ranker": truth(1)}, 1500.0) == []
-    assert landed_late(closed, {"ranker": truth(8)}, 9000.0) == []
-    assert landed_late(closed, {}, 1500.0) == []
+    given_up = change("intended")
+    assert landed_late(given_up, 1000.0, truth(8), 1500.0, late_s=900.0)
+    assert not landed_late(given_up, 1000.0, truth(1), 1500.0, late_s=900.0)
+    assert not landed_late(given_up, 1000.0, truth(8), 9000.0, late_s=900.0)
+    assert not landed_late(given_up, 1000.0, truth(None), 1500.0, late_s=900.0)
+    assert not landed_late(given_up, 1000.0, truth(3), 1500.0, late_s=900.0), "somebody else's value is theirs"
+

@@ -69,8 +69,17 @@ class SafetySettings(BaseModel):
     in_flight_s: float = Field(120.0, ge=0)
     """How long a change without an answer may still land; before that an open intent is not closed as "not made"."""
 
+    late_s: float = Field(900.0, ge=0)
+    """For how long after its end a change that timed out, or was rolled back, is looked for: when it is in force after
+    all, it is open again, and proven or undone."""
+
     control_timeout_s: float = Field(30.0, gt=0)
     """How long one call to a control endpoint may take, retries included."""
+
+    dead_task_s: float = Field(330.0, gt=0)
+    """How long Airflow takes to notice that a task's process died and to run the task again: its [scheduler]
+    task_instance_heartbeat_timeout (300 s), the check's interval, and the retry's delay. Part of the worst-case time
+    to roll back."""
 
     hold_again_s: float = Field(600.0, ge=0)
     """An incident for which nothing could be done is looked at again this often while it is still firing."""

@@ -44,8 +44,11 @@ def verify_p95(parts: Parts, plan: Plan, at_s: float, *, look: int = 1) -> tuple
         outcome = _judge(parts, plan, at_s).model_copy(
             update={"id": outcome_id, "plan_id": plan.id, "service": plan.service, "at_s": at_s}
         )
-        parts.ledger.put(records.outcome_record(outcome, plan))
-        _log.info("verify_p95 %s: %s, %s", plan.service, outcome.verdict, outcome.reason)
+        if parts.ledger.put(records.outcome_record(outcome, plan)):
+            _log.info("verify_p95 %s: %s, %s", plan.service, outcome.verdict, outcome.reason)
+        else:
+            # Judged at the same time by a run that was taken for dead: one plan has one verdict, the first.
+            outcome = records.load(parts.ledger, outcome_id, Outcome)
     return outcome, _follow(parts, outcome, plan, look)
 
 
@@ -190,13 +193,13 @@ def close_rolled_back(parts: Parts, plan: Plan, at_s: float) -> Outcome | None:
     if made_at_s(parts, inverse) is not None:
         outcome, _ = verify_p95(parts, inverse, at_s)
     reason = outcome.reason if outcome else "the old setting was in force already"
-    close(parts, plan, at_s, "roll_back", f"rolled back: {reason}")
+    close(parts, plan, at_s, "roll_back", f"rolled back: {reason}", unmade=True)
     return outcome
 
 
-def close(parts: Parts, plan: Plan, at_s: float, kind: str, reason: str) -> None:
-    """Free the service, with the reason in the ledger."""
-    body: dict[str, object] = {"plan_id": plan.id, "closed": True, "reason": reason}
+def close(parts: Parts, plan: Plan, at_s: float, kind: str, reason: str, *, unmade: bool = False) -> None:
+    """Free the service, with the reason in the ledger. unmade: the old setting is in force, by what was read back."""
+    body: dict[str, object] = {"plan_id": plan.id, "closed": True, "reason": reason, "unmade": unmade}
     record = Record(
         id=f"{plan.id}:closed",
         kind=kind,

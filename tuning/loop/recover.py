@@ -13,7 +13,7 @@ from detection.errors import SlotuneError
 from detection.model import make_id
 from tuning import leases, recovery
 from tuning.guards import Unreadable, same_knobs
-from tuning.loop import act, prove, records, tell
+from tuning.loop import act, late, prove, records, tell
 from tuning.loop.observe import look_back
 from tuning.loop.parts import Parts
 from tuning.model import Change, OpenChange, Option, Plan, Receipt, Record, Setting
@@ -24,9 +24,10 @@ _log = logging.getLogger(__name__)
 def reconcile_all(parts: Parts, at_s: float, *, alive: Callable[[str], bool]) -> list[str]:
     """Settle every open change whose run is gone; sentences about what was done, one per change that moved on.
 
-    alive: whether a run (by its id) is queued or running. One change that cannot be settled holds up no other.
+    alive: whether a run (by its id) is queued or running. One change that cannot be settled holds up no other. First
+    come changes that landed after their end: they are open again, and settled like any other.
     """
-    done = []
+    done = late.reopen(parts, at_s)
     for change in parts.ledger.open_changes():
         if change.state != "leased" and change.run and alive(change.run):
             continue
@@ -60,7 +61,7 @@ def _settle(parts: Parts, change: OpenChange, at_s: float) -> str | None:
         return f"undone. {found.reason}"
     if found.action == "finish":
         return _finish(parts, plan, at_s, found.reason)
-    prove.close(parts, plan, at_s, "hold", found.reason)
+    prove.close(parts, plan, at_s, "hold", found.reason, unmade=found.action == "close_unchanged")
     notes = (f"The run that made this change ended early. {found.reason}",)
     tell.email_report(parts, plan, at_s, notes=notes)
     return found.reason

@@ -1,0 +1,1 @@
+"""How long the history takes to answer: `python -m benchmarks.ledger`."""
