@@ -5,6 +5,7 @@ Heavy imports are inside the functions: every task is a fresh process that parse
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -204,7 +205,7 @@ def pull_lever(context: Mapping[str, Any], lever: str) -> dict[str, Any]:
     with as_airflow_failures():
         loop, at_s = parts(context), now_s(context)
         plan = plan_of(context, loop)
-        receipt = act.pull_lever(loop, plan, lever, at_s, run=context["dag_run"].run_id)
+        receipt = act.pull_lever(loop, plan, lever, at_s, run=context["dag_run"].run_id, now=time.time)
         if not receipt.changed:
             if prove.nothing_changed(loop, plan):
                 prove.close(loop, plan, at_s, "hold", receipt.reason or "nothing had to be changed")

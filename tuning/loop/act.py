@@ -7,6 +7,7 @@ service), then the change, then the receipt. A step that is run again finds its 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from detection.errors import Permanent, SlotuneError
@@ -128,8 +129,12 @@ def hold(parts: Parts, plan: Plan, at_s: float, reason: str = "") -> str:
     return text
 
 
-def pull_lever(parts: Parts, plan: Plan, lever: str, at_s: float, *, run: str = "") -> Receipt:
+def pull_lever(
+    parts: Parts, plan: Plan, lever: str, at_s: float, *, run: str = "", now: Callable[[], float] | None = None
+) -> Receipt:
     """Make one change of a plan. Idempotent: a receipt that says "applied" is the end of it.
+
+    now: epoch seconds when it is asked: an INT8 build may be refused long after `at_s`, when the task began.
 
     Raises ChangeAlreadyOpen, LedgerUnavailable (nothing was changed), and OutcomeUnknown or another Temporary when
     the fate of the change is not known: the intent stays open, and the next try or the reconciliation settles it.
@@ -145,7 +150,7 @@ def pull_lever(parts: Parts, plan: Plan, lever: str, at_s: float, *, run: str = 
     try:
         receipt = parts.actuator(service, lever).apply(service, change, key=f"{plan.id}:{lever}")
     except Permanent as error:
-        receipt = _refused(parts, service, plan, change, error, at_s)
+        receipt = _refused(parts, service, plan, change, error, now() if now is not None else at_s)
     if earlier is not None:
         receipt = _made_earlier(receipt, change, earlier.opened_at_s)
     receipt = receipt.model_copy(update={"id": receipt_id, "plan_id": plan.id, "service": plan.service})

@@ -45,7 +45,7 @@ def _change_and_prove(
 ) -> None:
     try:
         for change in plan.chosen.changes:
-            act.pull_lever(parts, plan, change.lever, now(), run=run)
+            act.pull_lever(parts, plan, change.lever, now(), run=run, now=now)
     except ChangeAlreadyOpen as error:
         act.hold(parts, plan, now(), str(error))
         return

@@ -1,6 +1,6 @@
 """Every sweep first settles what an earlier run left open: verify it, finish it, undo it, or hand it back.
 
-What follows is decided by `tuning.recovery` and `tuning.leases` (pure) from the ledger's rows and the truth that is
+What follows is decided by `tuning.recovery` (pure) from the ledger's rows and the truth that is
 read back; here it is done. A change whose run is still at work is left alone.
 """
 
@@ -11,12 +11,10 @@ from collections.abc import Callable
 
 from detection.errors import SlotuneError
 from detection.model import make_id
-from tuning import leases, recovery
-from tuning.guards import Unreadable, same_knobs
-from tuning.loop import act, late, prove, records, tell
-from tuning.loop.observe import look_back
+from tuning import recovery
+from tuning.loop import act, late, lease, prove, records, tell
 from tuning.loop.parts import Parts
-from tuning.model import Change, OpenChange, Option, Plan, Receipt, Record, Setting
+from tuning.model import Change, OpenChange, Plan, Receipt
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +30,7 @@ def reconcile_all(parts: Parts, at_s: float, *, alive: Callable[[str], bool]) ->
         if change.state != "leased" and change.run and alive(change.run):
             continue
         try:
-            said = _lease(parts, change, at_s) if change.state == "leased" else _settle(parts, change, at_s)
+            said = lease.tend(parts, change, at_s) if change.state == "leased" else _settle(parts, change, at_s)
         except SlotuneError as error:
             _log.warning("%s: plan %s stays open: %s", change.service, change.plan_id, error)
             continue
@@ -121,67 +119,3 @@ def _finish(parts: Parts, plan: Plan, at_s: float, reason: str) -> str | None:
         prove.close_rolled_back(parts, plan, at_s)
     tell.email_report(parts, plan, at_s, notes=(reason,))
     return reason
-
-
-def _lease(parts: Parts, change: OpenChange, at_s: float) -> str | None:
-    """A leased change: leave it, renew it, or hand it back by one step a sweep."""
-    plan, service = change.plan, parts.service(change.service)
-    truth = act.truth(parts, plan)
-    if any(isinstance(setting, Unreadable) for setting in truth.values()):
-        return None
-    held = {lever: setting for lever, setting in truth.items() if isinstance(setting, Setting)}
-    if all(same_knobs(c.old, held[c.lever].values) for c in plan.chosen.changes if c.lever in held):
-        prove.close(parts, plan, at_s, "keep", "The temporary change was handed back.")
-        return "handed back"
-    window = parts.source.read([service], ("qps", "queue_ms", "p95_ms"), look_back(parts, at_s)).get(service.name)
-    renewals = sum(1 for r in parts.ledger.find(parent_id=plan.id, kind="keep") if r.body.get("renewed"))
-    decision = leases.due(change, window, at_s, parts.settings.safety, renewals=renewals)
-    if decision.action == "renew":
-        record = _lease_record(plan, at_s, decision.reason, renewed=True)
-        parts.ledger.update_change(plan.id, "leased", record, expires_at_s=at_s + (plan.lease_s or 3600.0))
-        return decision.reason
-    if decision.action == "ask_person":
-        parts.ledger.put(_lease_record(plan, at_s, decision.reason))
-        return decision.reason
-    if decision.action == "hand_back":
-        return _step_back(parts, plan, held, at_s, decision.reason)
-    return None
-
-
-def _step_back(parts: Parts, plan: Plan, held: dict[str, Setting], at_s: float, reason: str) -> str | None:
-    service = parts.service(plan.service)
-    for change in plan.chosen.changes:
-        step = leases.next_step_back(change, held[change.lever], parts.settings.safety)
-        if step is None:
-            continue
-        back = plan.model_copy(
-            update={
-                "id": make_id(plan.id, "hand back", at_s),
-                "decided_at_s": at_s,
-                "rollback_of": plan.id,
-                "chosen": Option(changes=(step,), reason=reason),
-                "rejected": (),
-                "reason": reason,
-            }
-        )
-        parts.ledger.put(records.plan_record(back))
-        receipt = parts.actuator(service, change.lever).apply(service, step, key=f"{back.id}:{change.lever}")
-        receipt = receipt.model_copy(
-            update={"id": make_id(back.id, change.lever, "receipt"), "plan_id": back.id, "service": plan.service}
-        )
-        parts.ledger.put(records.receipt_record(receipt, back))
-        return f"handing back: {step.text()}. {reason}"
-    return None
-
-
-def _lease_record(plan: Plan, at_s: float, reason: str, *, renewed: bool = False) -> Record:
-    body: dict[str, object] = {"plan_id": plan.id, "renewed": renewed, "reason": reason}
-    return Record(
-        id=make_id(plan.id, "lease", at_s),
-        kind="keep",
-        service=plan.service,
-        parent_id=plan.id,
-        incident_id=plan.incident_id,
-        at_s=at_s,
-        body=body,
-    )

@@ -1,0 +1,117 @@
+"""A leased change in the loop: handed back when the load allows it, in steps, each looked at before the next."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from detection.model import Incident
+from tests.fakes.ledger import FakeLedger
+from tests.fakes.world import SERVICES, KeptMails, World, parts
+from tuning.loop import lease, records
+from tuning.model import Change, Decision, Diagnosis, OpenChange, Option, Plan, Receipt, Record, Setting
+
+CONFIG = SERVICES.replace("hold_again: 60s", "hold_again: 60s, revert_for: 60s, lease_renewals: 1")
+
+
+class Replicas:
+    """A replicas lever that keeps what it was told."""
+
+    name, lever = "fake", "replicas"
+
+    def __init__(self, replicas: int, world: World) -> None:
+        self.replicas, self.world, self.told = replicas, world, []
+
+    def read(self, service) -> Setting:
+        return Setting(lever="replicas", values={"replicas": self.replicas})
+
+    def apply(self, service, change, *, key) -> Receipt:
+        before, self.replicas = self.replicas, change.new["replicas"]
+        self.told.append((self.world.now_s, self.replicas))
+        return Receipt(
+            id="", plan_id="", service=service.name, lever="replicas", before={"replicas": before}, after=change.new,
+            applied=True, changed=True, at_s=self.world.now_s)  # fmt: skip
+
+
+def leased(world: World, change: Change, *, limit_qps: float, lease_s: float = 3600.0, replicas: int = 0):
+    """A loop in which this change is proven and on lease since now."""
+    ledger, mails = FakeLedger(), KeptMails()
+    loop = parts(world, ledger, mails, CONFIG)
+    lever = Replicas(replicas, world)
+    if replicas:
+        loop = replace(loop, actuator=lambda _service, _lever: lever)
+    at_s = world.now_s
+    incident = Incident(
+        id="i", service="ranker", symptom="latency", tier="act", severity="critical", opened_at_s=at_s - 100,
+        detected_at_s=at_s - 90, signals=(), anomalies=(), reason="P95")  # fmt: skip
+    plan = Plan(
+        id="p", incident_id="i", service="ranker", decided_at_s=at_s, mode="act", settle_s=20.0, lease_s=lease_s,
+        diagnosis=Diagnosis(cause="load"), chosen=Option(changes=(change,), cost_per_hour=2.0),
+        revert_below_qps=limit_qps)  # fmt: skip
+    ledger.put(records.incident_record(incident))
+    ledger.put(records.plan_record(plan))
+    opened = OpenChange(
+        plan_id="p", service="ranker", incident_id="i", state="intended", plan=plan, opened_at_s=at_s)  # fmt: skip
+    ledger.open_change(opened, records.intent_record(plan, at_s))
+    kept = Decision(step="keep", next="done", reason="P95 fell")
+    record = Record(id="kept", kind="keep", service="ranker", parent_id="p", incident_id="i", at_s=at_s, body=kept.model_dump())
+    ledger.update_change("p", "leased", record, expires_at_s=at_s + lease_s)
+    return loop, ledger, mails, lever
+
+
+def tend(world: World, loop, seconds: float) -> list[str]:
+    said, end = [], world.now_s + seconds
+    while world.now_s < end:
+        for change in loop.ledger.open_changes():
+            said += [text for text in [lease.tend(loop, change, world.now_s)] if text]
+        world.wait(15)
+    return said
+
+
+BATCH = Change(lever="batch_size", old={"batch_size": 1}, new={"batch_size": 8})
+
+
+def test_a_change_is_handed_back_when_the_load_has_gone_and_the_step_is_judged_before_the_end():
+    world = World(qps=lambda t: 180.0 if t < 300 else 50.0)
+    world.batch_size = 8
+    world.wait(200)
+    loop, ledger, _mails, _lever = leased(world, BATCH, limit_qps=100.0)
+    assert tend(world, loop, 90) == [] and world.batch_size == 8
+    said = tend(world, loop, 400)
+    assert world.batch_size == 1 and said[0].startswith("handing back") and said[-1] == "handed back"
+    assert not ledger.open_changes()
+    (back,) = [r for r in ledger.records.values() if r.kind == "roll_back" and r.phase == "intent"]
+    assert [r.parent_id for r in ledger.records.values() if r.kind == "verify_p95"] == [back.id]
+
+
+def test_a_step_that_made_it_worse_is_taken_back_and_the_lease_goes_on():
+    world = World(qps=lambda _t: 180.0)
+    world.batch_size = 8
+    world.wait(200)
+    # What the old setting carries was overestimated: it does not carry the load that is there.
+    loop, ledger, _mails, _lever = leased(world, BATCH, limit_qps=200.0, lease_s=120.0)
+    said = tend(world, loop, 300)
+    assert any("taken back" in text for text in said), said
+    assert world.batch_size == 8
+    (change,) = ledger.open_changes()
+    assert change.state == "leased" and change.expires_at_s > world.now_s
+
+
+def test_replicas_go_back_in_steps_and_each_is_settled_and_looked_at_before_the_next():
+    world = World(qps=lambda _t: 50.0)
+    world.wait(200)
+    change = Change(lever="replicas", old={"replicas": 1}, new={"replicas": 3})
+    loop, ledger, _mails, lever = leased(world, change, limit_qps=100.0, replicas=3)
+    tend(world, loop, 600)
+    assert [replicas for _, replicas in lever.told] == [2, 1]
+    assert lever.told[1][0] - lever.told[0][0] >= 20.0 + loop.settings.verification.look_s
+    assert not ledger.open_changes()
+
+
+def test_a_person_is_asked_once_when_the_load_stays():
+    world = World(qps=lambda _t: 180.0)
+    world.batch_size = 8
+    world.wait(200)
+    loop, _ledger, mails, _lever = leased(world, BATCH, limit_qps=100.0, lease_s=60.0)
+    tend(world, loop, 400)
+    asked = [mail for mail in mails.mails if "please decide" in mail.subject]
+    assert len(asked) == 1 and "2 per hour" in asked[0].text and world.batch_size == 8
