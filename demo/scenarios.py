@@ -67,6 +67,18 @@ SCENARIOS: dict[str, Scenario] = {
             slo_factor=5.0,
         ),
         Scenario(
+            "canary",
+            "traffic rises past what three replicas carry at batch size 1: one replica is changed first (emulated)",
+            "resolved",
+            serving="replicas",
+            fault_load=1.3,
+            batch_max=16,
+            slo_factor=5.0,
+            replicas=3,
+            max_replicas=3,
+            duration_s=240.0,
+        ),
+        Scenario(
             "int8",
             "traffic rises past what FP32 can carry, and the batch size is at its bound (ONNX Runtime on one core)",
             "resolved",

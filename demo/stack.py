@@ -127,7 +127,9 @@ class Stack:
         self.fleet.start()
         self._stops.append(("fleet control", self.fleet.stop))
         self.control_url = self.fleet.url
-        self.cluster = KubernetesApi(LOOPBACK, 0, on_scale=self.replicas.on_scale, ready=self.replicas.ready)
+        self.cluster = KubernetesApi(
+            LOOPBACK, 0, on_scale=self.replicas.on_scale, ready=self.replicas.ready, where=self._places
+        )
         self.cluster.start()
         self._stops.append(("Kubernetes API", self.cluster.stop))
         self.cluster.add_namespace(NAMESPACE)
@@ -141,7 +143,22 @@ class Stack:
         for replica in running:
             with contextlib.suppress(OSError):
                 self.fleet.teach(replica.address)
-        self._publish([Target(r.address, SERVICE, r.name) for r in running])
+        pods = self._pods()
+        names = [*pods, *(r.name for r in running[len(pods) :])]
+        self._publish([Target(r.address, SERVICE, name) for r, name in zip(running, names, strict=False)])
+
+    def _places(self, namespace: str, name: str) -> list[tuple[str, int]]:
+        """(address, port) of the pods, oldest first."""
+        if (namespace, name) != (NAMESPACE, SERVICE):
+            return []
+        split = (r.address.rsplit(":", 1) for r in self.replicas.running)
+        return [(host, int(port)) for host, port in split]
+
+    def _pods(self) -> list[str]:
+        """The names of the pods, oldest first: the series of a replica carry its pod's name, as in a cluster."""
+        from demo.kubernetes_api.resources import POD
+
+        return sorted(pod["metadata"]["name"] for pod in self.cluster.store.list(POD, NAMESPACE))
 
     def _publish(self, targets: list[Target]) -> None:
         self._endpoints = [t.address for t in targets]
@@ -186,7 +203,7 @@ class Stack:
             "SLOTUNE_CONFIG": str(config),
             "SLOTUNE_HOME": str(self.run),
             "SLOTUNE_CONN_SLOTUNE_PROMETHEUS": self.prometheus.url,
-            "SLOTUNE_CONN_SLOTUNE_RANKER": self.control_url,
+            "SLOTUNE_CONN_SLOTUNE_RANKER": self._lever_address(),
             "AIRFLOW_CONN_SMTP_DEFAULT": _smtp(self.mailbox.port),
             "SLOTUNE_CONN_SMTP_DEFAULT": _smtp(self.mailbox.port),
         }
@@ -209,6 +226,10 @@ class Stack:
         engine.start()
         self._checks.append(engine.check)
         return engine
+
+    def _lever_address(self) -> str:
+        """Where the batch lever finds the service: its pods one by one, where there are any."""
+        return f"pods://{NAMESPACE}/{SERVICE}?port=8000&cluster=slotune_cluster" if self.cluster else self.control_url
 
     # all
 

@@ -112,14 +112,16 @@ def read_ledger(url: str) -> list[Event]:
 
 
 def actions(events: Sequence[Event], since_s: float) -> list[dict[str, Any]]:
-    """Every change that was made: lever, from, to, at_s (seconds after since_s), and whether it undid another."""
+    """Every change that was made: lever, from, to, at_s (seconds after since_s), whether it undid another, and the one
+    replica that it was made on (empty: all)."""
     made = []
     for event in events:
         for receipt in _receipts(event):
             if receipt.get("changed"):
                 made.append({
                     "lever": receipt["lever"], "from": receipt["before"], "to": receipt["after"],
-                    "at_s": round(receipt["at_s"] - since_s, 1), "undo": event.kind == "roll_back"})  # fmt: skip
+                    "at_s": round(receipt["at_s"] - since_s, 1), "undo": event.kind == "roll_back",
+                    "replica": receipt.get("replica", "")})  # fmt: skip
     return made
 
 
@@ -169,4 +171,5 @@ def line_of(event: Event) -> str | None:
 def _moved(receipt: Mapping[str, Any]) -> str:
     before, after = receipt.get("before", {}), receipt.get("after", {})
     moved = [f"{k} {before.get(k, '?')} -> {v}" for k, v in after.items() if before.get(k) != v]
-    return ", ".join(moved) or "unchanged"
+    on = f" on {receipt['replica']} first" if receipt.get("replica") else ""
+    return (", ".join(moved) or "unchanged") + on

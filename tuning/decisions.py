@@ -43,6 +43,31 @@ def decide(outcome: Outcome, plan: Plan, attempts: int, settings: SafetySettings
     return Decision(step="roll_back", next=done, reason="It made no difference, and it is not free.")
 
 
+def decide_canary(outcome: Outcome, attempts: int, settings: SafetySettings, looked_twice: bool) -> Decision:
+    """Pure: what follows for the other replicas from how the changed one did beside them.
+
+    Only "improved" goes on: the others keep the old setting until the change has shown that it helps.
+    """
+    if outcome.verdict == "improved":
+        return Decision(
+            step="adjust_batch_size",
+            next="done",
+            reason=f"The replica that was changed first did better: {outcome.reason}",
+        )
+    if outcome.verdict == "inconclusive" and not looked_twice:
+        return Decision(step="settle", next="done", reason=f"One longer look at the first replica: {outcome.reason}")
+    words = {
+        "worse": "did worse than its unchanged peers",
+        "unchanged": "did no better than its unchanged peers",
+        "inconclusive": "could not be told apart from its unchanged peers in two looks",
+    }[outcome.verdict]
+    return Decision(
+        step="roll_back",
+        next=_following(attempts, settings),
+        reason=f"The replica that was changed first {words}: {outcome.reason}",
+    )
+
+
 def _rolled_back(outcome: Outcome, attempts: int, settings: SafetySettings, looked_twice: bool) -> Decision:
     """A roll-back is never rolled back: the old setting is where slotune is allowed to leave a service."""
     if outcome.verdict == "inconclusive" and not looked_twice:

@@ -168,8 +168,26 @@ class Refusal(Value):
     until_s: float | None = None
 
 
+class Canary(Value):
+    """The one replica that is changed first. replica: its name at the actuator; label: in the metrics.
+
+    peers: labels of the unchanged replicas, which are its control.
+    """
+
+    plan_id: str
+    service: str
+    lever: str
+    replica: str
+    label: str
+    peers: tuple[str, ...]
+    at_s: float
+
+
 class Receipt(Value):
-    """What an actuator did. applied: the read-back shows the new value. changed: it was not there before."""
+    """What an actuator did. applied: the read-back shows the new value. changed: it was not there before.
+
+    replica: the only one that was changed; empty for all of them.
+    """
 
     id: str
     plan_id: str
@@ -181,6 +199,7 @@ class Receipt(Value):
     changed: bool
     at_s: float
     took_s: float = 0.0
+    replica: str = ""
     reason: str = ""
     evidence: dict[str, object] = {}
 
@@ -218,12 +237,13 @@ class Outcome(Value):
 
 
 class Decision(Value):
-    """What follows from an outcome. step: "keep", "roll_back" or "settle" (look once longer).
+    """What follows from an outcome. step: "keep", "roll_back", "settle" (look once longer) or, after a canary that did
+    well, "adjust_batch_size" again (for the other replicas).
 
     next: "done", "next_attempt" (the same incident again, this lever marked as tried), "ask_person".
     """
 
-    step: Literal["keep", "roll_back", "settle"]
+    step: Literal["keep", "roll_back", "settle", "adjust_batch_size"]
     next: Literal["done", "next_attempt", "ask_person"]
     reason: str
 
@@ -239,6 +259,8 @@ class Report(Value):
     plan: Plan
     refusal: Refusal | None = None
     receipts: tuple[Receipt, ...] = ()
+    canary: Canary | None = None
+    canary_outcome: Outcome | None = None
     outcome: Outcome | None = None
     decision: Decision | None = None
     rollback: tuple[Receipt, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from detection.model import BucketWindow, Incident, MetricWindow, Service, Slo
 from tuning.mail import Mail
@@ -51,6 +51,19 @@ class Actuator(Protocol):
     def read(self, service: Service) -> Setting: ...
 
     def apply(self, service: Service, change: Change, *, key: str) -> Receipt: ...
+
+
+@runtime_checkable
+class PerReplica(Protocol):
+    """What an actuator has beside the above where every replica has an endpoint of its own: it can change one first."""
+
+    def replicas(self, service: Service) -> Mapping[str, str]:
+        """host:port of every replica by the name that `apply_to` knows. Raises as `Actuator.read`."""
+        ...
+
+    def apply_to(self, service: Service, change: Change, replica: str, *, key: str) -> Receipt:
+        """As `Actuator.apply`, for one replica."""
+        ...
 
 
 class Verifier(Protocol):

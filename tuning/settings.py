@@ -91,6 +91,9 @@ class BatchSizeLever(BaseLever):
     endpoints: tuple[str, ...] = ()
     """Connections of further replicas' control endpoints, where each has its own."""
 
+    canary: bool = True
+    """Change one replica first and compare it with the others, where each has its own endpoint and its own P95."""
+
     namespace: str = ""
     """pod_spec: the namespace of the workload."""
 

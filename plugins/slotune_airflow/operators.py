@@ -31,7 +31,10 @@ class SettleOperator(BaseOperator):
 
 
 class VerifyP95Operator(BaseOperator, BranchMixIn):
-    """Judges, and branches into keep or roll_back; where the data cannot tell, it waits for one longer look."""
+    """Judges, and branches into keep or roll_back; where the data cannot tell, it waits for one longer look.
+
+    After one replica did well on its own, the others are changed, and the whole service is judged in its turn.
+    """
 
     inherits_from_skipmixin = True
 
@@ -41,9 +44,14 @@ class VerifyP95Operator(BaseOperator, BranchMixIn):
     def look_again(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         return self._follow(context, steps.verify_p95(context, look=2))
 
+    def look_at_all(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+        return self._follow(context, steps.verify_p95(context))
+
     def _follow(self, context: Context, step: str) -> Any:
         if step == "settle":
             _wait(self, steps.look_until_s(context, look=2), context, "look_again")
+        if step == steps.FOLLOWED:
+            _wait(self, steps.look_until_s(context), context, "look_at_all")
         return self.do_branch(context, step)
 
 

@@ -43,9 +43,9 @@ class BatchEndpoints:
         """What is in force; where replicas differ, what most of them say, and a note that names the others."""
         return _setting({name: self.read_one(service, http) for name, http in self._endpoints(service).items()})
 
-    def replicas(self, service: Service) -> tuple[str, ...]:
-        """The names by which `apply_to` knows the replicas."""
-        return tuple(self._endpoints(service))
+    def replicas(self, service: Service) -> dict[str, str]:
+        """host:port by the name by which `apply_to` knows the replica."""
+        return {name: http.place for name, http in self._endpoints(service).items()}
 
     def apply(self, service: Service, change: Change, *, key: str) -> Receipt:
         """Change every replica, or none: when one refuses, those already changed are put back.
@@ -59,7 +59,8 @@ class BatchEndpoints:
         endpoints = self._endpoints(service)
         if replica not in endpoints:
             raise ConfigError(f"{service.name} has no replica {replica}; known: {', '.join(endpoints)}")
-        return self._apply(service, change, key, {replica: endpoints[replica]})
+        receipt = self._apply(service, change, key, {replica: endpoints[replica]})
+        return receipt.model_copy(update={"replica": replica, "reason": f"{receipt.reason}: {replica}"})
 
     def _endpoints(self, service: Service) -> dict[str, Http]:
         timeout_s = options.number(service, self.lever, "request_timeout_s", 5.0)

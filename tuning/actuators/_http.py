@@ -51,6 +51,13 @@ class Http:
         parts = urlsplit(self.base)
         return f"{parts.scheme}://{parts.hostname or '?'}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
+    @property
+    def place(self) -> str:
+        """host:port, as Prometheus' label `instance` has it."""
+        parts = urlsplit(self.base)
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        return f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+
     def call(self, method: str, path: str, body: object = None, *, timeout_s: float | None = None) -> Any:
         """The decoded JSON answer, None for an empty one.
 

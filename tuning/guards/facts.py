@@ -56,13 +56,15 @@ class GuardFacts:
 
 
 def made_changes(records: Iterable[Record]) -> list[MadeChange]:
-    """From the results of the lever steps; a receipt that changed nothing does not count."""
+    """From the results of the lever steps; a receipt that changed nothing does not count, and a change that was made on
+    one replica first is one change, as old as its last step."""
     levers = {step: lever for lever, step in LEVER_STEPS.items()}
-    return [
-        MadeChange(record.service, levers[record.kind], record.at_s)
-        for record in records
-        if record.kind in levers and record.phase == "result" and record.body.get("changed")
-    ]
+    found: dict[tuple[str, str | None], MadeChange] = {}
+    for record in sorted(records, key=lambda r: r.at_s):
+        if record.kind in levers and record.phase == "result" and record.body.get("changed"):
+            key = (record.kind, record.parent_id or record.id)
+            found[key] = MadeChange(record.service, levers[record.kind], record.at_s)
+    return list(found.values())
 
 
 def last_written(records: Iterable[Record], service: str) -> dict[str, dict[str, Knob]]:

@@ -23,10 +23,11 @@ from tuning.guards import (
     last_written,
     made_changes,
 )
-from tuning.loop import records
+from tuning.loop import canary, records
 from tuning.loop.observe import look_back, observe, past
 from tuning.loop.parts import Parts
-from tuning.model import Change, OpenChange, Plan, Receipt, Refusal, Setting
+from tuning.model import Canary, Change, Knob, OpenChange, Plan, Receipt, Refusal, Setting
+from tuning.ports import PerReplica
 
 _log = logging.getLogger(__name__)
 
@@ -132,7 +133,8 @@ def hold(parts: Parts, plan: Plan, at_s: float, reason: str = "") -> str:
 def pull_lever(
     parts: Parts, plan: Plan, lever: str, at_s: float, *, run: str = "", now: Callable[[], float] | None = None
 ) -> Receipt:
-    """Make one change of a plan. Idempotent: a receipt that says "applied" is the end of it.
+    """Make one change of a plan, on one replica first where the lever can. Idempotent: a receipt that says "applied"
+    is the end of it; after a canary that did well, the next call brings the other replicas.
 
     now: epoch seconds when it is asked: an INT8 build may be refused long after `at_s`, when the task began.
 
@@ -146,22 +148,83 @@ def pull_lever(
         return records.load(parts.ledger, receipt_id, Receipt)
     service = parts.service(plan.service)
     earlier = next((c for c in parts.ledger.open_changes() if c.plan_id == plan.id), None)
+    began = canary.stage(parts.ledger, plan)
+    first, note = (began.first, "") if began is not None else (None, "")
+    if began is None and earlier is None:
+        first, note = canary.begin(parts, service, plan, lever, at_s)
+    earlier_s = None if earlier is None else earlier.opened_at_s
+    if first is not None and (began is None or began.alone):
+        verdict = canary.last_outcome(parts.ledger, plan.id)
+        if verdict is None or verdict[0].verdict != "improved":
+            return _pull_first(parts, service, plan, change, first, at_s, earlier_s, run=run)
+    if first is not None:
+        earlier_s = canary.follow(parts.ledger, plan, lever, at_s, "the first replica did better than its peers")
     claim(parts, plan, at_s, run=run)
-    try:
-        receipt = parts.actuator(service, lever).apply(service, change, key=f"{plan.id}:{lever}")
-    except Permanent as error:
-        receipt = _refused(parts, service, plan, change, error, now() if now is not None else at_s)
-    if earlier is not None:
-        receipt = _made_earlier(receipt, change, earlier.opened_at_s)
+    receipt = _applied(parts, service, plan, change, now or (lambda: at_s), earlier_s)
+    if first is not None and receipt.applied:
+        receipt = receipt.model_copy(update={"before": {**receipt.before, **_moved(change)}, "changed": True})
+    if note:
+        receipt = receipt.model_copy(update={"reason": f"{receipt.reason}; {note}"})
     receipt = receipt.model_copy(update={"id": receipt_id, "plan_id": plan.id, "service": plan.service})
     parts.ledger.update_change(plan.id, "made", records.receipt_record(receipt, plan))
     return receipt
 
 
+def _pull_first(
+    parts: Parts,
+    service: Service,
+    plan: Plan,
+    change: Change,
+    first: Canary,
+    at_s: float,
+    earlier_s: float | None,
+    *,
+    run: str,
+) -> Receipt:
+    """Change the first replica alone."""
+    receipt_id = canary.receipt_id(first)
+    if parts.ledger.get(receipt_id) is not None:
+        return records.load(parts.ledger, receipt_id, Receipt)
+    claim(parts, plan, at_s, run=run)
+    receipt = _applied(parts, service, plan, change, lambda: at_s, earlier_s, replica=first.replica)
+    receipt = receipt.model_copy(
+        update={"id": receipt_id, "plan_id": plan.id, "service": plan.service, "replica": first.replica}
+    )
+    parts.ledger.update_change(plan.id, "made", records.receipt_record(receipt, plan))
+    return receipt
+
+
+def _applied(
+    parts: Parts,
+    service: Service,
+    plan: Plan,
+    change: Change,
+    now: Callable[[], float],
+    earlier_s: float | None,
+    *,
+    replica: str = "",
+) -> Receipt:
+    """The actuator's receipt for all replicas or one; a permanent refusal is a receipt too."""
+    actuator, key = parts.actuator(service, change.lever), f"{plan.id}:{change.lever}"
+    try:
+        if replica and isinstance(actuator, PerReplica):
+            receipt = actuator.apply_to(service, change, replica, key=f"{key}:{replica}")
+        else:
+            receipt = actuator.apply(service, change, key=key)
+    except Permanent as error:
+        receipt = _refused(parts, service, plan, change, error, now())
+    return receipt if earlier_s is None else _made_earlier(receipt, change, earlier_s)
+
+
+def _moved(change: Change) -> dict[str, Knob]:
+    """The old values of the knobs that a change moves."""
+    return {k: v for k, v in change.old.items() if k in change.new and change.new[k] != v}
+
+
 def _made_earlier(receipt: Receipt, change: Change, opened_at_s: float) -> Receipt:
     """An earlier try of this plan had claimed the service, and the new value is there: that try made it, and died
     before it could say so. Its change is proven like any other, as if made when it was claimed."""
-    moved = {k: v for k, v in change.old.items() if k in change.new and change.new[k] != v}
+    moved = _moved(change)
     if receipt.changed or not receipt.applied or all(receipt.before.get(k) == v for k, v in moved.items()):
         return receipt
     return receipt.model_copy(

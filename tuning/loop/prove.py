@@ -8,8 +8,8 @@ from dataclasses import replace
 from detection.errors import Permanent
 from detection.model import Incident, MetricWindow, Service, Span, make_id
 from detection.signals import SIGNALS
-from tuning.decisions import decide
-from tuning.loop import records
+from tuning.decisions import decide, decide_canary
+from tuning.loop import canary, records
 from tuning.loop.observe import latency_model, look_back
 from tuning.loop.parts import Parts
 from tuning.model import Decision, Observation, Outcome, Plan, Receipt, Record, Setting
@@ -36,8 +36,15 @@ def look_until_s(parts: Parts, plan: Plan, *, look: int = 1) -> float:
 
 
 def verify_p95(parts: Parts, plan: Plan, at_s: float, *, look: int = 1) -> tuple[Outcome, Decision]:
-    """The verdict on a plan (or on a roll-back) and what follows from it; the outcome is in the ledger."""
-    outcome_id = make_id(plan.id, "outcome", look)
+    """The verdict on a plan (or on a roll-back) and what follows from it; the outcome is in the ledger.
+
+    While one replica alone is changed, the verdict is on it, beside its unchanged peers.
+    """
+    stage = canary.stage(parts.ledger, plan) if plan.rollback_of is None else None
+    if stage is not None and stage.widening and (last := canary.last_outcome(parts.ledger, plan.id)) is not None:
+        return last[0], _follow(parts, last[0], plan, last[1], alone=True)
+    alone = stage is not None and stage.alone
+    outcome_id = canary.outcome_id(plan.id, look) if alone else make_id(plan.id, "outcome", look)
     if parts.ledger.get(outcome_id) is not None:
         outcome = records.load(parts.ledger, outcome_id, Outcome)
     else:
@@ -49,11 +56,19 @@ def verify_p95(parts: Parts, plan: Plan, at_s: float, *, look: int = 1) -> tuple
         else:
             # Judged at the same time by a run that was taken for dead: one plan has one verdict, the first.
             outcome = records.load(parts.ledger, outcome_id, Outcome)
-    return outcome, _follow(parts, outcome, plan, look)
+    return outcome, _follow(parts, outcome, plan, look, alone=alone)
 
 
-def _follow(parts: Parts, outcome: Outcome, plan: Plan, look: int) -> Decision:
+def _follow(parts: Parts, outcome: Outcome, plan: Plan, look: int, *, alone: bool = False) -> Decision:
     pulled = records.pulled(parts.ledger.find(incident_id=plan.incident_id))
+    if alone:
+        decision = decide_canary(outcome, pulled, parts.settings.safety, look > 1)
+        refused = next((r for r in records.receipts(parts.ledger, plan) if not r.replica and not r.applied), None)
+        if refused is None or decision.step in ("settle", "roll_back"):
+            return decision
+        return Decision(
+            step="roll_back", next="ask_person", reason=f"The other replicas could not follow: {refused.reason}"
+        )
     return decide(outcome, plan, pulled, parts.settings.safety, look > 1)
 
 
@@ -63,6 +78,15 @@ def _judge(parts: Parts, plan: Plan, at_s: float) -> Outcome:
     if made is None:
         raise Permanent(f"plan {plan.id} has no change to verify")
     first = min(r.at_s for r in records.receipts(parts.ledger, plan) if r.changed)
+    stage = canary.stage(parts.ledger, plan)
+    if stage is not None and stage.alone:
+        step_s = parts.settings.prometheus.step_s
+        spans = (
+            _grid(_before_from_s(parts, plan, first), first, step_s),
+            _grid(made + plan.settle_s, at_s, step_s),
+        )
+        (own, peers), (own_after, peers_after) = (canary.sides(parts, service, stage.first, s) for s in spans)
+        return parts.verifier.judge(plan, own, own_after, (peers, peers_after))
     before = _evidence(parts, service, _before_from_s(parts, plan, first), first, history=True)
     after = _evidence(parts, service, made + plan.settle_s, at_s, history=False)
     expected = [_expected_p95_ms(parts, service, plan, first, side.window) for side in (before, after)]
@@ -133,6 +157,8 @@ def last_verdict(parts: Parts, plan: Plan) -> tuple[Outcome, Decision]:
         if parts.ledger.get(outcome_id) is not None:
             outcome = records.load(parts.ledger, outcome_id, Outcome)
             return outcome, _follow(parts, outcome, plan, look)
+    if (last := canary.last_outcome(parts.ledger, plan.id)) is not None:
+        return last[0], _follow(parts, last[0], plan, last[1], alone=True)
     raise Permanent(f"plan {plan.id} was never judged")
 
 
@@ -163,6 +189,7 @@ def roll_back(parts: Parts, plan: Plan, outcome: Outcome, decision: Decision, at
 
 def undo(parts: Parts, plan: Plan, at_s: float) -> list[Receipt]:
     service = parts.service(plan.service)
+    stage = canary.stage(parts.ledger, plan)
     inverse = plan.inverse().model_copy(update={"decided_at_s": at_s})
     begun = not parts.ledger.put(records.plan_record(inverse))
     touched = {r.lever for r in records.receipts(parts.ledger, plan) if r.changed}
@@ -175,6 +202,8 @@ def undo(parts: Parts, plan: Plan, at_s: float) -> list[Receipt]:
         receipt_id = make_id(inverse.id, change.lever, "receipt")
         if parts.ledger.get(receipt_id) is None:
             receipt = parts.actuator(service, change.lever).apply(service, change, key=f"{inverse.id}:{change.lever}")
+            if receipt.changed and stage is not None:  # most replicas stood at the old value all the time
+                receipt = receipt.model_copy(update={"before": {**receipt.before, **change.old}})
             if begun and receipt.applied and not receipt.changed:
                 # An earlier try put it back and died before it could write that down: still a change to be proven.
                 receipt = receipt.model_copy(update={"changed": True, "reason": "put back by an earlier try"})

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from detection.errors import SlotuneError
 from detection.model import make_id
 from tuning import recovery
-from tuning.loop import act, late, lease, prove, records, tell
+from tuning.loop import act, canary, late, lease, prove, records, tell
 from tuning.loop.parts import Parts
 from tuning.model import Change, OpenChange, Plan, Receipt
 
@@ -42,6 +42,12 @@ def reconcile_all(parts: Parts, at_s: float, *, alive: Callable[[str], bool]) ->
 
 def _settle(parts: Parts, change: OpenChange, at_s: float) -> str | None:
     plan = change.plan
+    stage = canary.stage(parts.ledger, plan)
+    if stage is not None and (stage.alone or stage.widening) and parts.ledger.get(plan.inverse().id) is None:
+        if at_s - max(r.at_s for r in parts.ledger.find(parent_id=plan.id)) < parts.settings.safety.in_flight_s:
+            return None
+        prove.undo(parts, plan, at_s)
+        return f"undone. {stage.first.replica} was changed first, and the run that was to look at it is gone."
     found = recovery.reconcile(
         change,
         act.truth(parts, plan),

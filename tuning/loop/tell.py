@@ -12,7 +12,7 @@ import numpy as np
 
 from detection.errors import Permanent, SlotuneError
 from detection.model import Incident, Span, make_id
-from tuning.loop import records
+from tuning.loop import canary, records
 from tuning.loop.parts import Parts
 from tuning.mail import Mail
 from tuning.model import Outcome, Plan, Receipt, Refusal, Report
@@ -93,6 +93,7 @@ def make_report(parts: Parts, plan: Plan, at_s: float, *, notes: tuple[str, ...]
     service = parts.service(plan.service)
     receipts = records.receipts(ledger, plan)
     outcome = records.newest(records.find(ledger, "verify_p95", Outcome, parent_id=plan.id))
+    stage, beside_peers = canary.stage(ledger, plan), canary.last_outcome(ledger, plan.id)
     undo = plan.inverse()
     undone = records.receipts(ledger, undo)
     refusal = records.newest(records.find(ledger, "guard", Refusal, parent_id=plan.id))
@@ -104,6 +105,8 @@ def make_report(parts: Parts, plan: Plan, at_s: float, *, notes: tuple[str, ...]
         plan=plan,
         refusal=refusal,
         receipts=tuple(receipts),
+        canary=stage.first if stage is not None else None,
+        canary_outcome=beside_peers[0] if beside_peers is not None else None,
         outcome=outcome,
         decision=decision,
         rollback=tuple(undone),
@@ -154,4 +157,5 @@ def _events(
 
 def _moved(receipt: Receipt) -> str:
     moved = [k for k in receipt.after if receipt.after[k] != receipt.before.get(k)]
-    return ", ".join(f"{k} {receipt.before.get(k, '?')} → {receipt.after[k]}" for k in moved) or receipt.lever
+    text = ", ".join(f"{k} {receipt.before.get(k, '?')} → {receipt.after[k]}" for k in moved) or receipt.lever
+    return f"{text} on {receipt.replica}" if receipt.replica else text

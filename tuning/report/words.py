@@ -68,7 +68,7 @@ def changes_text(report: Report) -> str:
     for old, new in pairs:
         moved = [k for k in new if old.get(k) != new[k] and k in _KNOBS] or [k for k in new if k in _KNOBS]
         parts += [f"{_KNOBS[k]} {knob(old.get(k))} → {knob(new[k])}" for k in moved]
-    return ", ".join(parts) or "no change"
+    return ", ".join(dict.fromkeys(parts)) or "no change"
 
 
 def option_text(option: Option) -> str:
@@ -162,6 +162,8 @@ def rows(report: Report) -> list[tuple[str, str]]:
     if report.refusal is not None:
         table.append(("Not done", f"{report.refusal.reason} (guard: {report.refusal.guard})"))
     table += [("Change", r.reason or ("made and read back" if r.applied else "not applied")) for r in report.receipts]
+    if report.canary is not None:
+        table.append(("One replica first", canary_text(report)))
     if outcome is not None:
         table += [
             ("P95", f"{ms(outcome.p95_before_ms)} before, {ms(outcome.p95_after_ms)} after"
@@ -179,6 +181,17 @@ def rows(report: Report) -> list[tuple[str, str]]:
     if report.rollback_outcome is not None:
         table.append(("After the roll-back", report.rollback_outcome.reason))
     return [(label, text) for label, text in table if text]
+
+
+def canary_text(report: Report) -> str:
+    """Which replica was changed first, and how it did beside the others."""
+    first, outcome = report.canary, report.canary_outcome
+    if first is None:
+        return ""
+    others = f"{len(first.peers)} unchanged {'replica' if len(first.peers) == 1 else 'replicas'}"
+    if outcome is None:
+        return f"{first.replica}, beside {others}; it was not judged"
+    return f"{first.replica}, beside {others}: {outcome.verdict}. {outcome.reason}"
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from detection.model import make_id
+from detection.model import FloatArray, make_id
 from tuning.model import Guarded, Interval, Outcome, Plan, Verdict
 from tuning.ports import Evidence
-from tuning.verification.autocorrelation import Level, Side, shift
+from tuning.verification.autocorrelation import Level, shift
 from tuning.verification.guarded import Control, guard_metrics, mean_of, requests_of
 from tuning.verification.points import Points, both_sides, from_series, history_of
 from tuning.verification.separation import LEAST_BEFORE, later_half, separated
@@ -50,9 +50,9 @@ class BeforeAfterVerifier:
         old, new = both_sides(before, after, settings)
         base = _outcome(plan, old, new, after.window.span.end_s, guards)
         failed = _failed(guards)
-        if control is None and not failed and (apart := self._far_apart(before, after, old, new)) is not None:
+        if not failed and (apart := self._far_apart(before, after, old, new, control)) is not None:
             return base.model_copy(update=apart)
-        lacking = self._lacking(before, after, old, new)
+        lacking = self._lacking(before, after, old, new) or self._lacking_control(before, after, control)
         if lacking:
             # No P95 to speak of, and yet a loss that can be seen: that is enough to go back.
             return base.model_copy(
@@ -70,14 +70,21 @@ class BeforeAfterVerifier:
         effect = Interval(
             value=math.exp(adjusted.level.mean), low=math.exp(low), high=math.exp(high), level=settings.interval_level
         )
-        verdict, reason = self._verdict(adjusted.level, effect, before, after, control is not None)
+        verdict, reason = self._verdict(adjusted.level, effect, before, after, control)
         if failed:
             verdict, reason = "worse", f"{failed} (P95 alone: {verdict}, {reason})"
         words = "; ".join(word for word in (reason, adjusted.words) if word)
         return base.model_copy(update={"verdict": verdict, "resolved": resolved, "effect": effect, "reason": words})
 
-    def _far_apart(self, before: Evidence, after: Evidence, old: Points, new: Points) -> dict[str, object] | None:
-        """What to say where every point after lies far below every point before, at no smaller load; else None."""
+    def _far_apart(
+        self, before: Evidence, after: Evidence, old: Points, new: Points, control: Control | None
+    ) -> dict[str, object] | None:
+        """What to say where every point after lies far below every point before, at no smaller load; else None.
+
+        With a control, what has to be far apart is the distance to the unchanged replicas.
+        """
+        if control is not None:
+            return self._far_from_peers(before, after, new, control)
         effect = separated(old, new, self._settings.min_points, self._settings.interval_level)
         if effect is None or self._too_few_requests(before, after):
             return None
@@ -85,12 +92,39 @@ class BeforeAfterVerifier:
             return None  # the full test weighs how much of it the load explains
         points = later_half(new, self._settings.min_points)
         count = later_half(old, LEAST_BEFORE).size
-        resolved = None if after.slo is None else bool((points <= math.log(after.slo.p95_ms)).all())
+        resolved = None if after.slo is None else _drained(points, math.log(after.slo.p95_ms), self._settings)
         reason = (
             f"P95 {effect.value - 1:+.0%}: the worst of the last {points.size} points after the change is "
             f"{effect.high:.0%} of the best of the last {count} before it"
         )
         return {"verdict": "improved", "resolved": resolved, "effect": effect, "reason": reason}
+
+    def _far_from_peers(
+        self, before: Evidence, after: Evidence, new: Points, control: Control
+    ) -> dict[str, object] | None:
+        settings = self._settings
+        first, second = _differences(before, after, control)
+        effect = separated(first, second, settings.min_points, settings.interval_level)
+        if effect is None or self._too_few_requests(before, after):
+            return None
+        if _load_explains("improved", before, after, settings, control):
+            return None
+        points = later_half(new, settings.min_points)
+        resolved = None if after.slo is None else _drained(points, math.log(after.slo.p95_ms), settings)
+        reason = (
+            f"P95 {effect.value - 1:+.0%} against the unchanged replicas over the same time, and at its worst "
+            f"{effect.high - 1:+.0%}"
+        )
+        return {"verdict": "improved", "resolved": resolved, "effect": effect, "reason": reason}
+
+    def _lacking_control(self, before: Evidence, after: Evidence, control: Control | None) -> str:
+        """A control was promised and there is too little of it to compare with."""
+        if control is None:
+            return ""
+        for name, points in zip(("before", "after"), _differences(before, after, control), strict=True):
+            if points.n < self._settings.min_points:
+                return f"only {points.n} P95 points of the unchanged replicas {name} the change"
+        return ""
 
     def _lacking(self, before: Evidence, after: Evidence, old: Points, new: Points) -> str:
         """What is missing for a verdict, in one sentence; empty when nothing is."""
@@ -127,14 +161,12 @@ class BeforeAfterVerifier:
         return None
 
     def _against_control(self, before: Evidence, after: Evidence, control: Control | None) -> _Adjusted | None:
-        """Difference in differences; None without a control that has enough points."""
+        """Difference in differences; None without a control."""
         if control is None:
             return None
         settings = self._settings
-        sides = [_difference(one, other) for one, other in zip((before, after), control, strict=True)]
-        if any(side.finite < settings.min_points for side in sides):
-            return None
-        level, _ = shift(sides[0], sides[1], history=None, prior=settings.phi_prior, noise_floor=settings.noise_floor)
+        old, new = (points.side for points in _differences(before, after, control))
+        level, _ = shift(old, new, history=None, prior=settings.phi_prior, noise_floor=settings.noise_floor)
         return _Adjusted(level, "compared with unchanged replicas over the same time")
 
     def _against_model(self, difference: Level, level: Level, before: Evidence, after: Evidence) -> _Adjusted:
@@ -157,7 +189,7 @@ class BeforeAfterVerifier:
         return _Adjusted(difference.shifted(-adjustment, error**2), words if abs(adjustment) > 0.02 else "")
 
     def _verdict(
-        self, level: Level, interval: Interval, before: Evidence, after: Evidence, controlled: bool
+        self, level: Level, interval: Interval, before: Evidence, after: Evidence, control: Control | None
     ) -> tuple[Verdict, str]:
         settings = self._settings
         improved = level.below(0.0)
@@ -173,9 +205,21 @@ class BeforeAfterVerifier:
         else:
             return "inconclusive", f"{span}: too uncertain to tell a change from noise"
         modelled = before.expected_p95_ms is not None and after.expected_p95_ms is not None
-        if not controlled and not modelled and (load := _load_explains(verdict, before, after, settings)):
+        if (control is not None or not modelled) and (
+            load := _load_explains(verdict, before, after, settings, control)
+        ):
             return "inconclusive", f"{span}, but {load}"
         return verdict, span
+
+
+def _drained(points: FloatArray, slo: float, settings: VerificationSettings) -> bool | None:
+    """Whether log P95 `points` of a queue that drains lie under the SLO; None while it still depends on when one
+    looks: the newest third decides, and too many points over the SLO before it ask for a longer look."""
+    under = points <= slo
+    latest = under[-max(3, points.size // 3) :]
+    if latest.all() and under.mean() >= settings.resolved_share:
+        return True
+    return False if not latest.any() else None
 
 
 def _model_explains(before: Evidence, after: Evidence) -> bool:
@@ -186,26 +230,47 @@ def _model_explains(before: Evidence, after: Evidence) -> bool:
     return math.isinf(old) or new < 0.9 * old
 
 
-def _load_explains(verdict: Verdict, before: Evidence, after: Evidence, settings: VerificationSettings) -> str:
-    """Whether the load moved so much, in the direction of the verdict, that it explains it; empty when not."""
+def _load_explains(
+    verdict: Verdict,
+    before: Evidence,
+    after: Evidence,
+    settings: VerificationSettings,
+    control: Control | None = None,
+) -> str:
+    """Whether the load moved so much, in the direction of the verdict, that it explains it; empty when not.
+
+    With a control: whether it moved between the changed and the unchanged replicas.
+    """
     old, new = mean_of(before.window, "qps"), mean_of(after.window, "qps")
     if not old or not new:
         return ""
     moved = math.log(new / old)
+    words = "the load"
+    if control is not None:
+        theirs = [mean_of(side.window, "qps") for side in control]
+        if not theirs[0] or not theirs[1]:
+            return ""
+        moved -= math.log(theirs[1] / theirs[0])
+        words = "the load of the changed replicas against the unchanged"
     limit = -math.log1p(-settings.load_tolerance)
     if (verdict == "improved" and moved < -limit) or (verdict == "worse" and moved > limit):
-        return f"the load moved by {math.expm1(moved):+.0%} meanwhile, which may explain it"
+        return f"{words} moved by {math.expm1(moved):+.0%} meanwhile, which may explain it"
     return ""
 
 
-def _difference(one: Evidence, other: Evidence) -> Side:
+def _differences(before: Evidence, after: Evidence, control: Control) -> tuple[Points, Points]:
+    old, new = (_difference(one, other) for one, other in zip((before, after), control, strict=True))
+    return old, new
+
+
+def _difference(one: Evidence, other: Evidence) -> Points:
     """log P95 of the changed minus the unchanged, on the grid times that both have."""
     first, second = from_series(one.window), from_series(other.window)
     theirs = {round(float(t), 3): v for t, v in zip(second.times_s, second.side.points, strict=True)}
     pairs = [
         v - theirs.get(round(float(t), 3), math.nan) for t, v in zip(first.times_s, first.side.points, strict=True)
     ]
-    return replace(first.side, points=np.asarray(pairs, dtype=np.float64))
+    return Points(replace(first.side, points=np.asarray(pairs, dtype=np.float64)), first.times_s, "series")
 
 
 def _failed(guards: tuple[Guarded, ...]) -> str:

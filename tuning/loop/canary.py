@@ -1,0 +1,126 @@
+"""A change that is made on one replica first: the stage between the intent and the change of the whole service.
+
+    <plan>:canary   intent: which replica, beside which peers      before it is touched
+    receipt         of that replica
+    verify_p95      that replica against its peers
+    <plan>:all      intent: the others follow                      before they are touched
+    receipt         of the whole service; settle and verify_p95 go on as for any change
+
+A step that is run again finds its records. A change that is left between the two stages is put back whole.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from detection.errors import SlotuneError
+from detection.model import MetricWindow, Service, Span, make_id
+from tuning import canary
+from tuning.loop import records
+from tuning.loop.observe import REPLICA_SIGNALS, look_back
+from tuning.loop.parts import Parts
+from tuning.model import LEVER_STEPS, Canary, Outcome, Plan, Record
+from tuning.ports import Evidence, Ledger, PerReplica
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a change that began on one replica stands. alone: only that replica may have been changed.
+
+    widening: the others were to follow, and their receipt is missing.
+    """
+
+    first: Canary
+    alone: bool
+    widening: bool
+
+
+def stage(ledger: Ledger, plan: Plan) -> Stage | None:
+    """The stage of a plan, or of the plan that it undoes; None for a change of all replicas at once."""
+    plan_id = plan.rollback_of or plan.id
+    record = ledger.get(f"{plan_id}:canary")
+    if record is None:
+        return None
+    first = Canary.model_validate(record.body)
+    followed = ledger.get(f"{plan_id}:all") is not None
+    done = ledger.get(make_id(plan_id, first.lever, "receipt")) is not None
+    return Stage(first, alone=not followed and not done, widening=followed and not done)
+
+
+def begin(parts: Parts, service: Service, plan: Plan, lever: str, at_s: float) -> tuple[Canary | None, str]:
+    """Choose the replica and write it down; None with the reason where all are changed at once."""
+    actuator = parts.actuator(service, lever)
+    if len(plan.chosen.changes) != 1 or not isinstance(actuator, PerReplica):
+        return None, ""
+    if not service.levers[lever].options.get("canary", True):
+        return None, ""
+    endpoints = actuator.replicas(service)
+    if len(endpoints) < 2:
+        return None, ""
+    try:
+        windows = parts.source.read_replicas([service], REPLICA_SIGNALS, look_back(parts, at_s)).get(service.name, {})
+    except SlotuneError as error:
+        return None, f"no replica first: {error}"
+    choice = canary.choose(endpoints, windows)
+    if isinstance(choice, str):
+        return None, f"no replica first: {choice}"
+    first = Canary(
+        plan_id=plan.id,
+        service=service.name,
+        lever=lever,
+        replica=choice.replica,
+        label=choice.label,
+        peers=choice.peers,
+        at_s=at_s,
+    )
+    parts.ledger.put(_intent(plan, lever, "canary", at_s, first.model_dump(mode="json")))
+    _log.info("%s %s: %s first", LEVER_STEPS[lever], service.name, choice.replica)
+    return first, ""
+
+
+def follow(ledger: Ledger, plan: Plan, lever: str, at_s: float, reason: str) -> float:
+    """Write down that the others follow; when that was first written."""
+    ledger.put(_intent(plan, lever, "all", at_s, {"plan_id": plan.id, "reason": reason}))
+    written = ledger.get(f"{plan.id}:all")
+    return written.at_s if written is not None else at_s
+
+
+def _intent(plan: Plan, lever: str, name: str, at_s: float, body: dict[str, object]) -> Record:
+    return Record(
+        id=f"{plan.id}:{name}",
+        kind=LEVER_STEPS[lever],
+        phase="intent",
+        service=plan.service,
+        parent_id=plan.id,
+        incident_id=plan.incident_id,
+        at_s=at_s,
+        body=body,
+    )
+
+
+def receipt_id(first: Canary) -> str:
+    return make_id(first.plan_id, first.lever, "canary receipt")
+
+
+def outcome_id(plan_id: str, look: int) -> str:
+    return make_id(plan_id, "canary outcome", look)
+
+
+def last_outcome(ledger: Ledger, plan_id: str) -> tuple[Outcome, int] | None:
+    """The newest verdict on the first replica, and of which look it is."""
+    for look in (2, 1):
+        if ledger.get(outcome_id(plan_id, look)) is not None:
+            return records.load(ledger, outcome_id(plan_id, look), Outcome), look
+    return None
+
+
+def sides(parts: Parts, service: Service, first: Canary, span: Span) -> tuple[Evidence, Evidence]:
+    """What the first replica and its peers showed over a span."""
+    signals = (*REPLICA_SIGNALS, "p50_ms", "queue_ms", "accuracy", "agreement")
+    found = parts.source.read_replicas([service], signals, span).get(service.name, {})
+    own = found.get(first.label) or MetricWindow(service.name, span, {})
+    peers = canary.pooled(service.name, span, [found[label] for label in first.peers if label in found])
+    return Evidence(window=own, slo=service.slo), Evidence(window=peers, slo=service.slo)
