@@ -70,8 +70,8 @@ faults: setup ## The fault campaign in full: the loop's functions, then Airflow'
 	@$(PY) -m tests.faults $(ARGS)
 	@$(PY) -m tests.faults --airflow --fresh
 
-test-kubernetes: setup ## The Kubernetes contract suite against the API server of KUBECONFIG
-	@SLOTUNE_TEST_KUBECONFIG="$(KUBECONFIG)" $(PY) -m pytest tests/contracts/test_kubernetes_api.py $(ARGS)
+test-kubernetes: setup ## The Kubernetes contract suites against the API server of KUBECONFIG
+	@SLOTUNE_TEST_KUBECONFIG="$(KUBECONFIG)" $(PY) -m pytest tests/contracts/test_kubernetes_api.py tests/contracts/test_kubernetes_hpa.py tests/contracts/test_kubernetes_lever.py -rs $(ARGS)
 
 docs: setup ## Regenerate the configuration reference
 	@$(PY) -m slotune.reference docs/configuration.md

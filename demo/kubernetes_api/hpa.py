@@ -71,7 +71,7 @@ def decide(spec: Object, state: HpaState, current: int, now_s: float) -> tuple[i
         )
         if wanted is not None
         else _condition(
-            "ScalingActive", False, "FailedGetPodsMetric", "the HPA was unable to compute the replica count"
+            "ScalingActive", False, _missing(spec), "the HPA was unable to compute the replica count"
         )
     )
     if current > high:
@@ -88,6 +88,12 @@ def decide(spec: Object, state: HpaState, current: int, now_s: float) -> tuple[i
         [able, active, _limited(stabilised, low, high)],
         "pods metric above target" if desired > current else "All metrics below target",
     )
+
+
+def _missing(spec: Object) -> str:
+    """FailedGetPodsMetric, FailedGetResourceMetric, ...: after the kind of the first metric."""
+    metrics = spec.get("metrics") or [{"type": "Resource"}]
+    return f"FailedGet{metrics[0].get('type', 'Resource')}Metric"
 
 
 def _stabilise(spec: Object, state: HpaState, current: int, wanted: int, now_s: float) -> int:

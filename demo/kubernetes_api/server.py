@@ -282,6 +282,8 @@ def _handler(owner: KubernetesApi) -> type[BaseHTTPRequestHandler]:
                 return
             if fault.code is not None:
                 make = status.BY_CODE.get(fault.code)
+                if fault.code == 504 and request.method == "GET":
+                    make = status.read_timeout
                 error = make() if make else ApiError(fault.code, "Unknown", f"injected {fault.code}", {})
                 headers = {"Retry-After": str(fault.retry_after_s)} if fault.retry_after_s is not None else {}
                 self._send(Answer(error.code, error.body, headers))

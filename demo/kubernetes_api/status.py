@@ -155,6 +155,13 @@ def request_timeout() -> ApiError:
     return ApiError(504, "Timeout", message, {})
 
 
+def read_timeout() -> ApiError:
+    """What a GET gets from a server whose etcd is frozen: a body without kind and apiVersion."""
+    error = ApiError(504, "Timeout", "Timeout: request did not complete within the allotted timeout", {})
+    error.body = {key: value for key, value in error.body.items() if key not in ("kind", "apiVersion")}
+    return error
+
+
 def expired(asked: int, oldest: int) -> ApiError:
     return ApiError(410, "Expired", f"too old resource version: {asked} ({oldest})")
 

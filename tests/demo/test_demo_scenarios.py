@@ -36,6 +36,18 @@ def test_replicas_are_added_behind_the_hpa(tmp_path: Path):
     assert "EMULATED" in text
 
 
+def test_one_replica_is_changed_first_and_the_others_follow(tmp_path: Path):
+    code, summary, _ = demo(tmp_path, "canary")
+    assert (code, summary["resolved"]) == (0, True)
+    first, second = summary["actions"]
+    assert first["replica"].startswith("ranker-") and second["replica"] == ""
+    assert first["lever"] == second["lever"] == "batch_size" and first["to"] == second["to"]
+    assert summary["settings_after"]["batch_size"] == second["to"]["batch_size"] > 1
+    assert summary["p95_ms"]["after"] < summary["slo_ms"] < summary["p95_ms"]["during"]
+    mail = Path(summary["mails"][-1]["html"]).read_text()
+    assert "One replica first" in mail and first["replica"] in mail and "unchanged replicas" in mail
+
+
 def test_errors_without_load_are_held_with_the_reason_in_the_mail(tmp_path: Path):
     code, summary, _ = demo(tmp_path, "hold")
     assert (code, summary["ok"], summary["resolved"], summary["actions"]) == (0, True, False, [])
