@@ -39,19 +39,25 @@ class VerifyP95Operator(BaseOperator, BranchMixIn):
     inherits_from_skipmixin = True
 
     def execute(self, context: Context) -> Any:
-        return self._follow(context, steps.verify_p95(context))
+        return self._follow(context, self.verified(context))
 
     def look_again(self, context: Context, event: dict[str, Any] | None = None) -> Any:
-        return self._follow(context, steps.verify_p95(context, look=2))
+        return self._follow(context, self.verified(context, look=2))
 
     def look_at_all(self, context: Context, event: dict[str, Any] | None = None) -> Any:
-        return self._follow(context, steps.verify_p95(context))
+        return self._follow(context, self.verified(context))
+
+    def verified(self, context: Context, *, look: int = 1) -> str:
+        return steps.verify_p95(context, look=look)
+
+    def until_s(self, context: Context, *, look: int = 1) -> float:
+        return steps.look_until_s(context, look=look)
 
     def _follow(self, context: Context, step: str) -> Any:
         if step == "settle":
-            _wait(self, steps.look_until_s(context, look=2), context, "look_again")
-        if step == steps.FOLLOWED:
-            _wait(self, steps.look_until_s(context), context, "look_at_all")
+            _wait(self, self.until_s(context, look=2), context, "look_again")
+        if step == "look":
+            _wait(self, self.until_s(context), context, "look_at_all")
         return self.do_branch(context, step)
 
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tuning.model import Plan
 
 PLAN_KEY = "plan_id"
-FOLLOWED = "followed"
 
 
 def now_s(context: Mapping[str, Any]) -> float:
@@ -234,20 +233,13 @@ def look_until_s(context: Mapping[str, Any], *, look: int = 1) -> float:
 
 
 def verify_p95(context: Mapping[str, Any], *, look: int = 1) -> str:
-    """The step that follows: keep, roll_back, settle for one longer look, or "followed": the other replicas were
-    changed as well, and the whole service is to be looked at."""
-    from tuning.loop import act, prove
+    """The step that follows (tuning.loop.stages.verify)."""
+    from tuning.loop import stages
 
     with as_airflow_failures():
-        loop, at_s = parts(context), now_s(context)
-        plan = plan_of(context, loop)
-        if look == 1 and at_s < prove.look_until_s(loop, plan) - 1.0:
-            return FOLLOWED  # a try that was run again while it waited
-        _, decision = prove.verify_p95(loop, plan, at_s, look=look)
-        if decision.step != "adjust_batch_size":
-            return decision.step
-        receipt = act.pull_lever(loop, plan, "batch_size", at_s, run=context["dag_run"].run_id)
-        return FOLLOWED if receipt.applied else "roll_back"
+        loop = parts(context)
+        run = context["dag_run"].run_id
+        return stages.verify(loop, plan_of(context, loop), now_s(context), look=look, run=run)
 
 
 def keep(context: Mapping[str, Any]) -> str:

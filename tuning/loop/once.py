@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tuning.errors import ChangeAlreadyOpen
-from tuning.loop import act, prove, recover, tell, watch
+from tuning.loop import act, prove, recover, stages, tell, watch
 from tuning.loop.parts import Parts
 from tuning.loop.watch import TuneRequest
-from tuning.model import Decision, Outcome, Plan, Report
+from tuning.model import Plan, Report
 
 
 def run_once(parts: Parts, now: Callable[[], float], wait_until: Callable[[float], None]) -> list[Report]:
@@ -52,26 +52,15 @@ def _change_and_prove(
     if prove.nothing_changed(parts, plan):
         prove.close(parts, plan, now(), "hold", "nothing had to be changed")
         return
-    outcome, decision = _look(parts, plan, now, wait_until)
-    if decision.step == "adjust_batch_size":
-        receipt = act.pull_lever(parts, plan, "batch_size", now(), run=run)
-        looked = _look(parts, plan, now, wait_until) if receipt.applied else prove.last_verdict(parts, plan)
-        outcome, decision = looked
+    step: stages.Next = "look"
+    while step in ("look", "settle"):
+        look = 2 if step == "settle" else 1
+        wait_until(prove.look_until_s(parts, plan, look=look))
+        step = stages.verify(parts, plan, now(), look=look, run=run)
+    outcome, decision = prove.last_verdict(parts, plan)
     if decision.step == "keep":
         prove.keep(parts, plan, outcome, decision, now())
         return
     prove.roll_back(parts, plan, outcome, decision, now())
     wait_until(prove.look_until_s(parts, plan.inverse()))
     prove.close_rolled_back(parts, plan, now())
-
-
-def _look(
-    parts: Parts, plan: Plan, now: Callable[[], float], wait_until: Callable[[float], None]
-) -> tuple[Outcome, Decision]:
-    """The verdict after one look, or after the longer second one where the first cannot tell."""
-    wait_until(prove.look_until_s(parts, plan))
-    outcome, decision = prove.verify_p95(parts, plan, now())
-    if decision.step == "settle":
-        wait_until(prove.look_until_s(parts, plan, look=2))
-        outcome, decision = prove.verify_p95(parts, plan, now(), look=2)
-    return outcome, decision
