@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 import yaml
 
-from demo.kubernetes_api.resources import DEPLOYMENT, HPA
+from demo.kubernetes_api.resources import DEPLOYMENT, HPA, STATEFUL_SET, Resource
 from demo.kubernetes_api.server import KubernetesApi
 from slotune.commands.live_check import _rights
 from tests.fakes.actuators import service
 from tests.fakes.kubernetes import World, bounds, eventually
+from tuning.actuators.http_config import HttpConfig
 from tuning.actuators.pod_spec import PodSpec
 from tuning.errors import ControlRefused
 from tuning.model import Change
+from tuning.ports import Connection
 
 pytestmark = pytest.mark.server
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "kubernetes"
@@ -25,8 +27,17 @@ NAMESPACE = "inference"
 POD = {"containers": [{"name": "server", "image": "x:1", "env": [{"name": "BATCH", "value": "8"}]}]}
 
 
+CUSTOM = "serving.example.com/v1/inferenceservers"
+
+
 def rules_of(path: str) -> list[dict[str, Any]]:
-    return list(yaml.safe_load((FOLDER / path / "role.yaml").read_text())["rules"])
+    """The Role's rules; with "#KIND" behind the path for another workload than a Deployment, as its comment says."""
+    folder, _, kind = path.partition("#")
+    text = (FOLDER / folder / "role.yaml").read_text()
+    if kind:
+        group, plural = {"StatefulSet": ("apps", "statefulsets"), CUSTOM: ("serving.example.com", "inferenceservers")}[kind]
+        text = text.replace("deployments", plural).replace("apiGroups: [apps]", f"apiGroups: [{group}]")
+    return list(yaml.safe_load(text)["rules"])
 
 
 def with_hpa(world: World) -> None:
@@ -50,6 +61,26 @@ def with_nobody(world: World) -> None:
     world.lever("t").apply(ranker, Change(lever="replicas", old={"replicas": 2}, new={"replicas": 3}), key="k")
 
 
+def with_kind(kind: str) -> Callable[[World], None]:
+    def run(world: World) -> None:
+        ranker = world.service(namespace=NAMESPACE, target="ranker", kind=kind)
+        world.lever("t").apply(ranker, Change(lever="replicas", old={"replicas": 2}, new={"replicas": 3}), key="k")
+
+    return run
+
+
+def with_pods(world: World) -> None:
+    """Finding the pods is all that is asked of the cluster: nobody listens at their addresses here."""
+    lever = HttpConfig(world.connect("t"), world.clock, world.sleep)
+    assert len(lever.replicas(pods_service(world))) == 2
+
+
+def pods_service(world: World) -> Any:
+    extra = {"port": 8000, "cluster": "cluster"}
+    world.connect("t").known["pods"] = Connection(name="pods", url=f"pods://{NAMESPACE}/ranker", extra=extra)
+    return service("batch_size", "http_config", connection="pods")
+
+
 def with_pod_spec(world: World) -> None:
     lever = PodSpec(world.connect("t"), world.clock, world.sleep)
     change = Change(lever="batch_size", old={"batch_size": 8}, new={"batch_size": 16})
@@ -64,6 +95,9 @@ CASES: dict[str, tuple[str, Callable[[World], None]]] = {
     "hpa": ("base", with_hpa),
     "keda": ("components/keda", with_keda),
     "nobody": ("components/no-owner", with_nobody),
+    "stateful set": ("components/no-owner#StatefulSet", with_kind("StatefulSet")),
+    "custom resource": (f"components/no-owner#{CUSTOM}", with_kind(CUSTOM)),
+    "pods": ("components/pods", with_pods),
     "pod_spec": ("components/pod-spec", with_pod_spec),
 }
 EACH_VERB = [
@@ -76,7 +110,12 @@ EACH_VERB = [
 
 def make(case: str, rules: list[dict[str, Any]], api: KubernetesApi) -> World:
     api.add_namespace(NAMESPACE)
-    api.add_deployment(NAMESPACE, "ranker", 2, spec=POD)
+    kinds = {"stateful set": STATEFUL_SET}
+    if case == "custom resource":
+        kinds[case] = api.add_scalable_kind("serving.example.com", "v1", "inferenceservers", "InferenceServer")
+    kind = kinds.get(case, DEPLOYMENT)
+    api.cluster.where = lambda _namespace, _name: [("127.0.0.1", 9), ("127.0.0.1", 10)]
+    api.add_deployment(NAMESPACE, "ranker", 2, spec=POD, kind=kind)
     if case == "hpa":
         api.add_hpa(NAMESPACE, "ranker", "ranker", 2, 10, sync_s=0.05)
     if case == "keda":
@@ -84,14 +123,14 @@ def make(case: str, rules: list[dict[str, Any]], api: KubernetesApi) -> World:
         api.add_deployment(NAMESPACE, "paused", 1)
         api.add_scaled_object(NAMESPACE, "paused", "paused", 1, 2, annotations={"autoscaling.keda.sh/paused": "true"})
         eventually(lambda: bool(api.store.list(HPA, NAMESPACE)))
-    eventually(lambda: _ready(api) == 2)
+    eventually(lambda: _ready(api, kind) == 2)
     api.add_token("t", "slotune")
     api.add_role("slotune", NAMESPACE, rules)
     return World(api)
 
 
-def _ready(api: KubernetesApi) -> int:
-    return int(api.store.get(DEPLOYMENT, NAMESPACE, "ranker").get("status", {}).get("readyReplicas", 0))
+def _ready(api: KubernetesApi, kind: Resource) -> int:
+    return int(api.store.get(kind, NAMESPACE, "ranker").get("status", {}).get("readyReplicas", 0))
 
 
 @pytest.fixture
@@ -127,9 +166,13 @@ def test_the_live_check_asks_for_each_right_of_the_role_and_no_other(case: str, 
     if case == "pod_spec":
         actuator: Any = PodSpec(world.connect("t"), world.clock, world.sleep)
         ranker = pod_service()
+    elif case == "pods":
+        actuator = HttpConfig(world.connect("t"), world.clock, world.sleep)
+        ranker = pods_service(world)
     else:
         actuator = world.lever("t")
-        ranker = world.service(**options, **({"hpa": "ranker"} if case == "hpa" else {}))
+        more = {"hpa": {"hpa": "ranker"}, "stateful set": {"kind": "StatefulSet"}, "custom resource": {"kind": CUSTOM}}
+        ranker = world.service(**options, **more.get(case, {}))
     assert all(result.ok for result in _rights("ranker", ranker, actuator))
     asked = {(verb, ref.group, ref.resource, ref.name) for verb, ref in actuator.rights(ranker)}
     granted = {

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from detection.model import Service, make_id
 from tuning.actuators import _options as options
@@ -15,6 +17,9 @@ from tuning.actuators._http import Http, Unanswered
 from tuning.errors import ConfigError, ControlRefused, ControlUnreachable, NotApplied, NotOwner, OutcomeUnknown
 from tuning.model import Change, Knob, Receipt, Setting
 from tuning.ports import Connection, Connections
+
+if TYPE_CHECKING:
+    from tuning.actuators._kubernetes_errors import Ref
 
 READ_BACKS = 3
 Knobs = dict[str, Knob]
@@ -47,6 +52,16 @@ class BatchEndpoints:
         """host:port by the name by which `apply_to` knows the replica."""
         return {name: http.place for name, http in self._endpoints(service).items()}
 
+    def rights(self, service: Service) -> list[tuple[str, Ref]]:
+        """What slotune's Role has to grant for finding the replicas, as (verb, object): nothing, unless they are pods."""
+        found = [_pods().pod_rights(c) for c in self._given(service).values() if c.url.startswith("pods://")]
+        return [right for rights in found for right in rights]
+
+    def may(self, service: Service, verb: str, ref: Ref) -> bool:
+        """Whether the credentials of the pods' cluster have one right (asks the API server, changes nothing)."""
+        pods = [c for c in self._given(service).values() if c.url.startswith("pods://")]
+        return all(_pods().may(self._connections, connection, verb, ref) for connection in pods)
+
     def apply(self, service: Service, change: Change, *, key: str) -> Receipt:
         """Change every replica, or none: when one refuses, those already changed are put back.
 
@@ -64,17 +79,21 @@ class BatchEndpoints:
 
     def _endpoints(self, service: Service) -> dict[str, Http]:
         timeout_s = options.number(service, self.lever, "request_timeout_s", 5.0)
-        first = options.text(service, self.lever, "connection")
         found: dict[str, Connection] = {}
-        for name in (first, *options.texts(service, self.lever, "endpoints")):
-            connection = self._connection(first, name)
+        for name, connection in self._given(service).items():
             if connection.url.startswith("pods://"):
-                from tuning.actuators._kubernetes_endpoints import pod_connections  # a second of imports, seldom needed
-
-                found |= {pod.name: pod for pod in pod_connections(self._connections, connection)}
+                found |= {pod.name: pod for pod in _pods().pod_connections(self._connections, connection)}
             else:
                 found[name] = connection
         return {name: Http(connection, timeout_s=timeout_s) for name, connection in found.items()}
+
+    def _given(self, service: Service) -> dict[str, Connection]:
+        """The connections as they are configured, by name."""
+        first = options.text(service, self.lever, "connection")
+        return {
+            name: self._connection(first, name)
+            for name in (first, *options.texts(service, self.lever, "endpoints"))
+        }
 
     def _connection(self, first: str, name: str) -> Connection:
         """A plain address shares the first connection's credentials."""
@@ -152,6 +171,13 @@ class BatchEndpoints:
                 self._set(service, endpoints[name], before[name])
             except (ControlRefused, ControlUnreachable, NotApplied, OutcomeUnknown) as error:
                 raise OutcomeUnknown(f"{why}; and {name}, changed before, could not be put back ({error})") from error
+
+
+def _pods() -> ModuleType:
+    """Imported when it is needed, which is seldom: the Kubernetes client takes a second."""
+    from tuning.actuators import _kubernetes_endpoints
+
+    return _kubernetes_endpoints
 
 
 def _setting(shown: Mapping[str, Knobs]) -> Setting:

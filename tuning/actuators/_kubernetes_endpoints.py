@@ -24,6 +24,30 @@ def pod_connections(connections: Connections, connection: Connection) -> list[Co
     Raises ConfigError (a part of the address is missing), ControlUnreachable (no pod is ready), and what listing pods
     raises.
     """
+    cluster_name, workload, port = _target(connection)
+    cluster = Cluster(connections, cluster_name)
+    scale = cluster.get(workload)
+    selector = str((scale.get("status") or {}).get("selector") or "")
+    pods = cluster.items(Ref("", "v1", "pods", workload.namespace), selector) if selector else []
+    found = sorted((pod for pod in pods if _ready(pod)), key=lambda pod: str(pod["metadata"]["name"]))
+    if not found:
+        raise ControlUnreachable(f"{workload.namespace}/{workload.name} has no ready pod: there is nobody to tell")
+    return [replace(connection, name=str(pod["metadata"]["name"]), url=_address(pod, port)) for pod in found]
+
+
+def pod_rights(connection: Connection) -> list[tuple[str, Ref]]:
+    """What slotune's Role has to grant for finding the pods, as (verb, object). Raises ConfigError."""
+    _, workload, _ = _target(connection)
+    return [("get", workload), ("list", Ref("", "v1", "pods", workload.namespace))]
+
+
+def may(connections: Connections, connection: Connection, verb: str, ref: Ref) -> bool:
+    """Whether the credentials of a pods:// connection's cluster have one right (changes nothing)."""
+    return Cluster(connections, _target(connection)[0]).may(verb, ref)
+
+
+def _target(connection: Connection) -> tuple[str, Ref, str]:
+    """(the cluster's connection, the workload's scale, the port)."""
     parts = urlsplit(connection.url)
     namespace, name = parts.netloc, parts.path.strip("/")
     cluster_name, port = str(connection.extra.get("cluster") or ""), str(connection.extra.get("port") or "")
@@ -31,14 +55,7 @@ def pod_connections(connections: Connections, connection: Connection) -> list[Co
         raise ConfigError(
             f"the connection {connection.name} must look like pods://NAMESPACE/NAME?port=8000&cluster=CONNECTION"
         )
-    cluster = Cluster(connections, cluster_name)
-    scale = cluster.get(scale_ref(namespace, str(connection.extra.get("kind") or "Deployment"), name))
-    selector = str((scale.get("status") or {}).get("selector") or "")
-    pods = cluster.items(Ref("", "v1", "pods", namespace), selector) if selector else []
-    found = sorted((pod for pod in pods if _ready(pod)), key=lambda pod: str(pod["metadata"]["name"]))
-    if not found:
-        raise ControlUnreachable(f"{namespace}/{name} has no ready pod: there is nobody to tell")
-    return [replace(connection, name=str(pod["metadata"]["name"]), url=_address(pod, port)) for pod in found]
+    return cluster_name, scale_ref(namespace, str(connection.extra.get("kind") or "Deployment"), name), port
 
 
 def _ready(pod: Object) -> bool:
