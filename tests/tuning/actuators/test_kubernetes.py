@@ -267,8 +267,9 @@ class TestConflicts:
         assert world.bounds() == (2, 10)
 
     def test_the_race_with_the_controller_loses_no_update(self) -> None:
-        """200 patches while the HPA controller acts every 0.05 s and another writer annotates as often."""
+        """200 patches while the HPA controller acts every 0.05 s and another writer annotates every 20 ms."""
         with KubernetesApi(tick_s=0.01) as api:
+            conflicts = _count_conflicts(api)
             api.add_namespace("facts")
             api.add_deployment("facts", "web", 2)
             api.add_hpa("facts", "web", "web", 2, 40, sync_s=0.05, metric=lambda n: max(2, (n * 7) % 13))
@@ -291,13 +292,30 @@ class TestConflicts:
                 stop.set()
                 noise.join()
             assert len(ledger) == 200
+            print(f"200 patches, {len(conflicts)} conflicts, 0 lost updates")
+            assert len(conflicts) >= 10, "nobody raced"
             assert ledger[-1] == {"min_replicas": world.bounds()[0], "max_replicas": world.bounds()[1]}
             eventually(lambda: now[0] <= world.replicas() <= now[1])
 
 
+def _count_conflicts(api: KubernetesApi) -> list[int]:
+    """Grows by one with each 409 that the server answers."""
+    seen: list[int] = []
+    original = api.api.answer
+
+    def spy(request: Any) -> Any:
+        answer = original(request)
+        if answer.code == 409:
+            seen.append(answer.code)
+        return answer
+
+    api.api.answer = spy  # type: ignore[method-assign]
+    return seen
+
+
 def _annotate_until(api: KubernetesApi, stop: threading.Event) -> None:
     count = 0
-    while not stop.wait(0.05):
+    while not stop.wait(0.02):
         count += 1
         api.store.update(HPA, "facts", "web", lambda o, n=count: _noted(o, n), "somebody")
 
