@@ -39,7 +39,7 @@ integration: setup ## Tests on real servers, without the end-to-end loop
 	@scripts/system-packages
 	@$(PY) -m pytest tests -m "(server or airflow) and not e2e" $(ARGS)
 
-e2e: setup ## Every scenario end to end: all demos, and Celery with a worker that is killed (half an hour)
+e2e: setup ## Every scenario end to end: all demos, and Celery with a worker that is killed (half an hour; Celery alone takes four minutes)
 	@scripts/system-packages
 	@$(PY) -m pytest tests -m e2e $(ARGS)
 

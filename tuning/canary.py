@@ -6,6 +6,7 @@ the control that a before/after test lacks.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,17 +31,22 @@ class Choice:
 def choose(endpoints: Mapping[str, str], windows: Mapping[str, MetricWindow]) -> Choice | str:
     """The replica to change first, or the sentence that says why all are changed at once.
 
-    endpoints: host:port by the actuator's name. windows: by the metrics' label, which is that name or that address.
+    endpoints: host:port by the actuator's name. windows: by the metrics' label, which is that name, that address, or
+    its host where no other endpoint has the same.
     Chosen is the replica whose traffic is nearest to the median: what holds for it holds for most.
     """
     if len(endpoints) < 2:
         return "there is only one replica"
-    labels = {name: next((w for w in (name, place) if w in windows), "") for name, place in endpoints.items()}
+    hosts = Counter(place.rpartition(":")[0] for place in endpoints.values())
+    labels = {
+        name: next((label for label in _labels(name, place, hosts) if label in windows), "")
+        for name, place in endpoints.items()
+    }
     known = {name: label for name, label in labels.items() if label and _points(windows[label]) >= LEAST_POINTS}
     if len(known) < 2:
         return (
             f"only {len(known)} of {len(endpoints)} replicas shows a P95 of its own (the label of its series must be "
-            "its name or host:port)"
+            "its name, host or host:port)"
         )
     traffic = {name: _mean(windows[label].values.get("qps")) for name, label in known.items()}
     middle = float(np.nanmedian(list(traffic.values()))) if any(np.isfinite(v) for v in traffic.values()) else 0.0
@@ -61,6 +67,11 @@ def pooled(service: str, span: Span, windows: Sequence[MetricWindow]) -> MetricW
         mean = np.where(count > 0, np.where(known, rows, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
         values[signal] = np.exp(mean) if logarithmic else mean
     return MetricWindow(service, span, values)
+
+
+def _labels(name: str, place: str, hosts: Mapping[str, int]) -> tuple[str, ...]:
+    host = place.rpartition(":")[0]
+    return (name, place, host) if hosts[host] == 1 else (name, place)
 
 
 def _points(window: MetricWindow) -> int:

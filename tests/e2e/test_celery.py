@@ -128,26 +128,28 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
 
 
 def assert_cured_once(demo: Demo, summary: dict[str, Any], plan: str) -> None:
-    """Proven and kept, changed exactly once, every step in the ledger, one mail of proof."""
+    """The change whose worker died: made exactly once, proven, kept and mailed once. And the incident ends resolved, by
+    that change or, on a machine whose speed swings, by a further step of the same lever."""
     assert summary["ok"] is True and summary["resolved"] is True
-    assert [action["lever"] for action in summary["actions"]] == ["batch_size"]
+    assert {action["lever"] for action in summary["actions"]} == {"batch_size"}
     assert summary["p95_ms"]["after"] <= summary["slo_ms"]
-    chosen = summary["actions"][0]["to"]["batch_size"]
-    assert summary["settings_after"]["batch_size"] == chosen > 1
 
-    demo.wait(demo.runs_ended, 60.0, "end of the run")
-    assert demo.open_change() is None
+    demo.wait(demo.runs_ended, 240.0, "end of the runs")
+    demo.wait(lambda: demo.open_change() is None, 60.0, "end of the last change")
     records = sorted(demo.ledger.find(limit=100_000), key=lambda r: r.at_s)
     steps = [r for r in records if plan in (r.id, r.parent_id)]
     receipts = [r for r in steps if r.kind == "adjust_batch_size" and r.phase == "result" and r.body["changed"]]
-    assert [r.body["after"]["batch_size"] for r in receipts] == [chosen]
+    assert [r.body["before"]["batch_size"] for r in receipts] == [1]
+    assert receipts[0].body["after"]["batch_size"] > 1
     assert one(steps, "adjust_batch_size", "intent")
     assert one(steps, "choose_action") and one(steps, "keep")
     assert [r.body["verdict"] for r in steps if r.kind == "verify_p95"][-1] == "improved"
     assert not [r for r in records if r.kind == "roll_back"]
     report = one(steps, "email_report", "intent")
-    assert [r.parent_id for r in records if r.kind == "email_report" and r.phase == "result"].count(report.id) == 1
-    assert "Resolved" in summary["mails"][-1]["subject"]
+    sent = [r.parent_id for r in records if r.kind == "email_report" and r.phase == "result"]
+    assert sent.count(report.id) == 1
+    assert [r.body["resolved"] for r in records if r.kind == "verify_p95"][-1] is True
+    assert any("Resolved" in path.read_text() for path in sorted((demo.home / "run" / "mails").glob("*.eml")))
     assert summary["airflow_task_failures"] == 0, summary["airflow_failed_tasks"]
 
 
