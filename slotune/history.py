@@ -132,6 +132,8 @@ def sentence(kind: str, phase: str, body: Mapping[str, Any]) -> str:
         return f"{option_text(body['chosen'])}. {reason}".strip()
     if kind == "guard":
         return f"refused by {body.get('guard')}: {reason}"
+    if "peers" in body:
+        return f"{body.get('replica')} first, beside {len(body['peers'])} unchanged"
     if "lever" in body and "after" in body:
         text = change_text({"old": body.get("before"), "new": body.get("after")})
         return f"{text} ({'applied' if body.get('applied') else 'not applied'}) {reason}".strip()

@@ -86,7 +86,8 @@ def _judge(parts: Parts, plan: Plan, at_s: float) -> Outcome:
             _grid(made + plan.settle_s, at_s, step_s),
         )
         (own, peers), (own_after, peers_after) = (canary.sides(parts, service, stage.first, s) for s in spans)
-        return parts.verifier.judge(plan, own, own_after, (peers, peers_after))
+        outcome = parts.verifier.judge(plan, own, own_after, (peers, peers_after))
+        return outcome.model_copy(update={"resolved": None})  # one replica does not tell for the service
     before = _evidence(parts, service, _before_from_s(parts, plan, first), first, history=True)
     after = _evidence(parts, service, made + plan.settle_s, at_s, history=False)
     expected = [_expected_p95_ms(parts, service, plan, first, side.window) for side in (before, after)]

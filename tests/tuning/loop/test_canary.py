@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from slotune.history import sentence
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.replicas import Fleet, FleetBatch, fleet_parts
 from tests.fakes.world import SERVICES, KeptMails
@@ -48,6 +49,9 @@ def test_one_replica_is_changed_judged_beside_the_others_and_then_they_follow(re
     assert len(world.applies) == replicas and len(set(world.sizes.values())) == 1 and world.sizes[first] > 1
     assert (report.canary.replica, len(report.canary.peers)) == (first, replicas - 1)
     assert report.canary_outcome.verdict == "improved" and "unchanged replicas" in report.canary_outcome.reason
+    assert report.canary_outcome.resolved is None
+    told = [sentence(r.kind, r.phase, r.body) for r in ledger.records.values()]
+    assert f"{first} first, beside {replicas - 1} unchanged" in told
     assert report.outcome.resolved and report.decision.step == "keep" and not ledger.open_changes()
     assert [r.replica for r in report.receipts] == [first, ""]
     assert [r.before["batch_size"] for r in report.receipts] == [1, 1]
