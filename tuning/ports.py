@@ -66,6 +66,15 @@ class PerReplica(Protocol):
         ...
 
 
+@runtime_checkable
+class Concluding(Protocol):
+    """An actuator that keeps something running for a change until its verdict (requests shadowed through both)."""
+
+    def conclude(self, service: Service) -> None:
+        """End it on every replica. Idempotent. ControlUnreachable: try again, it may still run somewhere."""
+        ...
+
+
 class Verifier(Protocol):
     """Judges. Pure. `before` and `after` are windows of the changed service; `control` of unchanged replicas."""
 

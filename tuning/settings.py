@@ -163,7 +163,7 @@ class ReplicasLever(BaseLever):
 class PrecisionLever(BaseLever):
     """FP32 to INT8 and back (task quantize_int8)."""
 
-    actuator: Literal["model_repository"] = "model_repository"
+    actuator: Literal["model_repository", "triton_repository"] = "model_repository"
     """How it is changed: a new version in the model repository, loaded beside the old one."""
 
     connection: ConnectionName

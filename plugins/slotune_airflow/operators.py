@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.branch import BranchMixIn
@@ -16,7 +16,7 @@ _SPARE = timedelta(minutes=10)
 
 
 def _wait(operator: BaseOperator, until_s: float, context: Context, method_name: str) -> None:
-    left = timedelta(seconds=max(until_s - steps.now_s(context), 0.0))
+    left = timedelta(seconds=max(until_s - datetime.now(UTC).timestamp(), 0.0))
     operator.defer(trigger=UntilTrigger(until_s), method_name=method_name, timeout=left + _SPARE)
 
 
@@ -39,16 +39,16 @@ class VerifyP95Operator(BaseOperator, BranchMixIn):
     inherits_from_skipmixin = True
 
     def execute(self, context: Context) -> Any:
-        return self._follow(context, self.verified(context))
+        return self._follow(context, self.verified(context, steps.now_s(context)))
 
     def look_again(self, context: Context, event: dict[str, Any] | None = None) -> Any:
-        return self._follow(context, self.verified(context, look=2))
+        return self._follow(context, self.verified(context, steps.resumed_s(context, event), look=2))
 
     def look_at_all(self, context: Context, event: dict[str, Any] | None = None) -> Any:
-        return self._follow(context, self.verified(context))
+        return self._follow(context, self.verified(context, steps.resumed_s(context, event)))
 
-    def verified(self, context: Context, *, look: int = 1) -> str:
-        return steps.verify_p95(context, look=look)
+    def verified(self, context: Context, at_s: float, *, look: int = 1) -> str:
+        return steps.verify_p95(context, at_s, look=look)
 
     def until_s(self, context: Context, *, look: int = 1) -> float:
         return steps.look_until_s(context, look=look)
@@ -68,7 +68,7 @@ class RollBackOperator(BaseOperator):
         _wait(self, steps.roll_back(context), context, "settled")
 
     def settled(self, context: Context, event: dict[str, Any] | None = None) -> str:
-        return steps.rolled_back(context)
+        return steps.rolled_back(context, steps.resumed_s(context, event))
 
 
 def ask_person(task_id: str, *, response_timeout: timedelta) -> HITLOperator:

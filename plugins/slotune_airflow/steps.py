@@ -28,6 +28,11 @@ def now_s(context: Mapping[str, Any]) -> float:
     return float(context["ti"].start_date.timestamp())
 
 
+def resumed_s(context: Mapping[str, Any], event: Mapping[str, Any] | None) -> float:
+    """The time of a task that has waited: its start_date stays that of its first start, the trigger's is the news."""
+    return max(now_s(context), float((event or {}).get("until_s", 0.0)))
+
+
 def parts(context: Mapping[str, Any]) -> Parts:
     from slotune.compose import build, load_settings
     from slotune_airflow.connections import AirflowConnections
@@ -232,14 +237,14 @@ def look_until_s(context: Mapping[str, Any], *, look: int = 1) -> float:
         return prove.look_until_s(loop, plan_of(context, loop), look=look)
 
 
-def verify_p95(context: Mapping[str, Any], *, look: int = 1) -> str:
+def verify_p95(context: Mapping[str, Any], at_s: float, *, look: int = 1) -> str:
     """The step that follows (tuning.loop.stages.verify)."""
     from tuning.loop import stages
 
     with as_airflow_failures():
         loop = parts(context)
         run = context["dag_run"].run_id
-        return stages.verify(loop, plan_of(context, loop), now_s(context), look=look, run=run)
+        return stages.verify(loop, plan_of(context, loop), at_s, look=look, run=run)
 
 
 def keep(context: Mapping[str, Any]) -> str:
@@ -264,12 +269,12 @@ def roll_back(context: Mapping[str, Any]) -> float:
         return prove.look_until_s(loop, plan.inverse())
 
 
-def rolled_back(context: Mapping[str, Any]) -> str:
+def rolled_back(context: Mapping[str, Any], at_s: float) -> str:
     from tuning.loop import prove
 
     with as_airflow_failures():
         loop = parts(context)
-        outcome = prove.close_rolled_back(loop, plan_of(context, loop), now_s(context))
+        outcome = prove.close_rolled_back(loop, plan_of(context, loop), at_s)
         return outcome.reason if outcome else "the old setting was in force already"
 
 

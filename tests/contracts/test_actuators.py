@@ -1,6 +1,7 @@
 """What every actuator promises, run over the registry: absolute values, read back, idempotent on key, honest errors.
 
-model_repository has a suite of its own (tests/tuning/actuators/test_model_repository.py): its changes need a build.
+The precision levers have suites of their own (tests/tuning/actuators/test_model_repository.py, test_triton_repository.py):
+their changes need a build.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tuning.model import Change
 from tuning.ports import Actuator
 
 pytestmark = pytest.mark.server
-OWN_SUITE = {"model_repository"}
+OWN_SUITE = {"model_repository", "triton_repository"}
 
 
 @dataclass

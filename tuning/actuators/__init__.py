@@ -28,6 +28,7 @@ REGISTRY: dict[str, Factory] = {
     "model_repository": _lazy("model_repository", "ModelRepository"),
     "pod_spec": _lazy("pod_spec", "PodSpec"),
     "triton": _lazy("triton", "Triton"),
+    "triton_repository": _lazy("triton_repository", "TritonRepository"),
 }
 
 

@@ -58,22 +58,24 @@ class Http:
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         return f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
-    def call(self, method: str, path: str, body: object = None, *, timeout_s: float | None = None) -> Any:
-        """The decoded JSON answer, None for an empty one.
+    def call(
+        self, method: str, path: str, body: object = None, *, timeout_s: float | None = None, reading: bool = False
+    ) -> Any:
+        """The decoded JSON answer, None for an empty one. reading: a POST that changes nothing, like a GET.
 
         Raises ControlUnreachable (nothing can have been sent, or a GET that got no answer), Unanswered (a POST
         whose fate is unknown), ControlRefused (4xx with the body's words, or an answer that is not JSON).
         """
         at = f"{method} {self.shown}{path}"
-        reading = method == "GET"
+        reading = reading or method == "GET"
         try:
             with requests.request(
                 method,
                 self.base + path,
                 json=body,
                 timeout=(min(5.0, self.timeout_s), timeout_s or self.timeout_s),
-                headers=self._headers(),
-                auth=self._auth(),
+                headers=self.headers(),
+                auth=self.auth(),
                 allow_redirects=False,
                 stream=True,
             ) as response:
@@ -88,11 +90,11 @@ class Http:
                 raise _lost(at, reading, type(error).__name__) from error
             raise
 
-    def _headers(self) -> dict[str, str]:
+    def headers(self) -> dict[str, str]:
         token = self._connection.extra.get("token")
         return {"Authorization": f"Bearer {token}"} if isinstance(token, str) and token else {}
 
-    def _auth(self) -> tuple[str, str] | None:
+    def auth(self) -> tuple[str, str] | None:
         login = self._connection.login
         return (login, self._connection.password or "") if login else None
 

@@ -12,17 +12,14 @@ installed, because an HTTP load stalls HTTP inference while it lasts), endpoints
 from __future__ import annotations
 
 import copy
-import importlib
-import json
-from typing import Any
 
 from detection.model import Service
 from tuning.actuators import _options as options
+from tuning.actuators import _triton_api as api
 from tuning.actuators._batch_endpoints import BatchEndpoints, Knobs
-from tuning.actuators._http import Http, Unanswered
+from tuning.actuators._http import Http
+from tuning.actuators._triton_api import Config
 from tuning.errors import ControlRefused, NotApplied
-
-Config = dict[str, Any]
 
 
 class Triton(BatchEndpoints):
@@ -40,33 +37,23 @@ class Triton(BatchEndpoints):
 
     def send(self, service: Service, http: Http, wanted: Knobs) -> None:
         model = options.text(service, self.lever, "model", service.name)
-        changed = json.dumps(with_batching(self._config(service, http), wanted))
+        changed = with_batching(self._config(service, http), wanted)
         timeout_s = options.number(service, self.lever, "load_timeout_s", 60.0)
-        try:
-            if not _load_by_grpc(http, model, changed, timeout_s):
-                body = {"parameters": {"config": changed}}
-                http.call("POST", f"/v2/repository/models/{model}/load", body, timeout_s=timeout_s)
-        except Unanswered as error:
-            if error.status is not None:  # Triton loads while one waits: a 5xx is its verdict on the new model
-                raise ControlRefused(f"{error}; the old configuration keeps serving") from error
-            raise
+        api.load(http, model, changed, timeout_s)
         self._check_ready(http, model)
 
     def _config(self, service: Service, http: Http) -> Config:
         model = options.text(service, self.lever, "model", service.name)
-        config = http.call("GET", f"/v2/models/{model}/config")
-        size = config.get("max_batch_size") if isinstance(config, dict) else None
-        if not isinstance(size, int) or isinstance(size, bool):
-            raise ControlRefused(f"GET {http.shown}/v2/models/{model}/config is not the configuration of a model")
+        config = api.config_of(http, model)
+        size = config["max_batch_size"]
         if size < 1:
             raise ControlRefused(f"the model {model} does not batch (max_batch_size {size}): this lever cannot help it")
-        return dict(config)
+        return config
 
     @staticmethod
     def _check_ready(http: Http, model: str) -> None:
         """The configuration alone can be stale: the index and the version's own readiness tell."""
-        index = http.call("POST", "/v2/repository/index", {})
-        rows = [row for row in index or [] if isinstance(row, dict) and row.get("name") == model]
+        rows = api.index(http, model)
         ready = [row for row in rows if row.get("state") == "READY"]
         if not ready:
             why = "; ".join(options.bounded(str(row.get("reason") or row.get("state"))) for row in rows) or "not listed"
@@ -93,28 +80,3 @@ def with_batching(config: Config, wanted: Knobs) -> Config:
         if "batch_timeout_ms" in wanted:
             batching["max_queue_delay_microseconds"] = round(float(wanted["batch_timeout_ms"] or 0) * 1000)
     return changed
-
-
-def _load_by_grpc(http: Http, model: str, config: str, timeout_s: float) -> bool:
-    """True when the load went through gRPC; False where there is no address for it or no client installed."""
-    address = http.extra.get("grpc")
-    if not isinstance(address, str) or not address:
-        return False
-    try:
-        grpc = importlib.import_module("tritonclient.grpc")
-    except ImportError:
-        return False
-    client = grpc.InferenceServerClient(url=address)
-    try:
-        client.load_model(model, config=config, client_timeout=timeout_s)
-    except Exception as error:
-        status = str(getattr(error, "status", lambda: "")())
-        words = options.bounded(str(error))
-        if "DEADLINE" in status or "UNAVAILABLE" in status or "CANCELLED" in status:
-            raise Unanswered(f"gRPC load of {model} at {address}: {words}") from error
-        raise ControlRefused(
-            f"gRPC load of {model} at {address}: {words}; the old configuration keeps serving"
-        ) from error
-    finally:
-        client.close()
-    return True

@@ -7,8 +7,9 @@ service), then the change, then the receipt. A step that is run again finds its 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from detection.errors import Permanent, SlotuneError
 from detection.model import Incident, Mode, Service, make_id
@@ -24,12 +25,15 @@ from tuning.guards import (
     made_changes,
 )
 from tuning.loop import canary, records
+from tuning.loop.learn import drift_figures
 from tuning.loop.observe import look_back, observe, past
 from tuning.loop.parts import Parts
 from tuning.model import Canary, Change, Knob, OpenChange, Plan, Receipt, Refusal, Setting
 from tuning.ports import PerReplica
 
 _log = logging.getLogger(__name__)
+QUALITY = ("accuracy", "agreement")
+"""Signals whose drift says that the inputs changed; the amount of traffic says nothing about them."""
 
 
 def choose_action(
@@ -206,6 +210,7 @@ def _applied(
 ) -> Receipt:
     """The actuator's receipt for all replicas or one; a permanent refusal is a receipt too."""
     actuator, key = parts.actuator(service, change.lever), f"{plan.id}:{change.lever}"
+    service = with_drift(service, drift_figures(parts.ledger))
     try:
         if replica and isinstance(actuator, PerReplica):
             receipt = actuator.apply_to(service, change, replica, key=f"{key}:{replica}")
@@ -219,6 +224,18 @@ def _applied(
 def _moved(change: Change) -> dict[str, Knob]:
     """The old values of the knobs that a change moves."""
     return {k: v for k, v in change.old.items() if k in change.new and change.new[k] != v}
+
+
+def with_drift(service: Service, figures: Sequence[Mapping[str, Any]]) -> Service:
+    """The service with what is known about the drift of its answers in the precision lever's options: calibration data
+    from before the drift no longer look like the traffic."""
+    lever = service.levers.get("precision")
+    found = [f for f in figures if f.get("service") == service.name and f.get("signal") in QUALITY]
+    if lever is None or not found:
+        return service
+    worst = dict(max(found, key=lambda figure: float(figure.get("psi") or 0.0)))
+    told = lever.model_copy(update={"options": {**lever.options, "drift": worst}})
+    return service.model_copy(update={"levers": {**service.levers, "precision": told}})
 
 
 def _made_earlier(receipt: Receipt, change: Change, opened_at_s: float) -> Receipt:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
 
 from detection import pipeline
-from detection.drift import check_drift
+from detection.drift import Drift, check_drift
 from detection.model import MetricWindow, Span, Value
 from tuning.loop.parts import Parts
 from tuning.loop.watch import BASELINES, open_incidents_of, stored_baselines
 from tuning.model import LEVER_STEPS
+from tuning.ports import Ledger
 
 _MARGIN_S = 600.0
 DRIFT = "drift"
@@ -42,19 +45,27 @@ def learn_baselines(parts: Parts, at_s: float) -> Learned:
     parts.ledger.put_blob(BASELINES, learned.to_bytes(), at_s=at_s)
     known = {name for group in learned.groups for name in group.services}
     drift = drifted(history)
-    parts.ledger.put_blob(DRIFT, json.dumps(drift).encode(), at_s=at_s)
-    return Learned(at_s=at_s, services=len(known), abstained=dict(learned.abstained), drift=drift)
+    figures = [{**asdict(figure), "at_s": end_s} for figure in drift]
+    parts.ledger.put_blob(DRIFT, json.dumps(figures).encode(), at_s=at_s)
+    lines = tuple(f"{figure.service}: {figure.reason}" for figure in drift)
+    return Learned(at_s=at_s, services=len(known), abstained=dict(learned.abstained), drift=lines)
 
 
-def drifted(history: Mapping[str, MetricWindow]) -> tuple[str, ...]:
-    """Sentences about signals whose last two days are unlike their own past days: information, never a change."""
+def drift_figures(ledger: Ledger) -> tuple[dict[str, Any], ...]:
+    """What the last learn_baselines found drifted: detection.drift.Drift's fields with "at_s"; () before the first."""
+    stored = ledger.get_blob(DRIFT)
+    return tuple(figure for figure in json.loads(stored) if isinstance(figure, dict)) if stored else ()
+
+
+def drifted(history: Mapping[str, MetricWindow]) -> tuple[Drift, ...]:
+    """Signals whose last two days are unlike their own past days: information for people and for calibration data."""
     found = [
         check_drift(window, signal)
         for _, window in sorted(history.items())
         for signal in _DRIFT_SIGNALS
         if signal in window.values
     ]
-    return tuple(f"{drift.service}: {drift.reason}" for drift in found if drift.drifted)
+    return tuple(drift for drift in found if drift.drifted)
 
 
 def left_out(parts: Parts, at_s: float) -> dict[str, list[tuple[float, float]]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+import numpy as np
+
 from detection.errors import Permanent
 from detection.model import Incident, MetricWindow, Service, Span, make_id
 from detection.signals import SIGNALS
@@ -14,7 +16,8 @@ from tuning.loop.observe import latency_model, look_back
 from tuning.loop.parts import Parts
 from tuning.model import Decision, Observation, Outcome, Plan, Receipt, Record, Setting
 from tuning.planning.memory import expected_p95_ms
-from tuning.ports import Evidence
+from tuning.ports import Concluding, Evidence
+from tuning.verification import draining
 
 _log = logging.getLogger(__name__)
 _HISTORY_S = 4 * 3600.0
@@ -32,7 +35,49 @@ def look_until_s(parts: Parts, plan: Plan, *, look: int = 1) -> float:
     made = made_at_s(parts, plan)
     start = plan.decided_at_s if made is None else made
     longer = verification.longer_look_s if look > 1 else 0.0
-    return start + plan.settle_s + verification.look_s + longer
+    return start + settle_s(parts, plan) + verification.look_s + longer
+
+
+def settle_s(parts: Parts, plan: Plan) -> float:
+    """How long a plan's change settles: as planned, or what `settle` found out since."""
+    found = parts.ledger.find(parent_id=plan.id, kind="settle", limit=100)
+    return max([plan.settle_s, *(s for r in found if isinstance(s := r.body.get("settle_s"), float))])
+
+
+def settle(parts: Parts, plan: Plan, at_s: float) -> float:
+    """Until when to look, now that the first wait is over: later where the queue was (or is) still draining.
+
+    Bounded by verification.drain_max; what was found is in the ledger, so that a run that is killed waits no longer.
+    """
+    made, until_s = made_at_s(parts, plan), look_until_s(parts, plan)
+    if made is None or at_s < until_s - 1.0:
+        return until_s
+    service, planned_s = parts.service(plan.service), settle_s(parts, plan)
+    span = _grid(made, at_s, parts.settings.prometheus.step_s)
+    window = parts.source.read([service], ("queue_depth", "qps"), span).get(service.name)
+    if window is None or "queue_depth" not in window.values:
+        return until_s
+    verification = parts.settings.verification
+    found = draining.settled(
+        window.span.times() - made,
+        window.values["queue_depth"],
+        settle_s=planned_s,
+        rate_window_s=parts.settings.prometheus.rate_window_s,
+        floor=_no_queue(service, window),
+        bound_s=plan.settle_s + verification.drain_max_s,
+    )
+    # A wait that is hardly longer is not worth another: the look itself reaches beyond it.
+    if found.settle_s > planned_s + verification.look_s / 4:
+        parts.ledger.put(records.settle_record(plan, found.settle_s, found.reason, at_s))
+        _log.info("settle %s: %s; looking from %.0f s after the change", plan.service, found.reason, found.settle_s)
+    return look_until_s(parts, plan)
+
+
+def _no_queue(service: Service, window: MetricWindow) -> float:
+    """Waiting requests that cost a quarter of the SLO (Little's law): a queue no longer than that is no backlog."""
+    rates = window.values.get("qps")
+    known = rates[np.isfinite(rates)] if rates is not None else np.empty(0)
+    return max(2.0, float(known.mean()) * service.slo.p95_ms / 4e3 if known.size else 0.0)
 
 
 def verify_p95(parts: Parts, plan: Plan, at_s: float, *, look: int = 1) -> tuple[Outcome, Decision]:
@@ -89,7 +134,7 @@ def _judge(parts: Parts, plan: Plan, at_s: float) -> Outcome:
         outcome = parts.verifier.judge(plan, own, own_after, (peers, peers_after))
         return outcome.model_copy(update={"resolved": None})  # one replica does not tell for the service
     before = _evidence(parts, service, _before_from_s(parts, plan, first), first, history=True)
-    after = _evidence(parts, service, made + plan.settle_s, at_s, history=False)
+    after = _evidence(parts, service, made + settle_s(parts, plan), at_s, history=False)
     expected = [_expected_p95_ms(parts, service, plan, first, side.window) for side in (before, after)]
     return parts.verifier.judge(
         plan, replace(before, expected_p95_ms=expected[0]), replace(after, expected_p95_ms=expected[1])
@@ -171,12 +216,27 @@ def nothing_changed(parts: Parts, plan: Plan) -> bool:
 
 def keep(parts: Parts, plan: Plan, outcome: Outcome, decision: Decision, at_s: float) -> Decision:
     """The change stays: the service is free again, or the change is leased until it can be handed back."""
+    conclude(parts, plan)
     record = records.decision_record(decision, plan, outcome)
     if plan.lease_s is not None:
         parts.ledger.update_change(plan.id, "leased", record, expires_at_s=at_s + plan.lease_s)
     else:
         parts.ledger.update_change(plan.id, "closed", record)
     return decision
+
+
+def conclude(parts: Parts, plan: Plan) -> None:
+    """End what a change kept running until its verdict, before its end is written down: a process that dies in
+    between leaves the change open, and whoever closes it does this again. Raises a Temporary where a replica may
+    still be at it."""
+    service = parts.service(plan.service)
+    for change in plan.chosen.changes:
+        try:
+            actuator = parts.actuator(service, change.lever)
+            if isinstance(actuator, Concluding):
+                actuator.conclude(service)
+        except Permanent as error:
+            _log.warning("%s: %s after the verdict: %s", plan.service, change.lever, error)
 
 
 def roll_back(parts: Parts, plan: Plan, outcome: Outcome, decision: Decision, at_s: float) -> list[Receipt]:
@@ -229,6 +289,8 @@ def close_rolled_back(parts: Parts, plan: Plan, at_s: float) -> Outcome | None:
 
 def close(parts: Parts, plan: Plan, at_s: float, kind: str, reason: str, *, unmade: bool = False) -> None:
     """Free the service, with the reason in the ledger. unmade: the old setting is in force, by what was read back."""
+    if not nothing_changed(parts, plan):
+        conclude(parts, plan)
     body: dict[str, object] = {"plan_id": plan.id, "closed": True, "reason": reason, "unmade": unmade}
     record = Record(
         id=f"{plan.id}:closed",

@@ -77,6 +77,19 @@ def receipt_record(receipt: Receipt, plan: Plan) -> Record:
     return _record(step, receipt.id, receipt, plan.service, plan.id, plan.incident_id, receipt.at_s)
 
 
+def settle_record(plan: Plan, settle_s: float, reason: str, at_s: float) -> Record:
+    """A longer settle time than planned, found out after the change."""
+    return Record(
+        id=make_id(plan.id, "settle", round(settle_s, 3)),
+        kind="settle",
+        service=plan.service,
+        parent_id=plan.id,
+        incident_id=plan.incident_id,
+        at_s=at_s,
+        body={"plan_id": plan.id, "settle_s": settle_s, "reason": reason},
+    )
+
+
 def outcome_record(outcome: Outcome, plan: Plan) -> Record:
     return _record("verify_p95", outcome.id, outcome, plan.service, plan.id, plan.incident_id, outcome.at_s)
 

@@ -75,7 +75,7 @@ def _verify(parts: Parts, change: OpenChange, at_s: float) -> str | None:
     plan = change.plan
     for one in plan.chosen.changes:
         _missing_receipt(parts, plan, one, change.opened_at_s)
-    if at_s < prove.look_until_s(parts, plan):
+    if at_s < prove.look_until_s(parts, plan) or at_s < prove.settle(parts, plan, at_s):
         return None
     _, decision = prove.verify_p95(parts, plan, at_s)
     if decision.step == "settle":

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
-from tuning.loop.learn import DRIFT
+from tuning.loop.learn import drift_figures
 from tuning.loop.parts import Parts
 from tuning.loop.tell import tell_all
 from tuning.report.week import render_week, review
@@ -15,8 +13,7 @@ _WEEK_S = 7 * 86400.0
 def review_week(parts: Parts, at_s: float) -> str:
     """Mail the review of the last seven days; in a week without an incident or an open change nothing is mailed."""
     records = parts.ledger.find(since_s=at_s - _WEEK_S, limit=100_000)
-    stored = parts.ledger.get_blob(DRIFT)
-    drift = json.loads(stored) if stored else ()
+    drift = tuple(f"{figure['service']}: {figure['reason']}" for figure in drift_figures(parts.ledger))
     week = review(records, parts.ledger.open_changes(), at_s - _WEEK_S, at_s, drift)
     if not week.incidents and not week.open_changes:
         return "nothing happened: no mail"

@@ -15,9 +15,9 @@ def verify(parts: Parts, plan: Plan, at_s: float, *, look: int = 1, run: str = "
     """keep, roll_back, settle (one longer look), or look: wait until `prove.look_until_s` and ask again.
 
     "look" follows where a canary did well (the other replicas are changed here), and where it is too early to judge: a
-    task that died while it waited is run again from its beginning.
+    task that died while it waited is run again from its beginning, or the queue from before the change still drains.
     """
-    if look == 1 and at_s < prove.look_until_s(parts, plan) - 1.0:
+    if look == 1 and at_s < prove.settle(parts, plan, at_s) - 1.0:
         return "look"
     _, decision = prove.verify_p95(parts, plan, at_s, look=look)
     if decision.step != "adjust_batch_size":

@@ -45,6 +45,12 @@ class BuildTarget(Value):
             raise ValueError("gpu must be 0 or more and deadline_s more than 0")
         return self
 
+    def text(self) -> str:
+        """Where, for people."""
+        if self.kind == "pod":
+            return f"a pod in {self.namespace} ({self.image})"
+        return f"a worker of the queue {self.queue}" if self.kind == "queue" else "this worker"
+
     def queue_name(self) -> str | None:
         """The `queue` argument of the Airflow task, None for the default queue."""
         return self.queue if self.kind == "queue" else None

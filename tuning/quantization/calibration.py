@@ -23,6 +23,8 @@ from tuning.quantization.model import Arrays, LoadedModel, TensorSpec
 LABELS = "labels"
 RECORDED = "recorded_at_s"
 MIN_ROWS = 64
+DRIFT_DAYS_S = 2 * 86_400.0
+"""A drift figure compares the two newest days with those before: rows from within those days show the new traffic."""
 
 
 @dataclass(frozen=True)
@@ -123,18 +125,23 @@ def check_range(data: CalibrationData, bounds: dict[str, tuple[float, float]]) -
             )
 
 
-def check_fresh(
-    data: CalibrationData,
-    *,
-    now_s: float,
-    max_age_s: float,
-    drift: float | None = None,
-    max_drift: float = 0.25,
-) -> None:
-    """Refuse rows that are too old, or that traffic has drifted away from since.
+@dataclass(frozen=True)
+class TrafficDrift:
+    """A drift figure of a service. psi: population stability index against its own past days, limit: what those days
+    reach; seen_s: end of the two days that drifted (epoch seconds); words: for the refusal."""
 
-    drift: a drift figure of the service's inputs since the recording (a population stability index, 0 = none; 0.25 is
-    the usual bound of "shifted"), None when nobody measures it. Rows without a recording time pass the age check.
+    psi: float
+    limit: float
+    seen_s: float
+    words: str
+
+
+def check_fresh(
+    data: CalibrationData, *, now_s: float, max_age_s: float, drift: TrafficDrift | None = None
+) -> None:
+    """Refuse rows that are too old, or from before the traffic drifted away from them.
+
+    Rows without a recording time pass the age check, and count as recorded before any drift. None: no drift is known.
     """
     if data.recorded_at_s is not None and now_s - data.recorded_at_s > max_age_s:
         days = (now_s - data.recorded_at_s) / 86_400
@@ -142,10 +149,11 @@ def check_fresh(
             f"{data.source} was recorded {days:.1f} days ago, more than the {max_age_s / 86_400:.1f} days allowed: "
             "record it anew"
         )
-    if drift is not None and drift > max_drift:
+    if drift is None or drift.psi <= drift.limit:
+        return
+    if data.recorded_at_s is None or data.recorded_at_s < drift.seen_s - DRIFT_DAYS_S:
         raise QuantizationRefused(
-            f"traffic has drifted since {data.source} was recorded (drift {drift:.2f}, allowed {max_drift:.2f}): "
-            "record it anew"
+            f"traffic has drifted since {data.source} was recorded ({drift.words}): record it anew"
         )
 
 

@@ -24,6 +24,9 @@ class VerificationSettings(BaseModel):
     settle_min_s: float = Field(15.0, ge=0)
     """Shortest wait between a change and the first look, on top of nothing else."""
 
+    drain_max_s: float = Field(900.0, ge=0)
+    """How much longer than planned a change may settle while the queue that stood before it is still draining."""
+
     rate_window_s: float = Field(60.0, gt=0)
     """Window of the rate() behind P95: a look before it has passed would still see the old setting."""
 

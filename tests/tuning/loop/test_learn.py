@@ -75,4 +75,4 @@ def test_a_signal_that_left_its_own_past_is_a_line_in_the_review_and_no_more():
     steady = rng.normal(100.0, 5.0, span.points)
     moved = np.where(span.times() < 6 * 86400.0, steady, steady * 3)
     windows = {n: MetricWindow(n, span, {"qps": v}) for n, v in (("moved", moved), ("steady", steady))}
-    assert [line.split(":")[0] for line in drifted(windows)] == ["moved"]
+    assert [drift.service for drift in drifted(windows)] == ["moved"]

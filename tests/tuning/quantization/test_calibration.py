@@ -12,6 +12,7 @@ from tests.fakes.quantization import feeds, loaded, rows_of, tiny
 from tuning.errors import QuantizationRefused
 from tuning.quantization.calibration import (
     CalibrationData,
+    TrafficDrift,
     check_fresh,
     check_range,
     compare_with_live,
@@ -116,13 +117,26 @@ def test_different_files_of_a_folder_are_named(tmp_path: Path) -> None:
 
 def test_age_and_drift() -> None:
     data = CalibrationData({"input": feeds(100, 64)}, None, "d", recorded_at_s=0.0, source="rows")
-    check_fresh(data, now_s=7 * DAY_S, max_age_s=8 * DAY_S, drift=0.1)
+    check_fresh(data, now_s=7 * DAY_S, max_age_s=8 * DAY_S)
     with pytest.raises(QuantizationRefused, match=r"recorded 9\.0 days ago, more than the 8\.0 days"):
         check_fresh(data, now_s=9 * DAY_S, max_age_s=8 * DAY_S)
-    with pytest.raises(QuantizationRefused, match=r"traffic has drifted .*drift 0\.40"):
-        check_fresh(data, now_s=0.0, max_age_s=DAY_S, drift=0.4)
     unknown = CalibrationData({"input": feeds(100, 64)}, None, "d")
     check_fresh(unknown, now_s=1e12, max_age_s=DAY_S)
+
+
+@pytest.mark.parametrize(
+    ("recorded_days", "psi", "refused"),
+    [(0.0, 0.4, True), (None, 0.4, True), (0.0, 0.2, False), (9.5, 0.4, False)],
+    ids=["from before", "nobody knows when", "within what its own days show", "from the days that drifted"],
+)
+def test_rows_from_before_the_traffic_drifted(recorded_days: float | None, psi: float, refused: bool) -> None:
+    recorded_at_s = None if recorded_days is None else recorded_days * DAY_S
+    data = CalibrationData({"input": feeds(100, 64)}, None, "d", recorded_at_s=recorded_at_s, source="rows")
+    drift = TrafficDrift(psi=psi, limit=0.25, seen_s=10 * DAY_S, words="accuracy has drifted: PSI 0.40")
+    if not refused:
+        return check_fresh(data, now_s=10 * DAY_S, max_age_s=30 * DAY_S, drift=drift)
+    with pytest.raises(QuantizationRefused, match=r"traffic has drifted since rows .*PSI 0\.40.*record it anew"):
+        check_fresh(data, now_s=10 * DAY_S, max_age_s=30 * DAY_S, drift=drift)
 
 
 def test_range() -> None:

@@ -1,0 +1,239 @@
+"""Both Triton levers, the queries and the checks against a real Triton: `make test-triton TRITON=.../tritonserver`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import requests
+
+from demo.processes import wait_until
+from demo.prometheus import Prometheus, Target
+from detection.model import Service
+from slotune.cli import build_app
+from slotune.commands.live_check import live_check
+from tests.fakes.actuators import FakeConnections, service
+from tests.fakes.quantization import judged, tiny
+from tests.triton_server import TritonServer, find_triton, triton_server
+from tuning.actuators.triton import Triton
+from tuning.actuators.triton_repository import TritonRepository
+from tuning.errors import ControlRefused, NotOwner, QuantizationRefused
+from tuning.model import Change
+from tuning.ports import Connection
+from tuning.quantization.model import load_model
+from tuning.quantization.repository import config_pbtxt
+from tuning.services_yaml import loads
+
+BINARY = find_triton()
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.skipif(BINARY is None, reason="no Triton: set SLOTUNE_TEST_TRITON or install nvidia-pytriton"),
+]
+SERVICES = """
+prometheus: {{rate_window: 10s, step: 1s}}
+services:
+  - name: ranker
+    serving: triton
+    selectors: {{model: ranker}}
+    slo: {{p95: 100ms}}
+    levers:
+      batch_size: {{actuator: triton, connection: triton, min: 1, max: 32}}
+      precision: {{actuator: triton_repository, connection: triton, repository: {repository}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    assert BINARY is not None
+    root = tmp_path_factory.mktemp("triton")
+    version = root / "repository/ranker/1"
+    version.mkdir(parents=True)
+    onnx.save(tiny().proto, version / "model.onnx")
+    model = load_model(version / "model.onnx")
+    config = config_pbtxt(
+        "ranker", model.inputs, model.outputs, platform="onnxruntime_onnx", max_batch=4, serve=[1]
+    )
+    (version.parent / "config.pbtxt").write_text(config)
+    with triton_server(BINARY, root, root / "repository") as running:
+        yield running
+
+
+class Load:
+    """Clients in a closed loop over HTTP. failed: the words of every answer that is not 200; slowest_s: of all."""
+
+    def __init__(self, url: str, clients: int = 3) -> None:
+        self.url, self.ok, self.failed, self.slowest_s = f"{url}/v2/models/ranker/infer", 0, list[str](), 0.0
+        self.versions: set[str] = set()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        wait_until(lambda: self.ok > 20, 20, "some traffic")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        session, row = requests.Session(), [float(x) for x in tiny().inputs[0]]
+        tensor = {"name": "input", "shape": [1, len(row)], "datatype": "FP32", "data": row}
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                answer = session.post(self.url, json={"inputs": [tensor]}, timeout=20)
+                if answer.status_code == 200:
+                    self.ok += 1
+                    self.versions.add(answer.json()["model_version"])
+                else:
+                    self.failed.append(f"{answer.status_code} {answer.text[:200]}")
+            except requests.RequestException as error:
+                self.failed.append(repr(error))
+            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+            self._stop.wait(0.005)
+
+
+def connections(server: TritonServer) -> FakeConnections:
+    return FakeConnections({"triton": Connection(name="triton", url=server.url, extra={"grpc": server.grpc})})
+
+
+def test_the_batch_size_under_load_repeated_and_back(server: TritonServer) -> None:
+    lever = Triton(connections(server), time.monotonic, time.sleep)
+    ranker = service("batch_size", "triton", connection="triton", model="ranker")
+    old = lever.read(ranker).values
+    assert old == {"batch_size": 4, "batch_timeout_ms": 0.0}
+    up = Change(lever="batch_size", old=old, new={"batch_size": 16, "batch_timeout_ms": 2.0})
+    with Load(server.url) as load:
+        assert lever.apply(ranker, up, key="p1:batch_size").after == up.new
+        config = requests.get(f"{server.url}/v2/models/ranker/config", timeout=5).json()
+        assert (config["max_batch_size"], config["dynamic_batching"]["max_queue_delay_microseconds"]) == (16, 2000)
+        assert [tensor["name"] for tensor in config["input"]] == ["input"]
+        assert not lever.apply(ranker, up, key="p1:batch_size").changed
+        with pytest.raises(NotOwner, match="somebody else"):
+            lever.apply(ranker, Change(lever="batch_size", old={"batch_size": 5}, new={"batch_size": 6}), key="p2:b")
+        lever.apply(ranker, up.inverse(), key="p3:batch_size")
+        assert lever.read(ranker).values == old
+    assert load.failed == [] and load.ok > 0
+
+
+def precision(server: TritonServer, tmp_path: Path, **more: object) -> Service:
+    np.savez(tmp_path / "rows.npz", input=tiny().inputs)
+    return service(
+        "precision",
+        "triton_repository",
+        connection="triton",
+        model="ranker",
+        onnx=str(server.repository / "ranker/1/model.onnx"),
+        calibration=str(tmp_path / "rows.npz"),
+        repository=str(server.repository),
+        min_speedup=0.01,  # speed is the subject of the gates' own tests
+        **more,
+    )
+
+
+def test_int8_is_published_swapped_in_and_rolled_back_under_load(server: TritonServer, tmp_path: Path) -> None:
+    lever = TritonRepository(connections(server), time.monotonic, time.sleep)
+    ranker = precision(server, tmp_path)
+    now = lever.read(ranker).values
+    assert now == {"version": "1", "precision": "fp32"}
+    change = Change(lever="precision", old=now, new={**now, "precision": "int8"})
+    with Load(server.url) as load:
+        receipt = lever.apply(ranker, change, key="p1:precision")
+        assert receipt.after == {"version": "2", "precision": "int8"} and receipt.changed
+        assert receipt.evidence["replicas"] == {
+            "triton": {"version": "2", "precision": "int8", "loaded": ("1", "2")}
+        }
+        wait_until(lambda: "2" in load.versions, 10, "an answer of version 2")
+        assert not lever.apply(ranker, change, key="p1:precision").changed
+        began = time.monotonic()
+        back = lever.apply(ranker, change.inverse(), key="p2:precision")
+        took_s = time.monotonic() - began
+        assert back.after == now and took_s < 2.0
+        load.versions.clear()
+        wait_until(lambda: "1" in load.versions, 10, "an answer of version 1")
+        again = lever.apply(ranker, change, key="p3:precision")
+        assert again.after == {"version": "2", "precision": "int8"} and again.evidence["built"] is False
+        lever.apply(ranker, change.inverse(), key="p4:precision")
+    assert load.failed == []
+    print(f"{load.ok} requests, 0 failed; way back {took_s * 1e3:.0f} ms; slowest request {load.slowest_s:.2f} s")
+
+
+def test_a_version_that_triton_cannot_load_is_refused_and_the_old_one_serves(
+    server: TritonServer, tmp_path: Path
+) -> None:
+    def broken(model, data, recipe, live):  # type: ignore[no-untyped-def]
+        return judged(True, b"no model at all", source=model.digest, calibration=data.digest)
+
+    lever = TritonRepository(connections(server), time.monotonic, time.sleep, make=broken)
+    ranker = precision(server, tmp_path, max_accuracy_drop=0.5)
+    now = lever.read(ranker).values
+    change = Change(lever="precision", old=now, new={**now, "precision": "int8"})
+    with Load(server.url) as load, pytest.raises(ControlRefused, match="INVALID_PROTOBUF"):
+        lever.apply(ranker, change, key="p5:precision")
+    assert load.failed == [] and lever.read(ranker).values == now
+
+
+def test_an_unknown_model_is_named(server: TritonServer) -> None:
+    lever = TritonRepository(connections(server), time.monotonic, time.sleep)
+    other = service("precision", "triton_repository", connection="triton", model="nobody")
+    with pytest.raises(ControlRefused, match="no version of nobody loaded"):
+        lever.read(other)
+
+
+def test_a_gate_that_refuses_moves_nothing(server: TritonServer, tmp_path: Path) -> None:
+    lever = TritonRepository(connections(server), time.monotonic, time.sleep)
+    ranker = precision(server, tmp_path)
+    lever_options = {**ranker.levers["precision"].options, "min_speedup": 1000.0}
+    strict = ranker.model_copy(
+        update={"levers": {"precision": ranker.levers["precision"].model_copy(update={"options": lever_options})}}
+    )
+    now = lever.read(ranker).values
+    with pytest.raises(QuantizationRefused, match="speed at batch"):
+        lever.apply(strict, Change(lever="precision", old=now, new={**now, "precision": "int8"}), key="p6:precision")
+    assert lever.read(ranker).values == now
+
+
+def test_the_queries_and_the_checks_see_it(
+    server: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    text = SERVICES.format(repository=server.repository)
+    (tmp_path / "services.yaml").write_text(text)
+    prometheus = Prometheus(tmp_path / "prometheus.log")
+    prometheus.start()
+    try:
+        prometheus.targets([Target(server.metrics, "ranker", "0")])
+        with Load(server.url):
+            wait_until(
+                lambda: prometheus.value('rate(nv_inference_request_success{model="ranker"}[10s]) > 0') is not None,
+                40, "Triton's series in Prometheus")  # fmt: skip
+            time.sleep(6)
+            known = FakeConnections({
+                "triton": Connection(name="triton", url=server.url),
+                "slotune_prometheus": Connection(name="slotune_prometheus", url=prometheus.url),
+            })  # fmt: skip
+            results = live_check(loads(text), known)
+            monkeypatch.setenv("SLOTUNE_CONN_TRITON", server.url)
+            monkeypatch.setenv("SLOTUNE_CONN_SLOTUNE_PROMETHEUS", prometheus.url)
+            monkeypatch.setenv("SLOTUNE_HOME", str(tmp_path / "home"))
+            planned = CliRunner().invoke(
+                build_app(["plan"]), ["plan", "--config", str(tmp_path / "services.yaml"), "--service", "ranker"]
+            )
+    finally:
+        prometheus.stop()
+    said = [result.text for result in results]
+    assert all(result.ok for result in results), said
+    # Triton 24.10 and older export no latency histogram: no P95, and nothing is passed off as one.
+    assert any("has series for ranker" in line for line in said)
+    assert any("batch_size 4" in line for line in said) and any("version 1" in line for line in said)
+    assert planned.exit_code == 0, planned.output
+    print("\n".join(said), planned.output, sep="\n")

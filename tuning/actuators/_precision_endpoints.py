@@ -1,0 +1,339 @@
+"""FP32 to INT8 and back: a new version in the model repository, loaded beside the old one by every replica.
+
+To INT8: find or make an artefact that passed every gate (tuning.actuators._int8_source), publish it, tell each server
+to load it, read back. Back: serve the old version, which is still in memory. When one replica refuses, those already
+changed go back too. Shared by the implementations, which say how one server is read and told.
+
+Options of the lever: connection, endpoints (further replicas: connection names or addresses), model (served name;
+default: the service's), repository (a path that this process and the servers share), shadow_share (0.1: of the live
+requests also go through the old version, so that the verifier can see whether the answers agree; 0 for none),
+request_timeout_s (5), load_timeout_s (120), and those of _int8_source.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypedDict
+
+from detection.model import Service, make_id
+from tuning.actuators import _options as options
+from tuning.actuators._http import Http, Unanswered
+from tuning.actuators._int8_source import LEVER, Around, Int8Source
+from tuning.errors import (
+    ConfigError,
+    ControlRefused,
+    ControlUnreachable,
+    NotApplied,
+    NotOwner,
+    OutcomeUnknown,
+    QuantizationRefused,
+    SlotuneError,
+)
+from tuning.model import Change, Knob, Receipt, Setting
+from tuning.ports import Connection, Connections
+from tuning.quantization.ensure import Make
+from tuning.quantization.repository import Repository, Version, problems
+
+READ_BACKS = 5
+Row = dict[str, Any]
+"""One version in a server's index: name, version, state, and served / precision where the server marks them."""
+
+
+class Served(TypedDict):
+    """What one replica serves, and which versions it has in memory."""
+
+    version: str
+    precision: str
+    loaded: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Where to go: the version, and what the mail should know about how it came to be."""
+
+    version: str
+    precision: str
+    evidence: dict[str, object]
+
+
+class PrecisionEndpoints:
+    """The precision lever over the replicas of a service. `make` is the build (default: where the lever says)."""
+
+    name = ""
+    lever = LEVER
+
+    def __init__(
+        self,
+        connections: Connections,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+        *,
+        make: Make | None = None,
+    ) -> None:
+        self._connections, self._clock, self._sleep = connections, clock, sleep
+        self._int8 = Int8Source(connections, clock, sleep, make)
+
+    # what an implementation says about its servers
+
+    def versions(self, service: Service, http: Http) -> list[Row]:
+        """The index rows of the model. Raises ControlUnreachable, ControlRefused."""
+        raise NotImplementedError
+
+    def send(self, service: Service, http: Http, served: Served, version: str) -> None:
+        """Tell one server to load and serve a version beside those it has. Raises also Unanswered, NotApplied."""
+        raise NotImplementedError
+
+    def unload(self, service: Service, http: Http, served: Served, version: str) -> None:
+        """Free one version that is neither served nor the way back. Errors as for `send`."""
+
+    def shadow(self, service: Service, http: Http, reference: str, share: float) -> str:
+        """Compare this share of the live answers with `reference` (0: stop); what came of it, in words."""
+        return "not available: this server cannot compare two versions" if share > 0 else "off"
+
+    def batch_size(self, service: Service, http: Http) -> int | None:
+        """The batch size in force, None where the server does not tell."""
+        return None
+
+    def recorded(self, service: Service, http: Http) -> bytes | None:
+        """A .npz of inputs that the server kept, None where it keeps none (or does not answer, or answers too much)."""
+        return None
+
+    # the lever
+
+    def read(self, service: Service) -> Setting:
+        """The version and precision in force; where replicas differ, what most of them serve, and a note."""
+        return _setting({name: self._served(service, http) for name, http in self.endpoints(service).items()})
+
+    def apply(self, service: Service, change: Change, *, key: str) -> Receipt:
+        """Serve `change.new["precision"]` on every replica, or on none. A version named there is taken if it fits.
+
+        Raises QuantizationRefused (with the gates' table as its evidence), ControlUnreachable, ControlRefused,
+        NotApplied, NotOwner, OutcomeUnknown, Temporary (another build is publishing).
+        """
+        started_s = self._clock()
+        endpoints = self.endpoints(service)
+        before = {name: self._served(service, http) for name, http in endpoints.items()}
+        _check_owner(service, change, before)
+        wanted = self._wanted(service, change, key, endpoints, before)
+        swap_s = self._clock()
+        made = self._swap(service, endpoints, before, wanted)
+        shadow = {name: self._shadow(service, http, before[name], wanted) for name, http in endpoints.items()}
+        unloaded = sorted(
+            {v for name, http in endpoints.items() for v in self._unload(service, http, before[name], wanted)}
+        )
+        after = {name: self._served(service, http) for name, http in endpoints.items()}
+        at_s = self._clock()
+        return options.receipt(
+            service,
+            change,
+            key,
+            before=_setting(before).values,
+            after=_setting(after).values,
+            changed=bool(made),
+            at_s=at_s,
+            took_s=at_s - started_s,
+            reason=f"version {wanted.version} ({wanted.precision}) "
+            + (f"loaded on {len(made)} of {len(endpoints)} replicas" if made else "serves already"),
+            evidence={
+                **wanted.evidence,
+                "swap_s": round(at_s - swap_s, 3),
+                "replicas": {name: dict(served) for name, served in after.items()},
+                "shadow": shadow,
+                "unloaded": unloaded,
+            },
+        )
+
+    def endpoints(self, service: Service) -> dict[str, Http]:
+        """The replicas' addresses by name."""
+        first = options.text(service, LEVER, "connection")
+        timeout_s = options.number(service, LEVER, "request_timeout_s", 5.0)
+        named = dict.fromkeys((first, *options.texts(service, LEVER, "endpoints")))
+        return {name: Http(self._connection(first, name), timeout_s=timeout_s) for name in named}
+
+    def model(self, service: Service) -> str:
+        """The model's name at the server."""
+        return options.optional_text(service, LEVER, "model") or service.name
+
+    # where to go
+
+    def _wanted(
+        self,
+        service: Service,
+        change: Change,
+        key: str,
+        endpoints: Mapping[str, Http],
+        before: Mapping[str, Served],
+    ) -> Wanted:
+        precision = str(change.new.get("precision", ""))
+        asked = str(change.new.get("version", ""))
+        if precision not in ("fp32", "int8"):
+            raise ConfigError(f"precision must be fp32 or int8, not {precision!r}")
+        known = self._on_disk(service)
+        if asked in known and known[asked].precision == precision:
+            _refuse_damaged(known[asked])
+            return Wanted(asked, precision, {})
+        if precision == "int8":
+            around = Around(
+                serving=tuple(int(v) for s in before.values() for v in s["loaded"] if v.isdigit()),
+                samples=tuple(self.recorded(service, http) for http in endpoints.values()),
+                batch_size=self.batch_size(service, next(iter(endpoints.values()))),
+            )
+            version, evidence = self._int8.version(service, self.model(service), key, around)
+            return Wanted(version, "int8", evidence)
+        full = [name for name, version in known.items() if version.precision == "fp32"]
+        if not known:  # no shared folder: trust the name, the server knows
+            full = [asked] if asked else []
+        if not full:
+            raise QuantizationRefused(f"{service.name} has no FP32 version left to go back to")
+        return Wanted(asked if asked in full else full[-1], "fp32", {})
+
+    # getting there
+
+    def _swap(
+        self, service: Service, endpoints: Mapping[str, Http], before: Mapping[str, Served], wanted: Wanted
+    ) -> list[str]:
+        made: list[str] = []
+        for name, http in endpoints.items():
+            if before[name]["version"] == wanted.version:
+                continue
+            try:
+                self._load(service, http, before[name], wanted.version)
+            except (ControlRefused, ControlUnreachable, NotApplied) as error:
+                self._put_back(service, endpoints, before, made, error)
+                raise
+            made.append(name)
+        return made
+
+    def _load(self, service: Service, http: Http, served: Served, version: str) -> None:
+        unanswered: Unanswered | None = None
+        try:
+            self.send(service, http, served, version)
+        except Unanswered as error:
+            unanswered = error
+        shown = self._read_back(service, http, version, patient=unanswered is not None)
+        if shown == version:
+            return
+        if shown is None or unanswered is not None:
+            found = "got no answer" if shown is None else f"shows version {shown}"
+            raise OutcomeUnknown(f"{unanswered or http.shown}; the read-back {found}") from unanswered
+        raise NotApplied(f"{http.shown} accepted version {version} but its read-back shows {shown}")
+
+    def _read_back(self, service: Service, http: Http, version: str, *, patient: bool) -> str | None:
+        shown: str | None = None
+        for attempt in range(READ_BACKS):
+            try:
+                shown = self._served(service, http)["version"]
+            except ControlUnreachable:
+                shown = None
+            if shown is not None and (shown == version or not patient):
+                return shown
+            if attempt + 1 < READ_BACKS:
+                self._sleep(0.5 * 2**attempt)
+        return shown
+
+    def _put_back(
+        self,
+        service: Service,
+        endpoints: Mapping[str, Http],
+        before: Mapping[str, Served],
+        made: Iterable[str],
+        why: Exception,
+    ) -> None:
+        for name in made:
+            try:
+                http = endpoints[name]
+                self._load(service, http, self._served(service, http), before[name]["version"])
+            except SlotuneError as error:
+                raise OutcomeUnknown(f"{why}; and {name}, changed before, could not be put back ({error})") from error
+
+    def _unload(self, service: Service, http: Http, before: Served, wanted: Wanted) -> list[str]:
+        """Free the memory of versions that are neither served nor the way back. Never fails a change."""
+        done: list[str] = []
+        if before["version"] == wanted.version:
+            return done
+        for version in before["loaded"]:
+            if version in (before["version"], wanted.version):
+                continue
+            try:
+                self.unload(service, http, before, version)
+            except (ControlRefused, ControlUnreachable, Unanswered):
+                continue
+            done.append(version)
+        return done
+
+    def _shadow(self, service: Service, http: Http, before: Served, wanted: Wanted) -> str:
+        """Compare live answers with the old version from now on, or stop it on the way back. Never fails a change."""
+        share = options.number(service, LEVER, "shadow_share", 0.1) if wanted.precision == "int8" else 0.0
+        if share > 0 and before["version"] == wanted.version:
+            return "left as it is"
+        return self.shadow(service, http, before["version"], share)
+
+    # what is there
+
+    def _served(self, service: Service, http: Http) -> Served:
+        known = {name: version.precision for name, version in self._on_disk(service).items()}
+        return served_of(self.versions(service, http), known, http.shown, self.model(service))
+
+    def _on_disk(self, service: Service) -> dict[str, Version]:
+        root = options.optional_text(service, LEVER, "repository")
+        if root is None:
+            return {}
+        versions = Repository(Path(root), self.model(service)).versions()
+        return {str(version.number): version for version in versions}
+
+    def _connection(self, first: str, name: str) -> Connection:
+        """A plain address shares the first connection's credentials."""
+        if not name.startswith(("http://", "https://")):
+            return self._connections.get(name)
+        return replace(self._connections.get(first), name=name, url=name)
+
+
+def served_of(rows: list[Row], precisions: Mapping[str, str], shown: str, model: str) -> Served:
+    """What an index says. precisions: of the versions on disk; a server's own mark goes first.
+
+    Without a mark the highest loaded version serves: the protocol's rule for requests that name none.
+    """
+    ready = [row for row in rows if row.get("state") == "READY" and str(row.get("version", "")).isdigit()]
+    if not ready:
+        why = "; ".join(options.bounded(str(row["reason"]), 120) for row in rows if row.get("reason"))
+        raise ControlRefused(
+            f"{shown} has no version of {model} loaded ({why or 'model: is the served name right?'})"
+        )
+    marked = [row for row in ready if row.get("served") is True]
+    row = marked[0] if marked else max(ready, key=lambda r: int(r["version"]))
+    version = str(row["version"])
+    precision = row.get("precision") or precisions.get(version, "fp32")
+    return Served(version=version, precision=str(precision), loaded=tuple(str(r["version"]) for r in ready))
+
+
+def _setting(shown: Mapping[str, Served]) -> Setting:
+    pairs = {name: (served["version"], served["precision"]) for name, served in shown.items()}
+    common = Counter(pairs.values()).most_common(1)[0][0]
+    others = [f"{name} serves version {v} ({p})" for name, (v, p) in pairs.items() if (v, p) != common]
+    values: dict[str, Knob] = {"version": common[0], "precision": common[1]}
+    return Setting(
+        lever=LEVER,
+        values=values,
+        version=make_id(*sorted(pairs.items())),
+        note=f"replicas differ: {'; '.join(others)}" if others else "",
+    )
+
+
+def _check_owner(service: Service, change: Change, shown: Mapping[str, Served]) -> None:
+    """Judged by precision: the version that INT8 will get is not known before it is made."""
+    known = {change.old.get("precision"), change.new.get("precision")}
+    strange = sorted({served["precision"] for served in shown.values()} - {str(p) for p in known if p is not None})
+    if strange and None not in known:
+        raise NotOwner(
+            f"{service.name} serves {', '.join(strange)}, neither {change.old.get('precision')} nor "
+            f"{change.new.get('precision')}: somebody else changed it; slotune stands down"
+        )
+
+
+def _refuse_damaged(version: Version) -> None:
+    wrong = problems(Path(version.path)) if version.manifest is not None else ()
+    if wrong:
+        raise QuantizationRefused(f"version {version.number} must not be served: {'; '.join(wrong)}")
