@@ -11,7 +11,7 @@ from airflow.sdk import Param, TriggerRule, dag, get_current_context, task
 
 from slotune_airflow import steps
 from slotune_airflow.operators import RollBackOperator, SettleOperator, VerifyP95Operator, ask_person
-from slotune_airflow.wiring import ALL_LEVERS, LET_IT_CHOOSE, dag_facts, default_args
+from slotune_airflow.wiring import ALL_LEVERS, LET_IT_CHOOSE, dag_facts, default_args, on_queue
 
 FACTS = dag_facts()
 ONE_OF_THEM = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
@@ -53,7 +53,7 @@ def tune_service() -> None:
     def scale_replicas() -> dict[str, object]:
         return steps.pull_lever(get_current_context(), "replicas")
 
-    @task(trigger_rule=ONE_OF_THEM)
+    @task(trigger_rule=ONE_OF_THEM, **on_queue(FACTS.build_queue))
     def quantize_int8() -> dict[str, object]:
         return steps.pull_lever(get_current_context(), "precision")
 

@@ -15,6 +15,7 @@ from detection.settings import DetectionSettings
 from tuning.guards.settings import SafetySettings
 from tuning.notifiers.settings import MailSettings
 from tuning.planning.settings import PlanningSettings
+from tuning.quantization.build_target import BuildTarget
 from tuning.sections import ConnectionName, Section
 from tuning.verification.settings import VerificationSettings
 
@@ -190,6 +191,9 @@ class PrecisionLever(BaseLever):
     min_speedup: float = Field(1.1, ge=1)
     """INT8 must be at least this many times faster, else it is refused."""
 
+    build: BuildTarget = BuildTarget()
+    """Where INT8 is made."""
+
     endpoints: tuple[str, ...] = ()
     """Connections of further replicas, where each loads its own."""
 
@@ -328,7 +332,20 @@ class Settings(Section):
         names = [service.name for service in self.services]
         if len(set(names)) != len(names):
             raise ValueError("two services have one name: give each its own")
+        if len(self._build_queues()) > 1:
+            raise ValueError(
+                f"the services name different queues to build INT8 on ({', '.join(self._build_queues())}); they share "
+                "the task quantize_int8, and a task runs on one queue"
+            )
         return self
+
+    def _build_queues(self) -> list[str]:
+        levers = [service.levers.precision for service in self.services]
+        return sorted({name for lever in levers if lever is not None and (name := lever.build.queue_name())})
+
+    def build_queue(self) -> str | None:
+        """The Airflow queue of the task quantize_int8; None: Airflow's default."""
+        return next(iter(self._build_queues()), None)
 
     def completed(self) -> Self:
         """With prometheus.rate_window and verification.look where they are needed too and nothing else was said."""

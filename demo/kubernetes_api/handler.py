@@ -105,6 +105,8 @@ class Api:
         space = at.namespace or ""
         if request.method == "GET":
             obj = self.store.get(at.resource, space, at.name)
+            if at.sub == "log":
+                return Answer(200, self.store.logs.get((space, at.name), ""), {"Content-Type": "text/plain"})
             return Answer(200, self._scale_view(at, obj) if at.sub == "scale" else obj, {})
         if request.method == "DELETE":
             self.store.delete(at.resource, space, at.name)

@@ -45,7 +45,7 @@ SERVED = (
 
 @dataclass(frozen=True)
 class Address:
-    """What a path points at. name "" is the collection; sub is "" or "scale"."""
+    """What a path points at. name "" is the collection; sub is "", "scale" or "log"."""
 
     resource: Resource
     namespace: str | None
@@ -68,7 +68,8 @@ def parse(path: str, served: tuple[Resource, ...]) -> Address | None:
     for resource in served:
         if (resource.group, resource.version, resource.plural) == (group, found["version"], found["plural"]):
             sub = found["sub"] or ""
-            if sub not in ("", "status") and not (sub == "scale" and resource.scalable):
+            own = (sub == "scale" and resource.scalable) or (sub == "log" and resource == POD)
+            if sub not in ("", "status") and not own:
                 return None
             return Address(resource, found["namespace"], found["name"] or "", sub)
     return None

@@ -292,11 +292,11 @@ def _handler(owner: KubernetesApi) -> type[BaseHTTPRequestHandler]:
 
         def _send(self, answer: Answer) -> None:
             self.send_response(answer.code)
-            self.send_header("Content-Type", "application/json")
-            for name, value in answer.headers.items():
+            for name, value in {"Content-Type": "application/json", **answer.headers}.items():
                 self.send_header(name, value)
             if answer.stream is None:
-                data = json.dumps(answer.body).encode()
+                text = answer.headers.get("Content-Type") == "text/plain"
+                data = str(answer.body).encode() if text else json.dumps(answer.body).encode()
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)

@@ -32,6 +32,8 @@ class Store:
         self.events: deque[tuple[int, str, Resource, Object]] = deque(maxlen=2000)
         self.policies: dict[str, tuple[Resource, Policy]] = {}
         self.terminating: set[str] = set()
+        self.logs: dict[tuple[str, str], str] = {}
+        """Pod logs by (namespace, name)."""
         self._objects: dict[tuple[Resource, str, str], Object] = {}
 
     def find(self, resource: Resource, namespace: str, name: str) -> Object | None:

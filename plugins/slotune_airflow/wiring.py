@@ -20,13 +20,16 @@ ALL_LEVERS = ("batch_size", "replicas", "precision")
 
 @dataclass(frozen=True)
 class DagFacts:
-    """watch_every, learn_every: intervals. review: cron. services: names for the form. approval: time to answer."""
+    """watch_every, learn_every: intervals. review: cron. services: names for the form. approval: time to answer.
+
+    build_queue: the Airflow queue of quantize_int8 (None: the default)."""
 
     watch_every: timedelta = timedelta(minutes=5)
     learn_every: timedelta = timedelta(hours=1)
     review: str = "0 7 * * 1"
     services: tuple[str, ...] = ()
     approval: timedelta = timedelta(minutes=30)
+    build_queue: str | None = None
 
 
 def dag_facts() -> DagFacts:
@@ -44,7 +47,13 @@ def _facts(settings: Settings) -> DagFacts:
         review=settings.schedule.review,
         services=tuple(service.name for service in settings.services),
         approval=timedelta(seconds=settings.safety.approval_timeout_s),
+        build_queue=settings.build_queue(),
     )
+
+
+def on_queue(name: str | None) -> dict[str, Any]:
+    """The operator's argument for a queue; none for Airflow's default."""
+    return {} if name is None else {"queue": name}
 
 
 def default_args() -> dict[str, Any]:

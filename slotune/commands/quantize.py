@@ -123,7 +123,8 @@ def _write(out: Path, loaded: LoadedModel, made: pipeline.Quantized, engine: Eng
     try:
         out.mkdir(parents=True, exist_ok=True)
         report = out / "report.json"
-        report.write_text(json.dumps(made.evidence(), indent=2, sort_keys=True) + "\n")
+        evidence = {**made.evidence(), "layers": list(made.artefact.layers)}
+        report.write_text(json.dumps(evidence, indent=2, sort_keys=True) + "\n")
         written = [report]
         if made.judgement.passed:
             path = out / f"{loaded.name}.{SUFFIX[made.artefact.target]}.onnx"

@@ -7,7 +7,9 @@ as in Airflow's Kubernetes connection, else the usual kubeconfig.
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import replace
 from typing import Any
 
 import urllib3
@@ -18,7 +20,7 @@ from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError
 
 from tuning.actuators._http import Unanswered
-from tuning.actuators._kubernetes_errors import Ref, translate
+from tuning.actuators._kubernetes_errors import Missing, Ref, translate
 from tuning.errors import ConfigError, ControlRefused
 from tuning.ports import Connection, Connections
 
@@ -57,6 +59,23 @@ class Cluster:
         kind = JSON_PATCH if isinstance(body, list) else MERGE_PATCH
         answer = self._call("PATCH", "patch", ref, query=query, body=body, content_type=kind)
         return self._object(answer, ref, writing=True)
+
+    def create(self, ref: Ref, body: Object) -> Object:
+        """One object into the collection `ref`. Errors as for `patch`; Conflict: it is there already."""
+        query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
+        return self._object(self._call("POST", "create", ref, query=query, body=body), ref, writing=True)
+
+    def delete(self, ref: Ref) -> None:
+        """One object; one that is gone already is no error. Errors as for `patch`."""
+        try:
+            self._call("DELETE", "delete", ref)
+        except Missing:
+            return
+
+    def log(self, ref: Ref, *, lines: int = 40) -> str:
+        """The last lines of a pod's log. Raises ControlUnreachable, ControlRefused."""
+        answer = self._call("GET", "get", replace(ref, sub="log"), query=[("tailLines", str(lines))])
+        return answer if isinstance(answer, str) else "" if answer is None else json.dumps(answer)
 
     def may(self, verb: str, ref: Ref) -> bool:
         """Whether these credentials have one right (SelfSubjectAccessReview; changes nothing)."""
@@ -122,7 +141,7 @@ class Cluster:
             path,
             method,
             query_params=query,
-            header_params={"Accept": "application/json", "Content-Type": content_type},
+            header_params={"Accept": "*/*" if path.endswith("/log") else "application/json", "Content-Type": content_type},
             body=body,
             response_types_map={200: "object", 201: "object"},
             auth_settings=["BearerToken"],

@@ -12,7 +12,8 @@ import requests
 from detection.model import Service
 from tuning.actuators import _options as options
 from tuning.actuators._http import LIMIT_BYTES, Http, Unanswered
-from tuning.actuators._precision_endpoints import LEVER, PrecisionEndpoints, Row, Served
+from tuning.actuators._int8_source import LEVER
+from tuning.actuators._precision_endpoints import PrecisionEndpoints, Row, Served
 from tuning.errors import ControlRefused, ControlUnreachable
 
 SAMPLE_LIMIT_BYTES = 16 * LIMIT_BYTES

@@ -16,7 +16,8 @@ from detection.model import Service
 from tuning.actuators import _options as options
 from tuning.actuators import _triton_api as api
 from tuning.actuators._http import Http
-from tuning.actuators._precision_endpoints import LEVER, PrecisionEndpoints, Row, Served
+from tuning.actuators._int8_source import LEVER
+from tuning.actuators._precision_endpoints import PrecisionEndpoints, Row, Served
 
 
 class TritonRepository(PrecisionEndpoints):

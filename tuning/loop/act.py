@@ -233,9 +233,13 @@ def with_drift(service: Service, figures: Sequence[Mapping[str, Any]]) -> Servic
     found = [f for f in figures if f.get("service") == service.name and f.get("signal") in QUALITY]
     if lever is None or not found:
         return service
-    worst = dict(max(found, key=lambda figure: float(figure.get("psi") or 0.0)))
-    told = lever.model_copy(update={"options": {**lever.options, "drift": worst}})
+    worst = max(found, key=_psi)
+    told = lever.model_copy(update={"options": {**lever.options, "drift": dict(worst)}})
     return service.model_copy(update={"levers": {**service.levers, "precision": told}})
+
+
+def _psi(figure: Mapping[str, Any]) -> float:
+    return float(figure.get("psi") or 0.0)
 
 
 def _made_earlier(receipt: Receipt, change: Change, opened_at_s: float) -> Receipt:

@@ -6,43 +6,70 @@ serving image: name a queue whose workers have that GPU, or an image and a node 
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from detection.model import Value
 from tuning.errors import ConfigError
+from tuning.sections import ConnectionName, Section
+
+if TYPE_CHECKING:
+    from tuning.quantization.pipeline import Recipe
 
 
-class BuildTarget(Value):
-    """kind "worker": the task itself builds. "queue": the task runs on that Airflow queue. "pod": in a pod.
-
-    image, namespace, node_selector, gpu: for a pod. cpu, memory: its requests and limits (Kubernetes quantities).
-    volume_claim: the claim with model, data and repository, mounted at `mount`. deadline_s: then the pod is ended.
-    """
+class BuildTarget(Section):
+    """Where an INT8 build runs."""
 
     kind: Literal["worker", "queue", "pod"] = "worker"
+    """worker: the task itself builds. queue: the task quantize_int8 runs on an Airflow queue. pod: in a pod."""
+
     queue: str = ""
-    image: str = ""
+    """queue: its name; one for all services, because they share the task."""
+
+    connection: ConnectionName | None = None
+    """pod: the connection of the cluster's API server."""
+
     namespace: str = ""
-    service_account: str = ""
-    node_selector: dict[str, str] = {}
-    gpu: int = 0
-    cpu: str = "2"
-    memory: str = "8Gi"
+    """pod: where it is created."""
+
+    image: str = ""
+    """pod: an image with slotune in it."""
+
     volume_claim: str = ""
+    """pod: the PersistentVolumeClaim that holds the model repository (`repository` of the lever is its root here)."""
+
     mount: str = "/models"
-    deadline_s: int = 3600
+    """pod: where the claim is mounted in it."""
+
+    service_account: str = ""
+    """pod: its service account; default: the namespace's."""
+
+    node_selector: dict[str, str] = {}
+    """pod: labels of the nodes that it may run on."""
+
+    gpu: int = Field(0, ge=0)
+    """pod: GPUs that it asks for."""
+
+    cpu: str = "2"
+    """pod: CPU that it asks for and may use (a Kubernetes quantity)."""
+
+    memory: str = "8Gi"
+    """pod: memory that it asks for and may use (a Kubernetes quantity)."""
+
+    deadline_s: float = Field(3600.0, gt=0)
+    """pod: after this long Kubernetes ends it, and the build has failed."""
+
+    pending_s: float = Field(600.0, gt=0)
+    """pod: one that does not start for this long is removed, and the build has failed."""
 
     @model_validator(mode="after")
     def _complete(self) -> BuildTarget:
-        needed = {"queue": ("queue",), "pod": ("image", "namespace", "volume_claim")}.get(self.kind, ())
+        needed = {"queue": ("queue",), "pod": ("connection", "namespace", "image", "volume_claim")}.get(self.kind, ())
         missing = [name for name in needed if not getattr(self, name)]
         if missing:
             raise ValueError(f"a build in a {self.kind} needs {', '.join(missing)}")
-        if self.gpu < 0 or self.deadline_s <= 0:
-            raise ValueError("gpu must be 0 or more and deadline_s more than 0")
         return self
 
     def text(self) -> str:
@@ -56,15 +83,29 @@ class BuildTarget(Value):
         return self.queue if self.kind == "queue" else None
 
 
-def build_command(
-    *, model: str, calibration: str, out: str, target: str = "ort", compute_capability: str | None = None
-) -> list[str]:
-    """The command line of a build: `slotune quantize` with absolute paths below the mount."""
-    command = ["slotune", "quantize", model, "--calibration", calibration, "--out", out, "--target", target]
-    return [*command, "--compute-capability", compute_capability] if compute_capability else command
+def build_command(recipe: Recipe, *, model: str, folder: str, live: bool) -> list[str]:
+    """The command line of a build in `folder` (as the pod sees it): `slotune quantize` with the recipe's limits.
+
+    The folder holds `model`, rows.npz and (live) live.npz; the answer is written to out/.
+    """
+
+    def at(name: str) -> str:
+        return posixpath.join(folder, name)
+
+    limits = recipe.limits
+    command = ["slotune", "quantize", at(model), "--calibration", at("rows.npz"), "--out", at("out")]
+    command += ["--target", recipe.target, "--max-accuracy-drop", repr(limits.max_accuracy_drop)]
+    command += ["--min-speedup", repr(limits.min_speedup)]
+    if limits.min_agreement is not None:
+        command += ["--min-agreement", repr(limits.min_agreement)]
+    if live:
+        command += ["--live", at("live.npz")]
+    return [*command, *(word for batch in recipe.batches for word in ("--batch", str(batch)))]
 
 
-def pod_spec(target: BuildTarget, *, name: str, command: Sequence[str]) -> dict[str, object]:
+def pod_spec(
+    target: BuildTarget, *, name: str, command: Sequence[str], annotations: dict[str, str] | None = None
+) -> dict[str, object]:
     """A core/v1 Pod for one build: runs once, as nobody, without API token, on a GPU node when one is asked for."""
     if target.kind != "pod":
         raise ConfigError(f"a build of kind {target.kind!r} needs no pod")
@@ -81,7 +122,7 @@ def pod_spec(target: BuildTarget, *, name: str, command: Sequence[str]) -> dict[
     }
     spec: dict[str, object] = {
         "restartPolicy": "Never",
-        "activeDeadlineSeconds": target.deadline_s,
+        "activeDeadlineSeconds": int(target.deadline_s),
         "automountServiceAccountToken": False,
         "securityContext": {"runAsNonRoot": True, "runAsUser": 65534, "fsGroup": 65534},
         "containers": [container],
@@ -103,6 +144,7 @@ def pod_spec(target: BuildTarget, *, name: str, command: Sequence[str]) -> dict[
             "name": name,
             "namespace": target.namespace,
             "labels": {"app.kubernetes.io/name": "slotune", "app.kubernetes.io/component": "int8-build"},
+            "annotations": annotations or {},
         },
         "spec": spec,
     }

@@ -14,8 +14,8 @@ from detection.model import FloatArray
 
 LEAST_POINTS = 6
 PEAK_SHARE = 0.05
-FALL = 0.1
-"""Share by which the queue must fall within the later half of the points to count as draining."""
+FALL = 0.02
+"""Share by which the queue must fall within the later half of the points to count as draining, noise left aside."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ def _left_s(times: FloatArray, waiting: FloatArray, none: float) -> float | None
     """Seconds from the last point until the queue is `none`; None where it is not falling."""
     t, q = times[times.size // 2 :], waiting[times.size // 2 :]
     slope, level = np.polyfit(t - t[-1], q, 1)
-    if slope >= 0 or -slope * (t[-1] - t[0]) < FALL * float(q[0]):
+    fall = -float(slope) * float(t[-1] - t[0])
+    noise = float(np.std(q - level - slope * (t - t[-1])))
+    if fall < max(FALL * float(q[0]), 2 * noise):
         return None
     return max(0.0, (float(level) - none) / -float(slope))

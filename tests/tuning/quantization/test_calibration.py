@@ -134,7 +134,8 @@ def test_rows_from_before_the_traffic_drifted(recorded_days: float | None, psi: 
     data = CalibrationData({"input": feeds(100, 64)}, None, "d", recorded_at_s=recorded_at_s, source="rows")
     drift = TrafficDrift(psi=psi, limit=0.25, seen_s=10 * DAY_S, words="accuracy has drifted: PSI 0.40")
     if not refused:
-        return check_fresh(data, now_s=10 * DAY_S, max_age_s=30 * DAY_S, drift=drift)
+        check_fresh(data, now_s=10 * DAY_S, max_age_s=30 * DAY_S, drift=drift)
+        return
     with pytest.raises(QuantizationRefused, match=r"traffic has drifted since rows .*PSI 0\.40.*record it anew"):
         check_fresh(data, now_s=10 * DAY_S, max_age_s=30 * DAY_S, drift=drift)
 
