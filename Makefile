@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system demo test unit lint types integration e2e faults \
-	bench-detection bench-control bench-verdicts bench-ledger bench-quantization test-kubernetes docs clean
+	bench-detection bench-control bench-verdicts bench-ledger bench-quantization test-kubernetes test-triton docs clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ faults: setup ## The fault campaign in full: the loop's functions, then Airflow'
 
 test-kubernetes: setup ## The Kubernetes contract suites against the API server of KUBECONFIG
 	@SLOTUNE_TEST_KUBECONFIG="$(KUBECONFIG)" $(PY) -m pytest tests/contracts/test_kubernetes_api.py tests/contracts/test_kubernetes_hpa.py tests/contracts/test_kubernetes_lever.py -rs $(ARGS)
+
+test-triton: setup ## Both Triton levers, the queries and the checks against a real Triton (TRITON=.../bin/tritonserver)
+	@SLOTUNE_TEST_TRITON="$(TRITON)" $(PY) -m pytest tests/tuning/actuators/test_real_triton.py $(ARGS)
 
 docs: setup ## Regenerate the configuration reference
 	@$(PY) -m slotune.reference docs/configuration.md

@@ -15,7 +15,7 @@ def operator(step: str) -> Any:
     from slotune_airflow.operators import VerifyP95Operator
 
     class Known(VerifyP95Operator):
-        def verified(self, context: Any, *, look: int = 1) -> str:
+        def verified(self, context: Any, at_s: float, *, look: int = 1) -> str:
             return step
 
         def until_s(self, context: Any, *, look: int = 1) -> float:

@@ -86,7 +86,7 @@ def drive(world: PrecisionWorld, loop: Parts, seconds: float) -> list[Any]:
 
 
 def test_a_faster_version_that_agrees_is_kept_and_shadowing_ends() -> None:
-    world, ledger, mails, loop = world_and_loop()
+    world, ledger, _mails, loop = world_and_loop()
     (report,) = drive(world, loop, 600)
     assert report.outcome.verdict == "improved" and report.decision.step == "keep"
     assert world.int8 and not world.shadowed and not ledger.open_changes()
@@ -108,7 +108,7 @@ def test_shadowing_ends_too_when_the_task_was_killed_after_the_swap(agreement: f
     class Killed(BaseException):
         pass
 
-    world, ledger, mails, loop = world_and_loop(agreement=agreement)
+    world, ledger, _mails, loop = world_and_loop(agreement=agreement)
     dying = replace(loop, actuator=lambda _service, _lever: Precision(world, Killed))
     with pytest.raises(Killed):
         drive(world, dying, 600)
