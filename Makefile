@@ -65,9 +65,10 @@ bench-ledger: setup ## How fast the history answers with a million records
 bench-quantization: setup ## INT8 against FP32: speed, accuracy, engine sizes
 	@$(PY) -m benchmarks.quantization $(ARGS)
 
-faults: setup ## The fault campaign in full: the loop's functions, then Airflow's own processes (an hour)
+faults: setup ## The fault campaign in full: the loop's functions, the borders, Airflow's own processes (over an hour)
 	@scripts/system-packages
 	@$(PY) -m tests.faults $(ARGS)
+	@$(PY) -m tests.faults --borders
 	@$(PY) -m tests.faults --airflow --fresh
 
 test-kubernetes: setup ## The Kubernetes contract suites against the API server of KUBECONFIG

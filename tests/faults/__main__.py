@@ -1,6 +1,7 @@
 """The fault campaign in full; writes benchmarks/results/faults.json.
 
     python -m tests.faults [--share 1/3]            the loop's functions in killed processes
+    python -m tests.faults --borders                real clients, and what HTTP, SMTP and a database do wrong
     python -m tests.faults --airflow [--rounds 4]   kill -9 of Airflow's own processes (goes on where it was left)
 """
 
@@ -14,11 +15,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tests.faults import results
 from tests.faults.campaign import Fault, Result, faults, play, steps_of, warm_up
 from tests.faults.outside import CURE, HARM
+
+if TYPE_CHECKING:
+    from tests.faults.borders import BorderFault
 
 
 def main() -> int:
@@ -28,6 +34,7 @@ def main() -> int:
     parser.add_argument("--share", default="1/1", help="only the i-th of n shares: i/n")
     parser.add_argument("--jobs", type=int, default=2, help="how many faults at once")
     parser.add_argument("--keep", type=Path, help="keep every fault's files in this folder")
+    parser.add_argument("--borders", action="store_true", help="faults of real sockets at the borders")
     parser.add_argument("--airflow", action="store_true", help="kill Airflow's own processes")
     parser.add_argument("--rounds", type=int, default=4, help="--airflow: at most so many Airflows one after the other")
     parser.add_argument("--minutes", type=float, default=5.5, help="--airflow: how long stories begin in one round")
@@ -37,7 +44,42 @@ def main() -> int:
         from tests.faults.airflow_rounds import play_rounds
 
         return play_rounds(arguments.rounds, arguments.minutes, fresh=arguments.fresh, keep=arguments.keep)
-    return loop_campaign(arguments)
+    return border_campaign(arguments) if arguments.borders else loop_campaign(arguments)
+
+
+def border_campaign(arguments: argparse.Namespace) -> int:
+    from tests.faults.borders import border_faults
+
+    logging.disable(logging.CRITICAL)
+    started = time.perf_counter()
+    wanted = [fault for fault in border_faults() if arguments.only in fault.text()][:: arguments.every]
+    with tempfile.TemporaryDirectory(prefix="slotune-borders-") as temporary:
+        folder = arguments.keep or Path(temporary)
+        found = _play_all(_play_border, [(fault, folder / f"{n:04d}") for n, fault in enumerate(wanted)], arguments.jobs)
+    kinds = dict(Counter(f"{fault.border} {fault.flavour}" for fault in wanted))
+    what = "the loop with its real HTTP, SMTP and SQLite clients against sockets that misbehave, on a simulated clock"
+    part = summary(found, time.perf_counter() - started) | {"what": what, "faults_by_kind": kinds}
+    print(json.dumps(part, indent=1))
+    if not arguments.only:
+        results.keep("borders", part)
+    return 1 if part["wrong"] else 0
+
+
+def _play_border(what: tuple[BorderFault, Path]) -> Result:
+    from tests.faults.borders import play_border
+
+    return play_border(*what)
+
+
+def _play_all(play_one: Callable[[Any], Result], wanted: Sequence[tuple[Any, Path]], jobs: int) -> list[Result]:
+    """Every fault in a pool of processes; what is found wrong is printed at once."""
+    found: list[Result] = []
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        for result in pool.imap(play_one, wanted):
+            found.append(result)
+            if result.wrong():
+                print(f"{len(found) - 1:04d} {result.fault.text()}: {'; '.join(result.wrong())}", flush=True)
+    return found
 
 
 def loop_campaign(arguments: argparse.Namespace) -> int:
@@ -50,16 +92,11 @@ def loop_campaign(arguments: argparse.Namespace) -> int:
         steps = {s.name: steps_of(s, folder / f"plain-{s.name}") for s in (CURE, HARM)}
         print(f"steps of the story: {steps}")
         wanted = [f for f in faults(steps, every=arguments.every) if arguments.only in f.text()][share - 1 :: shares]
-        found: list[Result] = []
         places = [
             folder / f"{number:04d}-{fault.kind}-{fault.flavour}-{fault.at}" for number, fault in enumerate(wanted)
         ]
-        with multiprocessing.get_context("fork").Pool(arguments.jobs) as pool:
-            for result in pool.imap(_play, zip(wanted, places, strict=True)):
-                found.append(result)
-                if result.wrong():
-                    print(f"{len(found) - 1:04d} {result.fault.text()}: {'; '.join(result.wrong())}", flush=True)
-    part = summary(found, steps, time.perf_counter() - started)
+        found = _play_all(_play, list(zip(wanted, places, strict=True)), arguments.jobs)
+    part = summary(found, time.perf_counter() - started) | {"kill_points": steps}
     print(json.dumps(part, indent=1))
     if not arguments.only:
         results.keep("loop" if shares == 1 else f"loop {share}/{shares}", part)
@@ -70,13 +107,12 @@ def _play(what: tuple[Fault, Path]) -> Result:
     return play(*what)
 
 
-def summary(found: list[Result], steps: dict[str, int], took_s: float) -> dict[str, object]:
+def summary(found: list[Result], took_s: float) -> dict[str, object]:
     return {
         "command": " ".join(["python -m tests.faults", *sys.argv[1:]]),
         "what": "the loop's functions in killed processes, an SQLite ledger, a simulated service that outlives them",
         "faults": len(found),
         "faults_by_kind": dict(Counter(result.fault.kind for result in found)),
-        "kill_points": steps,
         "struck": sum(result.struck for result in found),
         "orphan_changes": sum(len(result.orphan) for result in found),
         "double_changes": sum(len(result.double) for result in found),

@@ -113,7 +113,7 @@ class Fleet:
     ) -> None:
         self.services = services
         self.on_step, self.on_config = on_step, on_config
-        self._queries = _templates()
+        self._queries = templates()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -142,7 +142,7 @@ class Fleet:
         return json.dumps(body, separators=(",", ":")).encode()
 
 
-def _templates() -> list[tuple[str, re.Pattern[str]]]:
+def templates() -> list[tuple[str, re.Pattern[str]]]:
     """The queries of the demo server's preset as patterns: whatever services and labels they ask for."""
     preset = presets.get("slotune_demo")
     found = []
