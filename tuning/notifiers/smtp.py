@@ -46,9 +46,10 @@ class SmtpNotifier:
             raise Permanent(f"{where} lacks what the connection asks for: {error}") from error
         except smtplib.SMTPResponseException as error:
             text = f"{where} answered {error.smtp_code}"
-            if 400 <= error.smtp_code < 500:
-                raise Temporary(text, delay_s=300) from error
-            raise Permanent(text) from error
+            if 500 <= error.smtp_code < 600:
+                raise Permanent(text) from error
+            # 4xx is "later"; what is no reply code at all (smtplib says -1) is a broken server, not a refusal.
+            raise Temporary(text, delay_s=300) from error
         except ssl.SSLError as error:
             raise Permanent(f"{where} and slotune cannot agree on TLS ({error.reason})") from error
         except (OSError, smtplib.SMTPException) as error:
