@@ -20,7 +20,15 @@ from tuning.actuators._http import Unanswered
 from tuning.actuators._kubernetes_client import Cluster, Object
 from tuning.actuators._kubernetes_errors import Missing, Ref
 from tuning.actuators._options import bounded
-from tuning.errors import Conflict, ControlUnreachable, NoCapacity, OutcomeUnknown, QuantizationRefused, SlotuneError, Temporary
+from tuning.errors import (
+    Conflict,
+    ControlUnreachable,
+    NoCapacity,
+    OutcomeUnknown,
+    QuantizationRefused,
+    SlotuneError,
+    Temporary,
+)
 from tuning.ports import Connections
 from tuning.quantization.artefacts import SUFFIX, Artefact
 from tuning.quantization.build_target import BuildTarget, build_command, pod_spec
