@@ -53,7 +53,7 @@ class BatchEndpoints:
         return {name: http.place for name, http in self._endpoints(service).items()}
 
     def rights(self, service: Service) -> list[tuple[str, Ref]]:
-        """What slotune's Role has to grant for finding the replicas, as (verb, object): nothing, unless they are pods."""
+        """What slotune's Role has to grant for finding the replicas, as (verb, object): none unless they are pods."""
         found = [_pods().pod_rights(c) for c in self._given(service).values() if c.url.startswith("pods://")]
         return [right for rights in found for right in rights]
 

@@ -137,11 +137,12 @@ class Cluster:
     def _send(self, method: str, path: str, query: list[tuple[str, str]], body: object, content_type: str) -> Any:
         if self._client is None:
             self._client = client.ApiClient(configuration(self._connections.get(self._name)))
+        accept = "*/*" if path.endswith("/log") else "application/json"
         return self._client.call_api(
             path,
             method,
             query_params=query,
-            header_params={"Accept": "*/*" if path.endswith("/log") else "application/json", "Content-Type": content_type},
+            header_params={"Accept": accept, "Content-Type": content_type},
             body=body,
             response_types_map={200: "object", 201: "object"},
             auth_settings=["BearerToken"],

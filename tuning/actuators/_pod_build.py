@@ -7,6 +7,7 @@ and run again finds its own pod and goes on watching it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -143,10 +144,8 @@ class PodBuild:
 
     def _remove(self, ref: Ref, folder: Path) -> None:
         """What the build needed. A pod that cannot be removed has ended, or is ended by its deadline."""
-        try:
+        with contextlib.suppress(SlotuneError, Unanswered):
             self._cluster.delete(ref)
-        except (SlotuneError, Unanswered):
-            pass
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -40,14 +40,17 @@ def p95_plot(report: Report) -> bytes | None:
         axes.set_yscale("log")
     low, high = min(*values, report.slo_p95_ms), max(*values, report.slo_p95_ms)
     axes.set_ylim(low * 0.7, high * (3.0 if axes.get_yscale() == "log" else 1.35))
+    left, right = axes.get_xlim()
     for index, (at_s, label) in enumerate(sorted(report.events)):
+        ends_outside = _day(at_s) > left + 0.8 * (right - left)
         axes.axvline(_day(at_s), color=_MARK, linewidth=1, linestyle=":")
         axes.annotate(
             _short(label),
             (_day(at_s), 1.0),
             xycoords=("data", "axes fraction"),
-            xytext=(3, -11 - 11 * (index % 3)),
+            xytext=(-3 if ends_outside else 3, -11 - 11 * (index % 3)),
             textcoords="offset points",
+            ha="right" if ends_outside else "left",
             fontsize=8.5,
             color=_INK,
         )

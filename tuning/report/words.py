@@ -125,9 +125,16 @@ def effect(report: Report) -> str:
     e = outcome.effect
 
     def change(ratio: float) -> str:
-        return f"{(ratio - 1) * 100:+.0f} %"
+        # A tail that fell to a two-hundredth did not fall by "100 %".
+        return f"{(ratio - 1) * 100:+.{1 if ratio < 0.02 else 0}f} %"
 
     return f"{change(e.value)} ({change(e.low)} to {change(e.high)}, {e.level:.0%} interval)"
+
+
+def cause(report: Report) -> str:
+    """The cause's name in words, and what speaks for it."""
+    d = report.plan.diagnosis
+    return ": ".join(part for part in (d.cause.replace("_", " "), "; ".join(d.evidence)) if part)
 
 
 def clock(at_s: float) -> str:
@@ -152,7 +159,7 @@ def rows(report: Report) -> list[tuple[str, str]]:
     table = [
         ("What was seen", incident.reason),
         ("Since", f"{clock(incident.opened_at_s)}, detected {clock(incident.detected_at_s)}"),
-        ("Cause", f"{plan.diagnosis.cause}. {' '.join(plan.diagnosis.evidence)}".strip()),
+        ("Cause", cause(report)),
         ("Where the time goes", shares(report)),
         ("Lever", changes_text(report) if plan.chosen.changes else "none: hold"),
         ("Why", plan.reason or plan.chosen.reason),
