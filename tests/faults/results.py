@@ -24,6 +24,8 @@ def keep(name: str, part: Mapping[str, Any], to: Path = RESULTS) -> dict[str, An
     parts = {n: p for n, p in parts.items() if n.partition(" ")[0] != kind or n.partition("/")[2] == of}
     parts[name] = dict(part)
     body = {key: sum(int(p.get(key, 0)) for p in parts.values()) for key in SUMMED}
+    # A kill of Airflow's processes is counted when it has struck; elsewhere a story may end before its fault begins.
+    body["struck"] = sum(int(p.get("struck", p.get("faults", 0))) for p in parts.values())
     body["parts"] = dict(sorted(parts.items()))
     to.parent.mkdir(parents=True, exist_ok=True)
     to.write_text(json.dumps(body, indent=1) + "\n")
