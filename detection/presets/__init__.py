@@ -5,18 +5,36 @@ One file per serving system, each with a `PRESET`; `REGISTRY` is the sorted list
 
 from __future__ import annotations
 
-from detection.errors import ConfigError
-from detection.presets import generic_histogram, slotune_demo, triton
-from detection.presets._preset import Preset
+import difflib
 
-__all__ = ["REGISTRY", "Preset", "get"]
+from detection.errors import ConfigError
+from detection.presets import (
+    bentoml,
+    generic_histogram,
+    kserve,
+    mlserver,
+    ray_serve,
+    slotune_demo,
+    torchserve,
+    triton,
+    vllm,
+)
+from detection.presets._preset import PERCENTILE_LABEL, Preset
+
+__all__ = ["PERCENTILE_LABEL", "REGISTRY", "Preset", "get"]
 
 REGISTRY: dict[str, Preset] = {
     preset.name: preset
     for preset in (
+        bentoml.PRESET,
         generic_histogram.PRESET,
+        kserve.PRESET,
+        mlserver.PRESET,
+        ray_serve.PRESET,
         slotune_demo.PRESET,
+        torchserve.PRESET,
         triton.PRESET,
+        vllm.PRESET,
     )
 }
 
@@ -26,5 +44,6 @@ def get(name: str) -> Preset:
     try:
         return REGISTRY[name]
     except KeyError:
-        known = ", ".join(sorted(REGISTRY))
-        raise ConfigError(f"there is no preset {name!r} for a serving system; known: {known}") from None
+        near = difflib.get_close_matches(name, REGISTRY, 1)
+        hint = f"did you mean {near[0]!r}? Known" if near else "known"
+        raise ConfigError(f"there is no preset {name!r} for a serving system; {hint}: {', '.join(REGISTRY)}") from None

@@ -10,6 +10,8 @@ from detection.errors import ConfigError
 from detection.model import PercentileSource
 
 _PLACE = re.compile(r"\$\(([a-z_]+)\)|\$(sel|by|w)")
+PERCENTILE_LABEL = "percentile_source"
+"""The label of an answer's series whose percentiles are not from a histogram; its value is the PercentileSource."""
 _METRIC_NAME = re.compile(r"^[a-zA-Z_:][a-zA-Z0-9_:]*$")
 
 
@@ -65,6 +67,15 @@ def ratio(top: str, bottom: str) -> str:
 def quantile_ms(quantile: float, bucket: str, scale: float = 1e3) -> str:
     """A quantile in ms of a cumulative histogram, over all series of a service."""
     return f"{scale:g} * histogram_quantile({quantile:g}, sum by ($by le) (rate({bucket}{{$sel}}[$w])))"
+
+
+def or_summary_ms(histogram: str, quantile: float, summary: str, scale: float) -> str:
+    """`histogram` where it has series, else the quantile that each replica exports itself: the worst replica's.
+
+    Quantiles of replicas cannot be added up; the answer is marked, because a summary remembers for longer than $w.
+    """
+    worst = f'{scale:g} * max by ($by) ({summary}{{$sel quantile="{quantile:g}"}})'
+    return f'{histogram} or on ($by) label_replace({worst}, "{PERCENTILE_LABEL}", "summary", "", "")'
 
 
 def mean_ms(metric: str, scale: float = 1e3) -> str:

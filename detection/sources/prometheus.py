@@ -18,8 +18,8 @@ import numpy as np
 
 from detection import presets
 from detection.errors import ConfigError
-from detection.model import BucketWindow, FloatArray, MetricWindow, Service, Span
-from detection.presets import Preset
+from detection.model import BucketWindow, FloatArray, MetricWindow, PercentileSource, Service, Span
+from detection.presets import PERCENTILE_LABEL, Preset
 from detection.sources._client import RangeClient, Row
 
 MAX_SAMPLES = 1_000_000
@@ -130,6 +130,7 @@ class PrometheusSource:
             if signal in group.preset.signals
         ]
         values: dict[tuple[str, str | None], dict[str, FloatArray]] = defaultdict(dict)
+        sources: dict[tuple[str, str | None], str] = {}
 
         def run(job: tuple[_Group, str]) -> tuple[_Group, str, list[Row]]:
             group, signal = job
@@ -150,11 +151,14 @@ class PrometheusSource:
                 if replica and not label:
                     continue
                 for name in owners.get(tuple(row.labels.get(key, "") for key in group.keys), ()):
-                    values[name, label][signal] = row.values
+                    known = values[name, label].get(signal)
+                    values[name, label][signal] = row.values if known is None else _filled(known, row.values)
+                    if source := row.labels.get(PERCENTILE_LABEL):
+                        sources[name, label] = source
         by_name = {service.name: service for service in services}
         found: dict[str, dict[str | None, MetricWindow]] = defaultdict(dict)
         for (name, label), series in values.items():
-            found[name][label] = _window(by_name[name], label, series, span)
+            found[name][label] = _window(by_name[name], label, series, span, sources.get((name, label)))
         return found
 
     def _rows(self, query: str, span: Span) -> list[Row]:
@@ -210,8 +214,15 @@ def _concurrently(run: Callable[[_J], _R], jobs: Sequence[_J]) -> Iterator[_R]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _window(service: Service, replica: str | None, series: Mapping[str, FloatArray], span: Span) -> MetricWindow:
-    preset = presets.get(service.serving)
+def _filled(values: FloatArray, others: FloatArray) -> FloatArray:
+    """`values` with its gaps filled: a service whose percentiles came from another metric for part of the span."""
+    return np.where(np.isnan(values), others, values)
+
+
+def _window(
+    service: Service, replica: str | None, series: Mapping[str, FloatArray], span: Span, source: str | None
+) -> MetricWindow:
+    found: PercentileSource = "summary" if source == "summary" else presets.get(service.serving).percentile_source
     measured = any(name in series for name in ("p50_ms", "p95_ms", "p99_ms"))
     stale_s = {}
     for name, values in series.items():
@@ -219,7 +230,7 @@ def _window(service: Service, replica: str | None, series: Mapping[str, FloatArr
         if finite.size:
             stale_s[name] = float((span.points - 1 - finite[-1]) * span.step_s)
     return MetricWindow(
-        service.name, span, dict(series), preset.percentile_source if measured else "none", replica, stale_s
+        service.name, span, dict(series), found if measured else "none", replica, stale_s
     )
 
 

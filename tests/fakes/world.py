@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from detection.errors import SourceUnreachable
-from detection.model import BucketWindow, MetricWindow, Service, Span
+from detection.model import BucketWindow, MetricWindow, PercentileSource, Service, Span
 from tuning.errors import ControlUnreachable, NotApplied
 from tuning.loop.parts import Parts
 from tuning.mail import Mail
@@ -58,6 +58,7 @@ class World:
         self.applies: list[Mapping[str, object]] = []
         self.swallow = False
         self.control_down = False
+        self.percentile_source: PercentileSource = "histogram"
         self._qps, self._errors = qps, error_share
         self._alpha_ms, self._beta_ms, self._hurts = alpha_ms, beta_ms, batch_hurts
         self._backlog = 0.0
@@ -117,7 +118,7 @@ class WorldSource:
             values = {s: v for s, v in values.items() if np.isfinite(v).any()}
             if values:
                 found[service.name] = MetricWindow(
-                    service.name, span, values, "histogram", stale_s=dict.fromkeys(values, 0.0)
+                    service.name, span, values, self.world.percentile_source, stale_s=dict.fromkeys(values, 0.0)
                 )
         return found
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from detection.errors import Permanent, SlotuneError
 from detection.model import Incident, Mode, Service, make_id
+from tuning.decisions import settle_s
 from tuning.errors import QuantizationRefused
 from tuning.guards import (
     GuardFacts,
@@ -61,7 +62,7 @@ def choose_action(
             "attempt": attempt,
             "dry_run": dry_run,
             "mode": mode_of(service, plan),
-            "settle_s": max(plan.settle_s, _least_settle_s(parts, service, plan)),
+            "settle_s": max(plan.settle_s, _least_settle_s(parts, service, plan, observation.window.percentile_source)),
         }
     )
     parts.ledger.put(records.plan_record(plan))
@@ -114,10 +115,11 @@ def truth(parts: Parts, plan: Plan) -> Truth:
     return found
 
 
-def _least_settle_s(parts: Parts, service: Service, plan: Plan) -> float:
-    """Before this has passed, every rate still mixes the old setting with the new."""
-    delays = [service.levers[c.lever].effect_delay_s for c in plan.chosen.changes if c.lever in service.levers]
-    return parts.settings.prometheus.rate_window_s + max(delays, default=0.0)
+def _least_settle_s(parts: Parts, service: Service, plan: Plan, percentile_source: str) -> float:
+    """Before this has passed, P95 still mixes the old setting with the new."""
+    levers = [service.levers[c.lever] for c in plan.chosen.changes if c.lever in service.levers]
+    waits = [settle_s(parts.settings.verification, lever, percentile_source) for lever in levers]
+    return max([parts.settings.prometheus.rate_window_s, *waits])
 
 
 def _only(service: Service, lever: str) -> Service:

@@ -44,6 +44,17 @@ def test_a_surge_is_found_cured_by_a_larger_batch_proven_and_mailed_once():
     assert not ledger.open_changes()
 
 
+@pytest.mark.parametrize(("percentile_source", "least_s"), [("histogram", 15.0), ("summary", 75.0)])
+def test_a_look_begins_when_p95_no_longer_remembers_the_old_setting(percentile_source, least_s):
+    world, ledger, _mails, loop = world_and_loop(qps=surge)
+    world.percentile_source = percentile_source
+    report = drive(world, loop, 400)[0]
+    delay_s = loop.service("ranker").levers["batch_size"].effect_delay_s
+    assert report.plan.settle_s >= least_s + delay_s
+    outcome = next(r for r in ledger.records.values() if r.kind == "verify_p95")
+    assert outcome.at_s - report.receipts[0].at_s >= least_s + delay_s
+
+
 def test_when_nothing_is_wrong_nothing_is_changed_and_nobody_is_mailed():
     world, _ledger, mails, loop = world_and_loop()
     assert drive(world, loop, 300) == [] and world.applies == [] and mails.mails == []

@@ -1,0 +1,31 @@
+"""KServe's Python runtimes: a histogram of the prediction's duration per model. (Its Triton runtime is `triton`.)
+
+Errors are counted in front of the runtime: in Knative by the queue proxy, `revision_app_request_count` with the label
+`response_code_class`; `metric.requests` names another counter with that label.
+"""
+
+from __future__ import annotations
+
+from detection.presets._preset import Preset, mean_ms, quantile_ms, share, total_rate
+
+PRESET = Preset(
+    name="kserve",
+    title="KServe (Python runtimes)",
+    replica_label="instance",
+    signals={
+        "p50_ms": quantile_ms(0.5, "$(duration)_bucket"),
+        "p95_ms": quantile_ms(0.95, "$(duration)_bucket"),
+        "p99_ms": quantile_ms(0.99, "$(duration)_bucket"),
+        "mean_ms": mean_ms("$(duration)"),
+        "qps": total_rate("$(duration)_count"),
+        "error_rate": share("$(requests)", 'response_code_class="5xx"', "$(requests)"),
+        "queue_depth": "sum by ($by) ($(queue_depth){$sel})",
+        "replicas": "count by ($by) (count by ($by instance) ($(duration)_count{$sel}))",
+    },
+    buckets="sum by ($by le) (increase($(duration)_bucket{$sel}[$w]))",
+    names={
+        "duration": "request_predict_seconds",
+        "requests": "revision_app_request_count",
+        "queue_depth": "revision_queue_depth",
+    },
+)

@@ -1,0 +1,31 @@
+"""TorchServe: counters of cumulated microseconds per model; it exports no percentile of its own.
+
+P95 needs a histogram in seconds from elsewhere, with the labels that the service's selectors name: the proxy or
+gateway in front, or one that the handler declares in metrics.yaml (`metric.duration` is its name). Without one the
+signal is absent: mean_ms is never passed off as a percentile. `Requests2XX` and its like count a whole host, not a
+model, so the error rate is asked of `metric.requests`, a counter with a `code` label.
+"""
+
+from __future__ import annotations
+
+from detection.presets._preset import Preset, quantile_ms, ratio, share, total_rate
+
+_REQUESTS = total_rate("ts_inference_requests_total")
+
+PRESET = Preset(
+    name="torchserve",
+    title="TorchServe",
+    replica_label="instance",
+    signals={
+        "p50_ms": quantile_ms(0.5, "$(duration)_bucket"),
+        "p95_ms": quantile_ms(0.95, "$(duration)_bucket"),
+        "p99_ms": quantile_ms(0.99, "$(duration)_bucket"),
+        "mean_ms": "1e-3 * " + ratio(total_rate("ts_inference_latency_microseconds"), _REQUESTS),
+        "qps": _REQUESTS,
+        "error_rate": share("$(requests)", 'code=~"5.."', "$(requests)"),
+        "queue_ms": "1e-3 * " + ratio(total_rate("ts_queue_latency_microseconds"), _REQUESTS),
+        "replicas": "count by ($by) (count by ($by instance) (ts_inference_requests_total{$sel}))",
+    },
+    buckets="sum by ($by le) (increase($(duration)_bucket{$sel}[$w]))",
+    names={"duration": "http_request_duration_seconds", "requests": "http_requests_total"},
+)

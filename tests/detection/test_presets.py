@@ -1,0 +1,237 @@
+"""Every preset's queries, asked of a real Prometheus that scrapes what such a serving system exports.
+
+Each server answers RATE requests a second, all of them in LATENCY_MS, one in ten of them with an error; what the
+signals have to say about that is written below, by hand.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from detection import presets
+from detection.model import MetricWindow, Service, Slo, Span
+from detection.sources.prometheus import PrometheusSource
+
+RATE, LATENCY_MS, QUEUE_MS, ROWS = 50.0, 80.0, 30.0, 5.0
+BOUNDS_MS = (25, 50, 75, 100, 200, 500)
+
+
+def histogram(name: str, count: float, value: float, unit_ms: float, labels: str) -> str:
+    """Cumulative buckets of `count` observations of `value` ms; unit_ms: 1000 for seconds."""
+    lines = [
+        f'{name}_bucket{{{labels},le="{bound / unit_ms:g}"}} {count if value <= bound else 0:.3f}' for bound in BOUNDS_MS
+    ]
+    lines += [f'{name}_bucket{{{labels},le="+Inf"}} {count:.3f}', f"{name}_count{{{labels}}} {count:.3f}"]
+    return "\n".join([*lines, f"{name}_sum{{{labels}}} {count * value / unit_ms:.6f}"])
+
+
+def rows(name: str, batches: float, labels: str) -> str:
+    return f"{name}_sum{{{labels}}} {batches * ROWS:.3f}\n{name}_count{{{labels}}} {batches:.3f}"
+
+
+def triton(n: float, quantiles: str) -> str:
+    m = 'model="m",version="1"'
+    return f"""nv_inference_request_success{{{m}}} {0.9 * n}
+nv_inference_request_failure{{{m},reason="OTHER"}} {0.1 * n}
+nv_inference_count{{{m}}} {n}
+nv_inference_exec_count{{{m}}} {n / ROWS}
+nv_inference_request_duration_us{{{m}}} {0.9 * n * LATENCY_MS * 1e3}
+nv_inference_queue_duration_us{{{m}}} {0.9 * n * QUEUE_MS * 1e3}
+nv_inference_compute_infer_duration_us{{{m}}} {n * 40e3}
+nv_inference_pending_request_count{{{m}}} 7
+{quantiles}"""
+
+
+def triton_summary(n: float) -> str:
+    m = 'model="m",version="1"'
+    quantiles = "\n".join(
+        f'nv_inference_request_summary_us{{{m},quantile="{q}"}} {LATENCY_MS * 1e3}' for q in ("0.5", "0.95", "0.99")
+    )
+    return triton(n, quantiles)
+
+
+def triton_histogram(n: float) -> str:
+    return triton(n, histogram("nv_inference_first_response_histogram_ms", 0.9 * n, LATENCY_MS, 1.0, 'model="m",version="1"'))
+
+
+def vllm(n: float) -> str:
+    m = 'model_name="m",engine="0"'
+    return f"""{histogram("vllm:e2e_request_latency_seconds", n, LATENCY_MS, 1e3, m)}
+{histogram("vllm:request_queue_time_seconds", n, QUEUE_MS, 1e3, m)}
+vllm:request_success_total{{{m},finished_reason="stop"}} {0.9 * n}
+vllm:request_success_total{{{m},finished_reason="length"}} {0.1 * n}
+vllm:num_requests_running{{{m}}} {ROWS}
+vllm:num_requests_waiting{{{m}}} 7
+vllm:kv_cache_usage_perc{{{m}}} 0.4
+http_requests_total{{handler="/v1/completions",method="POST",status="2xx"}} {0.9 * n}
+http_requests_total{{handler="/v1/completions",method="POST",status="5xx"}} {0.1 * n}"""
+
+
+def torchserve(n: float) -> str:
+    m = 'model_name="m",model_version="default",hostname="h"'
+    return f"""ts_inference_requests_total{{{m}}} {n}
+ts_inference_latency_microseconds{{{m}}} {n * LATENCY_MS * 1e3}
+ts_queue_latency_microseconds{{{m}}} {n * QUEUE_MS * 1e3}"""
+
+
+def kserve(n: float) -> str:
+    return f"""{histogram("request_predict_seconds", n, LATENCY_MS, 1e3, 'model_name="m"')}
+revision_app_request_count{{configuration_name="m",response_code_class="2xx"}} {0.9 * n}
+revision_app_request_count{{configuration_name="m",response_code_class="5xx"}} {0.1 * n}
+revision_queue_depth{{configuration_name="m"}} 7"""
+
+
+def ray_serve(n: float) -> str:
+    a, r = 'application="m"', 'application="m",deployment="d",replica="r1"'
+    return f"""{histogram("ray_serve_http_request_latency_ms", n, LATENCY_MS, 1.0, a)}
+{histogram("ray_serve_request_router_fulfillment_time_ms", n, QUEUE_MS, 1.0, a)}
+{rows("ray_serve_actual_batch_size", n / ROWS, r)}
+ray_serve_num_http_requests_total{{{a},status_code="200"}} {0.9 * n}
+ray_serve_num_http_requests_total{{{a},status_code="500"}} {0.1 * n}
+ray_serve_deployment_queued_queries{{{a}}} 7
+ray_serve_replica_processing_queries{{{r}}} 3"""
+
+
+def mlserver(n: float) -> str:
+    route = 'app_name="x",method="POST",path="/v2/models/{model_name}/infer",status_code="200"'
+    other = 'app_name="x",method="GET",path="/v2/health/ready",status_code="200"'
+    return f"""{histogram("rest_server_request_duration_seconds", n, LATENCY_MS, 1e3, route)}
+{histogram("rest_server_request_duration_seconds", 9 * n, 1.0, 1e3, other)}
+model_infer_request_success_total{{model="m",version="1"}} {0.9 * n}
+model_infer_request_failure_total{{model="m",version="1"}} {0.1 * n}"""
+
+
+def bentoml(n: float) -> str:
+    e = 'service_name="m",endpoint="/predict",service_version="1",runner_name=""'
+    return f"""{histogram("bentoml_service_request_duration_seconds", n, LATENCY_MS, 1e3, e)}
+{rows("bentoml_service_adaptive_batch_size", n / ROWS, e)}
+bentoml_service_request_total{{{e},http_response_code="200"}} {0.9 * n}
+bentoml_service_request_total{{{e},http_response_code="500"}} {0.1 * n}
+bentoml_service_request_in_progress{{{e}}} 7"""
+
+
+SERVERS = {
+    "triton_summary": ("triton", triton_summary),
+    "triton_histogram": ("triton", triton_histogram),
+    "vllm": ("vllm", vllm),
+    "torchserve": ("torchserve", torchserve),
+    "kserve": ("kserve", kserve),
+    "ray_serve": ("ray_serve", ray_serve),
+    "mlserver": ("mlserver", mlserver),
+    "bentoml": ("bentoml", bentoml),
+}
+P95 = (75.0, 100.0)
+"""A histogram places 80 ms somewhere between its bounds."""
+LATENCY, QUEUE, ERRORS, WAITING, BATCH = (79.0, 81.0), (29.5, 30.5), (0.099, 0.101), (7.0, 7.0), (4.99, 5.01)
+QPS = (45.0, 55.0)
+COMMON = {"mean_ms": LATENCY, "qps": QPS, "error_rate": ERRORS, "replicas": (1.0, 1.0)}
+EXPECTED: dict[str, dict[str, tuple[float, float]]] = {
+    "triton_summary": {
+        "p95_ms": LATENCY, "mean_ms": LATENCY, "qps": (40.0, 50.0), "error_rate": ERRORS, "queue_ms": QUEUE,
+        "queue_depth": WAITING, "rows_per_batch": BATCH, "batch_ms": (39.5, 40.5), "busy": (0.3, 0.5)},
+    "vllm": {**COMMON, "p95_ms": P95, "queue_ms": QUEUE, "queue_depth": WAITING, "rows_per_batch": BATCH, "gpu_memory": (0.4, 0.4)},
+    "torchserve": {"mean_ms": LATENCY, "qps": QPS, "queue_ms": QUEUE, "replicas": (1.0, 1.0)},
+    "kserve": {**COMMON, "p95_ms": P95, "queue_depth": WAITING},
+    "ray_serve": {**COMMON, "p95_ms": P95, "queue_ms": QUEUE, "queue_depth": WAITING, "rows_per_batch": BATCH},
+    "mlserver": {**COMMON, "p95_ms": P95},
+    "bentoml": {"p95_ms": P95, "mean_ms": LATENCY, "qps": QPS, "error_rate": ERRORS, "rows_per_batch": BATCH, "replicas": (1.0, 1.0)},
+}  # fmt: skip
+EXPECTED["triton_histogram"] = {**EXPECTED["triton_summary"], "p95_ms": P95}
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.skipif(shutil.which("prometheus") is None, reason="no prometheus on PATH"),
+]
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, MetricWindow]]:
+    folder = tmp_path_factory.mktemp("presets")
+    started = time.monotonic()
+
+    class Exporter(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = SERVERS[self.path.strip("/")][1](RATE * (time.monotonic() - started)).encode() + b"\n"
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    exporter = ThreadingHTTPServer(("127.0.0.1", 0), Exporter)
+    threading.Thread(target=exporter.serve_forever, daemon=True).start()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    jobs = "".join(
+        f"- job_name: {name}\n  metrics_path: /{name}\n  static_configs: [{{targets: ['127.0.0.1:{exporter.server_port}']}}]\n"
+        for name in SERVERS
+    )
+    (folder / "p.yml").write_text(f"global: {{scrape_interval: 1s}}\nscrape_configs:\n{jobs}")
+    prometheus = subprocess.Popen(
+        ["prometheus", f"--config.file={folder}/p.yml", f"--web.listen-address=127.0.0.1:{port}",
+         f"--storage.tsdb.path={folder}/data", "--log.level=error"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        yield _read(f"http://127.0.0.1:{port}")
+    finally:
+        prometheus.terminate()
+        prometheus.wait(10)
+        exporter.shutdown()
+
+
+def _read(url: str) -> dict[str, MetricWindow]:
+    """All services' windows, once the last of them has a rate over a full window of 10 s."""
+    services = [
+        Service(name=name, serving=preset, selectors={"job": name}, slo=Slo(p95_ms=100))
+        for name, (preset, _) in SERVERS.items()
+    ]
+    signals = sorted({signal for preset in presets.REGISTRY.values() for signal in preset.signals})
+    source = PrometheusSource(url, rate_window_s=10, retries=5)
+    until = time.monotonic() + 60
+    while True:
+        time.sleep(2)
+        now = float(int(time.time()))
+        found = dict(source.read(services, signals, Span(now - 4, now, 1.0)))
+        if all(name in found and found[name].coverage("qps") == 1.0 for name in SERVERS) or time.monotonic() > until:
+            time.sleep(6)
+            now = float(int(time.time()))
+            return dict(source.read(services, signals, Span(now - 4, now, 1.0)))
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_the_signals_say_what_the_server_did(name: str, windows: dict[str, MetricWindow]) -> None:
+    window = windows[name]
+    for signal, (low, high) in EXPECTED[name].items():
+        last = window.last(signal)
+        assert last is not None, f"{signal} is absent"
+        assert low <= last <= high, f"{signal}: {last}"
+
+
+def test_a_percentile_says_where_it_comes_from(windows: dict[str, MetricWindow]) -> None:
+    assert windows["triton_summary"].percentile_source == "summary"
+    assert windows["triton_histogram"].percentile_source == "histogram"
+    assert windows["torchserve"].percentile_source == "none", "a mean is never passed off as a percentile"
+    assert "p95_ms" not in windows["torchserve"].values
+
+
+def test_a_gap_in_one_source_is_filled_from_the_other() -> None:
+    from detection.sources.prometheus import _filled
+
+    assert _filled(np.array([1.0, np.nan]), np.array([5.0, 6.0])).tolist() == [1.0, 6.0]
+
+
+def test_every_preset_is_tried() -> None:
+    tried = {preset for preset, _ in SERVERS.values()}
+    elsewhere = {"generic_histogram", "slotune_demo"}  # tests/contracts/test_metrics_source.py, tests/demo
+    assert tried | elsewhere == set(presets.REGISTRY)
