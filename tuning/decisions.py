@@ -93,16 +93,24 @@ def settle_s(verification: VerificationSettings, lever: Lever, percentile_source
 
 
 def worst_case_rollback_s(
-    verification: VerificationSettings, safety: SafetySettings, lever: Lever, *, watch_every_s: float = 300.0
+    verification: VerificationSettings,
+    safety: SafetySettings,
+    lever: Lever,
+    *,
+    watch_every_s: float = 300.0,
+    one_replica_first: bool = False,
 ) -> float:
-    """The longest time, in seconds, that a harmful change can stay, by these settings.
+    """The longest time, in seconds, that a harmful change can stay anywhere, by these settings.
 
     The worker dies right after the change, and the sweep that is under way dies with it: Airflow notices both after
     `dead_task_s`; the next sweep finds the change (`watch_every_s`, after an answer can no longer be on its way); both
-    looks are needed; both control calls take their full time; the old setting needs its own delay. Time in which no
-    part of Airflow runs comes on top.
+    looks are needed; both control calls take their full time; the old setting needs its own delay. one_replica_first:
+    before all that, the first replica had the change for a settle time and both looks, and seemed to do better with it.
+    Time in which no part of Airflow runs comes on top, and so does, once per settle time and up to
+    `verification.drain_max_s`, a queue from before the change that is still draining.
     """
     found_s = safety.dead_task_s + max(watch_every_s, safety.in_flight_s) + safety.control_timeout_s
     settled_s = max(settle_s(verification, lever), settle_s(verification, lever, "summary"))
     looks_s = verification.look_s + verification.longer_look_s
-    return found_s + settled_s + looks_s + safety.control_timeout_s + lever.effect_delay_s
+    first_s = safety.control_timeout_s + settled_s + looks_s if one_replica_first else 0.0
+    return first_s + found_s + settled_s + looks_s + safety.control_timeout_s + lever.effect_delay_s

@@ -44,11 +44,13 @@ class Setting(Value):
     """The truth about one lever, read from the system.
 
     values: knobs by name (batch_size: batch_size, batch_timeout_ms; replicas: min_replicas, max_replicas, replicas;
-    precision: version, precision). version: the token for an optimistic lock. owner: who writes this knob.
+    precision: version, precision). others: the knobs of each replica that shows something else than `values`, which is
+    what most of them show. version: the token for an optimistic lock. owner: who writes this knob.
     """
 
     lever: str
     values: dict[str, Knob]
+    others: dict[str, dict[str, Knob]] = {}
     version: str = ""
     owner: str = ""
     note: str = ""

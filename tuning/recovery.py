@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tuning.guards.facts import Unreadable, same_knobs
-from tuning.model import Change, OpenChange, Record, Setting
+from tuning.model import Change, Knob, OpenChange, Record, Setting
 
 Action = Literal["verify", "undo", "finish", "close_unchanged", "stand_down", "wait"]
 Found = Literal["old", "new", "mixed", "foreign", "unknown"]
@@ -128,9 +128,8 @@ def where(change: OpenChange, settings_now: Mapping[str, Setting | Unreadable]) 
         now = settings_now.get(one.lever)
         if now is None or isinstance(now, Unreadable):
             return "unknown", f"{one.lever}: {'it was not read' if now is None else now.reason}"
-        place = _place(one, now)
-        places.add(place)
-        words.append(f"{one.lever} is {', '.join(f'{k} {now.values.get(k)}' for k in one.new)}")
+        places |= _places(one, now)
+        words.append(f"{one.lever} is {', '.join(f'{k} {now.values.get(k)}' for k in one.new)}{_apart(one, now)}")
     if "foreign" in places:
         return "foreign", "; ".join(words)
     if len(places) > 1:
@@ -138,11 +137,25 @@ def where(change: OpenChange, settings_now: Mapping[str, Setting | Unreadable]) 
     return (places.pop() if places else "old"), "; ".join(words)
 
 
-def _place(change: Change, now: Setting) -> Found:
+def _places(change: Change, now: Setting) -> set[Found]:
+    """Where most replicas stand, and those that stand at the other end of the change.
+
+    A single replica that shows neither value has restarted, and says nothing about the change.
+    """
+    others = {_place(change, values) for values in now.others.values()}
+    return {_place(change, now.values), *(others - {"foreign"})}
+
+
+def _apart(change: Change, now: Setting) -> str:
+    shown = [f"{name} {', '.join(str(v.get(k)) for k in change.new)}" for name, v in sorted(now.others.items())]
+    return f" (but {'; '.join(shown)})" if shown else ""
+
+
+def _place(change: Change, values: Mapping[str, Knob]) -> Found:
     # New first: a plan whose old and new agree is there already.
-    if same_knobs(change.new, now.values):
+    if same_knobs(change.new, values):
         return "new"
-    return "old" if same_knobs(change.old, now.values) else "foreign"
+    return "old" if same_knobs(change.old, values) else "foreign"
 
 
 def landed_late(

@@ -133,7 +133,7 @@ def choose_action(context: Mapping[str, Any]) -> list[str]:
         if act.guard_plan(loop, plan, at_s, approved=ask) is not None:
             return ["hold"]
         if ask:
-            context["ti"].xcom_push(key="approval", value=_approval_text(plan))
+            context["ti"].xcom_push(key="approval", value=_approval_text(loop, plan, at_s))
             return ["approve"]
         return lever_tasks(plan, records.LEVER_STEPS)
 
@@ -170,10 +170,11 @@ def _incident(loop: Parts, context: Mapping[str, Any], at_s: float) -> Any:
     return incident
 
 
-def _approval_text(plan: Plan) -> dict[str, str]:
+def _approval_text(loop: Parts, plan: Plan, at_s: float) -> dict[str, str]:
+    from tuning.loop import canary
     from tuning.report import approval
 
-    return {"subject": approval.subject(plan), "body": approval.body(plan)}
+    return {"subject": approval.subject(plan), "body": approval.body(plan, canary.foretold(loop, plan, at_s))}
 
 
 def plan_of(context: Mapping[str, Any], loop: Parts) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import typer
@@ -10,6 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from detection.errors import ConfigError
+from detection.model import Lever
+from tuning.ports import Connections, PerReplica
 from tuning.settings import Settings
 
 
@@ -46,15 +49,21 @@ def _check_names(settings: Settings, file: Path) -> None:
 
 
 def _show(console: Console, settings: Settings) -> None:
+    from slotune.compose import environment_connections
     from tuning.decisions import worst_case_rollback_s
 
+    connections = environment_connections()
     table = Table(title="What slotune may do")
     for column in ("service", "mode", "SLO P95", "levers", "worst-case roll-back"):
         table.add_column(column)
     for service in settings.service_values():
         worst = [
             worst_case_rollback_s(
-                settings.verification, settings.safety, lever, watch_every_s=settings.schedule.watch_every_s
+                settings.verification,
+                settings.safety,
+                lever,
+                watch_every_s=settings.schedule.watch_every_s,
+                one_replica_first=_may_begin_on_one(lever, connections),
             )
             for lever in service.levers.values()
         ]
@@ -66,6 +75,27 @@ def _show(console: Console, settings: Settings) -> None:
             f"{max(worst) / 60:.1f} min" if worst else "-",
         )
     console.print(table)
+    drain_min = settings.verification.drain_max_s / 60
+    console.print(
+        "Worst-case roll-back: how long a harmful change can stay on any replica while Airflow runs. A queue from "
+        f"before the change that is still draining adds up to {drain_min:g} min to each wait for it to settle.",
+        soft_wrap=True,
+    )
+
+
+def _may_begin_on_one(lever: Lever, connections: Connections) -> bool:
+    """Whether a change of this lever may begin on one replica; True also where nobody can tell how many there are."""
+    from tuning import actuators
+
+    actuator = actuators.get(lever.actuator)(connections, time.time, time.sleep)
+    if not isinstance(actuator, PerReplica) or not lever.options.get("canary", True):
+        return False
+    if lever.options.get("endpoints"):
+        return True
+    try:
+        return connections.get(str(lever.options.get("connection"))).url.startswith("pods://")
+    except ConfigError:
+        return True
 
 
 def _live(console: Console, settings: Settings) -> bool:

@@ -91,7 +91,8 @@ class FleetBatch:
 
     def read(self, service: Service) -> Setting:
         common = Counter(self.world.sizes.values()).most_common(1)[0][0]
-        return Setting(lever="batch_size", values={"batch_size": common, "batch_timeout_ms": 0.0})
+        others = {n: {"batch_size": s, "batch_timeout_ms": 0.0} for n, s in self.world.sizes.items() if s != common}
+        return Setting(lever="batch_size", values={"batch_size": common, "batch_timeout_ms": 0.0}, others=others)
 
     def replicas(self, service: Service) -> Mapping[str, str]:
         return {name: f"10.0.0.{i}:8000" for i, name in enumerate(self.world.sizes)}

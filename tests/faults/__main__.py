@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.faults import results
-from tests.faults.campaign import Fault, Result, faults, play, steps_of, warm_up
-from tests.faults.outside import CURE, HARM
+from tests.faults.campaign import SCENARIOS, Fault, Result, faults, play, steps_of, warm_up
 
 if TYPE_CHECKING:
     from tests.faults.borders import BorderFault
@@ -89,7 +88,7 @@ def loop_campaign(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="slotune-faults-") as temporary:
         folder = arguments.keep or Path(temporary)
         warm_up(folder / "warm-up")
-        steps = {s.name: steps_of(s, folder / f"plain-{s.name}") for s in (CURE, HARM)}
+        steps = {s.name: steps_of(s, folder / f"plain {s.name}") for s in SCENARIOS}
         print(f"steps of the story: {steps}")
         wanted = [f for f in faults(steps, every=arguments.every) if arguments.only in f.text()][share - 1 :: shares]
         places = [

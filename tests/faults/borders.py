@@ -144,7 +144,7 @@ class Borders:
         change = self.ledger.open_changes()[0]
         plan = change.plan if value == change.plan.chosen.changes[0].new["batch_size"] else change.plan.inverse()
         if late_s:
-            self.outside.late.append((self.outside.now_s + late_s, f"{plan.id}:batch_size", value))
+            self.outside.late.append((self.outside.now_s + late_s, f"{plan.id}:batch_size", value, ""))
             self.outside.save()
         else:
             self.outside.land(f"{plan.id}:batch_size", value)

@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,19 @@ import numpy as np
 
 from detection.errors import SlotuneError
 from tests.fakes.world import SERVICES, KeptMails
-from tests.faults.outside import CURE, HARM, Outside, OutsideBatch, OutsideSource, Scenario, Weather
+from tests.faults.outside import (
+    CURE,
+    FIRST_CURE,
+    FIRST_HARM,
+    HARM,
+    Landing,
+    Outside,
+    OutsideBatch,
+    OutsideSource,
+    Scenario,
+    Weather,
+)
+from tests.faults.replicas import ReplicaBatch, ReplicaSource
 from tuning import planning, verification
 from tuning.decisions import worst_case_rollback_s
 from tuning.errors import LedgerUnavailable
@@ -137,13 +150,14 @@ def loop_parts(
     folder: Path, outside: Outside, weather: Weather, step: Callable[[str], None], mails: KeptMails
 ) -> Parts:
     settings = loads(CONFIG)
-    lever = OutsideBatch(outside, weather, step)
+    fleet = len(outside.scenario.replicas) > 1
+    lever: Any = (ReplicaBatch if fleet else OutsideBatch)(outside, weather, step)
     planner_settings = settings.planning.model_copy(update={"rate_window_s": settings.prometheus.rate_window_s})
     ledger: Any = SteppedLedger(SqlLedger.open(ledger_url(folder)), step)
     return Parts(
         settings=settings,
         services={service.name: service for service in settings.service_values()},
-        source=OutsideSource(outside, weather),
+        source=(ReplicaSource if fleet else OutsideSource)(outside, weather),
         actuator=lambda _service, _lever: lever,
         planner=planning.get(settings.planning.planner)(planner_settings),
         verifier=verification.get(settings.verification.method)(settings.verification),
@@ -224,7 +238,8 @@ def _strike(fault: Fault, outside: Outside, weather: Weather, mails: KeptMails, 
     elif fault.kind == "clock":
         weather.skew_s += float(fault.flavour)
     elif fault.kind == "somebody":
-        outside.land("somebody", 4, "somebody")
+        for replica in outside.scenario.replicas[: 1 if fault.flavour == "on one replica" else None]:
+            outside.land("somebody", 4, "somebody", replica)
     elif fault.kind == "mail-down":
         mails.error = LedgerUnavailable("the mail server gives no answer")
 
@@ -282,10 +297,9 @@ def check(result: Result, folder: Path) -> None:
     ours = [landing for landing in outside.landings if landing.by != "somebody"]
     result.landings = len(ours)
     _check_end(result, ledger, outside, records)
-    for key in {landing.key for landing in ours}:
-        times = [landing for landing in ours if landing.key == key]
-        if len(times) > 1:
-            result.double.append(f"{key} took effect {len(times)} times")
+    for (key, replica, _new_size), times in Counter((one.key, one.replica, one.new) for one in ours).items():
+        if times > 1:
+            result.double.append(f"{key} took effect {times} times {replica}".rstrip())
     for landing in ours:
         plan_id = landing.key.split(":")[0]
         said = [r for r in records if plan_id in (r.parent_id, r.body.get("id"), r.body.get("plan_id"))]
@@ -302,17 +316,28 @@ def check(result: Result, folder: Path) -> None:
 def _check_end(result: Result, ledger: SqlLedger, outside: Outside, records: list[Record]) -> None:
     for change in ledger.open_changes():
         result.unproven.append(f"plan {change.plan_id} is still {change.state}")
-    if outside.batch_size == 1 or (outside.landings and outside.landings[-1].by == "somebody"):
-        return
-    plan_id = outside.landings[-1].key.split(":")[0]
+    last = [landing for name in outside.scenario.replicas if (landing := outside.last(name)) is not None]
+    left = [landing for landing in last if landing.by != "somebody" and landing.new != 1]
+    for landing in left:
+        _check_left(result, landing, records)
+    # Where somebody changed a replica by hand, slotune has stood down, and the others are theirs too.
+    touched = {landing.replica for landing in last if landing.by == "somebody"}
+    sizes = {outside.size(name) for name in outside.scenario.replicas if name not in touched}
+    if len(sizes) > 1:
+        result.orphan.append(f"the replicas were left apart: batch sizes {sorted(sizes)}")
+
+
+def _check_left(result: Result, landing: Landing, records: list[Record]) -> None:
+    """A new value that is in force at the end has a plan, a proof and a decision to keep it."""
+    plan_id = landing.key.split(":")[0]
     # What landed after its end is proven as an attempt of its own, with the same new value.
-    family = {plan_id, *(r.id for r in records if r.kind == "choose_action" and _new(r) == outside.batch_size)}
+    family = {plan_id, *(r.id for r in records if r.kind == "choose_action" and _new(r) == landing.new)}
     outcomes = {r.id: r for r in records if r.kind == "verify_p95" and r.parent_id in family}
     kept = [r for r in records if r.kind == "keep" and r.parent_id in family | set(outcomes) and "step" in r.body]
     if not any(r.kind in LEVER_STEPS.values() and plan_id in (r.parent_id, r.body.get("id")) for r in records):
-        result.orphan.append(f"batch_size {outside.batch_size} is in force and no record speaks of {plan_id}")
+        result.orphan.append(f"batch_size {landing.new} is in force and no record speaks of {plan_id}")
     elif not kept:
-        result.orphan.append(f"batch_size {outside.batch_size} is in force, of plan {plan_id}, and was never kept")
+        result.orphan.append(f"batch_size {landing.new} is in force, of plan {plan_id}, and was never kept")
     elif not outcomes or max(outcomes.values(), key=_at).body.get("verdict") not in ("improved", "unchanged"):
         result.unproven.append(f"plan {plan_id} was kept without a proof")
 
@@ -329,21 +354,28 @@ def _at(record: Record) -> float:
 
 def _check_time(result: Result, outside: Outside) -> None:
     """A change that harms is in force for no longer than the worst case that the settings promise."""
-    if result.fault.scenario is not HARM:
+    scenario = result.fault.scenario
+    if scenario not in (HARM, FIRST_HARM):
         return
     settings = loads(CONFIG)
-    service = settings.service_values()[0]
+    lever = settings.service_values()[0].levers["batch_size"]
     limit_s = worst_case_rollback_s(
-        settings.verification, settings.safety, service.levers["batch_size"], watch_every_s=SWEEP_S
+        settings.verification,
+        settings.safety,
+        lever,
+        watch_every_s=SWEEP_S,
+        one_replica_first=scenario is FIRST_HARM,
     )
     # An endpoint that cannot be reached cannot be told to go back: that time is not slotune's.
     limit_s += 200.0 if result.fault.kind in ("control-down", "source-down") else 0.0
-    began: float | None = None
-    for landing in [*outside.landings, None]:
-        at_s = outside.now_s if landing is None else landing.at_s
-        if began is not None and at_s - began > limit_s:
-            result.over_time.append(f"a harmful change was in force for {at_s - began:.0f} s (limit {limit_s:.0f} s)")
-        began = None if landing is None or landing.new == 1 or landing.by == "somebody" else at_s
+    for replica in scenario.replicas:
+        began: float | None = None
+        for landing in [*(one for one in outside.landings if one.replica == replica), None]:
+            at_s = outside.now_s if landing is None else landing.at_s
+            if began is not None and at_s - began > limit_s:
+                lasted = f"{at_s - began:.0f} s (limit {limit_s:.0f} s)"
+                result.over_time.append(f"a harmful change was in force for {lasted} {replica}".rstrip())
+            began = None if landing is None or landing.new == 1 or landing.by == "somebody" else at_s
 
 
 def warm_up(folder: Path) -> None:
@@ -364,26 +396,31 @@ def steps_of(scenario: Scenario, folder: Path) -> int:
 
 
 APPLY_FAULTS = ("timeout-landed", "timeout-lost", "timeout-late", "timeout-after-its-end", "409", "403", "ignored")
+CALLS = {CURE.name: 1, HARM.name: 2, FIRST_CURE.name: 3, FIRST_HARM.name: 2}
+"""How many calls that change a replica a story begins with: a harm is changed and put back."""
+SCENARIOS = (CURE, HARM, FIRST_CURE, FIRST_HARM)
 CLOCK_JUMPS = ("-3600", "-30", "30", "3600", "86400")
 
 
 def faults(steps: Mapping[str, int], *, every: int = 1) -> list[Fault]:
     """All faults; `every`: only each so-many-th step, for the short form."""
     found: list[Fault] = []
-    for scenario in (CURE, HARM):
+    for scenario in SCENARIOS:
         places = range(1, steps[scenario.name] + 1, every)
         # The story of a cure is short: it is always killed at every step.
-        found += [Fault("kill", scenario, at) for at in (places if scenario is HARM else range(1, steps["cure"] + 1))]
+        kills = places if scenario in (HARM, FIRST_HARM) else range(1, steps[scenario.name] + 1)
+        found += [Fault("kill", scenario, at) for at in kills]
         found += [Fault("ledger-down", scenario, at) for at in places[::5]]
         found += [Fault("ledger-full", scenario, at) for at in places[2::5]]
         found += [Fault("source-down", scenario, at) for at in places[::7]]
         found += [Fault("control-down", scenario, at) for at in places[3::7]]
-        # at: the number of the call; the story of a cure has one, that of a harm a change and its roll-back first
-        calls = (1,) if scenario is CURE else (1, 2)
+        calls = range(1, CALLS[scenario.name] + 1)
         found += [Fault("apply", scenario, at, flavour) for flavour in APPLY_FAULTS for at in calls]
         for offset, jump in enumerate(CLOCK_JUMPS):
             found += [Fault("clock", scenario, at, jump) for at in places[offset::20]]
         found += [Fault("somebody", scenario, at) for at in places[::8]]
+        if len(scenario.replicas) > 1:
+            found += [Fault("somebody", scenario, at, "on one replica") for at in places[4::8]]
         found += [Fault("mail-down", scenario, at) for at in places[::16]]
-    found += [Fault("race", scenario, seed) for scenario in (CURE, HARM) for seed in range(3 if every == 1 else 1)]
+    found += [Fault("race", scenario, seed) for scenario in SCENARIOS for seed in range(3 if every == 1 else 1)]
     return found

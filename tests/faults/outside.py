@@ -19,6 +19,7 @@ import numpy as np
 
 from detection.errors import SourceUnreachable
 from detection.model import BucketWindow, MetricWindow, Service, Span
+from tests.fakes.replicas import Fleet
 from tests.fakes.world import START_S, World
 from tuning.errors import Conflict, ControlRefused, ControlUnreachable, NotApplied, OutcomeUnknown
 from tuning.model import Change, Receipt, Setting
@@ -26,15 +27,24 @@ from tuning.model import Change, Receipt, Setting
 
 @dataclass(frozen=True)
 class Scenario:
-    """A story with a known end: which load comes when, and what a larger batch really does."""
+    """A story with a known end: which load comes when, and what a larger batch really does.
+
+    replicas: the names of those that have an endpoint and series of their own; "" stands for the whole service.
+    """
 
     name: str
     qps_after_s: float
     qps: float
     batch_hurts: float
+    replicas: tuple[str, ...] = ("",)
 
     def load(self, t: float) -> float:
-        return 60.0 if t < self.qps_after_s else self.qps
+        return 60.0 * len(self.replicas) if t < self.qps_after_s else self.qps
+
+    def world(self) -> World:
+        if self.replicas == ("",):
+            return World(qps=self.load, batch_hurts=self.batch_hurts)
+        return Fleet(len(self.replicas), qps=self.load, batch_hurts=self.batch_hurts)
 
 
 CURE = Scenario("cure", 120.0, 180.0, 1.0)
@@ -42,6 +52,13 @@ CURE = Scenario("cure", 120.0, 180.0, 1.0)
 
 HARM = Scenario("harm", 120.0, 130.0, 40.0)
 """A larger batch makes it much worse: the change is rolled back."""
+
+_REPLICAS = ("ranker-0", "ranker-1", "ranker-2")
+FIRST_CURE = Scenario("one replica first, cure", 120.0, 480.0, 1.0, _REPLICAS)
+"""The replica that is changed first does better than its peers; they follow, and the whole is proven and kept."""
+
+FIRST_HARM = Scenario("one replica first, harm", 120.0, 390.0, 40.0, _REPLICAS)
+"""The replica that is changed first does worse than its peers: it is put back, and they were never touched."""
 
 
 @dataclass
@@ -53,17 +70,18 @@ class Landing:
     old: int
     new: int
     by: str = "slotune"
+    replica: str = ""
 
 
 @dataclass
 class Outside:
-    """The persistent truth. late: changes on their way, (lands at, key, value)."""
+    """The persistent truth. late: changes on their way, (lands at, key, value, replica)."""
 
     path: Path
     scenario: Scenario
     now_s: float = START_S
     landings: list[Landing] = field(default_factory=list)
-    late: list[tuple[float, str, int]] = field(default_factory=list)
+    late: list[tuple[float, str, int, str]] = field(default_factory=list)
     shared: bool = False
     _world: World | None = None
     _seen: int = 0
@@ -96,23 +114,34 @@ class Outside:
 
     @property
     def batch_size(self) -> int:
-        with self._locked():
-            return self.landings[-1].new if self.landings else 1
+        return self.size("")
 
-    def land(self, key: str, value: int, by: str = "slotune") -> None:
+    def size(self, replica: str) -> int:
+        """The batch size that is really in force on a replica."""
+        with self._locked():
+            last = self.last(replica)
+            return 1 if last is None else last.new
+
+    def last(self, replica: str) -> Landing | None:
+        """What took effect on a replica last."""
+        return next((landing for landing in reversed(self.landings) if landing.replica == replica), None)
+
+    def land(self, key: str, value: int, by: str = "slotune", replica: str = "") -> None:
         """The value takes effect; setting the value that is there already is no change."""
         with self._locked():
-            old = self.landings[-1].new if self.landings else 1
+            last = self.last(replica)
+            old = 1 if last is None else last.new
             if value != old:
-                self.landings.append(Landing(self.now_s, key, old, value, by))
+                self.landings.append(Landing(self.now_s, key, old, value, by, replica))
             self.save()
 
     def advance(self, to_s: float) -> None:
-        for lands_s, key, value in sorted(self.late):
+        for late in sorted(self.late):
+            lands_s, key, value, replica = late
             if lands_s <= to_s:
-                self.late.remove((lands_s, key, value))
+                self.late.remove(late)
                 self.now_s = max(self.now_s, lands_s)
-                self.land(key, value, "late")
+                self.land(key, value, "late", replica)
         self.now_s = max(self.now_s, to_s)
         with self._locked():
             self.save()
@@ -120,10 +149,13 @@ class Outside:
     def metrics(self) -> World:
         """The fluid model, run from the start (or from where it was left) to now over what really landed."""
         if self._world is None:
-            self._world, self._seen = World(qps=self.scenario.load, batch_hurts=self.scenario.batch_hurts), 0
+            self._world, self._seen = self.scenario.world(), 0
         for landing in self.landings[self._seen :]:
             self._world.wait_until(landing.at_s)
-            self._world.batch_size = landing.new
+            if isinstance(self._world, Fleet):
+                self._world.sizes[landing.replica] = landing.new
+            else:
+                self._world.batch_size = landing.new
         self._seen = len(self.landings)
         self._world.wait_until(self.now_s)
         return self._world
@@ -152,8 +184,7 @@ class OutsideSource:
         self._outside, self._weather = outside, weather
 
     def read(self, services: Sequence[Service], signals: Sequence[str], span: Span) -> Mapping[str, MetricWindow]:
-        if self._outside.now_s < self._weather.source_down_until_s:
-            raise SourceUnreachable("Prometheus gives no answer")
+        self.check_reachable()
         if list(signals) == ["p95_ms", "emulated"]:
             # The mail's plot asks for it; drawing thousands of plots would take three quarters of the campaign's time.
             raise SourceUnreachable("no plots here")
@@ -166,6 +197,10 @@ class OutsideSource:
                 stale = {s: float(span.step_s * np.argmax(np.isfinite(v[::-1]))) for s, v in values.items()}
                 found[service.name] = MetricWindow(service.name, span, values, "histogram", stale_s=stale)
         return found
+
+    def check_reachable(self) -> None:
+        if self._outside.now_s < self._weather.source_down_until_s:
+            raise SourceUnreachable("Prometheus gives no answer")
 
     def read_replicas(
         self, services: Sequence[Service], signals: Sequence[str], span: Span
@@ -218,7 +253,7 @@ class OutsideBatch:
         if fault == "timeout-lost":
             raise OutcomeUnknown("no answer in time")
         if fault in LATE_BY_S:
-            self._outside.late.append((self._outside.now_s + LATE_BY_S[fault], key, value))
+            self._outside.late.append((self._outside.now_s + LATE_BY_S[fault], key, value, ""))
             self._outside.save()
             raise OutcomeUnknown("no answer in time")
         if fault == "409":

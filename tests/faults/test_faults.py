@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.campaign import Fault, Result, check, play
-from tests.faults.outside import CURE, HARM, Landing, Outside
+from tests.faults.outside import CURE, FIRST_CURE, FIRST_HARM, HARM, Landing, Outside, Scenario
 from tuning.ledger import SqlLedger
 
 SHORT = [
@@ -24,6 +24,16 @@ SHORT = [
     Fault("apply", CURE, 1, "timeout-after-its-end"),
     Fault("somebody", CURE, 10),
     Fault("race", CURE, 0),
+    Fault("kill", FIRST_CURE, 5),
+    Fault("kill", FIRST_CURE, 10),
+    Fault("kill", FIRST_CURE, 18),
+    Fault("kill", FIRST_CURE, 22),
+    Fault("kill", FIRST_CURE, 24),
+    Fault("kill", FIRST_HARM, 18),
+    Fault("apply", FIRST_CURE, 1, "timeout-after-its-end"),
+    Fault("apply", FIRST_CURE, 3, "403"),
+    Fault("somebody", FIRST_CURE, 16, "on one replica"),
+    Fault("race", FIRST_CURE, 0),
 ]
 
 
@@ -35,11 +45,11 @@ def test_nothing_is_left_half_made(fault: Fault, tmp_path: Path) -> None:
     assert result.struck
 
 
-def checked(tmp_path: Path, *landings: Landing) -> Result:
+def checked(tmp_path: Path, *landings: Landing, scenario: Scenario = HARM) -> Result:
     SqlLedger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
-    outside = Outside(tmp_path / "outside.json", HARM, landings=list(landings))
+    outside = Outside(tmp_path / "outside.json", scenario, landings=list(landings))
     outside.advance(outside.now_s + 5000.0)
-    result = Result(Fault("kill", HARM, 1))
+    result = Result(Fault("kill", scenario, 1))
     check(result, tmp_path)
     return result
 
@@ -57,3 +67,11 @@ def test_the_campaign_would_notice(tmp_path: Path) -> None:
     assert result.double
     assert result.lost
     assert result.over_time
+
+
+def test_the_campaign_would_notice_a_replica_that_was_left_behind(tmp_path: Path) -> None:
+    start_s = Outside(tmp_path / "none.json", FIRST_HARM).now_s
+    made = [Landing(start_s + 10 * n, "p:batch_size", 1, 8, replica=f"ranker-{n}") for n in range(2)]
+    result = checked(tmp_path, *made, scenario=FIRST_HARM)
+    assert any("left apart: batch sizes [1, 8]" in text for text in result.orphan)
+    assert len(result.over_time) == 2

@@ -106,3 +106,13 @@ def test_the_worst_case_grows_with_every_part_of_it() -> None:
     longer = verification.model_copy(update={"longer_look_s": verification.longer_look_s + 100})
     assert worst_case_rollback_s(longer, safety, lever) == base + 100
     assert worst_case_rollback_s(verification, safety, lever, watch_every_s=400) == base + 100
+
+
+def test_the_worst_case_counts_the_stage_on_one_replica() -> None:
+    lever = Lever(name="batch_size", actuator="http_config", effect_delay_s=5)
+    safety, verification = SafetySettings(), VerificationSettings()
+    first_s = worst_case_rollback_s(verification, safety, lever, one_replica_first=True) - worst_case_rollback_s(
+        verification, safety, lever
+    )
+    stage_s = settle_s(verification, lever, "summary") + verification.look_s + verification.longer_look_s
+    assert first_s == stage_s + safety.control_timeout_s

@@ -150,4 +150,23 @@ def test_a_change_that_landed_after_it_was_given_up_is_found() -> None:
     assert not landed_late(given_up, 1000.0, truth(8), 9000.0, late_s=900.0)
     assert not landed_late(given_up, 1000.0, truth(None), 1500.0, late_s=900.0)
     assert not landed_late(given_up, 1000.0, truth(3), 1500.0, late_s=900.0), "somebody else's value is theirs"
+    apart = {"batch_size": Setting(lever="batch_size", values=OLD, others={"r1": NEW})}
+    assert landed_late(given_up, 1000.0, apart, 1500.0, late_s=900.0), "on one replica of several"
+
+
+@pytest.mark.parametrize(
+    ("most", "others", "found"),
+    [
+        (OLD, {"r1": NEW}, "mixed"),
+        (NEW, {"r1": OLD}, "mixed"),
+        (NEW, {"r1": {"batch_size": 3}}, "new"),
+        (OLD, {"r1": {"batch_size": 3}}, "old"),
+        ({"batch_size": 3}, {"r1": NEW}, "foreign"),
+    ],
+    ids=["one has it", "one has it not", "one restarted", "one restarted before", "somebody else, on most"],
+)
+def test_replicas_that_differ_are_half_a_change(most: dict[str, Knob], others: dict, found: str) -> None:
+    now = {"batch_size": Setting(lever="batch_size", values=most, others=others)}
+    place, why = where(change("made"), now)
+    assert place == found and f"(but r1 {others['r1']['batch_size']})" in why
 

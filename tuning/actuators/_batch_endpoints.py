@@ -182,12 +182,13 @@ def _pods() -> ModuleType:
 
 def _setting(shown: Mapping[str, Knobs]) -> Setting:
     common = Counter(tuple(sorted(values.items())) for values in shown.values()).most_common(1)[0][0]
-    others = [f"{name} has {show(v)}" for name, v in shown.items() if tuple(sorted(v.items())) != common]
+    others = {name: dict(v) for name, v in shown.items() if tuple(sorted(v.items())) != common}
     return Setting(
         lever="batch_size",
         values=dict(common),
+        others=others,
         version=make_id(*sorted((name, tuple(sorted(v.items()))) for name, v in shown.items())),
-        note=f"replicas differ: {'; '.join(others)}" if others else "",
+        note=f"replicas differ: {'; '.join(f'{name} has {show(v)}' for name, v in others.items())}" if others else "",
     )
 
 

@@ -312,14 +312,19 @@ def served_of(rows: list[Row], precisions: Mapping[str, str], shown: str, model:
 def _setting(shown: Mapping[str, Served]) -> Setting:
     pairs = {name: (served["version"], served["precision"]) for name, served in shown.items()}
     common = Counter(pairs.values()).most_common(1)[0][0]
-    others = [f"{name} serves version {v} ({p})" for name, (v, p) in pairs.items() if (v, p) != common]
-    values: dict[str, Knob] = {"version": common[0], "precision": common[1]}
+    others = {name: pair for name, pair in pairs.items() if pair != common}
+    words = [f"{name} serves version {v} ({p})" for name, (v, p) in others.items()]
     return Setting(
         lever=LEVER,
-        values=values,
+        values=_knobs(*common),
+        others={name: _knobs(*pair) for name, pair in others.items()},
         version=make_id(*sorted(pairs.items())),
-        note=f"replicas differ: {'; '.join(others)}" if others else "",
+        note=f"replicas differ: {'; '.join(words)}" if others else "",
     )
+
+
+def _knobs(version: str, precision: str) -> dict[str, Knob]:
+    return {"version": version, "precision": precision}
 
 
 def _check_owner(service: Service, change: Change, shown: Mapping[str, Served]) -> None:

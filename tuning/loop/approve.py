@@ -10,6 +10,7 @@ from tuning.loop import records
 from tuning.loop.parts import Parts
 from tuning.model import Change, Knob, Plan, Refusal
 
+_LONGEST = 500
 _EDITABLE = {"batch_size": "batch_size", "min_replicas": "replicas"}
 
 
@@ -22,7 +23,7 @@ def answered(
     time is a no.
     """
     inputs = answer.get("params_input") or {}
-    comment = str(inputs.get("comment") or "").strip()
+    comment = _one_line(inputs.get("comment"))
     by = _who(answer)
     if "Approve" not in (answer.get("chosen_options") or []):
         late = bool(answer.get("timedout")) or not answer.get("responded_by_user")
@@ -63,8 +64,13 @@ def _with(change: Change, edits: Mapping[str, Knob]) -> Change:
 def _who(answer: Mapping[str, Any]) -> str:
     user = answer.get("responded_by_user")
     if isinstance(user, Mapping):
-        return str(user.get("name") or user.get("id") or "somebody")
-    return str(user or "somebody")
+        user = user.get("name") or user.get("id")
+    return _one_line(user) or "somebody"
+
+
+def _one_line(text: object) -> str:
+    """Bounded, and without the line breaks by which a comment could pass for lines of the report."""
+    return " ".join(str(text or "").split())[:_LONGEST]
 
 
 def _refusal(parts: Parts, plan: Plan, at_s: float, reason: str) -> Refusal:

@@ -50,23 +50,44 @@ def stage(ledger: Ledger, plan: Plan) -> Stage | None:
     return Stage(first, alone=not followed and not done, widening=followed and not done)
 
 
-def begin(parts: Parts, service: Service, plan: Plan, lever: str, at_s: float) -> tuple[Canary | None, str]:
-    """Choose the replica and write it down; None with the reason where all are changed at once."""
+def choice_of(parts: Parts, service: Service, plan: Plan, at_s: float) -> canary.Choice | str:
+    """The replica that a plan would change first now, or why all would be changed at once ("": nothing to say)."""
+    if len(plan.chosen.changes) != 1:
+        return ""
+    lever = plan.chosen.changes[0].lever
     actuator = parts.actuator(service, lever)
-    if len(plan.chosen.changes) != 1 or not isinstance(actuator, PerReplica):
-        return None, ""
-    if not service.levers[lever].options.get("canary", True):
-        return None, ""
+    if not isinstance(actuator, PerReplica) or not service.levers[lever].options.get("canary", True):
+        return ""
     endpoints = actuator.replicas(service)
     if len(endpoints) < 2:
-        return None, ""
+        return ""
     try:
         windows = parts.source.read_replicas([service], REPLICA_SIGNALS, look_back(parts, at_s)).get(service.name, {})
     except SlotuneError as error:
-        return None, f"no replica first: {error}"
-    choice = canary.choose(endpoints, windows)
+        return str(error)
+    return canary.choose(endpoints, windows)
+
+
+def foretold(parts: Parts, plan: Plan, at_s: float) -> str:
+    """For a person who is asked: whether the change would begin on one replica, in a sentence."""
+    try:
+        choice = choice_of(parts, parts.service(plan.service), plan, at_s)
+    except SlotuneError as error:
+        return f"Whether one replica comes first cannot be told now: {error}"
+    if not isinstance(choice, canary.Choice):
+        return f"All replicas are changed at once: {choice}." if choice else ""
+    beside = f"{len(choice.peers)} unchanged one{'s' if len(choice.peers) > 1 else ''}"
+    return (
+        f"One replica first: as things stand {choice.replica} is changed alone and compared with {beside}; the others "
+        "follow only if it does better."
+    )
+
+
+def begin(parts: Parts, service: Service, plan: Plan, lever: str, at_s: float) -> tuple[Canary | None, str]:
+    """Choose the replica and write it down; None with the reason where all are changed at once."""
+    choice = choice_of(parts, service, plan, at_s)
     if isinstance(choice, str):
-        return None, f"no replica first: {choice}"
+        return None, f"no replica first: {choice}" if choice else ""
     first = Canary(
         plan_id=plan.id,
         service=service.name,

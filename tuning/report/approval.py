@@ -12,11 +12,15 @@ def subject(plan: Plan) -> str:
     return " ".join(f"{plan.service}: {words.option_text(plan.chosen)}?".split())[:200]
 
 
-def body(plan: Plan) -> str:
-    """The plan, what it is expected to bring, and every rejected option with its reason."""
+def body(plan: Plan, first: str = "") -> str:
+    """The plan, how it begins, what it is expected to bring, and every rejected option with its reason.
+
+    first: whether one replica is changed before the others, in a sentence.
+    """
     lines = [
         f"**{_plain(plan.service)}**: {_plain(words.option_text(plan.chosen))}",
         "",
+        *([f"How: {_plain(first)}"] if first else []),
         f"Why: {_plain(plan.reason or plan.chosen.reason)}",
         f"Cause: {_plain(plan.diagnosis.cause)}. {_plain(' '.join(plan.diagnosis.evidence))}",
         f"Predicted P95: {_plain(words.interval(plan.chosen.predicted_p95_ms))}",

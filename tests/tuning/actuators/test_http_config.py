@@ -189,7 +189,10 @@ def test_canary_changes_one_replica_and_the_rest_follow() -> None:
         actuator, ranker, _ = lever(a, b)
         actuator.apply_to(ranker, UP, "r1", key="k-canary")
         assert (a.config["batch_size"], b.config["batch_size"]) == (1, 8)
-        assert "differ" in actuator.read(ranker).note
+        setting = actuator.read(ranker)
+        assert "differ" in setting.note
+        shown = {setting.values["batch_size"], *(v["batch_size"] for v in setting.others.values())}
+        assert shown == {1, 8} and len(setting.others) == 1
         actuator.apply(ranker, UP, key="k")
         assert (a.config["batch_size"], b.config["batch_size"]) == (8, 8)
         with pytest.raises(ConfigError, match="r0, r1"):

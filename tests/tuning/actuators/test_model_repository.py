@@ -298,7 +298,10 @@ def test_replicas_that_differ_are_named_and_brought_together(world: World) -> No
     actuator = world.actuator()
     actuator.apply(world.service(), TO_INT8, key="p1:precision")
     world.replicas[1].served = "1"
-    note = actuator.read(world.service()).note
+    setting = actuator.read(world.service())
+    note = setting.note
+    (other,) = setting.others.values()
+    assert {setting.values["precision"], other["precision"]} == {"int8", "fp32"}
     assert "second serves version 1 (fp32)" in note or "first serves version 2 (int8)" in note
     assert actuator.apply(world.service(), TO_INT8, key="p1:precision").changed
     assert world.served == ["2", "2"]

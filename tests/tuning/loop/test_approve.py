@@ -1,0 +1,136 @@
+"""Mode approve: what each answer of a person leads to, and what no answer leads to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from detection.model import Incident
+from tests.fakes.ledger import FakeLedger
+from tests.fakes.replicas import Fleet, FleetBatch, fleet_parts
+from tests.fakes.world import SERVICES, KeptMails, World, parts
+from tuning.loop import act, canary, tell, watch
+from tuning.loop.approve import answered
+from tuning.loop.parts import Parts
+from tuning.model import Plan
+from tuning.report import approval, render
+
+ASKING = SERVICES.replace("mode: act", "mode: approve")
+EVIL = '<script>alert("x")</script>{{ 7*7 }}{% include "x" %}\r\nBcc: evil@example.com'
+
+
+def planned(loop: Parts, world: World) -> Plan:
+    """The plan for a surge, as the run of tune_service makes it."""
+    world.wait(200)
+    (request,) = watch.open_incidents(loop, watch.detect_anomalies(loop, watch.pull_metrics(loop, world.now())))
+    plan = act.choose_action(loop, Incident.model_validate(request.incident), world.now())
+    assert plan.chosen.changes and plan.mode == "approve"
+    return plan
+
+
+@pytest.fixture
+def asked() -> tuple[World, FakeLedger, Parts, Plan]:
+    world, ledger = World(qps=lambda t: 60.0 if t < 120 else 180.0), FakeLedger()
+    loop = parts(world, ledger, KeptMails(), ASKING)
+    return world, ledger, loop, planned(loop, world)
+
+
+def answer(*options: str, by: str | None = "ada", timedout: bool = False, **inputs: Any) -> dict[str, Any]:
+    """The XCom of Airflow's human-in-the-loop operator."""
+    user = {"id": "7", "name": by} if by else None
+    return {"chosen_options": list(options), "params_input": inputs, "responded_by_user": user, "timedout": timedout}
+
+
+def test_without_a_yes_the_guards_refuse(asked) -> None:
+    world, _ledger, loop, plan = asked
+    refusal = act.guard_plan(loop, plan, world.now())
+    assert refusal is not None and refusal.guard == "approval"
+    assert act.guard_plan(loop, plan, world.now(), approved=True) is None
+    assert world.batch_size == 1
+
+
+def test_approved_as_it_stands(asked) -> None:
+    world, _ledger, loop, plan = asked
+    assert answered(loop, plan, answer("Approve"), world.now()) == (plan, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (answer("Reject", comment="not before Monday"), "Rejected by ada. Comment: not before Monday"),
+        (answer("Reject", by=None, timedout=True), "Nobody answered in time, so nothing is changed."),
+        (answer("Reject", by=None), "Nobody answered in time, so nothing is changed."),
+        (answer("Approve", min_replicas=3), "ada edited min_replicas, which this plan does not change."),
+        ({}, "Nobody answered in time, so nothing is changed."),
+        (answer(), "Rejected by ada."),
+    ],
+    ids=["rejected", "no answer in time", "defaults", "edited what is not in it", "no XCom", "no option"],
+)
+def test_anything_but_a_yes_changes_nothing_and_says_why(asked, given: dict[str, Any], reason: str) -> None:
+    world, ledger, loop, plan = asked
+    same, refusal = answered(loop, plan, given, world.now())
+    assert same == plan and refusal is not None and (refusal.guard, refusal.reason) == ("approval", reason)
+    assert any(r.body.get("reason") == reason for r in ledger.records.values())
+    assert world.batch_size == 1 and not ledger.open_changes()
+
+
+def test_an_edit_within_the_bounds_is_what_is_changed_and_who_did_it_is_written_down(asked) -> None:
+    world, ledger, loop, plan = asked
+    edited, refusal = answered(loop, plan, answer("Approve", batch_size=16, comment="rather 16"), world.now())
+    assert refusal is None and act.guard_plan(loop, edited, world.now(), approved=True) is None
+    assert edited.id != plan.id and edited.chosen.changes[0].new["batch_size"] == 16
+    assert edited.chosen.predicted_p95_ms is None, "what was predicted was predicted for another value"
+    assert "Approved by ada with batch_size: 16. Comment: rather 16" in edited.reason
+    assert Plan.model_validate(ledger.get(edited.id).body) == edited
+    act.pull_lever(loop, edited, "batch_size", world.now())
+    assert world.batch_size == 16 and [c.plan_id for c in ledger.open_changes()] == [edited.id]
+
+
+@pytest.mark.parametrize("size", [0, 33, -1, 10**9])
+def test_an_edit_beyond_the_bounds_is_refused_by_the_guards(asked, size: int) -> None:
+    world, _ledger, loop, plan = asked
+    edited, refusal = answered(loop, plan, answer("Approve", batch_size=size), world.now())
+    assert refusal is None
+    refusal = act.guard_plan(loop, edited, world.now(), approved=True)
+    assert refusal is not None and refusal.guard == "bounds" and world.batch_size == 1
+
+
+def test_the_same_edit_asked_twice_is_one_plan(asked) -> None:
+    world, ledger, loop, plan = asked
+    first = answered(loop, plan, answer("Approve", batch_size=16), world.now())[0]
+    count = len(ledger.records)
+    assert answered(loop, plan, answer("Approve", batch_size=16), world.now())[0] == first
+    assert len(ledger.records) == count
+
+
+@pytest.mark.parametrize("option", ["Approve", "Reject"])
+def test_a_hostile_comment_is_text_in_the_mail_that_follows(asked, option: str) -> None:
+    world, _ledger, loop, plan = asked
+    given = answer(option, by=EVIL, batch_size=16 if option == "Approve" else None, comment=EVIL)
+    approved, refusal = answered(loop, plan, given, world.now())
+    act.hold(loop, approved, world.now(), refusal.reason if refusal else approved.reason)
+    mail = render(tell.email_report(loop, approved, world.now()))
+    assert "alert" in mail.html and "<script" not in mail.html and "7*7" in mail.html and "49" not in mail.subject
+    assert "\n" not in mail.subject and "\r" not in mail.subject
+    assert "\nBcc:" not in mail.text
+
+
+@pytest.mark.parametrize(
+    ("services", "labelled", "says"),
+    [
+        (ASKING, True, "One replica first: as things stand ranker-0 is changed alone and compared with 2 unchanged ones"),
+        (ASKING, False, "All replicas are changed at once: only 0 of 3 replicas shows a P95 of its own"),
+        (ASKING.replace("max: 32,", "max: 32, canary: false,"), True, ""),
+    ],
+    ids=["one first", "no series of their own", "switched off"],
+)
+def test_the_request_says_whether_one_replica_comes_first(services: str, labelled: bool, says: str) -> None:
+    world = Fleet(qps=lambda t: 180.0 if t < 120 else 480.0)
+    world.labelled = labelled
+    loop = fleet_parts(world, FakeLedger(), KeptMails(), FleetBatch(world), services)
+    plan = planned(loop, world)
+    told = canary.foretold(loop, plan, world.now())
+    assert told.startswith(says) and bool(told) == bool(says)
+    assert ("How: " in approval.body(plan, told)) == bool(says)
+    assert world.applies == []
