@@ -188,6 +188,9 @@ class PrecisionLever(BaseLever):
     min_agreement: float = Field(0.98, ge=0, le=1)
     """Smallest share of answers on which INT8 and FP32 agree."""
 
+    output: str | None = None
+    """Name of the output with the class scores that are compared, for a model with several."""
+
     min_speedup: float = Field(1.1, ge=1)
     """INT8 must be at least this many times faster, else it is refused."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,20 +10,31 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from detection.errors import SlotuneError
+from slotune.commands._quantize_files import check_folder, write_result
+from slotune.commands._stopping import Stop, remembered
 from tuning.errors import QuantizationRefused
 from tuning.quantization import pipeline
-from tuning.quantization.artefacts import SUFFIX, Target
+from tuning.quantization.artefacts import Target
 from tuning.quantization.calibration import check_range, load_calibration
 from tuning.quantization.gates import GateLimits, Judgement
 from tuning.quantization.measure import metric_of
 from tuning.quantization.model import LoadedModel, load_model
-from tuning.quantization.tensorrt_engine import Engine, Profile, build_engine, capability_of, limit_of, write_engine
+from tuning.quantization.tensorrt_engine import (
+    Engine,
+    Profile,
+    build_engine,
+    capability_of,
+    device_capability,
+    find_tensorrt,
+    limit_of,
+)
 
-PASSED, REFUSED, BAD_INPUT = 0, 1, 2
+PASSED, REFUSED, BAD_INPUT, STOPPED = 0, 1, 2, 130
 VERDICTS = {True: "[green]pass[/]", False: "[red]refuse[/]", None: "[yellow]open[/]"}
 
 
@@ -45,6 +56,9 @@ def quantize(
         Path | None, typer.Option(help="Rows of real traffic that judge instead of held-back ones.")
     ] = None,
     metric: Annotated[str | None, typer.Option(help="Your own measure, package.module:function; needs labels.")] = None,
+    output: Annotated[
+        str | None, typer.Option(help="Output with the class scores, for a model with several outputs.")
+    ] = None,
     value_range: Annotated[
         tuple[float, float] | None, typer.Option(help="Range that every input value must lie in, e.g. 0 1.")
     ] = None,
@@ -56,43 +70,60 @@ def quantize(
 ) -> None:
     """Make INT8 from an FP32 ONNX model, and prove it: same answers, and at least 10 % faster here.
 
-    Exit codes: 0 every gate passed, 1 a gate refused (the table says which), 2 the input is unusable.
+    Exit codes: 0 every gate passed, 1 a gate refused (the table says which), 2 the input is unusable, 130 stopped.
     """
     console = Console()
     limits = GateLimits(max_accuracy_drop=max_accuracy_drop, min_agreement=min_agreement, min_speedup=min_speedup)
     batches = tuple(batch or (1, 8))
-    try:
-        _check(target, compute_capability, limits, batches)
-        own = None if metric is None else metric_of(metric)
-        recipe = pipeline.Recipe(target=target, limits=limits, batches=batches, metric=own)
-        with _bar(console) as progress:
-            progress("reading the model", 0.0)
-            loaded = load_model(model)
-            data = load_calibration(calibration, loaded, labels=labels)
-            if value_range is not None:
-                check_range(data, dict.fromkeys(data.inputs, value_range))
-            rows = None if live is None else load_calibration(live, loaded)
-            made = pipeline.quantize(loaded, data, recipe, live=rows, progress=progress)
-            engine = None
-            if target == "tensorrt" and made.judgement.passed:
-                engine = _engine(made, loaded, batches, compute_capability, workspace, progress)
-        written = _write(out, loaded, made, engine)
-    except SlotuneError as error:
-        Console(stderr=True).print(f"[red]slotune:[/] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(BAD_INPUT) from error
+    with remembered() as stop:
+        try:
+            _check(target, compute_capability, limits, batches, workspace)
+            check_folder(out)
+            own = None if metric is None else metric_of(metric)
+            recipe = pipeline.Recipe(target=target, limits=limits, batches=batches, output=output, metric=own)
+            with _bar(console, stop) as progress:
+                progress("reading the model", 0.0)
+                loaded = load_model(model)
+                data = load_calibration(calibration, loaded, labels=labels)
+                if value_range is not None:
+                    check_range(data, dict.fromkeys(data.inputs, value_range))
+                rows = None if live is None else load_calibration(live, loaded)
+                made = pipeline.quantize(loaded, data, recipe, live=rows, progress=progress)
+                engine = None
+                if target == "tensorrt" and made.judgement.passed:
+                    engine = _engine(made, loaded, batches, compute_capability, workspace, progress)
+            stop.check()
+            written = write_result(out, loaded.name, made, engine)
+        except BaseException as error:
+            if stop.asked or isinstance(error, KeyboardInterrupt):
+                _complain(f"stopped: nothing finished was written to {out}")
+                raise typer.Exit(STOPPED) from error
+            if not isinstance(error, SlotuneError):
+                raise
+            _complain(str(error))
+            raise typer.Exit(BAD_INPUT) from error
     _print(console, loaded, made, engine, written)
     raise typer.Exit(PASSED if made.judgement.passed else REFUSED)
 
 
-def _check(target: Target, capability: str | None, limits: GateLimits, batches: tuple[int, ...]) -> None:
+def _check(
+    target: Target, capability: str | None, limits: GateLimits, batches: tuple[int, ...], workspace: str
+) -> None:
     """Options that cannot mean anything, found before minutes of work."""
     if capability is not None:
         if target != "tensorrt":
             raise QuantizationRefused("--compute-capability is for --target tensorrt only")
         capability_of(capability)
+    limit_of(workspace)
+    if target == "tensorrt":
+        find_tensorrt()
+        if capability is None and device_capability() is None:
+            raise QuantizationRefused(
+                "there is no GPU here: name the one to build for with --compute-capability, e.g. 8.9"
+            )
     if min(batches) < 1:
         raise QuantizationRefused(f"--batch must be 1 or more, got {min(batches)}")
-    if not 0 <= limits.max_accuracy_drop <= 1 or limits.min_speedup <= 0:
+    if not 0 <= limits.max_accuracy_drop <= 1 or not 0 < limits.min_speedup < math.inf:
         raise QuantizationRefused("--max-accuracy-drop is a share from 0 to 1 and --min-speedup more than 0")
     if limits.min_agreement is not None and not 0 <= limits.min_agreement <= 1:
         raise QuantizationRefused("--min-agreement is a share from 0 to 1")
@@ -106,11 +137,12 @@ def _engine(
     workspace: str,
     progress: pipeline.Progress,
 ) -> Engine:
+    fixed = loaded.fixed_batch
     return build_engine(
         made.artefact.data,
         loaded,
         precision="int8",
-        profile=Profile(1, max(batches), max(32, *batches)),
+        profile=Profile(1, max(batches), max(32, *batches)) if fixed is None else Profile(fixed, fixed, fixed),
         compute_capability=capability,
         calibration_digest=made.artefact.calibration_digest,
         workspace_bytes=limit_of(workspace),
@@ -118,31 +150,22 @@ def _engine(
     )
 
 
-def _write(out: Path, loaded: LoadedModel, made: pipeline.Quantized, engine: Engine | None) -> list[Path]:
-    """report.json always; the model (and engine) only when every gate passed."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        report = out / "report.json"
-        evidence = {**made.evidence(), "layers": list(made.artefact.layers)}
-        report.write_text(json.dumps(evidence, indent=2, sort_keys=True) + "\n")
-        written = [report]
-        if made.judgement.passed:
-            path = out / f"{loaded.name}.{SUFFIX[made.artefact.target]}.onnx"
-            path.write_bytes(made.artefact.data)
-            written.insert(0, path)
-            if engine is not None:
-                written[1:1] = write_engine(out, engine)
-        return written
-    except OSError as error:
-        raise QuantizationRefused(f"{out} cannot be written: {error.strerror}") from error
+def _complain(text: str) -> None:
+    """The sentence to stderr. Escaped: a path or a shape in brackets is no markup."""
+    Console(stderr=True).print(f"[red]slotune:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def _bar(console: Console) -> Iterator[pipeline.Progress]:
+def _bar(console: Console, stop: Stop) -> Iterator[pipeline.Progress]:
     columns = (TextColumn("[progress.description]{task.description:<44}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=1.0)
-        yield lambda stage, share: bar.update(task, description=stage, completed=share)
+
+        def show(stage: str, share: float) -> None:
+            stop.check()
+            bar.update(task, description=escape(stage), completed=share)
+
+        yield show
 
 
 def _print(
@@ -158,15 +181,15 @@ def _print(
         highlight=False,
     )
     for note in judgement.notes:
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+        console.print(f"note: {escape(note)}", highlight=False, soft_wrap=True)
     console.print(_verdict(judgement), highlight=False, soft_wrap=True)
     for path in written:
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+        console.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
 
 
 def _verdict(judgement: Judgement) -> str:
     if not judgement.passed:
-        return f"[red]refused[/]: {judgement.refusal}"
+        return f"[red]refused[/]: {escape(judgement.refusal)}"
     if judgement.ready:
         return "[green]passed[/]: every gate"
     return "[yellow]passed what can be measured here[/]: prove its speed on the target before it takes traffic"

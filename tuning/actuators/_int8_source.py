@@ -1,9 +1,10 @@
 """Where the precision lever gets its INT8 version from: the user's model and rows, judged, published once.
 
 Options of the lever: onnx (the FP32 model), calibration (.npz file or folder, or "recorded"), repository,
-max_accuracy_drop (0.01), min_agreement (0.98), min_speedup (1.1), keep_versions (4), max_calibration_age_days (30; for
-files that say when they were recorded), build (where the build runs, see tuning.quantization.build_target), and drift
-(put there by the loop: what learn_baselines knows about this service).
+max_accuracy_drop (0.01), min_agreement (0.98), min_speedup (1.1), output (of several, the one with the class scores),
+keep_versions (4), max_calibration_age_days (30; for files that say when they were recorded), build (where the build
+runs, see tuning.quantization.build_target), and drift (put there by the loop: what learn_baselines knows about this
+service).
 """
 
 from __future__ import annotations
@@ -118,7 +119,8 @@ def _recipe(service: Service, batch_size: int | None) -> pipeline.Recipe:
         min_speedup=options.number(service, LEVER, "min_speedup", 1.1),
     )
     usable = isinstance(batch_size, int) and not isinstance(batch_size, bool) and 1 <= batch_size <= 256
-    return pipeline.Recipe(limits=limits, batches=tuple(sorted({1, batch_size if usable and batch_size else 8})))
+    batches = tuple(sorted({1, batch_size if usable and batch_size else 8}))
+    return pipeline.Recipe(limits=limits, batches=batches, output=options.optional_text(service, LEVER, "output"))
 
 
 def _drift(service: Service) -> TrafficDrift | None:

@@ -31,6 +31,9 @@ Target = Literal["ort", "tensorrt"]
 TARGETS: tuple[str, ...] = get_args(Target)
 LAYER_OPS = ("Conv", "Gemm", "MatMul")
 TENSORRT_OPS = ("Add", "Conv", "Gemm", "MatMul")
+QUANTISED_OPS = ("Quant", "Dequant", "QLinear", "MatMulInteger", "ConvInteger", "DynamicQuant", "QGemm", "MatMulNBits")
+"""How the names of operators begin that only an already quantised model has."""
+PER_CHANNEL_OPSET = 13
 SUFFIX: dict[Target, str] = {"ort": "ort-int8", "tensorrt": "trt-int8"}
 
 
@@ -58,7 +61,7 @@ class Quantiser:
         if target not in TARGETS:
             raise ConfigError(f"{target!r} is no target of quantisation; known: {', '.join(TARGETS)}")
         self.model, self.data, self.target, self.batch = model, data, target, batch
-        self._folder = tempfile.TemporaryDirectory(prefix="slotune-int8-")
+        self._folder = _folder()
         self._prepared: Path | None = None
         self._layers: tuple[str, ...] = ()
         self._after: dict[str, tuple[str, ...]] = {}
@@ -105,23 +108,14 @@ class Quantiser:
 
         # As a file: for a model in memory the pre-processing moves weights into a side file that it then cannot read.
         source, path = Path(self._folder.name) / "source.onnx", Path(self._folder.name) / "prepared.onnx"
-        source.write_bytes(self.model.data)
         try:
+            source.write_bytes(_recent(self.model.data))
             with _quiet():
                 quant_pre_process(str(source), str(path), skip_symbolic_shape=True)
             graph = onnx.load(str(path)).graph
         except Exception as error:
             raise QuantizationRefused(f"{self.model.name} cannot be prepared for INT8: {first_line(error)}") from error
-        weights = {tensor.name for tensor in graph.initializer}
-        self._layers = tuple(
-            node.name
-            for node in graph.node
-            if node.op_type in LAYER_OPS and any(name in weights for name in node.input[1:2])
-        )
-        if not self._layers:
-            raise QuantizationRefused(
-                f"{self.model.name} has no Conv, Gemm or MatMul with weights: INT8 would bring nothing"
-            )
+        self._layers = _layers(onnx.load_from_string(self.model.data).graph, graph, self.model.name)
         self._after = {name: _followers(graph, name) for name in self._layers}
         self._prepared = path
         return path
@@ -157,6 +151,50 @@ class Quantiser:
             extra_options=options,
             calibration_cache_path=str(Path(self._folder.name) / "ranges.json"),
         )
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="slotune-int8-")
+    except OSError as error:
+        raise QuantizationRefused(
+            f"there is no folder for temporary files: {first_line(error)}; set TMPDIR to one that can be written"
+        ) from error
+
+
+def _recent(data: bytes) -> bytes:
+    """The model in operator set 13 when it is older: the first that can scale weights per channel."""
+    import onnx
+
+    model = onnx.load_from_string(data)
+    if all(opset.domain or opset.version >= PER_CHANNEL_OPSET for opset in model.opset_import):
+        return data
+    newer: bytes = onnx.version_converter.convert_version(model, PER_CHANNEL_OPSET).SerializeToString()
+    return newer
+
+
+def _layers(source: Any, prepared: Any, name: str) -> tuple[str, ...]:
+    """Names of the layers that can be INT8, or a sentence why there is none. source, prepared: GraphProto."""
+    import onnx
+
+    done = sorted({node.op_type for node in source.node if node.op_type.startswith(QUANTISED_OPS)})
+    if done:
+        raise QuantizationRefused(
+            f"{name} is already quantised (it holds {', '.join(done)}): give the FP32 model that it was made from"
+        )
+    kinds = {tensor.name: tensor.data_type for tensor in source.initializer}
+    for node in source.node:
+        kind = kinds.get(node.input[1]) if node.op_type in LAYER_OPS else None
+        if kind not in (None, onnx.TensorProto.FLOAT):
+            raise QuantizationRefused(
+                f"the weights of {node.name} in {name} are {onnx.TensorProto.DataType.Name(kind).lower()}: "
+                "INT8 is made from the FP32 model"
+            )
+    weights = {tensor.name for tensor in prepared.initializer}
+    layers = [node for node in prepared.node if node.op_type in LAYER_OPS and set(node.input[1:2]) & weights]
+    if not layers:
+        raise QuantizationRefused(f"{name} has no Conv, Gemm or MatMul with weights: INT8 would bring nothing")
+    return tuple(node.name for node in layers)
 
 
 def _followers(graph: Any, layer: str) -> tuple[str, ...]:

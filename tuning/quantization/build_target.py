@@ -98,6 +98,8 @@ def build_command(recipe: Recipe, *, model: str, folder: str, live: bool) -> lis
     command += ["--min-speedup", repr(limits.min_speedup)]
     if limits.min_agreement is not None:
         command += ["--min-agreement", repr(limits.min_agreement)]
+    if recipe.output is not None:
+        command += ["--output", recipe.output]
     if live:
         command += ["--live", at("live.npz")]
     return [*command, *(word for batch in recipe.batches for word in ("--batch", str(batch)))]

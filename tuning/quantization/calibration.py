@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuning.errors import QuantizationRefused
+from tuning.quantization.calibration_files import LABELS, RECORDED, read_labels, read_npz, read_rows
 from tuning.quantization.model import Arrays, LoadedModel, TensorSpec
 
-LABELS = "labels"
-RECORDED = "recorded_at_s"
 MIN_ROWS = 64
 DRIFT_DAYS_S = 2 * 86_400.0
 """A drift figure compares the two newest days with those before: rows from within those days show the new traffic."""
@@ -70,19 +67,15 @@ def load_calibration(
     path: Path, model: LoadedModel, *, labels: Path | None = None, min_rows: int = MIN_ROWS
 ) -> CalibrationData:
     """Read calibration rows for a model and check them; QuantizationRefused says what does not fit."""
-    if not path.exists():
-        raise QuantizationRefused(
-            f"there is no calibration data at {path}: give an .npz file or a folder of .npz/.npy files"
-        )
-    arrays = _read_folder(path) if path.is_dir() else _read_file(path)
+    arrays = read_rows(path)
     if labels is not None:
-        arrays[LABELS] = _read_labels(labels)
+        arrays[LABELS] = read_labels(labels)
     return from_arrays(arrays, model, source=str(path), min_rows=min_rows)
 
 
 def from_bytes(data: bytes, model: LoadedModel, *, source: str, min_rows: int = MIN_ROWS) -> CalibrationData:
     """The same for a .npz in memory (what a server's recorder answers)."""
-    return from_arrays(_read_npz(io.BytesIO(data), source), model, source=source, min_rows=min_rows)
+    return from_arrays(read_npz(io.BytesIO(data), source), model, source=source, min_rows=min_rows)
 
 
 def from_arrays(arrays: Arrays, model: LoadedModel, *, source: str, min_rows: int = MIN_ROWS) -> CalibrationData:
@@ -106,9 +99,7 @@ def from_arrays(arrays: Arrays, model: LoadedModel, *, source: str, min_rows: in
             f"{source} holds {rows} rows; at least {min_rows} are needed to calibrate and to hold some back"
         )
     labels = _fit_labels(arrays.get(LABELS), rows, source)
-    recorded = arrays.get(RECORDED)
-    when = float(np.max(recorded)) if recorded is not None and np.size(recorded) else None
-    return CalibrationData(inputs, labels, _digest(inputs, labels), when, source)
+    return CalibrationData(inputs, labels, _digest(inputs, labels), _recorded(arrays.get(RECORDED), source), source)
 
 
 def check_range(data: CalibrationData, bounds: dict[str, tuple[float, float]]) -> None:
@@ -200,8 +191,9 @@ def _fit(array: NDArray[Any], spec: TensorSpec, source: str) -> NDArray[Any]:
             raise QuantizationRefused(
                 f"{source}: every value of {spec.name} is {float(array.min()):g}: nothing to calibrate on"
             )
-    fitted = np.ascontiguousarray(array.astype(wanted))
-    if wanted.kind == "f" and not np.isfinite(fitted).all():
+    with np.errstate(over="ignore"):
+        fitted = np.ascontiguousarray(array.astype(wanted))
+    if not (np.isfinite(fitted).all() if wanted.kind == "f" else np.array_equal(fitted, array)):
         raise QuantizationRefused(f"{source}: {spec.name} holds values too large for {spec.dtype}")
     return fitted
 
@@ -209,54 +201,22 @@ def _fit(array: NDArray[Any], spec: TensorSpec, source: str) -> NDArray[Any]:
 def _fit_labels(labels: NDArray[Any] | None, rows: int, source: str) -> NDArray[Any] | None:
     if labels is None:
         return None
+    if labels.ndim == 0:
+        raise QuantizationRefused(f"{source}: labels is a single value; give one per row")
     if len(labels) != rows:
         raise QuantizationRefused(f"{source}: {len(labels)} labels for {rows} rows")
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        raise QuantizationRefused(f"{source}: labels holds {int(np.isnan(labels).sum())} values that are NaN")
     return labels
 
 
-def _read_file(path: Path) -> dict[str, NDArray[Any]]:
-    if path.suffix == ".npy":
-        try:
-            return {"input": np.load(path, allow_pickle=False)}
-        except (ValueError, OSError, EOFError) as error:
-            raise QuantizationRefused(f"{path} is not a readable .npy file") from error
-    return _read_npz(path, str(path))
-
-
-def _read_npz(file: Path | io.BytesIO, source: str) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            if not hasattr(stored, "files"):
-                raise QuantizationRefused(f"{source} holds one bare array; save it as .npz with the input's name")
-            return {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise QuantizationRefused(f"{source} is not a readable .npz file of plain arrays") from error
-
-
-def _read_folder(path: Path) -> dict[str, NDArray[Any]]:
-    """All files of a folder in the order of their names, rows behind each other."""
-    files: Sequence[Path] = sorted(p for p in path.iterdir() if p.suffix in (".npz", ".npy"))
-    if not files:
-        raise QuantizationRefused(f"the folder {path} holds no .npz or .npy file")
-    parts = [_read_file(file) for file in files]
-    odd = next((file for file, part in zip(files, parts, strict=True) if part.keys() != parts[0].keys()), None)
-    if odd is not None:
-        raise QuantizationRefused(
-            f"{odd.name} holds other arrays than {files[0].name}: every file needs the same names"
-        )
-    try:
-        return {name: np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in parts[0]}
-    except ValueError as error:
-        raise QuantizationRefused(f"the files in {path} have different shapes: {error}") from error
-
-
-def _read_labels(path: Path) -> NDArray[Any]:
-    if not path.is_file():
-        raise QuantizationRefused(f"there are no labels at {path}")
-    arrays = _read_file(path)
-    if LABELS not in arrays and len(arrays) != 1:
-        raise QuantizationRefused(f"{path} holds several arrays and none is called {LABELS}")
-    return np.asarray(arrays[LABELS] if LABELS in arrays else next(iter(arrays.values())))
+def _recorded(when: NDArray[Any] | None, source: str) -> float | None:
+    """The newest recording time, epoch seconds; None when the file says none."""
+    if when is None or not np.size(when):
+        return None
+    if np.asarray(when).dtype.kind not in "iuf" or not np.isfinite(when).all():
+        raise QuantizationRefused(f"{source}: {RECORDED} must be numbers: when the rows were recorded, epoch seconds")
+    return float(np.max(when))
 
 
 def _digest(inputs: Arrays, labels: NDArray[Any] | None) -> str:

@@ -78,6 +78,7 @@ def recipe_of(recipe: pipeline.Recipe) -> dict[str, object]:
         "judge_at_most": recipe.judge_at_most,
         "exclude_layers": recipe.exclude_layers,
         "seed": recipe.seed,
+        **({} if recipe.output is None else {"output": recipe.output}),
     }
 
 

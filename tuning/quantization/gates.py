@@ -281,15 +281,29 @@ def judge(
     )
 
 
-def answers(outputs: Mapping[str, NDArray[Any]], *, output: str | None = None) -> NDArray[Any]:
-    """The class that a model answers per row: argmax over the last axis of `output` (default: the only floating one).
+def class_scores(outputs: Mapping[str, NDArray[Any]], *, output: str | None = None) -> NDArray[Any]:
+    """The scores whose largest is the answer, shape (rows, ..., classes): `output`, or the only one that can be it.
 
-    QuantizationRefused when no output has classes: then a metric of the user's own is needed.
+    QuantizationRefused: no output has classes (then a metric of the user's own is needed), or several have.
     """
     floats = {k: v for k, v in outputs.items() if v.dtype.kind == "f" and v.ndim >= 2 and v.shape[-1] > 1}
-    name = output if output is not None else next(iter(sorted(floats)), "")
-    if name not in floats:
+    if output is not None and output not in floats:
+        raise QuantizationRefused(
+            f"the model has no output of class scores called {output!r}; it has {', '.join(sorted(floats)) or 'none'}"
+        )
+    if not floats:
         raise QuantizationRefused(
             "the model has no output of class scores (rows x classes), so top-1 means nothing: give your own metric"
         )
-    return np.asarray(floats[name].argmax(axis=-1))
+    if output is None and len(floats) > 1:
+        raise QuantizationRefused(
+            f"several outputs could be the class scores ({', '.join(sorted(floats))}): say which one is compared "
+            "(--output, in services.yaml `output`)"
+        )
+    return floats[output if output is not None else next(iter(floats))]
+
+
+def answers(outputs: Mapping[str, NDArray[Any]], *, output: str | None = None) -> NDArray[Any]:
+    """The class that a model answers per row: argmax over the last axis of the class scores; -1 where one is NaN."""
+    scores = class_scores(outputs, output=output)
+    return np.where(np.isnan(scores).any(axis=-1), -1, scores.argmax(axis=-1))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from detection.model import FloatArray
 from tuning.errors import ConfigError, QuantizationRefused
 from tuning.quantization.calibration import CalibrationData
-from tuning.quantization.gates import Accuracy, LatencyRow, answers, compare, latency_row
+from tuning.quantization.gates import Accuracy, LatencyRow, answers, class_scores, compare, latency_row
 from tuning.quantization.model import LoadedModel, first_line, open_session, predict
 
 Clock = Callable[[], float]
@@ -113,7 +113,12 @@ def latency_table(
     for batch in sorted(set(batches)):
         index = np.arange(batch) % data.rows
         feeds = {name: np.ascontiguousarray(array[index]) for name, array in data.inputs.items()}
-        cpu, wall = interleave(fp32, int8, feeds, effort=effort, clocks=clocks)
+        try:
+            cpu, wall = interleave(fp32, int8, feeds, effort=effort, clocks=clocks)
+        except Exception as error:  # ONNX Runtime's own kinds
+            raise QuantizationRefused(
+                f"the model cannot run a batch of {batch} rows: {first_line(error)}: time other sizes (--batch)"
+            ) from error
         usable = bool((np.median(cpu[0]) > 0) and (np.median(cpu[1]) > 0))
         judged = cpu if usable else wall
         table.append(latency_row(batch, *judged, wall=wall, clock="cpu" if usable else "wall", seed=seed + batch))
@@ -140,12 +145,14 @@ def compare_outputs(
     """The same from outputs. A metric of the user's own needs labels and decides agreement by equal scores."""
     if metric is None:
         ours, theirs = answers(before, output=output), answers(after, output=output)
+        if (ours < 0).any():
+            raise QuantizationRefused(
+                f"the FP32 model itself answers NaN on {int((ours < 0).sum())} of {ours.size} answers: nothing to "
+                "compare with"
+            )
         if data.labels is None:
             return compare(ours, theirs)
-        if np.shape(data.labels) != ours.shape:
-            raise QuantizationRefused(
-                f"labels have the shape {np.shape(data.labels)}, the model answers {ours.shape}: they do not fit"
-            )
+        _check_labels(data.labels, ours, class_scores(before, output=output).shape[-1])
         right = tuple((a == data.labels).reshape(len(a), -1).mean(axis=1) for a in (ours, theirs))
         return compare(ours, theirs, (right[0], right[1]))
     if data.labels is None:
@@ -157,6 +164,27 @@ def compare_outputs(
     if any(s.shape != (data.rows,) or not np.isfinite(s).all() for s in scores):
         raise QuantizationRefused(f"the metric must answer one finite score per row, shape ({data.rows},)")
     return compare(scores[0], scores[1], (scores[0], scores[1]), metric=getattr(metric, "__name__", "own"))
+
+
+def _check_labels(labels: NDArray[Any], ours: NDArray[Any], classes: int) -> None:
+    """Labels that belong to something else would make both models equally wrong, and the drop zero."""
+    if labels.shape != ours.shape:
+        raise QuantizationRefused(
+            f"labels have the shape {labels.shape}, the model answers {ours.shape}: they do not fit"
+        )
+    if labels.dtype.kind not in "iufb" or not np.array_equal(labels, np.floor(labels)):
+        raise QuantizationRefused(
+            f"labels are {labels.dtype.name}, top-1 compares class numbers: give numbers from 0 to {classes - 1}"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise QuantizationRefused(
+            f"labels go from {low} to {high}, the model's classes from 0 to {classes - 1}: they do not fit"
+        )
+    if not (labels == ours).any():
+        raise QuantizationRefused(
+            f"the FP32 model is right on none of the {len(labels)} labelled rows: the labels are not of these rows"
+        )
 
 
 def _one(runner: Runner, feeds: dict[str, NDArray[Any]], clocks: Clocks) -> tuple[float, float]:

@@ -64,7 +64,11 @@ def load_model(path: Path) -> LoadedModel:
     if not path.is_file():
         raise QuantizationRefused(f"there is no model at {path}: give the path of an .onnx file")
     try:
-        proto = onnx.load(str(path))
+        proto = onnx.load(str(path), load_external_data=False)
+        _check_size(path.stat().st_size + _external_bytes(proto), str(path))
+        onnx.load_external_data_for_model(proto, str(path.parent))
+    except QuantizationRefused:
+        raise
     except FileNotFoundError as error:
         raise QuantizationRefused(
             f"{path} keeps its weights in another file that is missing: {first_line(error)}"
@@ -83,8 +87,7 @@ def from_proto(proto: Any, *, name: str, where: str = "") -> LoadedModel:
     where = where or name
     if not proto.graph.node:
         raise QuantizationRefused(f"{where} is not a usable ONNX model: its graph is empty (corrupt or cut short)")
-    if proto.ByteSize() > MAX_BYTES:
-        raise QuantizationRefused(f"{where} is larger than 2 GB, which ONNX cannot hold in one file: not supported")
+    _check_size(proto.ByteSize(), where)
     proto = _named(proto)
     data = proto.SerializeToString(deterministic=True)
     try:
@@ -130,9 +133,10 @@ def open_session(data: bytes, *, where: str = "the model", threads: int = 1) -> 
 
 
 def predict(session: Any, rows: Arrays, *, batch: int = 32) -> dict[str, NDArray[Any]]:
-    """All rows through the session in batches; outputs by name, concatenated over rows.
+    """All rows through the session in batches; outputs by name, shape (rows, ...).
 
-    A model with a fixed batch size gets padded batches of that size.
+    A model with a fixed batch size gets padded batches of that size. Outputs without a row per input row (a scalar
+    beside the scores, a list of detections) are left out; QuantizationRefused when there is no other.
     """
     names = [output.name for output in session.get_outputs()]
     first = session.get_inputs()[0].shape[0]
@@ -148,8 +152,28 @@ def predict(session: Any, rows: Arrays, *, batch: int = 32) -> dict[str, NDArray
             answers = session.run(names, feeds)
         except Exception as error:
             raise QuantizationRefused(f"the model cannot run on the given rows: {first_line(error)}") from error
-        parts.append([answer[: size - short] for answer in answers])
-    return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}
+        taken = len(next(iter(feeds.values())))
+        parts.append([answer[: size - short] if _per_row(answer, taken) else None for answer in answers])
+    stacked = {name: _stack([part[i] for part in parts]) for i, name in enumerate(names)}
+    found = {name: array for name, array in stacked.items() if array is not None}
+    if not found:
+        raise QuantizationRefused(
+            f"none of the model's outputs ({', '.join(names)}) has a row for each input row: "
+            "slotune needs rows as first dimension"
+        )
+    return found
+
+
+def _per_row(answer: Any, rows: int) -> bool:
+    return isinstance(answer, np.ndarray) and answer.ndim > 0 and len(answer) == rows
+
+
+def _stack(parts: list[Any]) -> NDArray[Any] | None:
+    """The batches of one output behind each other; None when it has no row per input row, or rows of other lengths
+    in each batch."""
+    if any(part is None for part in parts) or len({part.shape[1:] for part in parts}) != 1:
+        return None
+    return np.concatenate(parts)
 
 
 def first_line(error: BaseException) -> str:
@@ -159,6 +183,17 @@ def first_line(error: BaseException) -> str:
         r"\[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src/\S+:\d+ [^)]*\) ", "", lines[0] if lines else ""
     )
     return (line.strip() or type(error).__name__)[:300]
+
+
+def _check_size(size_bytes: int, where: str) -> None:
+    if size_bytes > MAX_BYTES:
+        raise QuantizationRefused(f"{where} is larger than 2 GB, which ONNX cannot hold in one file: not supported")
+
+
+def _external_bytes(proto: Any) -> int:
+    """What the weights beside the file will take, before they are read: larger than the memory is no crash."""
+    sizes = (int(e.value) for t in proto.graph.initializer for e in t.external_data if e.key == "length")
+    return sum(sizes)
 
 
 def _named(proto: Any) -> Any:

@@ -23,6 +23,8 @@ from tuning.quantization.model import LoadedModel, digest_of, first_line
 
 PACKAGES = ("tensorrt", "tensorrt_rtx")
 DEFAULT_WORKSPACE = 1 << 30
+MAX_WORKSPACE = 1 << 50
+ENGINE_PLAN, ENGINE_FACTS = "model.plan", "engine.json"
 BuildProgress = Callable[[str, float], None]
 """progress(phase, share of the phase done 0..1)."""
 
@@ -91,7 +93,10 @@ def limit_of(text: str) -> int:
     found = re.fullmatch(r"(\d+)\s*(kib|mib|gib)?", text.strip().lower())
     if not found or int(found[1]) == 0:
         raise QuantizationRefused(f"{text!r} is no memory limit: write it like 512MiB or 2GiB")
-    return int(found[1]) * {None: 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}[found[2]]
+    size = int(found[1]) * {None: 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}[found[2]]
+    if size > MAX_WORKSPACE:
+        raise QuantizationRefused(f"{text!r} is more memory than any machine has: write it like 2GiB")
+    return size
 
 
 def build_engine(
@@ -123,10 +128,13 @@ def build_engine(
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
     capability = _set_capability(trt, config, compute_capability)
     batch = _add_profile(builder, network, config, profile, logger)
-    if progress is not None:
-        config.progress_monitor = _monitor(trt, progress)
+    monitor = None if progress is None else _monitor(trt, progress)
+    if monitor is not None:
+        config.progress_monitor = monitor
     cache = _add_cache(trt, config, timing_cache)
     built = builder.build_serialized_network(network, config)
+    if monitor is not None and monitor.failed is not None:
+        raise monitor.failed
     if built is None:
         raise QuantizationRefused(f"TensorRT cannot build {source.name}: {logger.why()}")
     data = bytes(built)
@@ -167,19 +175,17 @@ def check_engine(
         raise QuantizationRefused(f"this engine must not be loaded here: {'; '.join(wrong)}")
 
 
-def write_engine(folder: Path, engine: Engine) -> tuple[Path, Path]:
-    """model.plan and engine.json in an existing folder; the manifest last, so that a plan without one is unfinished."""
-    plan, facts = folder / "model.plan", folder / "engine.json"
-    plan.write_bytes(engine.data)
-    facts.write_text(json.dumps(engine.facts.model_dump(mode="json"), indent=2, sort_keys=True) + "\n")
-    return plan, facts
+def engine_files(engine: Engine) -> dict[str, bytes]:
+    """Name and content of an engine's files; the manifest last, so that a plan without one is unfinished."""
+    facts = json.dumps(engine.facts.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
+    return {ENGINE_PLAN: engine.data, ENGINE_FACTS: facts.encode()}
 
 
 def read_engine(folder: Path) -> tuple[bytes, EngineFacts]:
-    """What write_engine wrote; QuantizationRefused when a part is missing or unreadable."""
+    """What was written from `engine_files`; QuantizationRefused when a part is missing or unreadable."""
     try:
-        facts = EngineFacts.model_validate_json((folder / "engine.json").read_bytes())
-        return (folder / "model.plan").read_bytes(), facts
+        facts = EngineFacts.model_validate_json((folder / ENGINE_FACTS).read_bytes())
+        return (folder / ENGINE_PLAN).read_bytes(), facts
     except (OSError, ValueError) as error:
         raise QuantizationRefused(f"{folder} holds no complete engine (model.plan and engine.json)") from error
 
@@ -299,21 +305,29 @@ def _logger(trt: ModuleType) -> Any:
 
 def _monitor(trt: ModuleType, progress: BuildProgress) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc,name-defined]
-        """Hands TensorRT's phases on; a callback that raises is asked again never, and the build goes on."""
+        """Hands TensorRT's phases on. What the callback raises ends the build and is kept: TensorRT would lose it."""
 
         def __init__(self) -> None:
             super().__init__()
             self.steps: dict[str, int] = {}
+            self.failed: BaseException | None = None
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
             self.steps[phase] = max(1, steps)
-            progress(phase, 0.0)
+            self._tell(phase, 0.0)
 
         def step_complete(self, phase: str, step: int) -> bool:
-            progress(phase, min(1.0, (step + 1) / self.steps.get(phase, 1)))
-            return True
+            self._tell(phase, min(1.0, (step + 1) / self.steps.get(phase, 1)))
+            return self.failed is None
 
         def phase_finish(self, phase: str) -> None:
-            progress(phase, 1.0)
+            self._tell(phase, 1.0)
+
+        def _tell(self, phase: str, share: float) -> None:
+            try:
+                if self.failed is None:
+                    progress(phase, share)
+            except BaseException as error:  # raised again when the build has ended
+                self.failed = error
 
     return Monitor()

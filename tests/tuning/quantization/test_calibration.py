@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from tests.fakes.quantization import feeds, loaded, rows_of, tiny
 from tuning.errors import QuantizationRefused
@@ -20,6 +23,7 @@ from tuning.quantization.calibration import (
     load_calibration,
     split,
 )
+from tuning.quantization.model import from_proto
 
 DAY_S = 86_400.0
 
@@ -69,10 +73,13 @@ def test_labels_from_their_own_file(tmp_path: Path) -> None:
         ({"input": feeds(100, 64) * np.float64(1e300)}, "too large for float32"),
         ({"other": feeds(100, 64), "more": feeds(100, 64)}, "no array for the model's input input"),
         ({"input": feeds(100, 64), "labels": np.ones(99)}, "99 labels for 100 rows"),
+        ({"input": feeds(100, 64), "labels": np.array(3)}, "labels is a single value"),
+        ({"input": feeds(100, 64), "labels": np.where(np.arange(100) < 2, np.nan, 1)}, "labels holds 2 values that"),
+        ({"input": feeds(100, 64), "recorded_at_s": np.array(["yesterday"])}, "recorded_at_s must be numbers"),
+        ({"input": feeds(100, 64), "recorded_at_s": np.array([1.0, np.nan])}, "recorded_at_s must be numbers"),
         ({}, "it holds nothing"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:overflow encountered")
 def test_what_does_not_fit_is_refused(arrays: dict[str, np.ndarray], words: str) -> None:
     with pytest.raises(QuantizationRefused, match=words):
         from_arrays(arrays, loaded(tiny()), source="rows.npz")
@@ -95,6 +102,46 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(QuantizationRefused, match=r"holds no \.npz"):
         load_calibration(tmp_path / "folder", model)
+
+
+def zipped(path: Path, member: bytes) -> bytes:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("input.npy", member)
+    return path.read_bytes()
+
+
+def test_damaged_archives_are_refused(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "whole.npz", input=feeds(100, 64))
+    torn = bytearray((tmp_path / "whole.npz").read_bytes())
+    torn[len(torn) // 2 : len(torn) // 2 + 200] = bytes(200)
+    locked = bytearray(zipped(tmp_path / "scratch.npz", b"x"))
+    locked[6] |= 1  # "encrypted", in the member's own header
+    locked[locked.index(b"PK\x01\x02") + 8] |= 1  # and in the directory
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**13, 64)})
+    for content, words in (
+        (bytes(torn), "not a readable"),
+        (bytes(locked), "not a readable"),
+        (zipped(tmp_path / "scratch.npz", header.getvalue()), "not a readable|more than fits into memory"),
+    ):
+        (tmp_path / "rows.npz").write_bytes(content)
+        with pytest.raises(QuantizationRefused, match=words):
+            load_calibration(tmp_path / "rows.npz", loaded(tiny()))
+
+
+def test_whole_numbers_that_the_model_cannot_hold_are_refused() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["tokens"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("tokens", TensorProto.INT32, ["N", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.INT32, ["N", 4])],
+    )
+    model = from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), name="ids")
+    tokens = np.full((100, 4), 7)
+    assert from_arrays({"tokens": tokens}, model, source="rows.npz").inputs["tokens"].dtype == np.int32
+    tokens[3, 3] = 2**32 + 7  # would wrap to 7
+    with pytest.raises(QuantizationRefused, match="too large for int32"):
+        from_arrays({"tokens": tokens}, model, source="rows.npz")
 
 
 def test_arrays_of_objects_are_never_unpickled(tmp_path: Path) -> None:

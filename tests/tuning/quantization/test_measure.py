@@ -80,6 +80,41 @@ def test_top1_with_and_without_labels() -> None:
         compare_outputs(OURS, THEIRS, CalibrationData({"x": np.zeros((3, 1))}, np.zeros((3, 2)), "d"))
 
 
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (np.array(["cat", "dog", "cat"]), "labels are str96, top-1 compares class numbers"),
+        (np.array([0.5, 1.0, 2.0]), "labels are float64, top-1 compares class numbers"),
+        (np.array([1, 2, 3]), "labels go from 1 to 3, the model's classes from 0 to 2"),
+        (np.array([-1, 1, 2]), "labels go from -1 to 2"),
+        (np.array([1, 2, 0]), "right on none of the 3 labelled rows"),
+    ],
+)
+def test_labels_of_something_else_are_no_drop_of_zero(labels: np.ndarray, words: str) -> None:
+    with pytest.raises(QuantizationRefused, match=words):
+        compare_outputs(OURS, THEIRS, CalibrationData({"x": np.zeros((3, 1))}, labels, "d"))
+
+
+def test_a_nan_is_no_answer() -> None:
+    broken = {"y": np.where(np.eye(3) * [1, 0, 0] > 0, np.nan, np.eye(3))}
+    with pytest.raises(QuantizationRefused, match="FP32 model itself answers NaN on 1 of 3"):
+        compare_outputs(broken, OURS, data(None))
+    assert compare_outputs(OURS, broken, data(None)).agreement == pytest.approx(2 / 3)
+
+
+def test_a_batch_that_the_model_cannot_take_is_named() -> None:
+    class OnlyOne(FakeRunner):
+        def run(self, names: object, feeds: dict[str, np.ndarray]) -> object:
+            if len(feeds["input"]) > 1:
+                raise RuntimeError("Got invalid dimensions for input: got 8, expected 1")
+            return super().run(names, feeds)
+
+    clock = FakeClock()
+    pair = OnlyOne("f", clock, lambda run: 0.009), OnlyOne("i", clock, lambda run: 0.003)
+    with pytest.raises(QuantizationRefused, match="cannot run a batch of 8 rows: Got invalid dimensions"):
+        latency_table(*pair, rows_of(tiny()), [1, 8], effort=EFFORT, clocks=Clocks(clock, clock))
+
+
 def test_a_metric_of_ones_own() -> None:
     def closeness(outputs: dict[str, np.ndarray], labels: np.ndarray) -> np.ndarray:
         return (np.abs(outputs["y"].sum(axis=1) - labels) < 0.5).astype(float)

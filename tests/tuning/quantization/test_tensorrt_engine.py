@@ -49,7 +49,8 @@ def test_fp32_and_int8_build_with_progress_and_facts() -> None:
 
 def test_an_engine_is_written_read_and_checked(tmp_path: Path) -> None:
     engine = build(loaded(tiny()).data, calibration_digest="c" * 64)
-    te.write_engine(tmp_path, engine)
+    for name, content in te.engine_files(engine).items():
+        (tmp_path / name).write_bytes(content)
     data, facts = te.read_engine(tmp_path)
     here = {
         "tensorrt_version": facts.tensorrt_version,
@@ -74,6 +75,18 @@ def test_an_engine_is_written_read_and_checked(tmp_path: Path) -> None:
     (tmp_path / "engine.json").unlink()
     with pytest.raises(QuantizationRefused, match="no complete engine"):
         te.read_engine(tmp_path)
+
+
+def test_what_the_progress_raises_ends_the_build() -> None:
+    seen: list[str] = []
+
+    def press_stop(phase: str, share: float) -> None:
+        seen.append(phase)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(loaded(tiny()).data, progress=press_stop)
+    assert len(seen) == 1
 
 
 def odd(op: str, domain: str = "") -> bytes:
