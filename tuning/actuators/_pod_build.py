@@ -33,7 +33,8 @@ from tuning.errors import (
 from tuning.ports import Connections
 from tuning.quantization.artefacts import SUFFIX, Artefact
 from tuning.quantization.build_target import BuildTarget, build_command, pod_spec
-from tuning.quantization.calibration import LABELS, CalibrationData
+from tuning.quantization.calibration import CalibrationData
+from tuning.quantization.calibration_files import LABELS
 from tuning.quantization.gates import Judgement
 from tuning.quantization.model import LoadedModel, digest_of
 from tuning.quantization.pipeline import Quantized, Recipe

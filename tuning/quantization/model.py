@@ -142,7 +142,7 @@ def predict(session: Any, rows: Arrays, *, batch: int = 32) -> dict[str, NDArray
     first = session.get_inputs()[0].shape[0]
     size = first if isinstance(first, int) else batch
     total = len(next(iter(rows.values())))
-    parts: list[list[NDArray[Any]]] = []
+    parts: list[list[NDArray[Any] | None]] = []
     for start in range(0, total, size):
         feeds = {name: array[start : start + size] for name, array in rows.items()}
         short = size - len(next(iter(feeds.values()))) if isinstance(first, int) else 0
@@ -153,7 +153,7 @@ def predict(session: Any, rows: Arrays, *, batch: int = 32) -> dict[str, NDArray
         except Exception as error:
             raise QuantizationRefused(f"the model cannot run on the given rows: {first_line(error)}") from error
         taken = len(next(iter(feeds.values())))
-        parts.append([answer[: size - short] if _per_row(answer, taken) else None for answer in answers])
+        parts.append([np.asarray(answer)[: size - short] if _per_row(answer, taken) else None for answer in answers])
     stacked = {name: _stack([part[i] for part in parts]) for i, name in enumerate(names)}
     found = {name: array for name, array in stacked.items() if array is not None}
     if not found:
