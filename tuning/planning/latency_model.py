@@ -92,6 +92,11 @@ class LatencyModel:
         spread = float(weight @ ((s1 * shape - mean) ** 2 + var * shape**2))
         return mean, math.sqrt(spread + (self.doubt(rows) * mean) ** 2)
 
+    def at(self, rows: float) -> tuple[FloatArray, FloatArray]:
+        """The posterior of s(rows): weights (sum 1) and milliseconds, one per kappa of the grid. Needs `known`."""
+        weight, s1, _ = self._grid()
+        return weight, s1 * ((1 - _KAPPA) + _KAPPA * rows)
+
     def doubt(self, rows: float) -> float:
         """Relative doubt that the line holds at `rows`: the misfit, growing by 6 % per doubling past what was seen."""
         beyond = math.log2(rows / self.rows_max) if self.rows_max and rows > self.rows_max else 0.0
@@ -147,7 +152,7 @@ class LatencyModel:
         kappas = np.interp(levels, np.cumsum(weight) - weight / 2, _KAPPA)
         # The order of the s1 quantiles is mixed against that of kappa (golden ratio), so that both vary.
         mixed = np.argsort((np.arange(count) * 0.618034) % 1.0)
-        z = _normal_quantiles(levels)[mixed]
+        z = normal_quantiles(levels)[mixed]
         best = np.interp(kappas, _KAPPA, s1)
         scale = np.maximum(best + z * np.sqrt(np.interp(kappas, _KAPPA, var)), 0.2 * best)
         return tuple(Curve(float(s * (1 - k)), float(s * k)) for s, k in zip(scale, kappas, strict=True))
@@ -161,7 +166,7 @@ class LatencyModel:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
-def _normal_quantiles(levels: FloatArray) -> FloatArray:
+def normal_quantiles(levels: FloatArray) -> FloatArray:
     """Standard normal quantiles (Tukey's lambda approximation, error below 0.01 for 0.01 < p < 0.99)."""
     return np.asarray(4.91 * (levels**0.14 - (1 - levels) ** 0.14), dtype=np.float64)
 

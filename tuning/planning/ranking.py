@@ -80,9 +80,16 @@ def best(ranked: list[Ranked], settings: PlanningSettings, slo_ms: float) -> Ran
     if not open_:
         return None
     singles = [item for item in open_ if len(item.candidate.changes) == 1]
-    top = max(open_, key=lambda item: (round(item.success, 2), -item.candidate.cost_per_hour))
+    top = min(open_, key=_likeliest)
     sure = [item for item in singles if item.success >= top.success - _PAIR_GAIN]
-    return max(sure, key=lambda item: (round(item.success, 2), -item.candidate.cost_per_hour)) if sure else top
+    return min(sure, key=_likeliest) if sure else top
+
+
+def _likeliest(item: Ranked) -> tuple[float, ...]:
+    """Where nothing is sure: the chance, in steps of 5 %, then the price, then the chance and the room in full."""
+    candidate = item.candidate
+    chance = (-round(item.success, 2), -round(item.predicted.carries, 2))
+    return (-round(20 * item.success), round(candidate.cost_per_hour, 4), *chance, candidate.batch)
 
 
 def _order(item: Ranked) -> tuple[float, ...]:
@@ -91,11 +98,13 @@ def _order(item: Ranked) -> tuple[float, ...]:
         float(item.unproven),
         round(candidate.cost_per_hour, 4),
         len(candidate.changes),
+        -round(20 * item.success),
         round(item.time_to_effect_s / 30.0),
         candidate.risk,
         candidate.replicas,
-        -round(item.success, 1),
-        # The line was learned at the present setting; slack is what pays for its errors elsewhere on the line.
+        # The line was learned at the present setting; room is what pays for its errors elsewhere on the line.
+        -round(item.success, 2),
+        -round(predicted.carries, 2),
         round(max(0.0, predicted.load - 0.5), 1),
         predicted.p95_ms.high,
         candidate.batch,
