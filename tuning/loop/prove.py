@@ -172,7 +172,8 @@ def _before_from_s(parts: Parts, plan: Plan, first_s: float) -> float:
 def _evidence(parts: Parts, service: Service, start_s: float, end_s: float, *, history: bool) -> Evidence:
     step_s = parts.settings.prometheus.step_s
     span = _grid(start_s, end_s, step_s)
-    signals = ("p95_ms", "p50_ms", "qps", "error_rate", "queue_ms", "accuracy", "agreement", "busy", "rows_per_batch")
+    signals = ("p95_ms", "p50_ms", "qps", "error_rate", "queue_ms", "queue_depth", "accuracy", "agreement", "busy",
+               "rows_per_batch")  # fmt: skip
     window = parts.source.read([service], signals, span).get(service.name) or MetricWindow(service.name, span, {})
     past = None
     if history:

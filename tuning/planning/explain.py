@@ -62,6 +62,17 @@ def disagreement(item: Ranked, situation: Situation, playbook: tuple[str, ...]) 
     return f"The rule of thumb says {rule}; the measured batch times say otherwise{_because(item, situation)}."
 
 
+def exploring(item: Ranked, diagnosis: Diagnosis, situation: Situation, slo_ms: float) -> str:
+    """Why an option is tried of which nobody knows whether it is enough."""
+    text = "; ".join(change.text() for change in item.candidate.changes)
+    seen = situation.model.rows_max
+    return (
+        f"{_queue(diagnosis)}{text} is tried: batches of more than {seen:.0f} row{'s' if seen > 1 else ''} were never "
+        f"seen here, so how long they take is not known, but a larger batch cannot carry less, costs nothing and can "
+        f"be undone; it carries the load with {item.predicted.carries:.0%}, and holding would not meet {slo_ms:.0f} ms"
+    )
+
+
 def nothing(diagnosis: Diagnosis, ranked: list[Ranked], slo_ms: float) -> str:
     """Why nothing is done although the SLO is broken."""
     title = CAUSES[diagnosis.cause].title

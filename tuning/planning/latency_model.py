@@ -31,6 +31,8 @@ from detection.model import FloatArray
 NIS_LIMIT = 6.63
 MISFIT = 0.04
 """Relative deviation of real hardware (caches, kernel choice) from a straight line; more data do not shrink it."""
+GUESS = 0.25
+"""Relative standard deviation of a batch time, from the slope alone, from which it counts as not known."""
 _NOISE = 0.05
 _POINTS_MAX = 60.0
 _REGIME = 8
@@ -101,6 +103,12 @@ class LatencyModel:
         """Relative doubt that the line holds at `rows`: the misfit, growing by 6 % per doubling past what was seen."""
         beyond = math.log2(rows / self.rows_max) if self.rows_max and rows > self.rows_max else 0.0
         return math.hypot(MISFIT, 0.06 * beyond)
+
+    def unknown_beyond(self, rows: float) -> bool:
+        """Whether the time of larger batches than those seen is a guess: the line's slope rests on the prior alone."""
+        weight, batch_ms = self.at(rows)
+        mean = float(weight @ batch_ms)
+        return rows > self.rows_max and math.sqrt(float(weight @ (batch_ms - mean) ** 2)) > GUESS * mean
 
     def nis(self, rows: float, batch_ms: float) -> float:
         """Normalised innovation squared of one measurement."""

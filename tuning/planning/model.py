@@ -16,7 +16,7 @@ from tuning.planning.diagnosis import diagnose
 from tuning.planning.options import Candidate
 from tuning.planning.predict import UNMEASURED_SD, Knowledge, Predicted, int8_gain, predict
 from tuning.planning.ranking import Ranked
-from tuning.planning.rules import Rules
+from tuning.planning.rules import Rules, hold_reason
 from tuning.planning.settings import PlanningSettings
 from tuning.planning.situation import Situation, assess
 
@@ -40,8 +40,8 @@ class ModelPlanner:
         if diagnosis.cause == "idle_capacity":
             return self._save(incident, observation, situation, diagnosis, past)
         if not diagnosis.curable:
-            reason = f"hold: {'; '.join(diagnosis.evidence)}: no lever cures that"
-            return self._plan(incident, observation, diagnosis, Option(changes=(), reason=reason), ())
+            option = Option(changes=(), reason=hold_reason(diagnosis))
+            return self._plan(incident, observation, diagnosis, option, ())
         if not situation.identified:
             plan = self._rules.propose(incident, observation, past)
             if diagnosis.cause == "unknown" or plan.diagnosis.cause == "unknown":
@@ -68,6 +68,12 @@ class ModelPlanner:
             return self._plan(incident, observation, diagnosis, option, ())
         ranked = self._rank(observation, situation, diagnosis, knowledge, base, seen, tried)
         winner = ranking.best(ranked, self._settings, slo)
+        text = explain.chosen(winner, diagnosis, situation, slo) if winner is not None else ""
+        if winner is None:
+            winner = ranking.explore(ranked, not math.isfinite(stay.drain_s), situation.model.unknown_beyond)
+            text = explain.exploring(winner, diagnosis, situation, slo) if winner is not None else ""
+        elif winner.success < self._settings.confidence:
+            text += f"; not sure ({winner.predicted.meets:.0%}), but the likeliest within bounds"
         rejected = [
             _option(item, slo, ranking.why_not(item, winner, self._settings, slo), feasible=not item.barred)
             for item in sorted(ranked, key=lambda item: item.predicted.p95_ms.value)
@@ -82,9 +88,6 @@ class ModelPlanner:
                 reason=explain.nothing(diagnosis, ranked, slo),
             )
             return self._plan(incident, observation, diagnosis, chosen, (*rejected, *untouched))
-        text = explain.chosen(winner, diagnosis, situation, slo)
-        if winner.success < self._settings.confidence:
-            text += f"; not sure ({winner.predicted.meets:.0%}), but the likeliest within bounds"
         rule = self._rules.propose(incident, observation, past).chosen.levers
         other = explain.disagreement(winner, situation, rule)
         plan = self._plan(incident, observation, diagnosis, _option(winner, slo, text), (*rejected, *untouched))

@@ -25,7 +25,9 @@ _LEVELS = np.asarray((np.arange(_DRAWS) + 0.5) / _DRAWS)
 _Z_LOAD, _Z_DOUBT, _Z_GAIN = (
     normal_quantiles(_LEVELS)[np.argsort(np.arange(_DRAWS) * root % 1.0)] for root in (2**0.5, 3**0.5, 7**0.5)
 )
-_ROOM = 0.9
+_FULL = 0.9
+_SURPRISE = 0.4
+"""Log scatter of what may come on top of all that is known: the next wave of load, a neighbour on the machine."""
 _SLOW_REPLICA = 1.3
 _QUEUE_TIME_MAX_S = 600.0
 UNMEASURED_SD = 0.3
@@ -36,7 +38,8 @@ UNMEASURED_SD = 0.3
 class Predicted:
     """What a candidate would show. p95_ms: median of the draws with its 90 % interval. meets: probability of the SLO.
 
-    carries: probability that full batches answer the load with a tenth to spare, over the whole posterior of the line.
+    carries: probability that full batches can answer the load at all, over the whole posterior of the line. room: the
+    same with a tenth to spare and a surprise (load, neighbour) of 40 % on top.
     load: utilisation by the median draw. drain_s: how long the present queue takes to empty, inf when it never does.
     p50_ms, p99_ms, throughput, busy: of the median draw.
     """
@@ -44,6 +47,7 @@ class Predicted:
     p95_ms: Interval
     meets: float
     carries: float
+    room: float
     load: float
     drain_s: float
     p50_ms: float
@@ -160,7 +164,8 @@ def _summary(
     return Predicted(
         p95_ms=Interval(value=math.exp(middle), low=math.exp(low), high=math.exp(high)),
         meets=meets,
-        carries=_carries(candidate, situation, knowledge),
+        carries=_carries(candidate, situation, knowledge, 1.0, 0.01),
+        room=_carries(candidate, situation, knowledge, _FULL, _SURPRISE),
         load=load,
         drain_s=_drain_s(candidate, float(np.median(capacity)), situation),
         p50_ms=run.p50_ms + extra,
@@ -170,8 +175,10 @@ def _summary(
     )
 
 
-def _carries(candidate: Candidate, situation: Situation, knowledge: Knowledge) -> float:
-    """P(load < 0.9) with every batch full: the grid of the line times lognormal doubts of the load, line and gain.
+def _carries(
+    candidate: Candidate, situation: Situation, knowledge: Knowledge, limit: float, surprise: float
+) -> float:
+    """P(load < limit) with every batch full: the grid of the line times lognormal doubts of the load, line and gain.
 
     Finer than the draws: of options that do well in most draws it tells which has the most room for the others.
     """
@@ -183,8 +190,8 @@ def _carries(candidate: Candidate, situation: Situation, knowledge: Knowledge) -
     gain, gain_sd = (knowledge.speedup, knowledge.speedup_sd) if candidate.faster else (1.0, 0.0)
     load = rate.value * situation.rows_per_request * batch_ms / 1e3 / gain / (full * candidate.replicas)
     load_sd = math.log(max(rate.high, 1e-9) / max(rate.value, 1e-9)) / _Z90
-    sd = math.hypot(load_sd, situation.model.doubt(full), situation.slow_sd, gain_sd, 0.01)
-    return float(sum(w * _phi(math.log(_ROOM / max(x, 1e-9)) / sd) for w, x in zip(weight, load, strict=True)))
+    sd = math.hypot(load_sd, situation.model.doubt(full), situation.slow_sd, gain_sd, surprise)
+    return float(sum(w * _phi(math.log(limit / max(x, 1e-9)) / sd) for w, x in zip(weight, load, strict=True)))
 
 
 def _drain_s(candidate: Candidate, capacity: float, situation: Situation) -> float:

@@ -6,6 +6,7 @@ Pure ordering over predictions; every option that does not win carries the reaso
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tuning.planning.effects import Posterior
@@ -15,6 +16,8 @@ from tuning.planning.settings import PlanningSettings
 
 LEAST_CHANCE = 0.35
 """Below this probability of meeting the SLO even the best option is not worth a change."""
+LEAST_CARRIES = 0.05
+"""Below this probability of carrying the load at all even a free try is none."""
 _DEMOTED = 0.4
 _PAIR_GAIN = 0.15
 _RISKY = 0.1
@@ -85,10 +88,30 @@ def best(ranked: list[Ranked], settings: PlanningSettings, slo_ms: float) -> Ran
     return min(sure, key=_likeliest) if sure else top
 
 
+def explore(ranked: list[Ranked], saturated: bool, unknown: Callable[[int], bool]) -> Ranked | None:
+    """A larger batch whose time nobody has seen, where holding loses for sure: nothing else does, and the queue grows.
+
+    s(b)/b = alpha/b + beta never rises with b, so under saturation a larger batch cannot carry less; it costs nothing
+    and is undone in seconds. saturated: the present setting does not carry the load. unknown: by batch size.
+    """
+    if not saturated:
+        return None
+    free = [
+        item
+        for item in ranked
+        if item.candidate.levers == ("batch_size",)
+        and not item.barred
+        and item.candidate.cost_per_hour <= 0
+        and unknown(item.candidate.batch)
+        and item.predicted.carries >= LEAST_CARRIES
+    ]
+    return min(free, key=lambda item: (-round(item.predicted.room, 2), -item.predicted.carries), default=None)
+
+
 def _likeliest(item: Ranked) -> tuple[float, ...]:
     """Where nothing is sure: the chance, in steps of 5 %, then the price, then the chance and the room in full."""
     candidate = item.candidate
-    chance = (-round(item.success, 2), -round(item.predicted.carries, 2))
+    chance = (-round(item.success, 2), -round(item.predicted.room, 2))
     return (-round(20 * item.success), round(candidate.cost_per_hour, 4), *chance, candidate.batch)
 
 
@@ -104,8 +127,7 @@ def _order(item: Ranked) -> tuple[float, ...]:
         candidate.replicas,
         # The line was learned at the present setting; room is what pays for its errors elsewhere on the line.
         -round(item.success, 2),
-        -round(predicted.carries, 2),
-        round(max(0.0, predicted.load - 0.5), 1),
+        -round(predicted.room, 2),
         predicted.p95_ms.high,
         candidate.batch,
     )
@@ -117,32 +139,44 @@ def why_not(item: Ranked, winner: Ranked | None, settings: PlanningSettings, slo
     if item.barred:
         return item.barred
     if not math.isfinite(predicted.drain_s):
-        return f"the load would be {predicted.load:.0%} of its capacity: the queue would not drain"
+        return f"the load would be {predicted.load:.0%} of its capacity, so the queue would not drain"
     if predicted.p95_ms.value > limit:
         p95_ms = predicted.p95_ms.value
-        return f"predicted P95 {p95_ms:.0f} ms misses {limit:.0f} ms (SLO {slo_ms:.0f} ms with headroom)"
+        return f"its predicted P95 of {p95_ms:.0f} ms is over {limit:.0f} ms (the SLO of {slo_ms:.0f} ms with headroom)"
     if item.success < settings.confidence:
-        chance = f"meets the SLO with {predicted.meets:.0%}"
-        return f"{chance}, less than {settings.confidence:.0%}" if item.posterior.weight >= 1 else (
+        chance = f"it meets the SLO with a probability of {predicted.meets:.0%} only"
+        return f"{chance} ({settings.confidence:.0%} is asked for)" if item.posterior.weight >= 1 else (
             f"{chance}, and {item.posterior.text()} here")  # fmt: skip
     if item.candidate.risk >= _RISKY and predicted.p95_ms.high > slo_ms:
-        return f"may end at {predicted.p95_ms.high:.0f} ms: its gain is not measured yet"
+        return f"its gain is not measured yet, so P95 may end at {predicted.p95_ms.high:.0f} ms"
     if winner is None:
         return "not chosen"
     return _against(item, winner)
 
 
 def _against(item: Ranked, winner: Ranked) -> str:
+    mine, chosen = item.candidate, winner.candidate
     if item.unproven and not winner.unproven:
-        return "would do, but its gain was never measured here, and there is an option that rests on measurements"
-    extra = item.candidate.cost_per_hour - winner.candidate.cost_per_hour
+        return "it would do, but its gain was never measured here, and the chosen option rests on measurements"
+    extra = mine.cost_per_hour - chosen.cost_per_hour
     if extra > 0.00005:
-        return f"would do, but costs {extra:.2f}/h more"
-    if len(item.candidate.changes) > len(winner.candidate.changes):
-        return "would do, but one change is enough"
+        return f"it would do as well, but costs {extra:.2f}/h more"
+    if len(mine.changes) > len(chosen.changes):
+        return "it would do as well, but one change is enough"
+    if winner.success - item.success >= 0.01:
+        return f"it meets the SLO with {item.predicted.meets:.1%}, the chosen option with {winner.predicted.meets:.1%}"
     later = item.time_to_effect_s - winner.time_to_effect_s
     if later > 15:
-        return f"would do, but takes {later:.0f} s longer to show"
-    if item.candidate.risk > winner.candidate.risk:
-        return "would do, but is harder to undo"
-    return f"would do, with predicted P95 {item.predicted.p95_ms.value:.0f} ms it is no better"
+        return f"it would do as well, but takes {later:.0f} s longer to show"
+    if mine.risk > chosen.risk:
+        return "it would do as well, but is harder to undo"
+    load, best_load = item.predicted.load, winner.predicted.load
+    if load - best_load >= 0.005:
+        return (
+            f"it would do as well today, but leaves less room: {load:.0%} of its capacity is used, {best_load:.0%} "
+            "with the chosen option"
+        )
+    p95_ms, best_ms = item.predicted.p95_ms.value, winner.predicted.p95_ms.value
+    if p95_ms > 1.02 * best_ms:
+        return f"its predicted P95 is {p95_ms:.0f} ms, the chosen option's {best_ms:.0f} ms"
+    return f"it gains nothing over the chosen option: P95 of {p95_ms:.0f} ms at the same cost, for a larger step"

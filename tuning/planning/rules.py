@@ -194,9 +194,17 @@ def _passed_over(rejected: tuple[Option, ...], chosen: Option) -> tuple[Option, 
 
 def _hold_reason(diagnosis: Diagnosis, rejected: tuple[Option, ...]) -> str:
     if not diagnosis.curable:
-        return f"hold: {'; '.join(diagnosis.evidence)}: no lever cures that"
+        return hold_reason(diagnosis)
     reasons = "; ".join(dict.fromkeys(option.reason for option in rejected)) or "the service has no lever"
     return f"hold: {reasons}"
+
+
+def hold_reason(diagnosis: Diagnosis) -> str:
+    """Why a cause that no lever cures gets no change: it is over, or a person has to look."""
+    evidence = "; ".join(diagnosis.evidence)
+    if diagnosis.cause == "healthy":
+        return f"hold: it recovered by itself: {evidence}; no change is needed"
+    return f"hold: {evidence}: no lever cures that"
 
 
 def _unreadable(observation: Observation, lever: str) -> str:

@@ -85,19 +85,35 @@ def _throughput(
     words = f"served requests fell from {old:.3g}/s to {new:.3g}/s"
     if not fell:
         return Guarded(signal="qps", before=old, after=new, ok=True)
-    if control is None and (offered := _less_offered(before, after)):
+    if control is None and (offered := _less_offered(before, after, 1 - settings.throughput_drop)):
         return Guarded(signal="qps", before=old, after=new, ok=True, reason=f"{words}, {offered}")
     return Guarded(signal="qps", before=old, after=new, ok=False, reason=words)
 
 
-def _less_offered(before: Evidence, after: Evidence) -> str:
-    """Why a fall of the served rate is the callers' doing and not ours; empty when nothing says so."""
-    old, new = mean_of(before.window, "queue_depth"), mean_of(after.window, "queue_depth")
-    if old is not None and new is not None and new <= old + 1.0:
-        return "and nothing queues: less was asked for"
+def _less_offered(before: Evidence, after: Evidence, enough: float) -> str:
+    """Why a fall of the served rate is the callers' doing and not ours; empty when nothing says so.
+
+    What is asked for is what is served plus the growth of the queue; `enough`: the share of it that has to be served.
+    """
+    asked, served = _asked(after), mean_of(after.window, "qps")
+    if asked is not None and served is not None:
+        return "and the queue does not grow: less was asked for" if served >= enough * asked else ""
+    old, new = mean_of(before.window, "queue_ms"), mean_of(after.window, "queue_ms")
+    if old is not None and new is not None and new > 1.1 * old:
+        return ""
     if before.expected_p95_ms is not None and after.expected_p95_ms is not None:
         return "which the latency model's expectation accounts for"
     return ""
+
+
+def _asked(side: Evidence) -> float | None:
+    """Requests per second that came over the look: answered, plus what the queue grew by; None without its length."""
+    served, depth = mean_of(side.window, "qps"), side.window.values.get("queue_depth")
+    known = np.flatnonzero(np.isfinite(depth)) if depth is not None else np.empty(0, dtype=int)
+    if served is None or depth is None or known.size < 2:
+        return None
+    seconds = float(known[-1] - known[0]) * side.window.span.step_s
+    return served + float(depth[known[-1]] - depth[known[0]]) / seconds
 
 
 def _quality(

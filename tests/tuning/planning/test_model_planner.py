@@ -98,6 +98,59 @@ def test_a_load_beyond_every_bound_is_held_with_the_best_that_could_be():
     assert not plan.chosen.meets_slo
 
 
+ONE_ROW = {"qps": [60.0] * 37 + [98.0] * 24, "p95_ms": [25.0] * 37 + [2000.0] * 24, "mean_ms": 1200.0,
+           "queue_ms": [5.0] * 37 + [1190.0] * 24, "batch_ms": 10.0, "rows_per_batch": 1.0, "batch_size": 1.0,
+           "busy": [0.6] * 37 + [1.0] * 24, "replicas": 1.0, "error_rate": 0.0}  # fmt: skip
+
+
+def overloaded(growth_per_s: float, batch_ms: float = 10.0, p95_slo_ms: float = 140.0):
+    """Only ever ran batches of one row, and now the queue grows by so much."""
+    depth = [0.0] * 37 + [5.0 * growth_per_s * k for k in range(24)]
+    signals = ONE_ROW | {"queue_depth": depth, "batch_ms": batch_ms}
+    service = make_service(levers=("batch_size",), p95_ms=p95_slo_ms)
+    settings = {"batch_size": make_settings(batch=1)["batch_size"]}
+    incident = make_incident().model_copy(update={"opened_at_s": AT_S - 115.0})
+    return incident, make_observation(signals, service=service, settings=settings)
+
+
+def test_a_larger_batch_is_tried_where_its_time_is_not_known_and_holding_loses_for_sure():
+    plan = propose(overloaded(growth_per_s=900.0))
+    assert plan.chosen.levers == ("batch_size",)
+    assert plan.chosen.changes[0].new["batch_size"] == 32
+    assert "never seen here" in plan.reason and "can be undone" in plan.reason
+    assert plan.chosen.meets_slo is False
+
+
+def test_what_cannot_do_even_with_every_row_for_free_is_not_tried():
+    plan = propose(overloaded(growth_per_s=9000.0))
+    assert plan.chosen.changes == () and "nothing within bounds" in plan.reason
+
+
+def test_a_batch_whose_time_is_known_is_not_tried_in_vain():
+    rows = [1.0 + k % 4 for k in range(61)]
+    signals = overloaded(growth_per_s=900.0)[1].window.values | {
+        "rows_per_batch": rows, "batch_ms": [2.0 + 8.0 * b for b in rows], "batch_size": [4.0] * 61}  # fmt: skip
+    service = make_service(levers=("batch_size",), p95_ms=140.0)
+    settings = {"batch_size": make_settings(batch=4)["batch_size"]}
+    incident = overloaded(900.0)[0]
+    plan = propose((incident, make_observation(signals, service=service, settings=settings)))
+    assert plan.chosen.changes == ()
+
+
+def test_of_options_at_the_same_price_the_one_with_room_wins_and_the_reasons_say_so():
+    plan = propose(overloaded(growth_per_s=40.0))
+    assert plan.chosen.changes[0].new["batch_size"] >= 16
+    small = next(o for o in plan.rejected if o.changes and o.changes[0].new["batch_size"] == 4)
+    assert "room" in small.reason or "meets the SLO with" in small.reason
+
+
+def test_what_is_over_is_said_to_have_recovered_by_itself():
+    observation = make_observation(SATURATED | {"p95_ms": 29.0, "queue_ms": 1.0}, service=make_service(p95_ms=140.0))
+    plan = propose((make_incident(), observation))
+    assert plan.chosen.changes == ()
+    assert "recovered by itself" in plan.reason and "no change is needed" in plan.reason
+
+
 def test_a_lever_that_failed_here_before_is_demoted():
     incident, observation = example()
     plan = propose((incident, observation))

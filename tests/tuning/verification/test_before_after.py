@@ -267,6 +267,20 @@ def test_harmless_moves_of_guard_metrics_do_no_harm() -> None:
     assert judge(before, after).verdict == "improved"
 
 
+@pytest.mark.parametrize(
+    ("depth", "verdict"), [(np.linspace(200, 6500, N), "worse"), (np.linspace(900, 100, N), "improved")]
+)
+def test_a_fall_of_the_served_rate_is_a_loss_only_if_less_is_answered_than_asked(
+    depth: FloatArray, verdict: str
+) -> None:
+    # In both cases the model has an expectation; it knows only what was answered.
+    before = evidence(noisy(100, seed=1), qps=100.0, queue_depth=np.linspace(0, 200, N), expected_p95_ms=100.0)
+    after = evidence(noisy(60, seed=2), start_s=400, qps=70.0, queue_depth=depth, expected_p95_ms=100.0)
+    outcome = judge(before, after)
+    assert outcome.verdict == verdict
+    assert ("fell from 100/s to 70/s" in outcome.reason) == (verdict == "worse")
+
+
 def test_a_throughput_that_fell_like_the_controls_is_no_loss() -> None:
     before, after = evidence(noisy(200, seed=1), qps=100.0), evidence(noisy(60, seed=2), start_s=600, qps=60.0)
     control = evidence(noisy(200, seed=3), qps=100.0), evidence(noisy(200, seed=4), start_s=600, qps=60.0)
