@@ -48,6 +48,7 @@ _TABLE = (
     Signal("load_failures", "share", "up", "share of failed model loads", floor=0.01),
     Signal("replicas", "replicas", "down", "ready replicas", floor=0.5),
     Signal("arrival_cv2", "ratio", "none", "squared coefficient of variation of the time between arrivals"),
+    Signal("batch_cv2", "ratio", "none", "squared coefficient of variation of the time of batches of one size"),
     Signal("accuracy", "share", "down", "accuracy or agreement, where the service exports it", floor=0.005),
     Signal("emulated", "share", "none", "1 where the figures come from an emulated accelerator"),
     Signal("agreement", "share", "down", "agreement of the served version with its reference", floor=0.005),

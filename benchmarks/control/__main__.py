@@ -1,6 +1,7 @@
 """`python -m benchmarks.control`: every policy on every scenario and seed; table and benchmarks/results/control.json.
 
-`--scenario TEXT` and `--seeds N` narrow it, `--real` measures predictions on the real ONNX Runtime demo service.
+`--scenario TEXT` and `--seeds N` narrow it. Finished cells are kept (benchmarks.control.cells): `--minutes N` stops
+after so long and leaves the rest to the next run. `--real` measures predictions on the real ONNX Runtime demo service.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ import argparse
 import copy
 import json
 import logging
+import math
 import os
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 
-from benchmarks.control import score
+from benchmarks.control import cost, score
+from benchmarks.control.cells import Cells, digest
 from benchmarks.control.policies import POLICIES, cured, oracle
 from benchmarks.control.scenarios import END_S, ONSET_S, SCENARIOS, Scenario
 from benchmarks.control.simulator import SimulatedService
@@ -67,6 +70,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--policies", default=",".join(ORDER))
+    parser.add_argument("--minutes", type=float, default=math.inf, help="start no further cell after so long")
     parser.add_argument("--json", type=Path, default=None, help="where the figures go (default: benchmarks/results)")
     parser.add_argument("--real", action="store_true", help="predictions on the real ONNX Runtime demo service")
     args = parser.parse_args()
@@ -76,14 +80,11 @@ def main() -> int:
         return real.main()
     names = tuple(args.policies.split(","))
     chosen = [i for i, scenario in enumerate(SCENARIOS) if args.scenario in scenario.name]
-    jobs = [(i, seed, names) for i in chosen for seed in range(1, args.seeds + 1)]
-    began = time.monotonic()
-    found: list[dict[str, object]] = []
-    with ProcessPoolExecutor(max_workers=args.jobs) as pool:
-        for k, part in enumerate(pool.map(one, jobs), 1):
-            found += part
-            if sys.stderr.isatty():
-                print(f"\r{k}/{len(jobs)} scenarios x seeds", end="", file=sys.stderr)
+    jobs = [(i, seed, names) for seed in range(1, args.seeds + 1) for i in chosen]
+    found, left = _run(jobs, args.jobs, 60.0 * args.minutes)
+    if left:
+        print(f"{len(jobs) - left} of {len(jobs)} scenarios x seeds are done; run the same command again for the rest")
+        return 3
     results = [score.Result(**entry) for entry in found]  # type: ignore[arg-type]
     policies = {name: score.figures([r for r in results if r.policy == name]) for name in names}
     print(score.table(policies))
@@ -91,10 +92,40 @@ def main() -> int:
     whole = not args.scenario and args.seeds >= 5
     path = args.json or (RESULTS if whole else None)
     if path is not None:
-        took = round(time.monotonic() - began, 1)
+        planning = cost.measure()
+        print("planning:", planning)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(_document(policies, results, took), indent=1) + "\n")
+        path.write_text(json.dumps(_document(policies, results, planning), indent=1) + "\n")
     return 0
+
+
+Job = tuple[int, int, tuple[str, ...]]
+
+
+def _run(jobs: list[Job], workers: int, limit_s: float) -> tuple[list[dict[str, object]], int]:
+    """Results of all jobs, finished ones from the cells, and how many are left when no more time was."""
+    cells = Cells(digest(jobs[0][2])) if jobs else None
+    if cells is None:
+        return [], 0
+    key = {job: (SCENARIOS[job[0]].name, job[1]) for job in jobs}
+    todo = [job for job in jobs if cells.get(*key[job]) is None]
+    began = time.monotonic()
+    with ProcessPoolExecutor(max_workers=workers) as pool:
+        waiting = {}
+        while todo or waiting:
+            while todo and len(waiting) < workers and time.monotonic() - began < limit_s:
+                job = todo.pop(0)
+                waiting[pool.submit(one, job)] = job
+            if not waiting:
+                break
+            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                cells.put(*key[waiting.pop(future)], future.result())
+            if sys.stderr.isatty():
+                finished = len(jobs) - len(todo) - len(waiting)
+                print(f"\r{finished}/{len(jobs)} scenarios x seeds", end="", file=sys.stderr)
+    kept = [cells.get(*key[job]) for job in jobs]
+    return [entry for cell in kept if cell is not None for entry in cell], sum(cell is None for cell in kept)
 
 
 def _details(results: list[score.Result]) -> None:
@@ -116,7 +147,7 @@ def _details(results: list[score.Result]) -> None:
 
 
 def _document(
-    policies: dict[str, dict[str, object]], results: list[score.Result], took_s: float
+    policies: dict[str, dict[str, object]], results: list[score.Result], planning: dict[str, object]
 ) -> dict[str, object]:
     scenarios: dict[str, dict[str, object]] = {}
     for r in results:
@@ -133,7 +164,7 @@ def _document(
         "scenarios": len(scenarios),
         "seeds": len({r.seed for r in results}),
         "kinds": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
-        "took_s": took_s,
+        "planning": planning,
         "policies": policies,
         "by_scenario": scenarios,
     }

@@ -127,29 +127,35 @@ class _Over(Exception):
     """The scenario ends while the loop waits."""
 
 
-def slotune(scenario: Scenario, service: SimulatedService, seed: int, planner: str = "model") -> Run:
-    """tuning.loop.run_once, sweep after sweep, as in production; only time, source and actuators are simulated."""
+def make_parts(
+    scenario: Scenario, service: SimulatedService, planner: str = "model"
+) -> tuple[Parts, dict[str, SimulatedActuator]]:
+    """The production loop around the simulated service."""
     from tests.fakes.ledger import FakeLedger
     from tuning import planning, verification
 
     settings = make_settings(scenario)
-    source = SimulatedSource(service, RATE_WINDOW_S)
     levers = {name: SimulatedActuator(service, name, scenario.replicas_max) for name in LEVER_STEPS}
-    services = {s.name: s for s in settings.service_values()}
-    ledger = FakeLedger()
     planning_settings = settings.planning.model_copy(
         update={"rate_window_s": RATE_WINDOW_S, "verify_window_s": settings.verification.look_s}
     )
     parts = Parts(
         settings=settings,
-        services=services,
-        source=source,
+        services={s.name: s for s in settings.service_values()},
+        source=SimulatedSource(service, RATE_WINDOW_S),
         actuator=lambda _service, lever: levers[lever],
         planner=planning.get(planner)(planning_settings),
         verifier=verification.get("before_after")(settings.verification),
-        ledger=ledger,
+        ledger=FakeLedger(),
         notifiers=[],
     )
+    return parts, levers
+
+
+def slotune(scenario: Scenario, service: SimulatedService, seed: int, planner: str = "model") -> Run:
+    """tuning.loop.run_once, sweep after sweep, as in production; only time, source and actuators are simulated."""
+    parts, levers = make_parts(scenario, service, planner)
+    ledger = parts.ledger
 
     def now() -> float:
         return START_S + service.now_s

@@ -203,10 +203,14 @@ class SimulatedService:
         self.now_s = end
 
     def _lose(self, t: float) -> None:
-        """Lost replicas stay lost: the cluster has no place for them; new ones asked for on top are made elsewhere."""
+        """Lost replicas stay lost: the cluster has no place for them; new ones asked for on top are made elsewhere.
+
+        Of what is asked for and has no place, replicas that have not started yet go first: working ones stay.
+        """
         keep = max(1, self.desired - self.faults.lost(t))
         while len(self.replicas) > keep:
-            self._remove(self.replicas[0])
+            starting = [r for r in self.replicas if r.ready_s > t]
+            self._remove(starting[-1] if starting else self.replicas[0])
 
     def _arrive(self, start: float, end: float, record: Second) -> tuple[int, float, float]:
         rate = max(1e-9, self.faults.rate(start))

@@ -9,6 +9,7 @@ import numpy as np
 from benchmarks.control.simulator import EDGES_S, SimulatedService
 from detection.model import BucketWindow, FloatArray, MetricWindow, Service, Span
 
+_LARGEST = 128
 START_S = 1_700_000_000.0
 """Epoch time of the simulation's second 0."""
 
@@ -22,6 +23,7 @@ class SimulatedSource:
         self._sums: dict[str, FloatArray] = {}
         self._tables: dict[int, FloatArray] = {}
         self._hist = np.zeros((1, EDGES_S.size + 1))
+        self._sizes = np.zeros((1, 3, _LARGEST + 1))
 
     def read(self, services: Sequence[Service], signals: Sequence[str], span: Span) -> Mapping[str, MetricWindow]:
         self._extend()
@@ -74,6 +76,11 @@ class SimulatedSource:
         new = seconds[known:]
         hist = np.array([np.bincount(np.searchsorted(EDGES_S, s.latencies), minlength=EDGES_S.size + 1) for s in new])
         self._hist = np.vstack([self._hist, self._hist[-1] + np.cumsum(hist, axis=0)])
+        sizes = np.zeros((len(new), 3, _LARGEST + 1))
+        for k, second in enumerate(new):
+            for size, entry in second.sizes.items():
+                sizes[k, :, size] = entry
+        self._sizes = np.vstack([self._sizes, self._sizes[-1] + np.cumsum(sizes, axis=0)])
         rows = {
             "count": [s.latencies.size for s in new],
             "latency": [float(s.latencies.sum()) for s in new],
@@ -113,6 +120,8 @@ class SimulatedSource:
             return full
 
         hist = self._hist[hi] - self._hist[lo]
+        made, seconds, squares = np.moveaxis(self._sizes[hi] - self._sizes[lo], 1, 0)
+        level = seconds**2 / np.maximum(made, 1.0)
         count, errors, batches, gaps = rise("count"), rise("errors"), rise("batches"), rise("gap_n")
         with np.errstate(divide="ignore", invalid="ignore"):
             mean_gap = rise("gap_s") / gaps
@@ -127,6 +136,7 @@ class SimulatedSource:
                 "batch_ms": 1e3 * rise("batch_s") / batches,
                 "rows_per_batch": rise("rows") / batches,
                 "arrival_cv2": rise("gap_q") / gaps / mean_gap**2 - 1.0,
+                "batch_cv2": (squares - level).sum(axis=1) / level.sum(axis=1),
                 "queue_depth": self._sums["depth"][hi],
                 "replicas": self._sums["ready"][hi],
                 "batch_size": self._sums["batch"][hi],

@@ -6,6 +6,10 @@ from detection.presets._preset import Preset, mean_ms, quantile_ms, ratio, share
 
 _REQUEST = "inference_request_duration_seconds"
 _GAP = "inference_interarrival_seconds"
+_BATCHES, _SECONDS, _SQUARES = (
+    f"rate(inference_batch{part}_total{{$sel}}[$w])" for part in ("es", "_seconds", "_seconds_squared")
+)
+_LEVEL = f"{_SECONDS} ^ 2 / ({_BATCHES} > 0)"
 _GAPS = total_rate(f"{_GAP}_count")
 
 PRESET = Preset(
@@ -34,6 +38,8 @@ PRESET = Preset(
         "arrival_cv2": (
             f"({total_rate(f'{_GAP}_squared_sum')}) * ({_GAPS}) / (({total_rate(f'{_GAP}_sum')}) ^ 2 > 0) - 1"
         ),
+        # Within each batch size, so that a mix of sizes is no variation: sum(x^2) - sum(x)^2 / n over sum(x)^2 / n
+        "batch_cv2": f"sum by ($by) ({_SQUARES} - {_LEVEL}) / (sum by ($by) ({_LEVEL}) > 0)",
         "agreement": ratio(total_rate("inference_shadow_agree_total"), total_rate("inference_shadow_total")),
     },
     buckets=f"sum by ($by le) (increase({_REQUEST}_bucket{{$sel}}[$w]))",

@@ -106,7 +106,9 @@ def _shares(situation: Situation) -> dict[str, tuple[float, str]]:
         text = f"{situation.arrivals.qps.value:.0f} requests/s instead of {base.qps:.0f} (x{ratio:.1f})"
         shares["load_surge"] = (math.log(max(ratio, 1e-3)), text)
     if situation.slow is not None and situation.slow > 1 + 2 * situation.slow_sd:
-        noisy = situation.batch_cv is not None and situation.batch_cv > max(0.12, 2 * (situation.base.batch_cv or 0.03))
+        always = situation.model.spread if now.batch_cv2 is not None else 0.0
+        before = max(situation.base.batch_cv or 0.03, 0.5 * always)
+        noisy = situation.batch_cv is not None and situation.batch_cv > max(0.12, 2 * before)
         name = "noisy_neighbour" if noisy else "slower_service"
         text = f"a batch of the same size takes {situation.slow:.1f} times as long"
         if noisy:

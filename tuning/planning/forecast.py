@@ -43,7 +43,9 @@ def forecast(times: FloatArray, qps: FloatArray, horizon_s: float, history: Metr
         seen = float(times[-1] - times[0])
         if abs(slope) > 4 * error and abs(slope) * seen > 0.1 * level:
             ahead, later = min(horizon_s, seen), min(2.5 * horizon_s, seen)
-            near = _interval(max(0.0, end + slope * ahead), noise + 0.25 * abs(slope) * ahead / level)
+            # A fall is followed half of the way down at most: what ebbs away need not go on doing so.
+            floor = 0.5 * max(end, float(np.mean(qps[-3:])))
+            near = _interval(max(floor, end + slope * ahead), noise + 0.25 * abs(slope) * ahead / level)
             # The upper end looks further: a change should still do when the trend has gone on for a while.
             high = max(near.high, (end + slope * later) * math.exp(_Z90 * noise))
             return Forecast(near.model_copy(update={"high": high}), "linear trend", slope)

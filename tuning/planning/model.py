@@ -13,12 +13,13 @@ from tuning.planning import explain, options, ranking
 from tuning.planning import latency_model as lm
 from tuning.planning import reading as rd
 from tuning.planning.diagnosis import diagnose
+from tuning.planning.forecast import Forecast
 from tuning.planning.options import Candidate
-from tuning.planning.predict import UNMEASURED_SD, Knowledge, Predicted, int8_gain, predict
+from tuning.planning.predict import UNMEASURED_SD, Knowledge, Predicted, capacity_now, int8_gain, predict
 from tuning.planning.ranking import Ranked
 from tuning.planning.rules import Rules, hold_reason
 from tuning.planning.settings import PlanningSettings
-from tuning.planning.situation import Situation, assess
+from tuning.planning.situation import Situation, assess, draining_arrivals
 
 _CANDIDATES = 28
 _SETTLE_MAX_S = 600.0
@@ -62,6 +63,10 @@ class ModelPlanner:
         knowledge = _knowledge(observation, situation, seen, past)
         base = options.unchanged(observation, situation)
         stay = predict([base], observation, situation, knowledge, self._settings)[0]
+        over = draining_arrivals(observation.window, capacity_now(situation)) if situation.slow_sd < 0.2 else None
+        if over is not None:
+            calm = replace(situation, arrivals=Forecast(over, "since the queue turned"))
+            stay = predict([base], observation, calm, knowledge, self._settings)[0]
         if self._passes(observation, situation, stay, slo):
             reason = f"hold: the queue drains by itself in about {stay.drain_s:.0f} s at the present load"
             option = _option(Ranked(base, stay, ef.Posterior(*ef.PRIOR, 0, 0), 0.0), slo, reason)
@@ -184,8 +189,6 @@ class ModelPlanner:
         """More replicas are lent: with the rate below which the old setting would do again (70 % of its capacity)."""
         if "replicas" not in winner.candidate.levers or winner.candidate.cost_per_hour < 0:
             return plan
-        from tuning.planning.predict import capacity_now
-
         below = 0.7 * capacity_now(situation)
         return plan.model_copy(update={"lease_s": self._settings.lease_s, "revert_below_qps": below})
 

@@ -29,6 +29,7 @@ _FULL = 0.9
 _SURPRISE = 0.4
 """Log scatter of what may come on top of all that is known: the next wave of load, a neighbour on the machine."""
 _SLOW_REPLICA = 1.3
+_COMES_AND_GOES = 0.2
 _QUEUE_TIME_MAX_S = 600.0
 UNMEASURED_SD = 0.3
 """Log scatter of the INT8 gain from which it counts as a guess."""
@@ -90,10 +91,17 @@ def predict(
     answers = []
     for candidate, draws in zip(candidates, plan, strict=True):
         mixed = [whatif.mix([(share, runs[k]) for share, k in parts]) for parts in draws]
-        loads = [max(lanes[k].load for _, k in parts) for parts in draws]
+        loads = [_load([lanes[k] for _, k in parts], len(phases_of(situation))) for parts in draws]
         capacity = [sum(lanes[k].capacity * candidate.replicas * share for share, k in parts) for parts in draws]
         answers.append(_summary(candidate, mixed, loads, capacity, situation, knowledge, slo))
     return answers
+
+
+def _load(lanes: list[Lane], phases: int) -> float:
+    """Utilisation: of the busiest kind of replica, and over the phases of one, since phases share their queue."""
+    if phases == 1:
+        return max(lane.load for lane in lanes)
+    return lanes[0].qps / (sum(lane.capacity for lane in lanes) / len(lanes))
 
 
 def _lanes(
@@ -117,6 +125,9 @@ def _lanes(
     rows = situation.rows_per_request
     batch = max(1, int(candidate.batch // rows))
 
+    phases = phases_of(situation)
+    settled_s = candidate.delay_s + settings.rate_window_s + settings.verify_window_s
+
     def lane(slow: float) -> Lane:
         return Lane(
             qps=each,
@@ -127,19 +138,36 @@ def _lanes(
             beta_s=curve.beta_ms * rows * factor * slow / 1e3,
             spread=spread_of(situation),
             stream=draw,
-            backlog=situation.backlog / candidate.replicas,
-            horizon_s=candidate.delay_s + settings.rate_window_s + settings.verify_window_s,
+            # A phase in which the queue grows ends before it shows in the means of a rate window.
+            backlog=situation.backlog / candidate.replicas if len(phases) == 1 else 0.0,
+            horizon_s=settled_s if len(phases) == 1 else settings.rate_window_s / 2,
         )
 
     slow = [ratio for ratio in situation.replica_slow if ratio > _SLOW_REPLICA]
     if not slow or len(slow) >= candidate.replicas:
-        return [(1.0, lane(1.0))]
+        return [(1.0 / len(phases), lane(phase)) for phase in phases]
     share = len(slow) / candidate.replicas
     return [(1 - share, lane(1.0)), (share, lane(float(np.mean(slow))))]
 
 
+def phases_of(situation: Situation) -> tuple[float, ...]:
+    """Factors on the mean batch time in phases of equal length: (1,), or (slow, fast) where a neighbour comes and goes.
+
+    With phases r times as slow as the others, 1 / (1 + r) of the batches fall into the slow ones, so that the mean of
+    the batch times is 2 r / (1 + r) and their squared variation (r - 1)^2 / (4 r), which gives r.
+    """
+    cv = situation.batch_cv or 0.0
+    if cv < _COMES_AND_GOES or cv < situation.model.spread:
+        return (1.0,)
+    half = 1 + 2 * cv * cv
+    ratio = half + math.sqrt(half * half - 1)
+    return ((1 + ratio) / 2, (1 + ratio) / (2 * ratio))
+
+
 def spread_of(situation: Situation) -> float:
     """Coefficient of variation of single batch times: what was learned, and what comes and goes on top."""
+    if len(phases_of(situation)) > 1:
+        return float(np.clip(situation.model.spread, 0.02, 1.0))
     return float(np.clip(math.hypot(situation.model.spread, situation.batch_cv or 0.0), 0.02, 1.0))
 
 

@@ -17,7 +17,7 @@ from tuning.planning.settings import PlanningSettings
 LEAST_CHANCE = 0.35
 """Below this probability of meeting the SLO even the best option is not worth a change."""
 LEAST_CARRIES = 0.05
-"""Below this probability of carrying the load at all even a free try is none."""
+"""Below this probability of carrying the load, and of meeting the SLO, even a free try is none."""
 _DEMOTED = 0.4
 _PAIR_GAIN = 0.15
 _RISKY = 0.1
@@ -103,7 +103,7 @@ def explore(ranked: list[Ranked], saturated: bool, unknown: Callable[[int], bool
         and not item.barred
         and item.candidate.cost_per_hour <= 0
         and unknown(item.candidate.batch)
-        and item.predicted.carries >= LEAST_CARRIES
+        and min(item.predicted.carries, item.predicted.meets) >= LEAST_CARRIES
     ]
     return min(free, key=lambda item: (-round(item.predicted.room, 2), -item.predicted.carries), default=None)
 

@@ -51,6 +51,7 @@ class Reading:
     batch_timeout_ms: float | None
     replicas: int | None
     arrival_cv2: float | None
+    batch_cv2: float | None = None
 
     @property
     def latency_ms(self) -> float | None:
@@ -114,6 +115,7 @@ def read_now(observation: Observation, settings: PlanningSettings) -> Reading:
         batch_timeout_ms=first(number(batch, "batch_timeout_ms"), window.last("batch_timeout_ms")),
         replicas=round(count) if count is not None else None,
         arrival_cv2=now("arrival_cv2"),
+        batch_cv2=now("batch_cv2"),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from detection.model import FloatArray, Incident, MetricWindow
-from tuning.model import Observation
+from tuning.model import Interval, Observation
 from tuning.planning import latency_model as lm
 from tuning.planning.forecast import Forecast, forecast
 from tuning.planning.latency_model import LatencyModel
@@ -39,7 +39,8 @@ class Situation:
 
     arrivals: the rate at which requests come, which under saturation is more than what is answered. slow: the present
     service time over the learned one (1: as learned; None: no line was learned before). slow_sd: its relative standard
-    error. replica_slow: relative batch time of each replica, () where not exported. rows_per_request: rows that one
+    error. batch_cv: variation of batch times that comes and goes, on top of the model's spread. replica_slow:
+    relative batch time of each replica, () where not exported. rows_per_request: rows that one
     request brings. learned: the models to be kept. overhead_ms: latency outside queue and batch.
     """
 
@@ -90,7 +91,7 @@ def assess(
         learned = {**learned, name: kept}
     elif model.known:
         learned = {**learned, name: model}
-    spread = spread_of_stats(observation.batch_stats)
+    spread = first(spread_of_stats(observation.batch_stats), _calm_spread(observation, onset, settings))
     if spread is not None:
         model = replace(model, spread=spread)
         learned = {**learned, name: replace(learned.get(name, model), spread=spread)}
@@ -105,9 +106,9 @@ def assess(
         cv2=_cv2(observation, now),
         slow=slow,
         slow_sd=slow_sd,
-        batch_cv=_variation(window, _settled(window, fresh, settings), kept),
+        batch_cv=_on_top(now, spread, _variation(window, _settled(window, fresh, settings), kept)),
         replica_slow=_replica_slow(observation, fresh, settings),
-        backlog=_backlog(now),
+        backlog=_backlog(now, observation.window),
         overhead_ms=_overhead(now, observation, onset, settings),
         rows_per_request=per_request,
         version=version,
@@ -239,6 +240,29 @@ def _variation(window: MetricWindow, since_s: float, kept: LatencyModel) -> floa
     return float(values.std() / values.mean())
 
 
+def _calm_spread(observation: Observation, onset: float, settings: PlanningSettings) -> float | None:
+    """Coefficient of variation of single batches of one size before the onset; None where it is not exported."""
+    until = onset - settings.rate_window_s
+    for window in (observation.window, observation.history):
+        if window is None or "batch_cv2" not in window.values:
+            continue
+        values = window.values["batch_cv2"][window.span.times() < until]
+        known = values[np.isfinite(values)]
+        if known.size >= 3:
+            return float(np.clip(math.sqrt(max(0.0, float(np.median(known)))), 0.02, 0.8))
+    return None
+
+
+def _on_top(now: Reading, spread: float | None, variation: float | None) -> float | None:
+    """What varies now and did not before: from the variation within batch sizes where exported, else of the means.
+
+    A neighbour that comes and goes faster than the rate window is invisible in means.
+    """
+    if now.batch_cv2 is None or spread is None:
+        return variation
+    return max(math.sqrt(max(0.0, now.batch_cv2 - spread**2)), variation or 0.0)
+
+
 def _tail(window: MetricWindow, signal: str, since_s: float) -> tuple[FloatArray, FloatArray]:
     values = window.values.get(signal)
     if values is None:
@@ -289,16 +313,35 @@ def _growth(
     return np.asarray(qps * slope / (1 - slope), dtype=np.float64)
 
 
+def draining_arrivals(window: MetricWindow, capacity: float) -> Interval | None:
+    """The rate of arrivals while a queue falls: capacity less the fall, by the last three counts; None while it does
+    not fall by more than three standard errors of two Poisson streams.
+
+    After a burst this is known long before the mean over a rate window is.
+    """
+    depth = window.values.get("queue_depth", np.empty(0))[-3:]
+    if depth.size < 3 or not (np.isfinite(depth).all() and depth[0] > depth[1] > depth[2]):
+        return None
+    seconds = 2 * window.span.step_s
+    fall, error = float(depth[0] - depth[2]) / seconds, math.sqrt(2 * capacity / seconds)
+    if fall <= 3 * error:
+        return None
+    rate = max(capacity - fall, 0.02 * capacity)
+    return Interval(value=rate, low=max(rate - 1.645 * error, 0.01 * capacity), high=rate + 1.645 * error)
+
+
 def _cv2(observation: Observation, now: Reading) -> float:
     """Burstiness now; where not exported, that of the history, else 1 (independent users)."""
     value = first(now.arrival_cv2, observation.history.last("arrival_cv2") if observation.history else None, 1.0)
     return float(np.clip(value or 1.0, 0.2, 20.0))
 
 
-def _backlog(now: Reading) -> float:
-    """Requests waiting: counted where exported, else by Little's law from the mean wait."""
-    if now.queue_depth is not None:
-        return max(0.0, now.queue_depth)
+def _backlog(now: Reading, window: MetricWindow) -> float:
+    """Requests waiting: counted where exported (the newest count: a growing queue has no level), else by Little's law
+    from the mean wait."""
+    newest = window.last("queue_depth", 4 * window.span.step_s)
+    if newest is not None or now.queue_depth is not None:
+        return max(0.0, first(newest, now.queue_depth) or 0.0)
     return max(0.0, (now.queue_ms or 0.0) / 1e3 * (now.qps or 0.0))
 
 
