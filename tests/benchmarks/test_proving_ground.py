@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 
+from benchmarks.control.cells import Cells, digest
 from benchmarks.control.simulator import Faults, Profile, SimulatedService
 from benchmarks.control.source import START_S, SimulatedSource
 from detection.model import Service, Slo, Span
@@ -36,6 +37,38 @@ def test_the_source_tells_what_happened():
     assert values["busy"][-1] == pytest.approx(0.6, rel=0.15)
     # A bucket of the histogram is 30 % wide.
     assert values["p95_ms"][-1] == pytest.approx(simulated.p95_ms(100, 120), rel=0.3)
+
+
+def test_the_variation_within_a_batch_size_is_told():
+    profile = Profile(alpha_ms=10.0, beta_ms=5.0, spread=0.3, overhead_ms=0.0)
+    simulated = SimulatedService(profile, Faults(rate=lambda t: 60.0), batch=8, timeout_ms=0.0, replicas=1, seed=3)
+    simulated.advance(300.0)
+    span = Span(START_S + 100.0, START_S + 300.0, 10.0)
+    values = SimulatedSource(simulated, 60.0).read([SERVICE], ("batch_cv2",), span)["simulated"].values
+    assert np.median(values["batch_cv2"]) == pytest.approx(0.09, rel=0.2)
+
+
+def test_replicas_without_a_place_do_not_push_out_working_ones():
+    simulated = SimulatedService(
+        Profile(alpha_ms=10.0, beta_ms=0.0), Faults(rate=lambda t: 60.0, lost=lambda t: 1 if t >= 5 else 0),
+        batch=1, timeout_ms=0.0, replicas=3, seed=3,
+    )  # fmt: skip
+    simulated.advance(10.0)
+    assert simulated.seconds[-1].ready == 2
+    simulated.set_replicas(5)
+    simulated.advance(20.0)
+    assert simulated.seconds[-1].ready == 2
+    simulated.advance(60.0)
+    assert simulated.seconds[-1].ready == 4
+
+
+def test_finished_cells_are_found_again_and_belong_to_the_code_that_made_them(tmp_path):
+    cells = Cells(digest(["nothing"]), tmp_path)
+    assert cells.get("surge x2, batching helps", 1) is None
+    cells.put("surge x2, batching helps", 1, [{"policy": "nothing"}])
+    assert cells.get("surge x2, batching helps", 1) == [{"policy": "nothing"}]
+    assert cells.get("surge x2, batching helps", 2) is None
+    assert Cells(digest(["slotune"]), tmp_path).get("surge x2, batching helps", 1) is None
 
 
 def test_before_the_first_window_is_full_there_is_no_number():

@@ -15,6 +15,7 @@ from tuning.model import Interval
 
 WEEK_S = 7 * 86_400.0
 _Z90 = 1.645
+_TREND_POINTS = (60, 36, 24)
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,37 @@ def forecast(times: FloatArray, qps: FloatArray, horizon_s: float, history: Metr
             high = max(near.high, (end + slope * later) * math.exp(_Z90 * noise))
             return Forecast(near.model_copy(update={"high": high}), "linear trend", slope)
     return Forecast(_interval(level, noise), "constant")
+
+
+def trend_start(times: FloatArray, qps: FloatArray) -> float | None:
+    """Since when the rate has been rising along a line, looking back over everything seen; None where it has not.
+
+    times, qps: shape (k,), ascending, finite. A ramp breaks the SLO long after it began, so what is seen since the
+    onset of an incident is too short to show it. A line has to fit better than any single step does, and to have
+    moved the rate by a fifth; the longest of the stretches that do is taken.
+    """
+    for count in _TREND_POINTS:
+        if times.size < count:
+            continue
+        t, rate = times[-count:], qps[-count:]
+        slope, error, _ = _line(t, rate)
+        moved = slope * float(t[-1] - t[0])
+        clear = slope > 4 * error and moved > 0.2 * float(rate.mean())
+        if clear and _squares_of_line(t, rate) < _squares_of_step(rate):
+            return float(t[0])
+    return None
+
+
+def _squares_of_line(times: FloatArray, rate: FloatArray) -> float:
+    t, r = times - times.mean(), rate - rate.mean()
+    return float(r @ r - (t @ r) ** 2 / (t @ t))
+
+
+def _squares_of_step(rate: FloatArray) -> float:
+    """Sum of squared residuals of the best single step."""
+    left = np.arange(1, rate.size)
+    below, total = np.cumsum(rate)[:-1], float(rate.sum())
+    return float(rate @ rate - np.max(below**2 / left + (total - below) ** 2 / (rate.size - left)))
 
 
 def _interval(value: float, relative: float) -> Interval:

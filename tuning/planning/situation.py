@@ -11,7 +11,7 @@ import numpy as np
 from detection.model import FloatArray, Incident, MetricWindow
 from tuning.model import Interval, Observation
 from tuning.planning import latency_model as lm
-from tuning.planning.forecast import Forecast, forecast
+from tuning.planning.forecast import Forecast, forecast, trend_start
 from tuning.planning.latency_model import LatencyModel
 from tuning.planning.reading import Reading, first, number, read_now
 from tuning.planning.settings import PlanningSettings
@@ -284,6 +284,9 @@ def _arrivals(
     times, qps = _tail(observation.window, "qps", since)
     if not qps.size:
         return None
+    earlier, before = _tail(observation.window, "qps", -math.inf)
+    if (start := trend_start(earlier, before)) is not None:
+        times, qps = _tail(observation.window, "qps", min(start, since))
     growth = np.zeros_like(qps)
     if now.busy is None or now.busy > 0.85:
         growth = _growth(observation.window, times, qps, since, settings.rate_window_s, (now.busy or 0.0) > 0.95)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from detection.model import MetricWindow, Span
-from tuning.planning.forecast import WEEK_S, forecast
+from tuning.planning.forecast import WEEK_S, forecast, trend_start
 
 T = np.arange(0.0, 300.0, 5.0)
 RNG = np.random.default_rng(3)
@@ -30,6 +30,22 @@ def test_a_ramp_is_followed_no_longer_than_it_was_seen():
 def test_noise_is_no_trend():
     methods = {forecast(T, 100 + np.random.default_rng(k).normal(0, 10, T.size), 60).method for k in range(10)}
     assert methods == {"constant"}
+
+
+def test_a_fall_is_not_followed_to_nothing():
+    found = forecast(T[:12], 200 - 3 * T[:12], 600)
+    assert found.method == "linear trend"
+    assert found.qps.value >= 0.5 * (200 - 3 * T[11])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_rise_is_told_from_a_step_by_looking_back_far(seed):
+    noise = np.random.default_rng(seed).normal(0, 3, T.size)
+    assert trend_start(T, 100 + T / 3 + noise) == T[0]
+    # A rate over 20 s shows a step as a short ramp: still a step, wherever in the look it happened.
+    for at in (60.0, 150.0, 240.0, 280.0):
+        assert trend_start(T, 100 + 100 * np.clip((T - at) / 20, 0, 1) + noise) is None
+    assert trend_start(T, 100 + noise) is None and trend_start(T[:10], 100 + T[:10]) is None
 
 
 def test_last_week_is_taken_where_it_fits():

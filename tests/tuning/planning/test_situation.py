@@ -1,0 +1,65 @@
+"""What is derived from an observation: a queue that turned, the variation that comes and goes, the newest count."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from tests.fakes.planning import AT_S, make_incident, make_observation, make_settings
+from tuning.planning.predict import phases_of
+from tuning.planning.settings import PlanningSettings
+from tuning.planning.situation import assess, draining_arrivals
+
+SETTINGS = PlanningSettings()
+CALM = {"qps": 60.0, "p95_ms": 40.0, "mean_ms": 25.0, "queue_ms": 4.0, "queue_depth": 0.0, "batch_ms": 20.0,
+        "rows_per_batch": 2.0, "batch_size": 4.0, "busy": 0.6, "replicas": 1.0}  # fmt: skip
+ONSET = make_incident().model_copy(update={"opened_at_s": AT_S - 120.0})
+
+
+def situation(**signals):
+    return assess(ONSET, make_observation(CALM | signals, settings=make_settings(batch=4)), SETTINGS)
+
+
+def from_onset(before: float, after: float) -> list[float]:
+    return [before] * 37 + [after] * 24
+
+
+def test_the_rate_of_arrivals_of_a_queue_that_falls_is_capacity_less_the_fall():
+    window = make_observation({"queue_depth": [0.0] * 58 + [900.0, 650.0, 400.0]}).window
+    found = draining_arrivals(window, capacity=100.0)
+    assert found is not None and found.value == pytest.approx(50.0) and found.low < 50 < found.high
+
+
+@pytest.mark.parametrize("tail", [[400.0, 650.0, 900.0], [900.0, 890.0, 880.0], [900.0, 950.0, 100.0]])
+def test_a_queue_that_does_not_clearly_fall_tells_nothing(tail):
+    assert draining_arrivals(make_observation({"queue_depth": [0.0] * 58 + tail}).window, 100.0) is None
+
+
+def test_without_a_count_of_the_queue_nothing_is_told():
+    assert draining_arrivals(make_observation({"qps": 5.0}).window, 100.0) is None
+
+
+@pytest.mark.parametrize("ratio", [2.0, 2.5, 4.0])
+def test_a_neighbour_is_known_by_the_variation_within_a_batch_size(ratio):
+    # Half of the time `ratio` times as slow: 1 / (1 + ratio) of the batches.
+    share = 1 / (1 + ratio)
+    mean = share * ratio + 1 - share
+    cv2 = (share * ratio**2 + 1 - share) / mean**2 - 1
+    found = situation(batch_cv2=from_onset(0.01, 0.01 + cv2), batch_ms=from_onset(20.0, 20.0 * mean))
+    assert found.model.spread == pytest.approx(0.1)
+    slow, fast = phases_of(found)
+    assert slow / fast == pytest.approx(ratio, rel=0.05)
+    assert slow * mean == pytest.approx(ratio, rel=0.05)
+
+
+def test_what_always_varied_is_no_neighbour():
+    found = situation(batch_cv2=0.16)
+    assert found.model.spread == pytest.approx(0.4) and phases_of(found) == (1.0,)
+
+
+def test_the_backlog_is_the_newest_count():
+    depth = list(np.concatenate([np.zeros(37), 40.0 * np.arange(1, 25)]))
+    assert situation(queue_depth=depth).backlog == 960.0
+    assert situation(queue_depth=[*depth[:-1], math.nan]).backlog == 920.0
