@@ -34,7 +34,7 @@ from tuning.planning.situation import assess
 
 RESULTS = Path(__file__).parent.parent / "results" / "control_real.json"
 ROOT = Path(__file__).parent.parent.parent
-RATE_WINDOW_S, SETTLE_S, LOOK_S = 5.0, 6.0, 20.0
+RATE_WINDOW_S, SETTLE_S, LOOK_S = 5.0, 4.0, 16.0
 SETTINGS = PlanningSettings(rate_window_s=RATE_WINDOW_S, recent_s=20.0, simulated_batches=3000)
 
 LEARN = ((8, 4, 0.4), (8, 4, 0.75), (8, 8, 0.7))
