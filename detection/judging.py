@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detection import ensemble, learning
 from detection.baselines import BaselineSet, GroupBaseline
@@ -139,6 +140,14 @@ def service_level(judged: Judged) -> Floats:
     return out
 
 
+def telling(judged: Judged) -> NDArray[np.bool_]:
+    """Columns at which some service has a score that opens or holds an anomaly: (C,)."""
+    out = np.nan_to_num(service_level(judged)) > 1
+    for warn, _ in judged.joint.values():
+        out |= np.nan_to_num(warn) > ensemble.HOLD
+    return np.asarray(out.any(axis=0))
+
+
 def _too_young(group: GroupBaseline, at_s: float, settings: DetectionSettings) -> list[Score]:
     return [
         Score(
@@ -234,7 +243,11 @@ def _vote_score(
 def _joint_scores(judged: Judged, group: GroupBaseline, column: int, at_s: float) -> list[Score]:
     out = []
     for name, (warn, act) in judged.joint.items():
-        for s in np.flatnonzero(warn[:, column] > 1):
+        for s in np.flatnonzero(warn[:, column] > ensemble.HOLD):
+            if warn[s, column] <= 1:  # opens nothing, and holds what stands
+                score = float(warn[s, column])
+                out.append(Score(service=group.services[s], detector=name, signal=None, at_s=at_s, score=score))
+                continue
             assert judged.rows is not None  # noqa: S101 - set wherever joint is
             arrays = group.select([int(s)]).arrays
             shares = ensemble.contributions(name, judged.rows[s, column], arrays, group.signals)

@@ -76,8 +76,8 @@ def detect(
         scores += [_as_warning(score) for score in dynamic.score(windows, baselines.forecasts, at_s)]
     if replicas:
         scores += peers.compare(services, replicas, at_s, settings)
+    anomalies, state = merge(scores, at_s, settings, state or DetectionState())
     telling = [score for score in scores if score.tier is not None or score.score is None]
-    anomalies, state = merge(telling, at_s, settings, state or DetectionState())
     return anomalies, telling, state
 
 

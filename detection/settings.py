@@ -105,7 +105,7 @@ class DetectionSettings(Section):
     keep_firing_for_s: float = Field(300.0, ge=0)
     """How long a statistical anomaly stays after its score has returned under the threshold."""
 
-    joint_keep_firing_for_s: float = Field(3600.0, ge=0)
+    joint_keep_firing_for_s: float = Field(1800.0, ge=0)
     """The same for an anomaly that the joint detectors saw: what is odd about many signals comes and goes."""
 
     absent_for_s: float = Field(120.0, gt=0)

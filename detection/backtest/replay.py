@@ -104,7 +104,7 @@ class Replay:
         return {incident.service: incident.opened_at_s for incident in self.open if incident.tier == "act"}
 
     def _judged(self, windows: Mapping[str, MetricWindow], last_s: float, times: FloatArray) -> dict[int, list[Score]]:
-        """Scores that reached a tier, by column; fills in the verdicts' scores on the way."""
+        """Scores that open or hold an anomaly, by column; fills in the verdicts' scores on the way."""
         found: dict[int, list[Score]] = {}
         level = {name: np.full(times.size, np.nan) for name in windows}
         for group in self.baselines.groups:
@@ -131,7 +131,7 @@ class Replay:
         top = judging.service_level(judged)
         for row, name in enumerate(group.services):
             level[name][:] = top[row]
-        for column in np.flatnonzero((np.nan_to_num(top) > 1).any(axis=0)):
+        for column in np.flatnonzero(judging.telling(judged)):
             scores = judging.scores_at(judged, group, int(column), float(times[column]), self.settings)
             found.setdefault(int(column), []).extend(scores)
 
