@@ -129,12 +129,14 @@ def scores_at(
     ]
 
 
-def service_level(judged: Judged) -> Floats:
-    """The largest warn score of each service over its signals and the joint detectors: (services, C)."""
-    top = np.nan_to_num(judged.warn, nan=-1).max(axis=1)
-    for warn, _ in judged.joint.values():
-        top = np.fmax(top, warn)
-    if judged.spread is not None:
+def service_level(judged: Judged, tier: Tier = "warn") -> Floats:
+    """The largest score of each service over its signals and the joint detectors, in units of the tier's threshold:
+    (services, C). A joint detector reaches the act tier only as far as a vote agrees."""
+    votes = np.nan_to_num(judged.warn, nan=-1).max(axis=1)
+    top = votes if tier == "warn" else np.nan_to_num(judged.act, nan=-1).max(axis=1)
+    for warn, act in judged.joint.values():
+        top = np.fmax(top, warn if tier == "warn" else np.fmin(act, votes))
+    if judged.spread is not None and tier == "warn":
         top = np.fmax(top, np.nan_to_num(judged.spread, nan=-1).max(axis=1))
     out: Floats = np.where(top < 0, np.nan, top).astype(np.float32)
     return out

@@ -53,10 +53,9 @@ def _kept(anomaly: Anomaly, at_s: float, settings: DetectionSettings, *, held: b
     age_s = at_s - anomaly.at_s
     if 0 <= age_s < settings.keep_firing_for_s:
         return anomaly
-    if held:
-        return anomaly.model_copy(update={"tier": "warn", "at_s": at_s})
     joint = any(name in ensemble.JOINT for name in anomaly.detectors)
-    if joint and 0 <= age_s < settings.joint_keep_firing_for_s:
+    stays_s = settings.joint_hold_s if held else settings.joint_keep_firing_for_s
+    if joint and 0 <= age_s < stays_s:
         return anomaly.model_copy(update={"tier": "warn"})
     return None
 

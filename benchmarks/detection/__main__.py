@@ -13,6 +13,7 @@ from benchmarks.detection import cases, cost, injected
 from detection.backtest.recorded import VALUE, to_grid
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "detection.json"
+PICTURE = Path(__file__).resolve().parents[2] / "docs" / "img" / "detection-curve.png"
 
 
 def controls() -> dict[str, Any]:
@@ -47,7 +48,10 @@ def labelled(root: Path, quick: bool) -> dict[str, Any]:
     multi = {tier: cases.score(root, "multi", cases.flags_of(servers, tier)) for tier in ("act", "warn")}
     if not quick:
         table |= cases.compare(root, recordings)
-    return {"ops": table, "asd": multi, "asd_cpu_s": round(seconds, 1)}
+    curve = {} if quick else cases.curve(root, recordings, outcomes)
+    if curve:
+        cases.plot(curve, PICTURE)
+    return {"ops": table, "ops_curve": curve, "asd": multi, "asd_cpu_s": round(seconds, 1)}
 
 
 def markdown(found: dict[str, Any]) -> str:

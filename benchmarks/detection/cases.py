@@ -19,6 +19,8 @@ from detection.backtest.run import Outcome, Plan, replay_group
 from detection.settings import DetectionSettings
 
 LEARN_EVERY_S = 6 * 3600.0
+FACTORS = (0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
+SIGMAS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0)
 WEEK_S = 7 * 86_400.0
 Flagger = Callable[[Recording], np.ndarray]
 
@@ -80,6 +82,47 @@ def flags_of(outcomes: Sequence[Outcome], tier: str) -> dict[str, tuple[np.ndarr
     return {o.name: (o.frame["timestamp"].to_numpy(), o.frame[tier].to_numpy() > 0) for o in outcomes}
 
 
+def curve(root: Path, recordings: Sequence[Recording], outcomes: Sequence[Outcome]) -> dict[str, list[dict[str, Any]]]:
+    """Recall at every false-alarm rate on the ops series, ours and mean +- k sigma: a dict per threshold."""
+    by_tier = {
+        column: [
+            {o.name: (o.frame["timestamp"].to_numpy(), o.frame[column].to_numpy() > k) for o in outcomes}
+            for k in FACTORS
+        ]
+        for column in ("score", "act_score")
+    }
+    deviations = [(r, sigmas(r), np.isfinite(r.stamps)) for r in recordings]
+    sigma_by = [{r.name: (r.stamps[real], (z > k)[real]) for r, z, real in deviations} for k in SIGMAS]
+    ways = {
+        "slotune, warn": (FACTORS, by_tier["score"]),
+        "slotune, act": (FACTORS, by_tier["act_score"]),
+        "mean +- k sigma": (SIGMAS, sigma_by),
+    }
+    return {
+        name: [{"threshold": k} | score(root, "ops", on) for k, on in zip(limits, flags, strict=True)]
+        for name, (limits, flags) in ways.items()
+    }
+
+
+def plot(found: dict[str, list[dict[str, Any]]], file: Path) -> None:
+    """Recall over false alarms of both, to a picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
+    for (name, points), color in zip(found.items(), ("#1b6ca8", "#c0392b", "#9a9a9a"), strict=True):
+        known = [p for p in points if p["recall"] is not None]
+        x, y = [p["false_alarms_per_day"] for p in known], [p["recall"] for p in known]
+        axes.plot(x, y, marker="o", markersize=4, color=color, label=name)
+    axes.set(xlabel="false alarms per series-day", ylabel="event recall", xlim=(0, 1), ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", frameon=False)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
 def compare(root: Path, recordings: Sequence[Recording]) -> dict[str, dict[str, Any]]:
     """The usual ways on the ops series: recall, false alarms, delay, CPU seconds."""
     ways: dict[str, Flagger] = {
@@ -119,9 +162,15 @@ def naive_forest(recording: Recording) -> np.ndarray:
 
 def three_sigma(recording: Recording) -> np.ndarray:
     """Further than three standard deviations from the mean of the previous seven days."""
+    return sigmas(recording) > 3
+
+
+def sigmas(recording: Recording) -> np.ndarray:
+    """How many standard deviations each value is from the mean of the previous seven days."""
     x = pd.Series(_values(recording))
     past = x.shift(1).rolling(max(12, round(WEEK_S / recording.window.span.step_s)), min_periods=12)
-    return ((x - past.mean()).abs() > 3 * past.std()).to_numpy()
+    z: np.ndarray = ((x - past.mean()).abs() / past.std()).to_numpy()
+    return z
 
 
 def _daily(recording: Recording, judge: Callable[[np.ndarray, np.ndarray, int], np.ndarray]) -> np.ndarray:

@@ -28,12 +28,14 @@ from detection.settings import DetectionSettings
 class Verdicts:
     """What was said about one service over time.
 
-    times: judged times. score: in units of the threshold of the tier asked for. flagged: by tier, the same shape.
+    times: judged times. score, act_score: in units of the thresholds of warn and act. warn, act: flagged, by tier. All
+    of one length.
     """
 
     service: str
     times: list[float] = field(default_factory=list)
     score: list[float] = field(default_factory=list)
+    act_score: list[float] = field(default_factory=list)
     warn: list[bool] = field(default_factory=list)
     act: list[bool] = field(default_factory=list)
 
@@ -106,7 +108,7 @@ class Replay:
     def _judged(self, windows: Mapping[str, MetricWindow], last_s: float, times: FloatArray) -> dict[int, list[Score]]:
         """Scores that open or hold an anomaly, by column; fills in the verdicts' scores on the way."""
         found: dict[int, list[Score]] = {}
-        level = {name: np.full(times.size, np.nan) for name in windows}
+        level = {name: np.full((2, times.size), np.nan) for name in windows}
         for group in self.baselines.groups:
             rows = [i for i, name in enumerate(group.services) if name in windows]
             part = group if len(rows) == len(group.services) else group.select(rows)
@@ -117,7 +119,8 @@ class Replay:
         for name, values in level.items():
             verdict = self.verdicts[name]
             verdict.times += times.tolist()
-            verdict.score += values.tolist()
+            verdict.score += values[0].tolist()
+            verdict.act_score += values[1].tolist()
         return found
 
     def _collect(
@@ -128,9 +131,9 @@ class Replay:
         found: dict[int, list[Score]],
         level: Mapping[str, FloatArray],
     ) -> None:
-        top = judging.service_level(judged)
+        warn, act = judging.service_level(judged), judging.service_level(judged, "act")
         for row, name in enumerate(group.services):
-            level[name][:] = top[row]
+            level[name][:] = warn[row], act[row]
         for column in np.flatnonzero(judging.telling(judged)):
             scores = judging.scores_at(judged, group, int(column), float(times[column]), self.settings)
             found.setdefault(int(column), []).extend(scores)

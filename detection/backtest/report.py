@@ -21,14 +21,14 @@ WEEK_DAYS = 7.0
 
 
 def flags(outcomes: Sequence[Outcome], tier: Tier) -> pd.DataFrame:
-    """series, timestamp (epoch seconds), flag (0 or 1) and score of every judged point."""
+    """series, timestamp (epoch seconds), flag (0 or 1) and score (in units of the tier's threshold) of each point."""
     parts = [
         pd.DataFrame(
             {
                 "series": outcome.name,
                 "timestamp": outcome.frame["timestamp"],
                 "flag": outcome.frame[tier].astype(int),
-                "score": outcome.frame["score"].round(4),
+                "score": outcome.frame["score" if tier == "warn" else "act_score"].round(4),
             }
         )
         for outcome in outcomes

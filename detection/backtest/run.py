@@ -30,8 +30,9 @@ Progress = Callable[[str, float, float], None]
 class Outcome:
     """What a replay of one recording said.
 
-    frame: one row per judged original timestamp: timestamp (epoch seconds), warn, act (0 or 1), score (largest score
-    in units of the warn threshold). anomalies: one row per anomaly onset. incidents: one row per incident.
+    frame: one row per judged original timestamp: timestamp (epoch seconds), warn, act (0 or 1), score, act_score (the
+    largest in units of the threshold of warn and of act). anomalies: one row per anomaly onset.
+    incidents: one row per incident.
     """
 
     name: str
@@ -133,6 +134,7 @@ def _outcome(recording: Recording, replay: Replay) -> Outcome:
             "warn": np.array(verdict.warn, dtype=np.int8)[real],
             "act": np.array(verdict.act, dtype=np.int8)[real],
             "score": np.array(verdict.score)[real],
+            "act_score": np.array(verdict.act_score)[real],
         }
     )
     anomalies = [
