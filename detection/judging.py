@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,8 +95,12 @@ def judge(
     baselines: BaselineSet,
     at_s: float,
     settings: DetectionSettings,
+    standing: Collection[str] | None = None,
 ) -> list[Score]:
-    """Scores at at_s that reached a tier, and one abstention with its reason per service that cannot be judged."""
+    """Scores at at_s that reached a tier, and one abstention with its reason per service that cannot be judged.
+
+    standing: services with an open anomaly, of which also what may hold it is told; None: of all services.
+    """
     scores: list[Score] = []
     covered: set[str] = set()
     watched = {service.name for service in services}
@@ -109,7 +113,7 @@ def judge(
         points = learning.look_back_points(part.step_s) + 1
         panel = panel_at(windows, part.services, part.signals, part.step_s, at_s, points)
         judged = judge_panel(panel, part, points - 1, settings)
-        scores += scores_at(judged, part, 0, at_s, settings)
+        scores += scores_at(judged, part, 0, at_s, settings, standing)
         scores += _too_young(part, at_s, settings)
     if learning.band_names(settings):
         for name in sorted(watched & set(windows) - covered):
@@ -119,12 +123,17 @@ def judge(
 
 
 def scores_at(
-    judged: Judged, group: GroupBaseline, column: int, at_s: float, settings: DetectionSettings
+    judged: Judged,
+    group: GroupBaseline,
+    column: int,
+    at_s: float,
+    settings: DetectionSettings,
+    standing: Collection[str] | None = None,
 ) -> list[Score]:
-    """The scores of one judged column that reached a tier, with their explanations."""
+    """The scores of one judged column that reached a tier, with their explanations, and those that hold what stands."""
     return [
         *_vote_scores(judged, group, column, at_s, settings),
-        *_joint_scores(judged, group, column, at_s),
+        *_joint_scores(judged, group, column, at_s, standing),
         *_spread_scores(judged, group, column, at_s, settings),
     ]
 
@@ -242,11 +251,15 @@ def _vote_score(
     )
 
 
-def _joint_scores(judged: Judged, group: GroupBaseline, column: int, at_s: float) -> list[Score]:
+def _joint_scores(
+    judged: Judged, group: GroupBaseline, column: int, at_s: float, standing: Collection[str] | None
+) -> list[Score]:
     out = []
     for name, (warn, act) in judged.joint.items():
         for s in np.flatnonzero(warn[:, column] > ensemble.HOLD):
             if warn[s, column] <= 1:  # opens nothing, and holds what stands
+                if standing is not None and group.services[s] not in standing:
+                    continue
                 score = float(warn[s, column])
                 out.append(Score(service=group.services[s], detector=name, signal=None, at_s=at_s, score=score))
                 continue

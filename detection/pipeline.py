@@ -70,13 +70,15 @@ def detect(
     if "rules" in settings.detectors:
         scores += ThresholdRules(services, settings).firing(windows, at_s)
         scores += AbsentData(services, settings).score(windows, {}, at_s)
-    scores += judge(services, windows, baselines, at_s, settings)
+    state = state or DetectionState()
+    standing = {anomaly.service for anomaly in state.open.values()}
+    scores += judge(services, windows, baselines, at_s, settings, standing)
     if settings.dynamic_series:
         dynamic = DynamicThreshold(settings.dynamic_series, settings.dynamic_method)
         scores += [_as_warning(score) for score in dynamic.score(windows, baselines.forecasts, at_s)]
     if replicas:
         scores += peers.compare(services, replicas, at_s, settings)
-    anomalies, state = merge(scores, at_s, settings, state or DetectionState())
+    anomalies, state = merge(scores, at_s, settings, state)
     telling = [score for score in scores if score.tier is not None or score.score is None]
     return anomalies, telling, state
 

@@ -31,10 +31,13 @@ def diagnose(
     if stale:
         return Diagnosis(cause="stale_data", evidence=(stale,), curable=False)
     failing = now.error_rate is not None and now.error_rate > slo.error_rate
-    if failing and not _saturated(situation, settings):
-        text = f"{now.error_rate:.1%} of requests fail (limit {slo.error_rate:.1%}) while no queue stands"
+    met = now.p95_ms is not None and now.p95_ms <= slo.p95_ms
+    saturated = _saturated(situation, settings)
+    if failing and (met or not saturated):
+        while_ = f"P95, {now.p95_ms:.0f} ms, is under the SLO" if saturated else "no queue stands"
+        text = f"{now.error_rate:.1%} of requests fail (limit {slo.error_rate:.1%}) while {while_}"
         return Diagnosis(cause="errors", evidence=(text,), curable=False, **split)
-    if now.p95_ms is not None and now.p95_ms <= slo.p95_ms and not _borders(incident, observation, situation, settings):
+    if met and not _borders(incident, observation, situation, settings):
         text = f"P95 is {now.p95_ms:.0f} ms, the SLO is {slo.p95_ms:.0f} ms"
         if incident.symptom == "idle":
             return Diagnosis(cause="idle_capacity", evidence=(text, _busy_text(situation)), **split)

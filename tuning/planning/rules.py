@@ -146,10 +146,12 @@ def diagnose(incident: Incident, observation: Observation, now: Reading, setting
         return Diagnosis(cause="stale_data", evidence=(stale,), curable=False)
     errors = now.error_rate is not None and now.error_rate > slo.error_rate
     standing = queue_stands(now, settings)
-    if errors and not standing:
-        evidence = (f"{now.error_rate:.1%} of requests fail (limit {slo.error_rate:.1%}) and no queue stands",)
+    met = now.p95_ms is not None and now.p95_ms <= slo.p95_ms
+    if errors and (met or not standing):
+        calm = "no queue stands" if not standing else f"P95, {now.p95_ms:.0f} ms, is under the SLO"
+        evidence = (f"{now.error_rate:.1%} of requests fail (limit {slo.error_rate:.1%}) and {calm}",)
         return Diagnosis(cause="errors", evidence=evidence, curable=False, **split)
-    if now.p95_ms is not None and now.p95_ms <= slo.p95_ms and incident.symptom != "saturation":
+    if met and incident.symptom != "saturation":
         evidence = (f"P95 is {now.p95_ms:.0f} ms, the SLO is {slo.p95_ms:.0f} ms",)
         return Diagnosis(cause="healthy", evidence=evidence, curable=False, **split)
     if standing and batches_full(now, settings):

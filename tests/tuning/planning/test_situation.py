@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from tests.fakes.planning import AT_S, make_incident, make_observation, make_settings
+from tuning.planning.model import ModelPlanner
+from tuning.planning.playbook import PlaybookPlanner
 from tuning.planning.predict import phases_of
 from tuning.planning.settings import PlanningSettings
 from tuning.planning.situation import assess, draining_arrivals
@@ -63,3 +65,13 @@ def test_the_backlog_is_the_newest_count():
     depth = list(np.concatenate([np.zeros(37), 40.0 * np.arange(1, 25)]))
     assert situation(queue_depth=depth).backlog == 960.0
     assert situation(queue_depth=[*depth[:-1], math.nan]).backlog == 920.0
+
+
+@pytest.mark.parametrize("planner", [ModelPlanner, PlaybookPlanner])
+@pytest.mark.parametrize("busy", [0.3, 0.99])
+def test_errors_are_not_over_because_latency_is_fine(planner, busy):
+    signals = CALM | {"error_rate": 0.3, "busy": busy, "queue_depth": 40.0 if busy > 0.9 else 0.0}
+    incident = ONSET.model_copy(update={"symptom": "errors"})
+    plan = planner(SETTINGS).propose(incident, make_observation(signals, settings=make_settings(batch=4)), [])
+    assert plan.diagnosis.cause == "errors" and plan.chosen.changes == ()
+    assert "30.0% of requests fail" in plan.chosen.reason and "recovered" not in plan.chosen.reason
