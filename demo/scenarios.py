@@ -29,6 +29,8 @@ class Scenario:
     baseline: float = 0.4
     fault_load: float | None = None
     fault: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+    """hold: what the subject of its mail must say."""
     batch_size: int = 1
     batch_max: int = 32
     slo_factor: float = 15.0
@@ -55,6 +57,7 @@ SCENARIOS: dict[str, Scenario] = {
             "the service answers 500 to three requests in ten, without any load to speak of",
             "hold",
             fault={"error_share": 0.3},
+            reason="of requests fail",
         ),
         Scenario(
             "replicas",

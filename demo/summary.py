@@ -61,7 +61,8 @@ def summarise(
     proof = [at for at in mailed_s if made and at >= made[-1]["at_s"]]
     refused = story.refusals(events, t0) if t0 else []
     told_no = [at for at in mailed_s if refused and at >= refused[-1]["at_s"]]
-    proven = bool(told_no if s.expected == "refused" else proof)
+    named = [m for m in mails if s.reason in m.subject]
+    proven = bool({"refused": told_no, "hold": named}.get(s.expected, proof))
     return {
         "scenario": s.name,
         "seed": stack.seed,
@@ -102,7 +103,7 @@ def _is_resolved(facts: Facts, seconds: Sequence[story.Second], made: Sequence[M
 def _as_expected(s: Scenario, resolved: bool, changes: int, mails: int, proven: bool) -> bool:
     return {
         "resolved": resolved and proven,
-        "hold": changes == 0 and mails >= 1,
+        "hold": changes == 0 and proven,
         "refused": changes == 0 and proven,
         "nothing": changes == 0 and mails == 0,
     }[s.expected]

@@ -20,7 +20,7 @@ T0 = 1000.0
 class FakeMail:
     eml: Path
     html: Path
-    subject: str = "s"
+    subject: str = "Hold: 30% of requests fail"
 
 
 @dataclass
@@ -101,3 +101,9 @@ def test_times_and_percentiles(tmp_path: Path):
     assert p95["during"] == pytest.approx(900, rel=0.03)
     assert p95["after"] == pytest.approx(12, rel=0.03)
     assert {"scenario", "seed", "slo_ms", "mails", "t_detected_s", "airflow_task_failures"} <= set(summary)
+
+
+def test_a_hold_for_another_reason_is_not_what_was_expected(tmp_path: Path):
+    run = supervisor(tmp_path, "hold", CALM, mails=1)
+    run.stack.mailbox.mails[0].subject = "Hold: it recovered by itself"  # type: ignore[attr-defined]
+    assert not run.summary()["ok"]
