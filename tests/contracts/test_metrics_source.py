@@ -35,7 +35,7 @@ def qps(t: float) -> str | None:
     return None if t > SPAN.end_s - 100 else ("NaN" if t == SPAN.start_s else str(10 + (t - SPAN.start_s) / 60))
 
 
-def _prometheus(fake: FakePrometheus) -> MetricsSource:
+def _prometheus(fake: FakePrometheus, timeout_s: float = 0.4) -> MetricsSource:
     fake.series = {
         "inference_requests_total": [
             ({"service": "a", "replica": "r0"}, qps),
@@ -44,7 +44,7 @@ def _prometheus(fake: FakePrometheus) -> MetricsSource:
         ],
         "histogram_quantile(0.95": [({"service": "a", "replica": "r0"}, lambda t: "+Inf" if t == SPAN.end_s else "20")],
     }
-    return PrometheusSource(fake.url, rate_window_s=60, timeout_s=0.4, retries=0)
+    return PrometheusSource(fake.url, rate_window_s=60, timeout_s=timeout_s, retries=0)
 
 
 def _recorded(_: FakePrometheus) -> MetricsSource:
@@ -167,7 +167,7 @@ def test_one_query_per_signal_for_all_services(fake: FakePrometheus) -> None:
 
 
 def test_long_spans_are_cut_into_pieces(fake: FakePrometheus) -> None:
-    source = _prometheus(fake)
+    source = _prometheus(fake, timeout_s=30.0)
     long = Span(0.0, 60.0 * 24_999, 60.0)
     window = source.read([service("b.x")], ["qps"], long)["b.x"]
     assert len(fake.queries) == 3
