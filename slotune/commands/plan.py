@@ -10,6 +10,7 @@ import typer
 
 from detection.errors import ConfigError
 from detection.model import Incident, make_id
+from tuning.figures import ms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,7 +97,7 @@ def render(made: Plan) -> str:
     lines = [f"{made.service}: {diagnosis.cause.replace('_', ' ')}"]
     lines += [f"  - {text}" for text in diagnosis.evidence]
     split = [
-        f"{name} {value:.0f} ms"
+        f"{name} {ms(value)}"
         for name, value in (
             ("queue", diagnosis.queue_ms),
             ("batch wait", diagnosis.batch_wait_ms),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 from detection.model import Incident
+from tuning.figures import ms
 from tuning.model import Diagnosis, Observation
 from tuning.planning import latency_model as lm
 from tuning.planning import reading as rd
@@ -34,11 +35,11 @@ def diagnose(
     met = now.p95_ms is not None and now.p95_ms <= slo.p95_ms
     saturated = _saturated(situation, settings)
     if failing and (met or not saturated):
-        while_ = f"P95, {now.p95_ms:.0f} ms, is under the SLO" if saturated else "no queue stands"
+        while_ = f"P95, {ms(now.p95_ms)}, is under the SLO" if saturated else "no queue stands"
         text = f"{now.error_rate:.1%} of requests fail (limit {slo.error_rate:.1%}) while {while_}"
         return Diagnosis(cause="errors", evidence=(text,), curable=False, **split)
     if met and not _borders(incident, observation, situation, settings):
-        text = f"P95 is {now.p95_ms:.0f} ms, the SLO is {slo.p95_ms:.0f} ms"
+        text = f"P95 is {ms(now.p95_ms)}, the SLO is {ms(slo.p95_ms)}"
         if incident.symptom == "idle":
             return Diagnosis(cause="idle_capacity", evidence=(text, _busy_text(situation)), **split)
         return Diagnosis(cause="healthy", evidence=(text,), curable=False, **split)
@@ -71,8 +72,8 @@ def _moved(
         return "slow_replica", (f"one of {len(slow)} replicas takes {slow[-1]:.1f} times as long per batch",)
     if _waits_for_rows(situation, settings):
         text = (
-            f"requests wait {now.queue_ms:.0f} ms for a batch that holds {now.rows_per_batch:.1f} of {now.batch_size} "
-            f"rows, while the server computes {now.busy or 0:.0%} of the time (timeout {now.batch_timeout_ms:.0f} ms)"
+            f"requests wait {ms(now.queue_ms)} for a batch that holds {now.rows_per_batch:.1f} of {now.batch_size} "
+            f"rows, while the server computes {now.busy or 0:.0%} of the time (timeout {ms(now.batch_timeout_ms)})"
         )
         return "batch_wait_too_long", (text,)
     shares = _shares(situation)
@@ -96,7 +97,7 @@ def _unmoved(
     if standing:
         return "load_surge", ("requests come faster than they are answered", *_queue_text(situation))
     if now.queue_share is not None and now.queue_share < settings.queue_share:
-        return "slower_service", (f"no queue stands: {now.batch_ms or 0:.0f} ms per batch is the latency itself",)
+        return "slower_service", (f"no queue stands: {ms(now.batch_ms or 0)} per batch is the latency itself",)
     return "unknown", ("nothing that is exported has moved since the baseline",)
 
 
@@ -168,7 +169,7 @@ def _queue_text(situation: Situation) -> tuple[str, ...]:
     now = situation.now
     if now.queue_ms is None or now.queue_share is None:
         return ()
-    return (f"{now.queue_share:.0%} of the latency is waiting ({now.queue_ms:.0f} ms)",)
+    return (f"{now.queue_share:.0%} of the latency is waiting ({ms(now.queue_ms)})",)
 
 
 def _busy_text(situation: Situation) -> str:

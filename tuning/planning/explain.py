@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tuning.figures import ms
 from tuning.model import Diagnosis
 from tuning.planning.causes import CAUSES
 from tuning.planning.ranking import Ranked
@@ -15,8 +16,8 @@ def chosen(item: Ranked, diagnosis: Diagnosis, situation: Situation, slo_ms: flo
     cost = item.candidate.cost_per_hour
     price = f" for {cost:.2f}/h" if cost > 0 else f", saving {-cost:.2f}/h" if cost < 0 else " at no cost"
     return (
-        f"{_queue(diagnosis)}{text} brings P95 to {p95.value:.0f} ms ({p95.low:.0f} to {p95.high:.0f}; SLO "
-        f"{slo_ms:.0f} ms){price} within about {item.time_to_effect_s:.0f} s{_because(item, situation)}"
+        f"{_queue(diagnosis)}{text} brings P95 to {ms(p95.value)} ({ms(p95.low)} to {ms(p95.high)}; SLO "
+        f"{ms(slo_ms)}){price} within about {item.time_to_effect_s:.0f} s{_because(item, situation)}"
     )
 
 
@@ -36,17 +37,17 @@ def _because(item: Ranked, situation: Situation) -> str:
     lever = item.candidate.changes[0].lever
     if lever == "batch_size" and item.candidate.batch > batch:
         old, new = curve.at(batch) / batch, curve.at(item.candidate.batch) / item.candidate.batch
-        return f": a row costs {old:.1f} ms in batches of {batch} and {new:.1f} ms in batches of {item.candidate.batch}"
+        return f": a row costs {ms(old)} in batches of {batch} and {ms(new)} in batches of {item.candidate.batch}"
     if lever == "batch_size":
         return ": requests no longer wait for rows that do not come"
     if lever == "replicas" and curve.beta_ms * batch > curve.alpha_ms:
         return (
-            f": of the {curve.at(batch):.0f} ms of a batch {curve.beta_ms * batch:.0f} ms grow with its rows, so a "
+            f": of the {ms(curve.at(batch))} of a batch {ms(curve.beta_ms * batch)} grow with its rows, so a "
             "larger batch would gain little"
         )
     if lever == "replicas":
         return f": {item.candidate.replicas} replicas are busy {item.predicted.busy:.0%} of the time"
-    return f": INT8 shortens every batch (now {curve.at(batch):.0f} ms), so each replica answers more"
+    return f": INT8 shortens every batch (now {ms(curve.at(batch))}), so each replica answers more"
 
 
 def disagreement(item: Ranked, situation: Situation, playbook: tuple[str, ...]) -> str:
@@ -69,7 +70,7 @@ def exploring(item: Ranked, diagnosis: Diagnosis, situation: Situation, slo_ms: 
     return (
         f"{_queue(diagnosis)}{text} is tried: batches of more than {seen:.0f} row{'s' if seen > 1 else ''} were never "
         f"seen here, so how long they take is not known, but a larger batch cannot carry less, costs nothing and can "
-        f"be undone; it carries the load with {item.predicted.carries:.0%}, and holding would not meet {slo_ms:.0f} ms"
+        f"be undone; it carries the load with {item.predicted.carries:.0%}, and holding would not meet {ms(slo_ms)}"
     )
 
 
@@ -81,8 +82,8 @@ def nothing(diagnosis: Diagnosis, ranked: list[Ranked], slo_ms: float) -> str:
     closest = min(ranked, key=lambda item: item.predicted.p95_ms.value)
     text = " and ".join(change.text() for change in closest.candidate.changes)
     if closest.barred:
-        return f"hold: {title}; {closest.barred}, and nothing else within bounds meets {slo_ms:.0f} ms"
+        return f"hold: {title}; {closest.barred}, and nothing else within bounds meets {ms(slo_ms)}"
     return (
-        f"hold: {title}, and nothing within bounds meets {slo_ms:.0f} ms: the best option ({text}) would bring P95 to "
-        f"{closest.predicted.p95_ms.value:.0f} ms at {closest.predicted.load:.0%} load; raise a bound or shed load"
+        f"hold: {title}, and nothing within bounds meets {ms(slo_ms)}: the best option ({text}) would bring P95 to "
+        f"{ms(closest.predicted.p95_ms.value)} at {closest.predicted.load:.0%} load; raise a bound or shed load"
     )

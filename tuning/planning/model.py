@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from detection.model import Incident
+from tuning.figures import ms
 from tuning.model import LEVER_STEPS, Diagnosis, Observation, Option, Plan, Record
 from tuning.planning import effects as ef
 from tuning.planning import explain, options, ranking
@@ -180,7 +181,7 @@ class ModelPlanner:
         if item.predicted.load > self._settings.saving_busy or item.predicted.p95_ms.high > reach:
             return hold(
                 f"{item.candidate.replicas} replicas would be busy {item.predicted.load:.0%} with P95 up to "
-                f"{item.predicted.p95_ms.high:.0f} ms at the highest load seen: no room to give one back"
+                f"{ms(item.predicted.p95_ms.high)} at the highest load seen: no room to give one back"
             )
         text = explain.chosen(item, diagnosis, situation, slo)
         return self._plan(incident, observation, diagnosis, _option(item, slo, text), _untouched(observation))

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tuning.figures import ms
 from tuning.planning.effects import Posterior
 from tuning.planning.options import Candidate
 from tuning.planning.predict import Predicted
@@ -142,13 +143,13 @@ def why_not(item: Ranked, winner: Ranked | None, settings: PlanningSettings, slo
         return f"the load would be {predicted.load:.0%} of its capacity, so the queue would not drain"
     if predicted.p95_ms.value > limit:
         p95_ms = predicted.p95_ms.value
-        return f"its predicted P95 of {p95_ms:.0f} ms is over {limit:.0f} ms (the SLO of {slo_ms:.0f} ms with headroom)"
+        return f"its predicted P95 of {ms(p95_ms)} is over {ms(limit)} (the SLO of {ms(slo_ms)} with headroom)"
     if item.success < settings.confidence:
         chance = f"it meets the SLO with a probability of {predicted.meets:.0%} only"
         return f"{chance} ({settings.confidence:.0%} is asked for)" if item.posterior.weight >= 1 else (
             f"{chance}, and {item.posterior.text()} here")  # fmt: skip
     if item.candidate.risk >= _RISKY and predicted.p95_ms.high > slo_ms:
-        return f"its gain is not measured yet, so P95 may end at {predicted.p95_ms.high:.0f} ms"
+        return f"its gain is not measured yet, so P95 may end at {ms(predicted.p95_ms.high)}"
     if winner is None:
         return "not chosen"
     return _against(item, winner)
@@ -178,5 +179,5 @@ def _against(item: Ranked, winner: Ranked) -> str:
         )
     p95_ms, best_ms = item.predicted.p95_ms.value, winner.predicted.p95_ms.value
     if p95_ms > 1.02 * best_ms:
-        return f"its predicted P95 is {p95_ms:.0f} ms, the chosen option's {best_ms:.0f} ms"
-    return f"it gains nothing over the chosen option: P95 of {p95_ms:.0f} ms at the same cost, for a larger step"
+        return f"its predicted P95 is {ms(p95_ms)}, the chosen option's {ms(best_ms)}"
+    return f"it gains nothing over the chosen option: P95 of {ms(p95_ms)} at the same cost, for a larger step"

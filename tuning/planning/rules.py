@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 from detection.model import Incident
+from tuning.figures import ms
 from tuning.model import Change, Diagnosis, Observation, Option, Plan, Record
 from tuning.planning import reading as rd
 from tuning.planning.reading import Reading
@@ -148,11 +149,11 @@ def diagnose(incident: Incident, observation: Observation, now: Reading, setting
     standing = queue_stands(now, settings)
     met = now.p95_ms is not None and now.p95_ms <= slo.p95_ms
     if errors and (met or not standing):
-        calm = "no queue stands" if not standing else f"P95, {now.p95_ms:.0f} ms, is under the SLO"
+        calm = "no queue stands" if not standing else f"P95, {ms(now.p95_ms)}, is under the SLO"
         evidence = (f"{now.error_rate:.1%} of requests fail (limit {slo.error_rate:.1%}) and {calm}",)
         return Diagnosis(cause="errors", evidence=evidence, curable=False, **split)
     if met and incident.symptom != "saturation":
-        evidence = (f"P95 is {now.p95_ms:.0f} ms, the SLO is {slo.p95_ms:.0f} ms",)
+        evidence = (f"P95 is {ms(now.p95_ms)}, the SLO is {ms(slo.p95_ms)}",)
         return Diagnosis(cause="healthy", evidence=evidence, curable=False, **split)
     if standing and batches_full(now, settings):
         bound = observation.service.levers.get("batch_size")

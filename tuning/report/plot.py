@@ -8,11 +8,14 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.dates as mdates
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tuning.model import Report
 
 _INK, _SLO, _LINE, _MARK = "#1f2933", "#c0392b", "#1f6fb2", "#7b8794"
+_LINE_POINTS = 11  # a line of labels
+_AXES_POINTS = 175  # about the height of the axes in this figure
 
 
 def p95_plot(report: Report) -> bytes | None:
@@ -38,17 +41,18 @@ def p95_plot(report: Report) -> bytes | None:
     )
     if max(values) > 8 * max(min(values), 1e-9):
         axes.set_yscale("log")
-    low, high = min(*values, report.slo_p95_ms), max(*values, report.slo_p95_ms)
-    axes.set_ylim(low * 0.7, high * (3.0 if axes.get_yscale() == "log" else 1.35))
+    events = sorted(report.events)
+    lines = min(len(events), 3) + (report.slo_p95_ms >= max(values))  # the SLO's own label stands above its line
+    _leave_room(axes, min(*values, report.slo_p95_ms), max(*values, report.slo_p95_ms), lines)
     left, right = axes.get_xlim()
-    for index, (at_s, label) in enumerate(sorted(report.events)):
+    for index, (at_s, label) in enumerate(events):
         ends_outside = _day(at_s) > left + 0.8 * (right - left)
         axes.axvline(_day(at_s), color=_MARK, linewidth=1, linestyle=":")
         axes.annotate(
             _short(label),
             (_day(at_s), 1.0),
             xycoords=("data", "axes fraction"),
-            xytext=(-3 if ends_outside else 3, -11 - 11 * (index % 3)),
+            xytext=(-3 if ends_outside else 3, -_LINE_POINTS * (1 + index % 3)),
             textcoords="offset points",
             ha="right" if ends_outside else "left",
             fontsize=8.5,
@@ -65,6 +69,15 @@ def p95_plot(report: Report) -> bytes | None:
     out = io.BytesIO()
     figure.savefig(out, format="png", metadata={"Software": None})
     return out.getvalue()
+
+
+def _leave_room(axes: Axes, low: float, high: float, lines: int) -> None:
+    """Set the range so that the curve ends below the labels, which take `lines` lines at the top."""
+    low, curve = 0.7 * low, 0.96 - lines * _LINE_POINTS / _AXES_POINTS
+    if axes.get_yscale() == "log":
+        axes.set_ylim(low, low * (high / low) ** (1 / curve))
+    else:
+        axes.set_ylim(low, low + (high - low) / curve)
 
 
 def _day(at_s: float) -> float:

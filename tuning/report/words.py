@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from tuning import figures
+from tuning.figures import ms
 from tuning.model import Interval, Knob, Option, Report
 
 Tone = Literal["good", "bad", "quiet"]
@@ -84,8 +86,7 @@ def rejected(option: Option) -> tuple[str, str, str, str]:
     lever, _, why = option.reason.partition(": ")
     if not option.changes and why:
         return lever.replace("_", " "), "-", "-", why
-    cost = f"{option.cost_per_hour:+.2f}/h"
-    return option_text(option), interval(option.predicted_p95_ms), cost, option.reason
+    return option_text(option), interval(option.predicted_p95_ms), figures.per_hour(option.cost_per_hour), option.reason
 
 
 def knob(value: Knob | None) -> str:
@@ -101,15 +102,6 @@ def p95_text(report: Report) -> str:
     return f", P95 {ms(outcome.p95_before_ms)} → {ms(outcome.p95_after_ms)}"
 
 
-def ms(value: float | None) -> str:
-    """A latency for people: three figures, seconds from 10 s on."""
-    if value is None:
-        return "no data"
-    if value >= 10_000:
-        return f"{value / 1000:.1f} s"
-    return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"
-
-
 def interval(value: Interval | None, unit: str = "ms") -> str:
     if value is None:
         return "cannot be told"
@@ -123,12 +115,7 @@ def effect(report: Report) -> str:
     if outcome is None or outcome.effect is None:
         return "cannot be told"
     e = outcome.effect
-
-    def change(ratio: float) -> str:
-        # A tail that fell to a two-hundredth did not fall by "100 %".
-        return f"{(ratio - 1) * 100:+.{1 if ratio < 0.02 else 0}f} %"
-
-    return f"{change(e.value)} ({change(e.low)} to {change(e.high)}, {e.level:.0%} interval)"
+    return f"{figures.change(e.value)} ({figures.change(e.low)} to {figures.change(e.high)}, {e.level:.0%} interval)"
 
 
 def cause(report: Report) -> str:

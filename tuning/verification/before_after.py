@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from detection.model import FloatArray, make_id
+from tuning.figures import change, ms
 from tuning.model import Guarded, Interval, Outcome, Plan, Verdict
 from tuning.ports import Evidence
 from tuning.verification.autocorrelation import Level, shift
@@ -94,8 +95,8 @@ class BeforeAfterVerifier:
         count = later_half(old, LEAST_BEFORE).size
         resolved = None if after.slo is None else _drained(points, math.log(after.slo.p95_ms), self._settings)
         reason = (
-            f"P95 {effect.value - 1:+.0%}: the worst of the last {points.size} points after the change is "
-            f"{effect.high:.0%} of the best of the last {count} before it"
+            f"P95 {change(effect.value)}: the worst of the last {points.size} points after the change is "
+            f"{effect.high:.{1 if effect.high < 0.02 else 0}%} of the best of the last {count} before it"
         )
         return {"verdict": "improved", "resolved": resolved, "effect": effect, "reason": reason}
 
@@ -112,8 +113,8 @@ class BeforeAfterVerifier:
         points = later_half(new, settings.min_points)
         resolved = None if after.slo is None else _drained(points, math.log(after.slo.p95_ms), settings)
         reason = (
-            f"P95 {effect.value - 1:+.0%} against the unchanged replicas over the same time, and at its worst "
-            f"{effect.high - 1:+.0%}"
+            f"P95 {change(effect.value)} against the unchanged replicas over the same time, and at its worst "
+            f"{change(effect.high)}"
         )
         return {"verdict": "improved", "resolved": resolved, "effect": effect, "reason": reason}
 
@@ -181,10 +182,10 @@ class BeforeAfterVerifier:
             error = math.log1p(self._settings.model_error)
             return _Adjusted(
                 level.shifted(-math.log(new), error**2),
-                f"compared with the {new:.0f} ms that the old setting would have reached at the new load",
+                f"compared with the {ms(new)} that the old setting would have reached at the new load",
             )
         adjustment = math.log(new / old)
-        words = f"the load alone would have moved P95 by {math.expm1(adjustment):+.0%}"
+        words = f"the load alone would have moved P95 by {change(math.exp(adjustment))}"
         error = self._settings.model_error * abs(adjustment)
         return _Adjusted(difference.shifted(-adjustment, error**2), words if abs(adjustment) > 0.02 else "")
 
@@ -195,7 +196,7 @@ class BeforeAfterVerifier:
         improved = level.below(0.0)
         threshold = 1 - (1 - settings.confidence) / 2
         effect, low, high = interval.value - 1, interval.low - 1, interval.high - 1
-        span = f"P95 {effect:+.0%} ({low:+.0%} to {high:+.0%})"
+        span = f"P95 {change(interval.value)} ({change(interval.low)} to {change(interval.high)})"
         if improved >= threshold and effect <= -settings.min_effect:
             verdict: Verdict = "improved"
         elif 1 - improved >= threshold and effect >= settings.min_effect:
@@ -254,7 +255,7 @@ def _load_explains(
         words = "the load of the changed replicas against the unchanged"
     limit = -math.log1p(-settings.load_tolerance)
     if (verdict == "improved" and moved < -limit) or (verdict == "worse" and moved > limit):
-        return f"{words} moved by {math.expm1(moved):+.0%} meanwhile, which may explain it"
+        return f"{words} moved by {change(math.exp(moved))} meanwhile, which may explain it"
     return ""
 
 

@@ -31,7 +31,7 @@ class Tags(HTMLParser):
 def test_a_resolved_incident_says_lever_and_p95_before_and_after():
     mail = render(reports.report())
     assert mail.subject == "[slotune] Resolved: ranker: batch size 1 → 8, P95 4310 ms → 38 ms"
-    for text in ("load surge", "150 ms", "-99.1 %", "keep", "dearer", "slotune show incident1"):
+    for text in ("load surge", "150 ms", "-99.1%", "keep", "dearer", "slotune show incident1"):
         assert text in mail.text and text in mail.html.replace("&#39;", "'")
 
 

@@ -1,0 +1,23 @@
+"""How figures are written for people, the same in plans, verdicts, mails and on the command line."""
+
+from __future__ import annotations
+
+
+def ms(value: float | None) -> str:
+    """A latency: three figures, seconds from 10 s on."""
+    if value is None:
+        return "no data"
+    if value >= 10_000:
+        return f"{value / 1000:.1f} s"
+    return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"
+
+
+def change(ratio: float) -> str:
+    """What a ratio of after to before means: 0.7 is "-30%". A tail that fell to a two-hundredth did not fall by
+    "100%", so such a ratio gets its first decimal."""
+    return f"{(ratio - 1) * 100:+.{1 if ratio < 0.02 else 0}f}%"
+
+
+def per_hour(cost: float) -> str:
+    """What an option costs or saves an hour, in the unit of the configured prices."""
+    return f"{cost:+.2f}/h" if abs(cost) >= 0.005 else "none"
