@@ -30,7 +30,7 @@ JOINT = ("isolation_forest", "pca_residual")
 WARN_VOTES, ACT_VOTES = 2, 3
 MIN_JOINT_SIGNALS = 3
 RUNNING = 3
-HOLD = 0.4
+HOLD = 0.3
 """A standing joint anomaly holds while its score is above this share of the warn threshold."""
 # how a service's alarm budget is divided where votes, PCA residual and forest all watch it; the rest is reserve
 SHARES = {"votes": 0.16, "pca_residual": 0.6, "isolation_forest": 0.05, "fluctuation": 0.05}

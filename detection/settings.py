@@ -109,7 +109,7 @@ class DetectionSettings(Section):
     """The same for an anomaly that the joint detectors saw: what is odd about many signals comes and goes."""
 
     joint_hold_s: float = Field(14_400.0, ge=0)
-    """The same while its score stays above 0.4 of its threshold: what is not quite over is no second alarm."""
+    """The same while its score stays above 0.3 of its threshold: what is not quite over is no second alarm."""
 
     absent_for_s: float = Field(120.0, gt=0)
     """How long all signals of a service must be missing before that is an incident."""

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from detection.backtest.recorded import VALUE, Recording, load, to_grid
-from detection.backtest.run import Outcome, Plan, replay_group
+from detection.backtest.run import Outcome, Plan, replay_all
 from detection.settings import DetectionSettings
 
-LEARN_EVERY_S = 6 * 3600.0
+LEARN_EVERY_S = 6 * 3600.0  # as in `slotune backtest`; a live installation learns hourly
 FACTORS = (0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
 SIGMAS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0)
 WEEK_S = 7 * 86_400.0
@@ -52,10 +52,9 @@ def series(root: Path, tier: str) -> list[Recording]:
 
 
 def ours(recordings: Sequence[Recording], learn_every_s: float = LEARN_EVERY_S) -> tuple[list[Outcome], float]:
-    """Replays through the live code; also the CPU seconds that it took."""
+    """Replays as `slotune backtest` does with its defaults; also the CPU seconds that it took."""
     start = time.process_time()
-    plan = Plan(DetectionSettings(), learn_every_s)
-    outcomes = [replay_group([recording], plan, lambda _: None)[0] for recording in recordings]
+    outcomes = replay_all(recordings, Plan(DetectionSettings(), learn_every_s))
     return outcomes, time.process_time() - start
 
 

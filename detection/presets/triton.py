@@ -22,7 +22,6 @@ def _quantile_ms(quantile: float) -> str:
     return or_summary_ms(quantile_ms(quantile, _HISTOGRAM, 1.0), quantile, "nv_inference_request_summary_us", 1e-3)
 
 
-
 PRESET = Preset(
     replica_label="instance",
     name="triton",

@@ -229,9 +229,7 @@ def _window(
         finite = np.flatnonzero(np.isfinite(values))
         if finite.size:
             stale_s[name] = float((span.points - 1 - finite[-1]) * span.step_s)
-    return MetricWindow(
-        service.name, span, dict(series), found if measured else "none", replica, stale_s
-    )
+    return MetricWindow(service.name, span, dict(series), found if measured else "none", replica, stale_s)
 
 
 def _buckets(group: _Group, rows: Sequence[Row], span: Span, factor: float) -> dict[str, BucketWindow]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from detection import ensemble
 from detection.incidents import open_incidents, symptom_of
 from detection.merging import DetectionState, merge
 from detection.model import Anomaly, Incident, Score, Service, Slo
@@ -112,3 +113,9 @@ def test_a_joint_score_under_its_threshold_holds_what_stands_and_opens_nothing()
         assert [a.tier for a in found] == tiers, at_s
     other = under.model_copy(update={"service": "another"})
     assert merge([other], 5000.0, settings, DetectionState(open={"k": seen}))[0] == []
+
+
+def test_the_configuration_reference_tells_the_share_that_holds() -> None:
+    assert f"stays above {ensemble.HOLD} of its threshold" in (
+        DetectionSettings.model_fields["joint_hold_s"].description or ""
+    )

@@ -28,7 +28,8 @@ BOUNDS_MS = (25, 50, 75, 100, 200, 500)
 def histogram(name: str, count: float, value: float, unit_ms: float, labels: str) -> str:
     """Cumulative buckets of `count` observations of `value` ms; unit_ms: 1000 for seconds."""
     lines = [
-        f'{name}_bucket{{{labels},le="{bound / unit_ms:g}"}} {count if value <= bound else 0:.3f}' for bound in BOUNDS_MS
+        f'{name}_bucket{{{labels},le="{bound / unit_ms:g}"}} {count if value <= bound else 0:.3f}'
+        for bound in BOUNDS_MS
     ]
     lines += [f'{name}_bucket{{{labels},le="+Inf"}} {count:.3f}', f"{name}_count{{{labels}}} {count:.3f}"]
     return "\n".join([*lines, f"{name}_sum{{{labels}}} {count * value / unit_ms:.6f}"])
@@ -60,7 +61,9 @@ def triton_summary(n: float) -> str:
 
 
 def triton_histogram(n: float) -> str:
-    return triton(n, histogram("nv_inference_first_response_histogram_ms", 0.9 * n, LATENCY_MS, 1.0, 'model="m",version="1"'))
+    return triton(
+        n, histogram("nv_inference_first_response_histogram_ms", 0.9 * n, LATENCY_MS, 1.0, 'model="m",version="1"')
+    )
 
 
 def vllm(n: float) -> str:
