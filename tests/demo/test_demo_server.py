@@ -275,7 +275,10 @@ def test_load_generator_counts_queueing_and_follows_its_control_file(tmp_path: P
         wait_until(lambda: log.read()[-1].t > changed + 5, 15.0, "five seconds more")
         assert load.alive
         late = p95_ms(log.seconds, changed + 3, log.seconds[-1].t)
-        assert sum(s.sent for s in log.seconds if changed + 1 < s.t <= changed + 4) == pytest.approx(300, abs=80)
+        after = [s for s in log.seconds if s.t > changed + 1]
+        # over the rows' own times: on a busy machine a row covers more than a second
+        rate = sum(s.sent for s in after[1:]) / (after[-1].t - after[0].t)
+        assert rate == pytest.approx(100, abs=30)
         assert sum(s.errors for s in log.seconds) == 0
         assert calm < 300
         assert late > 800
