@@ -113,6 +113,12 @@ class BatchSizeLever(BaseLever):
     arg: str = ""
     """pod_spec: command-line argument that holds the batch size, for example --max-num-seqs."""
 
+    request_timeout_s: float = Field(5.0, gt=0)
+    """How long one control call may take."""
+
+    load_timeout_s: float = Field(60.0, gt=0)
+    """triton: how long loading the model may take; large models and warm-up need more."""
+
     rollout_timeout_s: float = Field(600.0, gt=0)
     """pod_spec: after this long without a finished rollout the old pod template is put back."""
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from detection.model import Service, make_id
 from tuning.actuators import _options as options
-from tuning.actuators._http import Http, Unanswered
+from tuning.actuators._http import Http, Unanswered, elsewhere
 from tuning.errors import ConfigError, ControlRefused, ControlUnreachable, NotApplied, NotOwner, OutcomeUnknown
 from tuning.model import Change, Knob, Receipt, Setting
 from tuning.ports import Connection, Connections
@@ -99,7 +98,7 @@ class BatchEndpoints:
         """A plain address shares the first connection's credentials."""
         if not name.startswith(("http://", "https://")):
             return self._connections.get(name)
-        return replace(self._connections.get(first), name=name, url=name)
+        return elsewhere(self._connections.get(first), name, name)
 
     def _apply(self, service: Service, change: Change, key: str, endpoints: Mapping[str, Http]) -> Receipt:
         started_s = self._clock()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -91,12 +92,26 @@ class Http:
             raise
 
     def headers(self) -> dict[str, str]:
-        token = self._connection.extra.get("token")
-        return {"Authorization": f"Bearer {token}"} if isinstance(token, str) and token else {}
+        """The connection's own headers, and its token as a bearer's."""
+        given, token = self._connection.extra.get("headers"), self._connection.extra.get("token")
+        own = {str(k): str(v) for k, v in given.items()} if isinstance(given, Mapping) else {}
+        return own | ({"Authorization": f"Bearer {token}"} if isinstance(token, str) and token else {})
 
     def auth(self) -> tuple[str, str] | None:
         login = self._connection.login
         return (login, self._connection.password or "") if login else None
+
+
+def elsewhere(connection: Connection, name: str, url: str) -> Connection:
+    """The same credentials at another address. An extra `grpc` that names a host belongs to the first server alone:
+    of it the port stays, or nothing where both servers are on one host."""
+    extra, grpc = dict(connection.extra), str(connection.extra.get("grpc") or "")
+    host, _, port = grpc.rpartition(":")
+    if host:
+        del extra["grpc"]
+        if urlsplit(connection.url).hostname != urlsplit(url).hostname:
+            extra["grpc"] = port
+    return replace(connection, name=name, url=url, extra=extra)
 
 
 def _decode(response: requests.Response, data: bytes, at: str, reading: bool) -> Any:

@@ -6,9 +6,9 @@ group/version/plural where it is no Deployment). A pod whose annotation slotune/
 
 from __future__ import annotations
 
-from dataclasses import replace
 from urllib.parse import urlsplit
 
+from tuning.actuators._http import elsewhere
 from tuning.actuators._kubernetes_client import Cluster, Object
 from tuning.actuators._kubernetes_errors import Ref
 from tuning.actuators._kubernetes_owners import scale_ref
@@ -32,7 +32,7 @@ def pod_connections(connections: Connections, connection: Connection) -> list[Co
     found = sorted((pod for pod in pods if _ready(pod)), key=lambda pod: str(pod["metadata"]["name"]))
     if not found:
         raise ControlUnreachable(f"{workload.namespace}/{workload.name} has no ready pod: there is nobody to tell")
-    return [replace(connection, name=str(pod["metadata"]["name"]), url=_address(pod, port)) for pod in found]
+    return [elsewhere(connection, str(pod["metadata"]["name"]), _address(pod, port)) for pod in found]
 
 
 def pod_rights(connection: Connection) -> list[tuple[str, Ref]]:

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 from detection.model import Service, make_id
 from tuning.actuators import _options as options
-from tuning.actuators._http import Http, Unanswered
+from tuning.actuators._http import Http, Unanswered, elsewhere
 from tuning.actuators._int8_source import LEVER, Around, Int8Source
 from tuning.errors import (
     ConfigError,
@@ -81,6 +81,10 @@ class PrecisionEndpoints:
     def versions(self, service: Service, http: Http) -> list[Row]:
         """The index rows of the model. Raises ControlUnreachable, ControlRefused."""
         raise NotImplementedError
+
+    def prepare(self, service: Service, http: Http, served: Served) -> None:
+        """Make sure that a newly published version is not taken up before it is told to. Raises ControlUnreachable,
+        ControlRefused, NotApplied."""
 
     def send(self, service: Service, http: Http, served: Served, version: str) -> None:
         """Tell one server to load and serve a version beside those it has. Raises also Unanswered, NotApplied."""
@@ -176,6 +180,8 @@ class PrecisionEndpoints:
             _refuse_damaged(known[asked])
             return Wanted(asked, precision, {})
         if precision == "int8":
+            for name, http in endpoints.items():
+                self.prepare(service, http, before[name])
             around = Around(
                 serving=tuple(int(v) for s in before.values() for v in s["loaded"] if v.isdigit()),
                 samples=tuple(self.recorded(service, http) for http in endpoints.values()),
@@ -288,7 +294,7 @@ class PrecisionEndpoints:
         """A plain address shares the first connection's credentials."""
         if not name.startswith(("http://", "https://")):
             return self._connections.get(name)
-        return replace(self._connections.get(first), name=name, url=name)
+        return elsewhere(self._connections.get(first), name, name)
 
 
 def served_of(rows: list[Row], precisions: Mapping[str, str], shown: str, model: str) -> Served:

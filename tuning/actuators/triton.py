@@ -1,12 +1,13 @@
 """Batch size and queue delay of a Triton model through its repository load API (--model-control-mode=explicit).
 
 Triton has no call for the batch size alone: the load call takes a complete model configuration that REPLACES the old
-one, so this reads the whole configuration, changes it, and sends it back. preferred_batch_size, which Triton fills in
-by itself, has to follow, or the load is refused. A batch change reloads the model (a second instance beside the old
-one for a moment); a load that fails leaves the old one serving.
+one, so this reads the whole configuration, changes it, and sends it back with the versions that serve now.
+preferred_batch_size, which Triton fills in by itself, has to follow, or the load is refused. A batch change reloads the
+model (a second instance beside the old one for a moment); a load that fails leaves the old one serving. Ensembles,
+models with sequences, and a batch smaller than an ensemble around the model takes are refused: see _triton_api.
 
-Options of the lever: connection (the HTTP address; extra grpc "host:port": loads go through gRPC where tritonclient is
-installed, because an HTTP load stalls HTTP inference while it lasts), endpoints, model, load_timeout_s (60).
+Options of the lever: connection (the HTTP address; its extra settings: see _triton_api), endpoints, model,
+load_timeout_s (60), request_timeout_s (5).
 """
 
 from __future__ import annotations
@@ -17,15 +18,26 @@ from detection.model import Service
 from tuning.actuators import _options as options
 from tuning.actuators import _triton_api as api
 from tuning.actuators._batch_endpoints import BatchEndpoints, Knobs
-from tuning.actuators._http import Http
+from tuning.actuators._http import Http, Unanswered
 from tuning.actuators._triton_api import Config
-from tuning.errors import ControlRefused, NotApplied
+from tuning.errors import ControlRefused, ControlUnreachable
+from tuning.model import Setting
+
+LOOK_EVERY_S = 1.0
 
 
 class Triton(BatchEndpoints):
     """The batch lever of Triton: max_batch_size and dynamic_batching.max_queue_delay_microseconds."""
 
     name = "triton"
+
+    def read(self, service: Service) -> Setting:
+        """As every batch lever, with a note where the model has no dynamic batcher: then no requests are joined."""
+        setting = super().read(service)
+        if "batch_timeout_ms" in setting.values:
+            return setting
+        words = "the model has no dynamic_batching: a batch is what one client sends, whatever max_batch_size is"
+        return setting.model_copy(update={"note": "; ".join(filter(None, (setting.note, words)))})
 
     def read_one(self, service: Service, http: Http) -> Knobs:
         config = self._config(service, http)
@@ -37,29 +49,41 @@ class Triton(BatchEndpoints):
 
     def send(self, service: Service, http: Http, wanted: Knobs) -> None:
         model = options.text(service, self.lever, "model", service.name)
-        changed = with_batching(self._config(service, http), wanted)
         timeout_s = options.number(service, self.lever, "load_timeout_s", 60.0)
-        api.load(http, model, changed, timeout_s)
-        self._check_ready(http, model)
+        versions = api.ready(api.rows_of(http, model))
+        if not versions:
+            raise ControlRefused(f"{http.shown} has no version of {model} loaded: there is nothing to change")
+        old = api.pinned(self._config(service, http), versions)
+        new = with_batching(old, wanted)
+        if new["max_batch_size"] < old["max_batch_size"]:
+            around = api.ensembles_below(http, model, new["max_batch_size"])
+            if around:
+                raise ControlRefused(
+                    f"{model} is a step of {', '.join(around)}: with max_batch_size {new['max_batch_size']} Triton "
+                    "would drop the ensemble"
+                )
+        deadline_s = self._clock() + timeout_s
+        try:
+            api.change(http, model, old, new, timeout_s)
+        except Unanswered:
+            # a proxy gives up on a long load before Triton does
+            while self._clock() < deadline_s and not self._shows(service, http, wanted):
+                self._sleep(LOOK_EVERY_S)
+            raise
+
+    def _shows(self, service: Service, http: Http, wanted: Knobs) -> bool:
+        try:
+            return options.agrees(self.read_one(service, http), wanted)
+        except (ControlUnreachable, ControlRefused):
+            return False
 
     def _config(self, service: Service, http: Http) -> Config:
         model = options.text(service, self.lever, "model", service.name)
-        config = api.config_of(http, model)
+        config = api.reloadable(api.config_of(http, model), model)
         size = config["max_batch_size"]
         if size < 1:
             raise ControlRefused(f"the model {model} does not batch (max_batch_size {size}): this lever cannot help it")
         return config
-
-    @staticmethod
-    def _check_ready(http: Http, model: str) -> None:
-        """The configuration alone can be stale: the index and the version's own readiness tell."""
-        rows = api.index(http, model)
-        ready = [row for row in rows if row.get("state") == "READY"]
-        if not ready:
-            why = "; ".join(options.bounded(str(row.get("reason") or row.get("state"))) for row in rows) or "not listed"
-            raise NotApplied(f"{http.shown} accepted the configuration, but no version of {model} is ready ({why})")
-        for row in ready:
-            http.call("GET", f"/v2/models/{model}/versions/{row.get('version')}/ready")
 
 
 def with_batching(config: Config, wanted: Knobs) -> Config:
