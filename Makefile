@@ -74,11 +74,12 @@ faults: setup ## The fault campaign in full: the loop's functions, the borders, 
 test-kubernetes: setup ## The Kubernetes contract suites against the API server of KUBECONFIG
 	@SLOTUNE_TEST_KUBECONFIG="$(KUBECONFIG)" $(PY) -m pytest tests/contracts/test_kubernetes_api.py tests/contracts/test_kubernetes_hpa.py tests/contracts/test_kubernetes_lever.py -rs $(ARGS)
 
-test-triton: setup ## Both Triton levers, the queries and the checks against a real Triton (TRITON=.../bin/tritonserver)
-	@SLOTUNE_TEST_TRITON="$(TRITON)" $(PY) -m pytest tests/tuning/actuators/test_real_triton.py $(ARGS)
+test-triton: setup ## Both Triton levers, the queries and the checks against a real Triton (TRITON=.../bin/tritonserver; default: of a wheel)
+	@[ -n "$(TRITON)" ] || scripts/triton-wheel .triton
+	@SLOTUNE_TEST_TRITON="$(or $(TRITON),$$(echo $(CURDIR)/.triton/lib/python3*/site-packages/pytriton/tritonserver/bin/tritonserver))" $(PY) -m pytest tests/tuning/actuators/test_real_triton.py $(ARGS)
 
 docs: setup ## Regenerate the configuration reference
 	@$(PY) -m slotune.reference docs/configuration.md
 
 clean: ## Remove the virtual environment and the demo's files
-	rm -rf $(VENV) .uv .demo build *.egg-info
+	rm -rf $(VENV) .uv .triton .demo build *.egg-info

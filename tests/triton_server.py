@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ import requests
 
 from demo.processes import free_port
 
-BACKEND = '''
+BACKEND = """
 import json, os
 import numpy as np
 import onnxruntime as ort
@@ -49,7 +49,7 @@ class TritonPythonModel:
             pb.InferenceResponse([pb.Tensor(n, a[end - size : end]) for n, a in zip(self.outputs, found)])
             for size, end in zip(sizes, ends)
         ]
-'''
+"""
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,13 @@ def find_triton() -> Path | None:
 
 
 @contextmanager
-def triton_server(binary: Path, folder: Path, repository: Path) -> Iterator[TritonServer]:
-    """Starts the server over `repository`; `folder` gets its backends and its log. Ready within 30 s, or an error."""
+def triton_server(
+    binary: Path, folder: Path, repository: Path, *, mode: str = "explicit", more: Sequence[str] = ()
+) -> Iterator[TritonServer]:
+    """Starts the server over `repository`; `folder` gets its backends and its log. Ready within 30 s, or an error.
+
+    mode: its model control mode. more: further command-line options.
+    """
     wheel = binary.parents[1]
     site = wheel.parents[1]
     stub = wheel / f"python_backend_stubs/{sys.version_info.major}.{sys.version_info.minor}"
@@ -93,9 +98,10 @@ def triton_server(binary: Path, folder: Path, repository: Path) -> Iterator[Trit
     http, grpc, metrics = free_port(), free_port(), free_port()
     command = [
         str(binary), f"--model-repository={repository}", f"--backend-directory={folder / 'backends'}",
-        "--model-control-mode=explicit", "--load-model=*", "--metrics-interval-ms=500", "--http-thread-count=16",
+        f"--model-control-mode={mode}", "--metrics-interval-ms=500", "--http-thread-count=16",
         "--http-address=127.0.0.1", f"--http-port={http}", "--grpc-address=127.0.0.1", f"--grpc-port={grpc}",
         "--metrics-address=127.0.0.1", f"--metrics-port={metrics}",
+        *(["--load-model=*"] if mode == "explicit" else ["--repository-poll-secs=1"] if mode == "poll" else []), *more,
     ]  # fmt: skip
     environment = {
         **os.environ,

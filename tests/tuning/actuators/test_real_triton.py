@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from tests.fakes.quantization import judged, tiny
 from tests.triton_server import TritonServer, find_triton, triton_server
 from tuning.actuators.triton import Triton
 from tuning.actuators.triton_repository import TritonRepository
-from tuning.errors import ControlRefused, NotOwner, QuantizationRefused
+from tuning.errors import ControlRefused, ControlUnreachable, NotOwner, QuantizationRefused
 from tuning.model import Change
 from tuning.ports import Connection
 from tuning.quantization.model import load_model
@@ -55,12 +56,48 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     version.mkdir(parents=True)
     onnx.save(tiny().proto, version / "model.onnx")
     model = load_model(version / "model.onnx")
-    config = config_pbtxt(
-        "ranker", model.inputs, model.outputs, platform="onnxruntime_onnx", max_batch=4, serve=[1]
-    )
+    config = config_pbtxt("ranker", model.inputs, model.outputs, platform="onnxruntime_onnx", max_batch=4, serve=[1])
     (version.parent / "config.pbtxt").write_text(config)
+    put_model(root / "repository", "newest", config.replace("version_policy { specific { versions: [ 1 ] } }", ""))
+    put_model(root / "repository", "member", config.replace("max_batch_size: 4", "max_batch_size: 8"))
+    put_model(
+        root / "repository", "stateful", config.replace("dynamic_batching { }", "sequence_batching { direct { } }")
+    )
+    pipeline = root / "repository/pipeline"
+    (pipeline / "1").mkdir(parents=True)
+    (pipeline / "config.pbtxt").write_text(ensemble(config))
     with triton_server(BINARY, root, root / "repository") as running:
         yield running
+
+
+def put_model(repository: Path, name: str, config: str) -> None:
+    """The ranker's model under another name, and its configuration."""
+    (repository / name / "1").mkdir(parents=True)
+    onnx.save(tiny().proto, repository / name / "1/model.onnx")
+    (repository / name / "config.pbtxt").write_text(config.replace('"ranker"', f'"{name}"'))
+
+
+def ensemble(config: str) -> str:
+    """An ensemble of one step around the model `member`, with the ranker's inputs and outputs."""
+    tensors = config[config.index("input [") : config.index("version_policy")]
+    names = {kind: re.search(rf'{kind} \[\s*{{ name: "([^"]+)"', tensors) for kind in ("input", "output")}
+    given, made = (found.group(1) for found in names.values() if found is not None)
+    return f"""name: "pipeline"
+platform: "ensemble"
+max_batch_size: 8
+{tensors}ensemble_scheduling {{ step [ {{
+  model_name: "member" model_version: -1
+  input_map {{ key: "{given}" value: "{given}" }} output_map {{ key: "{made}" value: "{made}" }}
+}} ] }}
+"""
+
+
+def answered_by(server: TritonServer, model: str) -> str:
+    """The version that answers a request which names none; the words of an error."""
+    row = [float(x) for x in tiny().inputs[0]]
+    tensor = {"name": "input", "shape": [1, len(row)], "datatype": "FP32", "data": row}
+    answer = requests.post(f"{server.url}/v2/models/{model}/infer", json={"inputs": [tensor]}, timeout=10)
+    return str(answer.json()["model_version"]) if answer.status_code == 200 else answer.text
 
 
 class Load:
@@ -124,14 +161,14 @@ def test_the_batch_size_under_load_repeated_and_back(server: TritonServer) -> No
     assert load.failed == [] and load.ok > 0
 
 
-def precision(server: TritonServer, tmp_path: Path, **more: object) -> Service:
+def precision(server: TritonServer, tmp_path: Path, model: str = "ranker", **more: object) -> Service:
     np.savez(tmp_path / "rows.npz", input=tiny().inputs)
     return service(
         "precision",
         "triton_repository",
         connection="triton",
-        model="ranker",
-        onnx=str(server.repository / "ranker/1/model.onnx"),
+        model=model,
+        onnx=str(server.repository / model / "1/model.onnx"),
         calibration=str(tmp_path / "rows.npz"),
         repository=str(server.repository),
         min_speedup=0.01,  # speed is the subject of the gates' own tests
@@ -148,9 +185,7 @@ def test_int8_is_published_swapped_in_and_rolled_back_under_load(server: TritonS
     with Load(server.url) as load:
         receipt = lever.apply(ranker, change, key="p1:precision")
         assert receipt.after == {"version": "2", "precision": "int8"} and receipt.changed
-        assert receipt.evidence["replicas"] == {
-            "triton": {"version": "2", "precision": "int8", "loaded": ("1", "2")}
-        }
+        assert receipt.evidence["replicas"] == {"triton": {"version": "2", "precision": "int8", "loaded": ("1", "2")}}
         wait_until(lambda: "2" in load.versions, 10, "an answer of version 2")
         assert not lever.apply(ranker, change, key="p1:precision").changed
         began = time.monotonic()
@@ -164,6 +199,111 @@ def test_int8_is_published_swapped_in_and_rolled_back_under_load(server: TritonS
         lever.apply(ranker, change.inverse(), key="p4:precision")
     assert load.failed == []
     print(f"{load.ok} requests, 0 failed; way back {took_s * 1e3:.0f} ms; slowest request {load.slowest_s:.2f} s")
+
+
+def test_a_batch_change_leaves_the_version_that_was_rolled_back_to(server: TritonServer, tmp_path: Path) -> None:
+    """`newest` names no versions in its config.pbtxt: Triton's default is the newest on disk."""
+    swap, batch = (kind(connections(server), time.monotonic, time.sleep) for kind in (TritonRepository, Triton))
+    newest = precision(server, tmp_path, "newest")
+    now = swap.read(newest)
+    assert "takes the newest version on disk" in now.note
+    to_int8 = Change(lever="precision", old=now.values, new={**now.values, "precision": "int8"})
+    swap.apply(newest, to_int8, key="q1:precision")
+    assert answered_by(server, "newest") == "2"
+    swap.apply(newest, to_int8.inverse(), key="q2:precision")
+    assert answered_by(server, "newest") == "1"
+    sized = service("batch_size", "triton", connection="triton", model="newest")
+    up = Change(lever="batch_size", old={"batch_size": 4}, new={"batch_size": 8})
+    for change in (up, up.inverse()):
+        assert batch.apply(sized, change, key="q3:batch_size").changed
+        assert answered_by(server, "newest") == "1"
+
+
+def test_publishing_alone_puts_nothing_live(server: TritonServer, tmp_path: Path) -> None:
+    """The new version cannot be loaded, so that it stays on disk and is never told to serve."""
+
+    def broken(model, data, recipe, live):  # type: ignore[no-untyped-def]
+        return judged(True, b"no model at all", source=model.digest, calibration=data.digest)
+
+    lever = TritonRepository(connections(server), time.monotonic, time.sleep, make=broken)
+    member = precision(server, tmp_path, "member", max_accuracy_drop=0.4)
+    now = lever.read(member).values
+    with pytest.raises(ControlRefused, match="keeps serving"):
+        lever.apply(member, Change(lever="precision", old=now, new={**now, "precision": "int8"}), key="q4:precision")
+    assert answered_by(server, "member") == "1" and (server.repository / "member/2").is_dir()
+
+
+def test_ensembles_and_sequences_are_left_alone(server: TritonServer) -> None:
+    lever = Triton(connections(server), time.monotonic, time.sleep)
+
+    def sized(model: str) -> Service:
+        return service("batch_size", "triton", connection="triton", model=model)
+
+    for model, words in (("pipeline", "is an ensemble"), ("stateful", "keeps sequences")):
+        with pytest.raises(ControlRefused, match=words):
+            lever.read(sized(model))
+    down = Change(lever="batch_size", old={"batch_size": 8}, new={"batch_size": 4})
+    with pytest.raises(ControlRefused, match=r"step of pipeline \(up to 8\)"):
+        lever.apply(sized("member"), down, key="e1:batch_size")
+    assert answered_by(server, "pipeline") == "1"
+    up = Change(lever="batch_size", old={"batch_size": 8}, new={"batch_size": 16})
+    assert lever.apply(sized("member"), up, key="e2:batch_size").changed
+    assert lever.apply(sized("member"), up.inverse(), key="e3:batch_size").changed
+    assert answered_by(server, "pipeline") == "1"
+
+
+@pytest.mark.parametrize("mode", ["poll", "none"])
+def test_a_server_that_chooses_for_itself_gets_no_new_version(mode: str, tmp_path: Path) -> None:
+    assert BINARY is not None
+    repository = tmp_path / "repository"
+    model = load_model(_saved(tmp_path))
+    text = config_pbtxt("ranker", model.inputs, model.outputs, platform="onnxruntime_onnx", max_batch=4, serve=[1])
+    put_model(repository, "ranker", text.replace("version_policy { specific { versions: [ 1 ] } }", ""))
+    with triton_server(BINARY, tmp_path, repository, mode=mode) as server:
+        swap = TritonRepository(connections(server), time.monotonic, time.sleep)
+        now = swap.read(precision(server, tmp_path)).values
+        change = Change(lever="precision", old=now, new={**now, "precision": "int8"})
+        with pytest.raises(ControlRefused, match="model-control-mode=explicit"):
+            swap.apply(precision(server, tmp_path), change, key="m1:precision")
+        batch = Triton(connections(server), time.monotonic, time.sleep)
+        up = Change(lever="batch_size", old={"batch_size": 4}, new={"batch_size": 8})
+        with pytest.raises(ControlRefused, match="model-control-mode=explicit"):
+            batch.apply(service("batch_size", "triton", connection="triton", model="ranker"), up, key="m2:batch_size")
+        time.sleep(2.5)
+        assert [path.name for path in (repository / "ranker").iterdir() if path.is_dir()] == ["1"]
+        assert answered_by(server, "ranker") == "1"
+
+
+def test_a_grpc_load_reaches_the_server_that_it_belongs_to(server: TritonServer, tmp_path: Path) -> None:
+    pytest.importorskip("tritonclient.grpc")
+    assert BINARY is not None
+    (tmp_path / "second").mkdir()
+    text = (server.repository / "ranker/config.pbtxt").read_text()
+    put_model(tmp_path / "repository", "ranker", text)
+    with triton_server(BINARY, tmp_path / "second", tmp_path / "repository") as other:
+        lever = Triton(connections(server), time.monotonic, time.sleep)
+        ranker = service("batch_size", "triton", connection="triton", model="ranker", endpoints=[other.url])
+        up = Change(lever="batch_size", old={"batch_size": 4}, new={"batch_size": 8})
+        assert lever.apply_to(ranker, up, other.url, key="g1:batch_size").changed
+        assert (_size(server), _size(other)) == (4, 8)
+        lever.apply(ranker, up, key="g2:batch_size")
+        assert (_size(server), _size(other)) == (8, 8)
+        lever.apply(ranker, up.inverse(), key="g3:batch_size")
+        assert (_size(server), _size(other)) == (4, 4)
+        refused = {"triton": Connection(name="triton", url=server.url, extra={"grpc": "127.0.0.1:9"})}
+        with pytest.raises(ControlUnreachable, match="nobody listens"):
+            Triton(FakeConnections(refused), time.monotonic, time.sleep).apply(
+                service("batch_size", "triton", connection="triton", model="ranker"), up, key="g4:batch_size"
+            )
+
+
+def _size(server: TritonServer) -> int:
+    return int(requests.get(f"{server.url}/v2/models/ranker/config", timeout=5).json()["max_batch_size"])
+
+
+def _saved(folder: Path) -> Path:
+    onnx.save(tiny().proto, folder / "model.onnx")
+    return folder / "model.onnx"
 
 
 def test_a_version_that_triton_cannot_load_is_refused_and_the_old_one_serves(
