@@ -1,17 +1,18 @@
 """A real Triton for tests: NVIDIA's server as the wheel `nvidia-pytriton` carries it, on loopback ports of its own.
 
 SLOTUNE_TEST_TRITON names the server binary (.../pytriton/tritonserver/bin/tritonserver); without it the wheel is looked
-for in this environment. The wheel has the python backend only, so its "onnxruntime" backend here is a Python file that
+for where scripts/triton-wheel puts it. The wheel has the python backend only, so its "onnxruntime" backend here is a Python file that
 runs ONNX Runtime: the repository on disk is the one that a Triton with the full backend reads.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import ctypes
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -69,14 +70,21 @@ class TritonServer:
 
 
 def find_triton() -> Path | None:
-    """The server's binary, None where there is none."""
+    """The server's binary: SLOTUNE_TEST_TRITON, else that of scripts/triton-wheel; None where it cannot run."""
     named = os.environ.get("SLOTUNE_TEST_TRITON")
-    if named:
-        return Path(named)
-    found = importlib.util.find_spec("pytriton")
-    places = found.submodule_search_locations if found is not None else None
-    binary = Path(places[0]) / "tritonserver/bin/tritonserver" if places else None
-    return binary if binary is not None and binary.is_file() else None
+    wheels = Path(__file__).resolve().parents[1].glob(".triton/lib/python3*/site-packages/pytriton/tritonserver")
+    binary = Path(named) if named else next((wheel / "bin/tritonserver" for wheel in wheels), None)
+    return binary if binary is not None and binary.is_file() and _libpython() else None
+
+
+def _libpython() -> bool:
+    """Whether the library is there that Triton's Python backend is linked against."""
+    name = f"libpython3.{sys.version_info.minor}.so.1.0"
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return (Path(str(sysconfig.get_config_var("LIBDIR"))) / name).is_file()
+    return True
 
 
 @contextmanager
@@ -105,7 +113,7 @@ def triton_server(
     ]  # fmt: skip
     environment = {
         **os.environ,
-        "LD_LIBRARY_PATH": str(site / "nvidia_pytriton.libs"),
+        "LD_LIBRARY_PATH": f"{site / 'nvidia_pytriton.libs'}:{sysconfig.get_config_var('LIBDIR')}",
         "PYTHONPATH": str(site),
         "PATH": f"{site.parents[2] / 'bin'}:{os.environ['PATH']}",
     }

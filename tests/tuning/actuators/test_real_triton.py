@@ -1,4 +1,4 @@
-"""Both Triton levers, the queries and the checks against a real Triton: `make test-triton TRITON=.../tritonserver`."""
+"""Both Triton levers, the queries and the checks against a real Triton: `make test-triton`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tuning.services_yaml import loads
 BINARY = find_triton()
 pytestmark = [
     pytest.mark.server,
-    pytest.mark.skipif(BINARY is None, reason="no Triton: set SLOTUNE_TEST_TRITON or install nvidia-pytriton"),
+    pytest.mark.skipif(BINARY is None, reason="no Triton (scripts/triton-wheel), or no libpython for its Python backend"),
 ]
 SERVICES = """
 prometheus: {{rate_window: 10s, step: 1s}}
