@@ -31,22 +31,20 @@ class Choice:
 def choose(endpoints: Mapping[str, str], windows: Mapping[str, MetricWindow]) -> Choice | str:
     """The replica to change first, or the sentence that says why all are changed at once.
 
-    endpoints: host:port by the actuator's name. windows: by the metrics' label, which is that name, that address, or
-    its host where no other endpoint has the same.
+    endpoints: host:port by the actuator's name. windows: by the metrics' label, which is that name, that address, its
+    host, or its host with another port (where metrics have one of their own), the last two where no other endpoint and
+    no other label has the same host.
     Chosen is the replica whose traffic is nearest to the median: what holds for it holds for most.
     """
     if len(endpoints) < 2:
         return "there is only one replica"
     hosts = Counter(place.rpartition(":")[0] for place in endpoints.values())
-    labels = {
-        name: next((label for label in _labels(name, place, hosts) if label in windows), "")
-        for name, place in endpoints.items()
-    }
+    labels = {name: _label(name, place, hosts, windows) for name, place in endpoints.items()}
     known = {name: label for name, label in labels.items() if label and _points(windows[label]) >= LEAST_POINTS}
     if len(known) < 2:
         return (
             f"only {len(known)} of {len(endpoints)} replicas shows a P95 of its own (the label of its series must be "
-            "its name, host or host:port)"
+            "its name, or its host with or without a port)"
         )
     traffic = {name: _mean(windows[label].values.get("qps")) for name, label in known.items()}
     middle = float(np.nanmedian(list(traffic.values()))) if any(np.isfinite(v) for v in traffic.values()) else 0.0
@@ -69,9 +67,14 @@ def pooled(service: str, span: Span, windows: Sequence[MetricWindow]) -> MetricW
     return MetricWindow(service, span, values)
 
 
-def _labels(name: str, place: str, hosts: Mapping[str, int]) -> tuple[str, ...]:
+def _label(name: str, place: str, hosts: Mapping[str, int], windows: Mapping[str, MetricWindow]) -> str:
+    """The metrics' label of an endpoint, "" when it has none that is surely its own."""
     host = place.rpartition(":")[0]
-    return (name, place, host) if hosts[host] == 1 else (name, place)
+    for label in (name, place):
+        if label in windows:
+            return label
+    same = [label for label in windows if host in (label, label.rpartition(":")[0])]
+    return same[0] if hosts[host] == 1 and len(same) == 1 else ""
 
 
 def _points(window: MetricWindow) -> int:

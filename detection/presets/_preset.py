@@ -69,13 +69,13 @@ def quantile_ms(quantile: float, bucket: str, scale: float = 1e3) -> str:
     return f"{scale:g} * histogram_quantile({quantile:g}, sum by ($by le) (rate({bucket}{{$sel}}[$w])))"
 
 
-def or_summary_ms(histogram: str, quantile: float, summary: str, scale: float) -> str:
-    """`histogram` where it has series, else the quantile that each replica exports itself: the worst replica's.
+def summary_or_ms(histogram: str, quantile: float, summary: str, scale: float) -> str:
+    """The quantile that each replica exports itself (the worst replica's), and `histogram` where there is none.
 
     Quantiles of replicas cannot be added up; the answer is marked, because a summary remembers for longer than $w.
     """
     worst = f'{scale:g} * max by ($by) ({summary}{{$sel quantile="{quantile:g}"}})'
-    return f'{histogram} or on ($by) label_replace({worst}, "{PERCENTILE_LABEL}", "summary", "", "")'
+    return f'label_replace({worst}, "{PERCENTILE_LABEL}", "summary", "", "") or on ($by) {histogram}'
 
 
 def mean_ms(metric: str, scale: float = 1e3) -> str:

@@ -1,6 +1,6 @@
 """What every actuator promises, run over the registry: absolute values, read back, idempotent on key, honest errors.
 
-The precision levers have suites of their own (tests/tuning/actuators/test_model_repository.py, test_triton_repository.py):
+The precision levers have suites of their own (tests/tuning/actuators/test_model_repository.py, test_triton_repository.py, test_real_triton.py):
 their changes need a build.
 """
 

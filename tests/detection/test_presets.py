@@ -47,8 +47,12 @@ nv_inference_count{{{m}}} {n}
 nv_inference_exec_count{{{m}}} {n / ROWS}
 nv_inference_request_duration_us{{{m}}} {0.9 * n * LATENCY_MS * 1e3}
 nv_inference_queue_duration_us{{{m}}} {0.9 * n * QUEUE_MS * 1e3}
-nv_inference_compute_infer_duration_us{{{m}}} {n * 40e3}
+nv_inference_compute_infer_duration_us{{{m}}} {0.9 * n * 40e3}
 nv_inference_pending_request_count{{{m}}} 7
+nv_gpu_utilization{{gpu_uuid="GPU-1"}} 0.5
+nv_gpu_utilization{{gpu_uuid="GPU-2"}} 0.7
+nv_gpu_memory_used_bytes{{gpu_uuid="GPU-1"}} 6e9
+nv_gpu_memory_total_bytes{{gpu_uuid="GPU-1"}} 8e9
 {quantiles}"""
 
 
@@ -64,6 +68,10 @@ def triton_histogram(n: float) -> str:
     return triton(
         n, histogram("nv_inference_first_response_histogram_ms", 0.9 * n, LATENCY_MS, 1.0, 'model="m",version="1"')
     )
+
+
+def triton_both(n: float) -> str:
+    return "\n".join([triton_histogram(n), *(line for line in triton_summary(n).splitlines() if "summary" in line)])
 
 
 def vllm(n: float) -> str:
@@ -125,6 +133,7 @@ bentoml_service_request_in_progress{{{e}}} 7"""
 SERVERS = {
     "triton_summary": ("triton", triton_summary),
     "triton_histogram": ("triton", triton_histogram),
+    "triton_both": ("triton", triton_both),
     "vllm": ("vllm", vllm),
     "torchserve": ("torchserve", torchserve),
     "kserve": ("kserve", kserve),
@@ -140,7 +149,8 @@ COMMON = {"mean_ms": LATENCY, "qps": QPS, "error_rate": ERRORS, "replicas": (1.0
 EXPECTED: dict[str, dict[str, tuple[float, float]]] = {
     "triton_summary": {
         "p95_ms": LATENCY, "mean_ms": LATENCY, "qps": (40.0, 50.0), "error_rate": ERRORS, "queue_ms": QUEUE,
-        "queue_depth": WAITING, "rows_per_batch": BATCH, "batch_ms": (39.5, 40.5), "busy": (0.3, 0.5)},
+        "queue_depth": WAITING, "rows_per_batch": BATCH, "batch_ms": (39.5, 40.5), "busy": (0.36, 0.44),
+        "gpu_util": (0.599, 0.601), "gpu_memory": (0.749, 0.751)},
     "vllm": {**COMMON, "p95_ms": P95, "queue_ms": QUEUE, "queue_depth": WAITING, "rows_per_batch": BATCH, "gpu_memory": (0.4, 0.4)},
     "torchserve": {"mean_ms": LATENCY, "qps": QPS, "queue_ms": QUEUE, "replicas": (1.0, 1.0)},
     "kserve": {**COMMON, "p95_ms": P95, "queue_depth": WAITING},
@@ -148,6 +158,7 @@ EXPECTED: dict[str, dict[str, tuple[float, float]]] = {
     "mlserver": {**COMMON, "p95_ms": P95},
     "bentoml": {"p95_ms": P95, "mean_ms": LATENCY, "qps": QPS, "error_rate": ERRORS, "rows_per_batch": BATCH, "replicas": (1.0, 1.0)},
 }  # fmt: skip
+EXPECTED["triton_both"] = EXPECTED["triton_summary"]
 EXPECTED["triton_histogram"] = {**EXPECTED["triton_summary"], "p95_ms": P95}
 pytestmark = [
     pytest.mark.server,
@@ -180,13 +191,25 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Metr
         f"- job_name: {name}\n  metrics_path: /{name}\n  static_configs: [{{targets: ['127.0.0.1:{exporter.server_port}']}}]\n"
         for name in SERVERS
     )
+    two = f"'127.0.0.1:{exporter.server_port}', 'localhost:{exporter.server_port}'"
+    jobs += f"- job_name: triton_two\n  metrics_path: /triton_summary\n  static_configs: [{{targets: [{two}]}}]\n"
     (folder / "p.yml").write_text(f"global: {{scrape_interval: 1s}}\nscrape_configs:\n{jobs}")
     prometheus = subprocess.Popen(
         ["prometheus", f"--config.file={folder}/p.yml", f"--web.listen-address=127.0.0.1:{port}",
          f"--storage.tsdb.path={folder}/data", "--log.level=error"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
     try:
-        yield _read(f"http://127.0.0.1:{port}")
+        url = f"http://127.0.0.1:{port}"
+        found = _read(url)
+        both = Service(name="triton_two", serving="triton", selectors={"job": "triton_two"}, slo=Slo(p95_ms=100))
+        signals, now = list(presets.get("triton").signals), float(int(time.time()))
+        source, span = PrometheusSource(url, rate_window_s=10, retries=5), Span(now - 4, now, 1.0)
+        found |= source.read([both], signals, span)
+        found |= {
+            f"one of two: {label.partition(':')[0]}": one
+            for label, one in source.read_replicas([both], signals, span)["triton_two"].items()
+        }
+        yield found
     finally:
         prometheus.terminate()
         prometheus.wait(10)
@@ -221,9 +244,21 @@ def test_the_signals_say_what_the_server_did(name: str, windows: dict[str, Metri
         assert low <= last <= high, f"{signal}: {last}"
 
 
+def test_what_replicas_share_is_not_added_up(windows: dict[str, MetricWindow]) -> None:
+    one, both = EXPECTED["triton_summary"], windows["triton_two"]
+    for signal in ("p95_ms", "batch_ms", "busy", "gpu_util", "gpu_memory"):
+        for window in (both, windows["one of two: localhost"], windows["one of two: 127.0.0.1"]):
+            last = window.last(signal)
+            assert last is not None, f"{signal} is absent"
+            assert one[signal][0] <= last <= one[signal][1], f"{signal}: {last}"
+    qps = both.last("qps")
+    assert qps is not None and 80 <= qps <= 100
+
+
 def test_a_percentile_says_where_it_comes_from(windows: dict[str, MetricWindow]) -> None:
     assert windows["triton_summary"].percentile_source == "summary"
     assert windows["triton_histogram"].percentile_source == "histogram"
+    assert windows["triton_both"].percentile_source == "summary", "its default buckets cannot tell 5 ms from 95 ms"
     assert windows["torchserve"].percentile_source == "none", "a mean is never passed off as a percentile"
     assert "p95_ms" not in windows["torchserve"].values
 

@@ -36,12 +36,23 @@ def window(p95: float = 100.0, qps: float = 10.0, points: int = 10) -> MetricWin
             Choice("slotune_ranker", "demo-1", ("demo-2",)),
         ),
         (
+            {"one": "10.0.0.1:8000", "two": "10.0.0.2:8000"},
+            {"10.0.0.1:8002": window(), "10.0.0.2:8002": window()},
+            Choice("one", "10.0.0.1:8002", ("10.0.0.2:8002",)),
+        ),
+        (
             {"a": "h:1", "b": "h:2", "c": "h:3"},
             {"a": window(points=2), "b": window(), "c": window()},
             Choice("b", "b", ("c",)),
         ),
     ],
-    ids=["the most typical traffic", "by address", "by host", "one that just started is no peer"],
+    ids=[
+        "the most typical traffic",
+        "by address",
+        "by host",
+        "metrics on another port",
+        "one that just started is no peer",
+    ],
 )
 def test_chooses(endpoints: dict[str, str], windows: dict[str, MetricWindow], chosen: Choice) -> None:
     assert choose(endpoints, windows) == chosen
@@ -53,10 +64,20 @@ def test_chooses(endpoints: dict[str, str], windows: dict[str, MetricWindow], ch
         ({"a": "h:1"}, {"a": window()}, "only one replica"),
         ({"a": "h:1", "b": "h:2"}, {}, "only 0 of 2"),
         ({"a": "h:1", "b": "h:2"}, {"h": window()}, "only 0 of 2"),
+        ({"a": "h:1", "b": "h:2"}, {"h:3": window(), "h:4": window()}, "only 0 of 2"),
+        ({"a": "h:1", "b": "i:1"}, {"h:3": window(), "h:4": window(), "i:3": window()}, "only 1 of 2"),
         ({"a": "h:1", "b": "i:2"}, {"a": window(), "b": window(points=0)}, "only 1 of 2"),
         ({"a": "h:1", "b": "i:2"}, {"a": window(p95=0.0), "b": window(p95=0.0)}, "only 0 of 2"),
     ],
-    ids=["alone", "no series", "one host, two ports", "a silent peer", "zero is no latency"],
+    ids=[
+        "alone",
+        "no series",
+        "one host, two ports",
+        "one host, other ports",
+        "whose of the two",
+        "a silent peer",
+        "zero is no latency",
+    ],
 )
 def test_says_why_not(endpoints: dict[str, str], windows: dict[str, MetricWindow], says: str) -> None:
     why = choose(endpoints, windows)

@@ -51,6 +51,11 @@ class TritonRepository(PrecisionEndpoints):
         kind = str(config.get("backend") or config.get("platform") or "")
         if kind in NOT_ONNX or str(config.get("platform", "")).startswith("tensorflow"):
             raise ControlRefused(f"{model} runs on the backend {kind}: an INT8 ONNX version would not load there")
+        if any(group.get("kind") == "KIND_GPU" for group in config.get("instance_group") or []):
+            raise ControlRefused(
+                f"{model} runs on GPUs (KIND_GPU), and INT8 for ONNX Runtime is timed on a CPU: build its version with "
+                "`slotune quantize --target tensorrt` on such a node"
+            )
         try:
             self._load_versions(service, http, {int(version) for version in served["loaded"]})
         except Unanswered as error:

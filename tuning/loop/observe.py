@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from detection import pipeline
 from detection.errors import SlotuneError
-from detection.model import MetricWindow, Service, Span
+from detection.model import BucketWindow, MetricWindow, Service, Span
 from detection.signals import SIGNALS
 from tuning.loop.parts import Parts
 from tuning.model import Observation, Record, Setting
@@ -32,16 +32,24 @@ def observe(parts: Parts, service: Service, at_s: float) -> Observation:
             settings[lever] = parts.actuator(service, lever).read(service)
         except SlotuneError as error:
             unreadable[lever] = str(error)
+    window = windows[service.name] if service.name in windows else MetricWindow(service.name, span, {})
     return Observation(
         service=service,
-        window=windows[service.name] if service.name in windows else MetricWindow(service.name, span, {}),
+        window=window,
         at_s=at_s,
         settings=settings,
         unreadable=unreadable,
         replicas=replicas.get(service.name, {}),
-        buckets=parts.source.read_buckets([service], span).get(service.name),
+        buckets=buckets_beside(parts, service, window),
         latency_model=latency_model(parts, service),
     )
+
+
+def buckets_beside(parts: Parts, service: Service, window: MetricWindow) -> BucketWindow | None:
+    """The histogram that the window's P95 comes from; None where it is a summary's, which no histogram explains."""
+    if window.percentile_source == "summary":
+        return None
+    return parts.source.read_buckets([service], window.span).get(service.name)
 
 
 def look_back(parts: Parts, at_s: float) -> Span:
@@ -65,4 +73,3 @@ def latency_model(parts: Parts, service: Service) -> dict[str, object] | None:
 
 def model_key(service: str) -> str:
     return f"latency-model/{service}"
-

@@ -12,7 +12,7 @@ from detection.model import Incident, MetricWindow, Service, Span, make_id
 from detection.signals import SIGNALS
 from tuning.decisions import decide, decide_canary
 from tuning.loop import canary, records
-from tuning.loop.observe import latency_model, look_back
+from tuning.loop.observe import buckets_beside, latency_model, look_back
 from tuning.loop.parts import Parts
 from tuning.model import Decision, Observation, Outcome, Plan, Receipt, Record, Setting
 from tuning.planning.memory import expected_p95_ms
@@ -180,12 +180,11 @@ def _evidence(parts: Parts, service: Service, start_s: float, end_s: float, *, h
         # At the very step of the look: autocorrelation belongs to a step.
         past_span = _grid(start_s - min(_HISTORY_S, _HISTORY_POINTS * step_s), start_s, step_s)
         past = parts.source.read([service], ("p95_ms", "qps"), past_span).get(service.name)
-    buckets = parts.source.read_buckets([service], span).get(service.name)
     lever = service.levers.get("precision")
     asked = lever.options.get("min_agreement") if lever is not None else None
     return Evidence(
         window=window,
-        buckets=buckets,
+        buckets=buckets_beside(parts, service, window),
         history=past,
         slo=service.slo,
         min_agreement=float(asked) if isinstance(asked, (int, float)) else None,
