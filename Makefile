@@ -42,6 +42,7 @@ integration: setup ## Tests on real servers, without the end-to-end loop
 
 e2e: setup ## Every scenario end to end: all demos, and Celery with a worker that is killed (half an hour; Celery alone takes four minutes)
 	@scripts/system-packages
+	@scripts/triton-wheel .triton || echo "No real Triton here: its test will be skipped."
 	@$(PY) -m pytest tests -m e2e $(ARGS)
 
 lint: setup ## ruff and the import directions

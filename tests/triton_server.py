@@ -89,11 +89,17 @@ def _libpython() -> bool:
 
 @contextmanager
 def triton_server(
-    binary: Path, folder: Path, repository: Path, *, mode: str = "explicit", more: Sequence[str] = ()
+    binary: Path,
+    folder: Path,
+    repository: Path,
+    *,
+    mode: str = "explicit",
+    more: Sequence[str] = (),
+    backend: str = BACKEND,
 ) -> Iterator[TritonServer]:
     """Starts the server over `repository`; `folder` gets its backends and its log. Ready within 30 s, or an error.
 
-    mode: its model control mode. more: further command-line options.
+    mode: its model control mode. more: further command-line options. backend: the Python file behind "onnxruntime".
     """
     wheel = binary.parents[1]
     site = wheel.parents[1]
@@ -102,7 +108,7 @@ def triton_server(
     shutil.copy(stub / "triton_python_backend_stub", folder / "backends/python")
     (folder / "backends/python/triton_python_backend_stub").chmod(0o755)
     (folder / "backends/onnxruntime").mkdir()
-    (folder / "backends/onnxruntime/model.py").write_text(BACKEND)
+    (folder / "backends/onnxruntime/model.py").write_text(backend)
     http, grpc, metrics = free_port(), free_port(), free_port()
     command = [
         str(binary), f"--model-repository={repository}", f"--backend-directory={folder / 'backends'}",
