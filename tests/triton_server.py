@@ -7,9 +7,11 @@ runs ONNX Runtime: the repository on disk is the one that a Triton with the full
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -126,7 +128,10 @@ def triton_server(
     server = TritonServer(f"http://127.0.0.1:{http}", f"127.0.0.1:{grpc}", f"127.0.0.1:{metrics}", repository)
     log = folder / "triton.log"
     with log.open("wb") as out:
-        process = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
+        # a session of its own: a Triton that must be killed leaves its Python backend behind, which goes with the group
+        process = subprocess.Popen(
+            command, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        )
     try:
         end = time.monotonic() + 30
         while not server.ready():
@@ -141,3 +146,5 @@ def triton_server(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(5)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
