@@ -45,7 +45,8 @@ class Setting(Value):
 
     values: knobs by name (batch_size: batch_size, batch_timeout_ms; replicas: min_replicas, max_replicas, replicas;
     precision: version, precision). others: the knobs of each replica that shows something else than `values`, which is
-    what most of them show. version: the token for an optimistic lock. owner: who writes this knob.
+    what most of them show. version: the token for an optimistic lock. owner: who writes this knob. useless: why a
+    change of it would do nothing, "" where it would: no plan is made with it then.
     """
 
     lever: str
@@ -54,6 +55,7 @@ class Setting(Value):
     version: str = ""
     owner: str = ""
     note: str = ""
+    useless: str = ""
 
 
 class Change(Value):

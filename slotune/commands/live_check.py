@@ -89,8 +89,9 @@ def _lever(service: Service, lever: str, connections: Connections, clock: Callab
         yield Result(False, f"{name}: {error}")
         return
     values = ", ".join(f"{knob} {value}" for knob, value in setting.values.items())
-    ok = "stands down" not in setting.note
-    yield Result(ok, f"{name}: reads {values}" + (f" ({setting.note})" if setting.note else ""))
+    ok = "stands down" not in setting.note and not setting.useless
+    said = "; ".join(filter(None, (setting.useless, setting.note)))
+    yield Result(ok, f"{name}: reads {values}" + (f" ({said})" if said else ""))
 
 
 def _rights(name: str, service: Service, actuator: Any) -> Iterator[Result]:

@@ -32,12 +32,12 @@ class Triton(BatchEndpoints):
     name = "triton"
 
     def read(self, service: Service) -> Setting:
-        """As every batch lever, with a note where the model has no dynamic batcher: then no requests are joined."""
+        """As every batch lever; useless where the model has no dynamic batcher: then no requests are joined."""
         setting = super().read(service)
         if "batch_timeout_ms" in setting.values:
             return setting
         words = "the model has no dynamic_batching: a batch is what one client sends, whatever max_batch_size is"
-        return setting.model_copy(update={"note": "; ".join(filter(None, (setting.note, words)))})
+        return setting.model_copy(update={"useless": words})
 
     def read_one(self, service: Service, http: Http) -> Knobs:
         config = self._config(service, http)

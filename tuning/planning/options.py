@@ -68,7 +68,7 @@ def pair(one: Candidate, other: Candidate, base: Candidate) -> Candidate:
 
 def _batches(observation: Observation, situation: Situation) -> list[Candidate]:
     lever, setting = observation.service.levers.get("batch_size"), observation.settings.get("batch_size")
-    if lever is None or setting is None or situation.now.batch_size is None:
+    if lever is None or setting is None or setting.useless or situation.now.batch_size is None:
         return []
     batch, timeout, replicas = current(situation, observation)
     low, high = int(lever.minimum), int(lever.maximum)

@@ -208,9 +208,11 @@ def replica_bounds(lever: Lever, setting: Setting) -> tuple[int, int]:
 
 
 def at_bound(name: str, lever: Lever, setting: Setting | None) -> str:
-    """Why there is no way up with batch size or replicas, "" when there is one (or the setting is not known)."""
+    """Why there is no way up with a lever, "" when there is one (or the setting is not known)."""
     if setting is None:
         return ""
+    if setting.useless:
+        return setting.useless
     if name == "batch_size":
         size = number(setting, "batch_size")
         return f"the batch size is at its bound of {lever.maximum:g}" if size and size >= lever.maximum else ""

@@ -71,6 +71,8 @@ class Rules:
         setting, lever = observation.settings.get("batch_size"), observation.service.levers["batch_size"]
         if setting is None or now.batch_size is None:
             return None, _unreadable(observation, "batch_size")
+        if setting.useless:
+            return None, setting.useless
         bound = int(lever.maximum)
         if not queue_stands(now, self._settings):
             return None, "no queue stands, so a larger batch would only add waiting"

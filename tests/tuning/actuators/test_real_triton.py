@@ -63,6 +63,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     put_model(
         root / "repository", "stateful", config.replace("dynamic_batching { }", "sequence_batching { direct { } }")
     )
+    put_model(root / "repository", "single", config.replace("dynamic_batching { }", ""))
     pipeline = root / "repository/pipeline"
     (pipeline / "1").mkdir(parents=True)
     (pipeline / "config.pbtxt").write_text(ensemble(config))
@@ -239,6 +240,8 @@ def test_ensembles_and_sequences_are_left_alone(server: TritonServer) -> None:
     def sized(model: str) -> Service:
         return service("batch_size", "triton", connection="triton", model=model)
 
+    assert "no dynamic_batching" in lever.read(sized("single")).useless
+    assert lever.read(sized("member")).useless == ""
     for model, words in (("pipeline", "is an ensemble"), ("stateful", "keeps sequences")):
         with pytest.raises(ControlRefused, match=words):
             lever.read(sized(model))

@@ -75,7 +75,7 @@ def test_without_dynamic_batching_the_size_alone_is_set() -> None:
     config = {key: value for key, value in CONFIG.items() if key != "dynamic_batching"}
     with triton(config) as stub:
         assert lever(stub).read(RANKER).values == {"batch_size": 4}
-        assert "no dynamic_batching" in lever(stub).read(RANKER).note
+        assert "no dynamic_batching" in lever(stub).read(RANKER).useless
         lever(stub).apply(RANKER, Change(lever="batch_size", old={"batch_size": 4}, new={"batch_size": 8}), key="k")
         assert (stub.config["max_batch_size"], "dynamic_batching" in stub.config) == (8, False)
 

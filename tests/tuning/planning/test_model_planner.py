@@ -166,7 +166,9 @@ def test_a_lever_that_failed_here_before_is_demoted():
 
 
 def record(kind, body, incident_id="inc-1", at_s=AT_S) -> Record:
-    return Record(id=f"{kind}-{incident_id}", kind=kind, service="ranker", incident_id=incident_id, at_s=at_s, body=body)
+    return Record(
+        id=f"{kind}-{incident_id}", kind=kind, service="ranker", incident_id=incident_id, at_s=at_s, body=body
+    )
 
 
 def test_a_tried_lever_is_not_pulled_again_for_the_same_incident():
@@ -181,7 +183,25 @@ def test_a_tried_lever_is_not_pulled_again_for_the_same_incident():
 
 def test_a_queue_that_empties_by_itself_needs_no_change():
     depth = [0] * 8 + [100, 220, 340, 460, 520, 480, 430, 380, 330, 280, 230, 180, 140, 110, 80, 60, 40]
-    p95 = [118] * 8 + [900, 2000, 3000, 4000, 4600, 4500, 4200, 3800, 3400, 2900, 2500, 2100, 1700, 1400, 1100, 900, 700]
+    p95 = [118] * 8 + [
+        900,
+        2000,
+        3000,
+        4000,
+        4600,
+        4500,
+        4200,
+        3800,
+        3400,
+        2900,
+        2500,
+        2100,
+        1700,
+        1400,
+        1100,
+        900,
+        700,
+    ]
     qps = [70] * 8 + [136] * 17
     incident, observation = example(signals__queue_depth=depth, signals__p95_ms=p95, signals__qps=qps)
     falling = dataclasses.replace(observation)
@@ -234,3 +254,11 @@ def test_with_batch_and_replicas_at_their_bounds_int8_is_the_way_and_the_bounds_
     assert plan.chosen.changes[0].new == {"precision": "int8"}
     for words in (f"the batch size is at its bound of {batch}", "replicas are at their bound of 2"):
         assert any(words in option.reason for option in plan.rejected)
+
+
+def test_a_lever_that_would_do_nothing_is_no_option_and_the_reason_is_told():
+    incident, observation = example()
+    batch = observation.settings["batch_size"].model_copy(update={"useless": "the model has no dynamic_batching"})
+    plan = propose((incident, dataclasses.replace(observation, settings={**observation.settings, "batch_size": batch})))
+    assert not any("batch_size" in option.levers for option in (plan.chosen, *plan.rejected))
+    assert any("batch_size: the model has no dynamic_batching" in option.reason for option in plan.rejected)

@@ -51,6 +51,14 @@ def test_at_the_batch_bound_replicas_follow():
     assert plan.lease_s is not None
 
 
+def test_a_lever_that_would_do_nothing_is_passed_over():
+    settings = make_settings()
+    settings["batch_size"] = settings["batch_size"].model_copy(update={"useless": "no dynamic_batching"})
+    plan = propose(make_observation(settings=settings))
+    assert plan.chosen.levers == ("replicas",)
+    assert any("no dynamic_batching" in option.reason for option in plan.rejected)
+
+
 def test_the_autoscalers_maximum_bounds_the_replicas():
     signals = SATURATED | {"rows_per_batch": 31.0, "batch_size": 32.0, "replicas": 4.0}
     plan = propose(make_observation(signals, settings=make_settings(batch=32, replicas=4, max_replicas=4)))
