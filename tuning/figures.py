@@ -14,8 +14,10 @@ def ms(value: float | None) -> str:
 
 def change(ratio: float) -> str:
     """What a ratio of after to before means: 0.7 is "-30%". A tail that fell to a two-hundredth did not fall by
-    "100%", so such a ratio gets its first decimal."""
-    return f"{(ratio - 1) * 100:+.{1 if ratio < 0.02 else 0}f}%"
+    "100%", so small ratios get as many decimals as they need, two at most and then cut, not rounded."""
+    decimals = 0 if ratio >= 0.02 or ratio == 0 else 1 if ratio >= 0.001 else 2
+    percent = (ratio - 1) * 100 if ratio == 0 else max((ratio - 1) * 100, -99.99)
+    return f"{percent:+.{decimals}f}%"
 
 
 def per_hour(cost: float) -> str:

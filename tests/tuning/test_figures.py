@@ -14,7 +14,17 @@ def test_a_latency(value: float | None, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "text"), [(0.7, "-30%"), (1.0, "+0%"), (1.25, "+25%"), (0.009, "-99.1%"), (0.0033, "-99.7%")]
+    ("ratio", "text"),
+    [
+        (0.7, "-30%"),
+        (1.0, "+0%"),
+        (1.25, "+25%"),
+        (0.009, "-99.1%"),
+        (0.0033, "-99.7%"),
+        (0.0005, "-99.95%"),
+        (1e-6, "-99.99%"),
+        (0.0, "-100%"),
+    ],
 )
 def test_a_change_never_falls_by_all_of_it(ratio: float, text: str) -> None:
     assert change(ratio) == text
