@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from detection.detectors._band import Band, View
 from detection.detectors._features import features
-from detection.detectors._series import Arrays, learn_series
 from detection.detectors.band import QuantileBand
 from detection.detectors.clock import Clock
 from detection.detectors.iqr import Iqr
@@ -23,6 +22,7 @@ from detection.detectors.level import Level
 from detection.detectors.pca_residual import PcaResidual
 from detection.detectors.sigma import Sigma
 from detection.panel import Floats, Panel, signal_of
+from detection.series import Arrays, learn_series
 from detection.settings import DetectionSettings
 
 BANDS: dict[str, Band] = {method.name: method for method in (QuantileBand(), Clock(), Iqr(), Jump(), Level(), Sigma())}
@@ -119,7 +119,7 @@ def effect(view: View, signals: Sequence[str], settings: DetectionSettings) -> F
 
 
 def learn_panel(panel: Panel, hour: Floats | None = None) -> dict[str, Floats]:
-    """Statistics of each series of a panel (see detectors._series), plus `news`: a floor where nothing ever moved."""
+    """Statistics of each series of a panel (see detection.series), plus `news`: a floor where nothing ever moved."""
     x = panel.compressed().reshape(len(panel.services) * len(panel.signals), -1)
     log = log_rows(panel.signals, len(panel.services))
     stats = learn_series(x, panel.times, panel.step_s, log, hour)

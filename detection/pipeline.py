@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from detection import learning, peers
+from detection import fitting, peers
+from detection.anomalies import DetectionState, merge
 from detection.baselines import BaselineSet
 from detection.detectors.absent import AbsentData
 from detection.detectors.dynamic import DynamicThreshold
 from detection.detectors.rules import ThresholdRules, rules_for
-from detection.judging import judge
-from detection.merging import DetectionState, merge
 from detection.model import Anomaly, MetricWindow, Score, Service
+from detection.scoring import judge
 from detection.settings import DetectionSettings
 
 __all__ = ["BaselineSet", "DetectionState", "detect", "learn", "lookback_s", "signals_needed"]
 
-learn = learning.learn
+learn = fitting.learn
 
 _STATISTICAL = (
     "p50_ms",
@@ -47,7 +47,7 @@ def signals_needed(services: Sequence[Service], settings: DetectionSettings | No
 def lookback_s(settings: DetectionSettings, step_s: float) -> float:
     """How much of the recent past a sweep at this step must read."""
     step_s = max(step_s, settings.history_step_s)
-    return max(settings.lookback_s, (learning.look_back_points(step_s) + 1) * step_s)
+    return max(settings.lookback_s, (fitting.look_back_points(step_s) + 1) * step_s)
 
 
 def detect(

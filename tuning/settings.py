@@ -16,7 +16,7 @@ from tuning.guards.settings import SafetySettings
 from tuning.notifiers.settings import MailSettings
 from tuning.planning.settings import PlanningSettings
 from tuning.quantization.build_target import BuildTarget
-from tuning.sections import ConnectionName, Section
+from tuning.settings_base import ConnectionName, Section
 from tuning.verification.settings import VerificationSettings
 
 

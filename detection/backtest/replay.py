@@ -1,6 +1,6 @@
 """The replay itself: learn at each epoch from what was known then, judge what follows, merge, open incidents.
 
-`learning.learn`, `judging.judge_panel`, `judging.scores_at`, `merging.merge` and `incidents.open_incidents` are the
+`fitting.learn`, `scoring.judge_panel`, `scoring.scores_at`, `merging.merge` and `incidents.open_incidents` are the
 very functions of a live sweep; the replay only judges the columns between two learnings at once.
 """
 
@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from detection import fitting, scoring
 from detection import incidents as incidents_
-from detection import judging, learning
+from detection.anomalies import DetectionState, merge
 from detection.baselines import BaselineSet, GroupBaseline
 from detection.detectors._rule import Rule
 from detection.detectors.absent import AbsentData
 from detection.detectors.rules import ThresholdRules, rules_for
-from detection.merging import DetectionState, merge
 from detection.model import Anomaly, FloatArray, Incident, MetricWindow, Score, Service, Span, Tier
 from detection.panel import panel_at
 from detection.settings import DetectionSettings
@@ -78,7 +78,7 @@ class Replay:
         now_s = span.start_s + (start - 1) * span.step_s
         if start > 0:
             history = {name: window.between(now_s - self.settings.history_s, now_s) for name, window in windows.items()}
-            self.baselines = learning.learn(
+            self.baselines = fitting.learn(
                 self.services, history, self._left_out(), self.settings, self.baselines, self._alarms()
             )
         last_s = span.start_s + (stop - 1) * span.step_s
@@ -89,7 +89,7 @@ class Replay:
         self._walk(times, found)
 
     def _left_out(self) -> dict[str, list[tuple[float, float]]]:
-        """Closed act-tier incidents of the history. Open ones freeze instead; see learning.learn."""
+        """Closed act-tier incidents of the history. Open ones freeze instead; see fitting.learn."""
         spans: dict[str, list[tuple[float, float]]] = {}
         if not self.confirmed:
             return spans
@@ -112,9 +112,9 @@ class Replay:
         for group in self.baselines.groups:
             rows = [i for i, name in enumerate(group.services) if name in windows]
             part = group if len(rows) == len(group.services) else group.select(rows)
-            points = times.size + learning.look_back_points(part.step_s)
+            points = times.size + fitting.look_back_points(part.step_s)
             panel = panel_at(windows, part.services, part.signals, part.step_s, last_s, points)
-            judged = judging.judge_panel(panel, part, points - times.size, self.settings)
+            judged = scoring.judge_panel(panel, part, points - times.size, self.settings)
             self._collect(judged, part, times, found, level)
         for name, values in level.items():
             verdict = self.verdicts[name]
@@ -125,17 +125,17 @@ class Replay:
 
     def _collect(
         self,
-        judged: judging.Judged,
+        judged: scoring.Judged,
         group: GroupBaseline,
         times: FloatArray,
         found: dict[int, list[Score]],
         level: Mapping[str, FloatArray],
     ) -> None:
-        warn, act = judging.service_level(judged), judging.service_level(judged, "act")
+        warn, act = scoring.service_level(judged), scoring.service_level(judged, "act")
         for row, name in enumerate(group.services):
             level[name][:] = warn[row], act[row]
-        for column in np.flatnonzero(judging.telling(judged)):
-            scores = judging.scores_at(judged, group, int(column), float(times[column]), self.settings)
+        for column in np.flatnonzero(scoring.telling(judged)):
+            scores = scoring.scores_at(judged, group, int(column), float(times[column]), self.settings)
             found.setdefault(int(column), []).extend(scores)
 
     def _add_rules(self, windows: Mapping[str, MetricWindow], times: FloatArray, found: dict[int, list[Score]]) -> None:

@@ -1,6 +1,6 @@
 """Detectors, one method a file. `REGISTRY` makes each of them a detection.ports.Detector.
 
-The sweep does not run them one by one: `detection.judging` computes the same methods as matrices over all services.
+The sweep does not run them one by one: `detection.scoring` computes the same methods as matrices over all services.
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from detection.detectors._series import Arrays, at_slots, last_hour, learn_series
 from detection.model import FloatArray, MetricWindow, Score
 from detection.panel import Floats, Panel, group_windows, signal_of
 from detection.ports import Baseline
+from detection.series import Arrays, at_slots, last_hour, learn_series
 
 MIN_POINTS = 12
 

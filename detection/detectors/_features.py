@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from detection.detectors._series import Arrays, at_slots, last_hour
 from detection.model import FloatArray
 from detection.panel import Floats
+from detection.series import Arrays, at_slots, last_hour
 
 CLIP = 30.0
 FREE_JUMP, JUMP_PER_Z = 2.0, 3.0

@@ -10,10 +10,10 @@ import numpy as np
 from detection.calibration import block_maxima, block_s_of, conformal_threshold
 from detection.detectors._band import flat
 from detection.detectors._features import features
-from detection.detectors._series import Arrays, learn_series
 from detection.model import MetricWindow, Score
 from detection.panel import Floats, Panel, group_windows
 from detection.ports import Baseline
+from detection.series import Arrays, learn_series
 
 MIN_SIGNALS = 3
 MIN_POINTS = 12

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.ensemble import IsolationForest
 
-from detection.detectors._series import Arrays
 from detection.panel import Floats
+from detection.series import Arrays
 
 _ROWS = 2048
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from detection.detectors._band import flat
-from detection.detectors._series import Arrays, floor_scale, last_hour, median_last
 from detection.model import MetricWindow, Score
 from detection.panel import Floats, group_windows
 from detection.ports import Baseline
+from detection.series import Arrays, floor_scale, last_hour, median_last
 
 SIGNALS = ("p50_ms", "p95_ms", "p99_ms", "mean_ms", "batch_ms", "queue_ms")
 

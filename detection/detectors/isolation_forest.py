@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from detection.detectors._series import Arrays
 from detection.detectors._trees import fit_trees, score_rows
 from detection.panel import Floats
+from detection.series import Arrays
 
 TREES = 100
 SAMPLES = 512

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from detection.detectors._series import Arrays
 from detection.panel import Floats
+from detection.series import Arrays
 
 NEIGHBOURS = 20
 REFERENCE = 400

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from detection.detectors._series import Arrays
 from detection.panel import Floats
+from detection.series import Arrays
 
 EXPLAINED = 0.9
 LEAST = 0.05

@@ -73,11 +73,11 @@ def detect_anomalies(context: Mapping[str, Any], sweep: Mapping[str, Any]) -> di
 def open_incidents(context: Mapping[str, Any], sweep: Mapping[str, Any]) -> dict[str, Any]:
     """Reconcile what a dead run left, send what could not be sent, then start the runs that incidents need."""
     from slotune_airflow.runs import is_alive, start_tune_run
-    from tuning.loop import recover, tell, watch
+    from tuning.loop import reconcile, tell, watch
 
     with as_airflow_failures():
         loop, at_s = parts(context), now_s(context)
-        recovered = recover.reconcile_all(loop, at_s, alive=lambda run: is_alive(context["ti"], run))
+        recovered = reconcile.reconcile_all(loop, at_s, alive=lambda run: is_alive(context["ti"], run))
         tell.send_unsent(loop, at_s)
         started = [
             request.run_id
@@ -92,7 +92,7 @@ def open_incidents(context: Mapping[str, Any], sweep: Mapping[str, Any]) -> dict
 
 def learn_baselines(context: Mapping[str, Any]) -> dict[str, Any]:
     from tuning.loop.learn import learn_baselines as learn
-    from tuning.loop.models import learn_latency
+    from tuning.loop.learn_latency import learn_latency
 
     with as_airflow_failures():
         loop, at_s = parts(context), now_s(context)
@@ -239,13 +239,13 @@ def look_until_s(context: Mapping[str, Any], *, look: int = 1) -> float:
 
 
 def verify_p95(context: Mapping[str, Any], at_s: float, *, look: int = 1) -> str:
-    """The step that follows (tuning.loop.stages.verify)."""
-    from tuning.loop import stages
+    """The step that follows (tuning.loop.verify.verify)."""
+    from tuning.loop import verify
 
     with as_airflow_failures():
         loop = parts(context)
         run = context["dag_run"].run_id
-        return stages.verify(loop, plan_of(context, loop), at_s, look=look, run=run)
+        return verify.verify(loop, plan_of(context, loop), at_s, look=look, run=run)
 
 
 def keep(context: Mapping[str, Any]) -> str:

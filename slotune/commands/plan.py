@@ -10,7 +10,7 @@ import typer
 
 from detection.errors import ConfigError
 from detection.model import Incident, make_id
-from tuning.figures import ms
+from tuning.formats import ms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ def plan(
     if (service is None) == (observation is None):
         raise ConfigError("name one of --service NAME and --observation FILE.json")
     if observation is not None:
-        from tuning.planning.observation_file import parse
+        from slotune.observation_file import parse
 
         incident, seen = parse(_text(observation), str(observation))
         past: Sequence[Record] = ()

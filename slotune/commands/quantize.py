@@ -23,7 +23,7 @@ from tuning.quantization.artefacts import Target
 from tuning.quantization.calibration import check_range, load_calibration
 from tuning.quantization.gates import GateLimits, Judgement
 from tuning.quantization.measure import metric_of
-from tuning.quantization.model import LoadedModel, load_model
+from tuning.quantization.onnx_model import LoadedModel, load_model
 from tuning.quantization.tensorrt_engine import (
     Engine,
     Profile,

@@ -13,7 +13,7 @@ from demo.scenarios import SCENARIOS
 from demo.stack import Stack, render_config
 from detection.model import Incident, make_id
 from slotune.compose import build
-from tuning.loop import act, canary, recover
+from tuning.loop import act, canary, reconcile
 from tuning.loop.parts import Parts
 from tuning.model import Change, Diagnosis, Option, Plan
 from tuning.services_yaml import load
@@ -82,8 +82,8 @@ def test_one_real_replica_is_changed_and_a_run_that_is_gone_is_undone(
         again = act.pull_lever(loop, plan, "batch_size", time.time(), run="run")
         assert again == receipt and sorted(sizes(stack)) == [1, 1, 8]
         later = time.time() + 60.0
-        assert recover.reconcile_all(loop, later, alive=lambda _run: True) == []
-        (said,) = recover.reconcile_all(loop, later, alive=lambda _run: False)
+        assert reconcile.reconcile_all(loop, later, alive=lambda _run: True) == []
+        (said,) = reconcile.reconcile_all(loop, later, alive=lambda _run: False)
         assert "undone" in said and stage.first.replica in said
         assert sizes(stack) == [1, 1, 1]
         assert loop.actuator(service, "batch_size").read(service).note == ""
@@ -92,8 +92,8 @@ def test_one_real_replica_is_changed_and_a_run_that_is_gone_is_undone(
 
 
 def _all_show_p95(loop: Parts) -> bool:
-    from tuning.canary import LEAST_POINTS
     from tuning.loop.observe import REPLICA_SIGNALS, look_back
+    from tuning.policies.canary import LEAST_POINTS
 
     windows = loop.source.read_replicas([loop.service("ranker")], REPLICA_SIGNALS, look_back(loop, time.time()))
     shown = windows.get("ranker", {}).values()

@@ -19,7 +19,7 @@ from tuning.actuators.model_repository import ModelRepository
 from tuning.model import Change
 from tuning.quantization.artefacts import Quantiser
 from tuning.quantization.calibration import load_calibration
-from tuning.quantization.model import load_model
+from tuning.quantization.onnx_model import load_model
 from tuning.quantization.repository import Manifest, Repository
 
 SHAPE = models.Shape(width=1024, layers=2, train_rows=300)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from detection import ensemble
+from detection.anomalies import DetectionState, merge
 from detection.incidents import open_incidents, symptom_of
-from detection.merging import DetectionState, merge
 from detection.model import Anomaly, Incident, Score, Service, Slo
 from detection.settings import DetectionSettings
 

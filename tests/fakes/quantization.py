@@ -13,7 +13,7 @@ from benchmarks.quantization.models import ZooModel, mlp, outlier
 from tuning.quantization.artefacts import Artefact
 from tuning.quantization.calibration import CalibrationData, from_arrays
 from tuning.quantization.gates import GateRow, Judgement
-from tuning.quantization.model import LoadedModel, digest_of, from_proto
+from tuning.quantization.onnx_model import LoadedModel, digest_of, from_proto
 from tuning.quantization.pipeline import Quantized
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.faults.fleet import FleetService, Landing
-from tuning.decisions import worst_case_rollback_s
 from tuning.ledger import SqlLedger
 from tuning.model import LEVER_STEPS, Record
+from tuning.policies.promotion import worst_case_rollback_s
 from tuning.settings import Settings
 
 

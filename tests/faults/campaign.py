@@ -36,12 +36,12 @@ from tests.faults.outside import (
 )
 from tests.faults.replicas import ReplicaBatch, ReplicaSource
 from tuning import planning, verification
-from tuning.decisions import worst_case_rollback_s
 from tuning.errors import LedgerUnavailable
 from tuning.ledger import SqlLedger
 from tuning.loop.once import run_once
 from tuning.loop.parts import Parts
 from tuning.model import LEVER_STEPS, OpenChange, Plan, Record
+from tuning.policies.promotion import worst_case_rollback_s
 from tuning.services_yaml import loads
 
 SWEEP_S = 15.0

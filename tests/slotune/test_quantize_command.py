@@ -21,7 +21,7 @@ from slotune.commands._quantize_files import write_result
 from slotune.commands.quantize import register
 from tests.fakes.quantization import judged, spiky, tiny
 from tuning.errors import QuantizationRefused
-from tuning.quantization.model import digest_of
+from tuning.quantization.onnx_model import digest_of
 
 
 @pytest.fixture

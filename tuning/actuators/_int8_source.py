@@ -22,7 +22,7 @@ from tuning.quantization.build_target import BuildTarget
 from tuning.quantization.calibration import CalibrationData, TrafficDrift, check_fresh, from_bytes, load_calibration
 from tuning.quantization.ensure import Make, ensure_int8
 from tuning.quantization.gates import GateLimits
-from tuning.quantization.model import LoadedModel, load_model
+from tuning.quantization.onnx_model import LoadedModel, load_model
 from tuning.quantization.repository import Repository
 
 LEVER = "precision"

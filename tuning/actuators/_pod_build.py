@@ -36,7 +36,7 @@ from tuning.quantization.build_target import BuildTarget, build_command, pod_spe
 from tuning.quantization.calibration import CalibrationData
 from tuning.quantization.calibration_files import LABELS
 from tuning.quantization.gates import Judgement
-from tuning.quantization.model import LoadedModel, digest_of
+from tuning.quantization.onnx_model import LoadedModel, digest_of
 from tuning.quantization.pipeline import Quantized, Recipe
 from tuning.quantization.sensitivity import LayerHarm
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from detection.errors import Permanent, SlotuneError
 from detection.model import Incident, Mode, Service, make_id
-from tuning.decisions import settle_s
 from tuning.errors import QuantizationRefused
 from tuning.guards import (
     GuardFacts,
@@ -30,6 +29,7 @@ from tuning.loop.learn import drift_figures
 from tuning.loop.observe import look_back, observe, past
 from tuning.loop.parts import Parts
 from tuning.model import Canary, Change, Knob, OpenChange, Plan, Receipt, Refusal, Setting
+from tuning.policies.promotion import settle_s
 from tuning.ports import PerReplica
 
 _log = logging.getLogger(__name__)

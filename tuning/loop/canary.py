@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 from detection.errors import SlotuneError
 from detection.model import MetricWindow, Service, Span, make_id
-from tuning import canary
 from tuning.loop import records
 from tuning.loop.observe import REPLICA_SIGNALS, look_back
 from tuning.loop.parts import Parts
 from tuning.model import LEVER_STEPS, Canary, Outcome, Plan, Record
+from tuning.policies import canary
 from tuning.ports import Evidence, Ledger, PerReplica
 
 _log = logging.getLogger(__name__)

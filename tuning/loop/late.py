@@ -15,7 +15,7 @@ from detection.model import make_id
 from tuning.loop import act, prove, records
 from tuning.loop.parts import Parts
 from tuning.model import LEVER_STEPS, OpenChange, Plan, Record
-from tuning.recovery import landed_late
+from tuning.policies.reconcile import landed_late
 
 _log = logging.getLogger(__name__)
 _CLOSINGS = ("hold", "roll_back")

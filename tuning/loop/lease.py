@@ -1,6 +1,6 @@
 """A leased change, tended by every sweep: left alone, renewed, or handed back in steps, each settled and looked at.
 
-What is due is decided by `tuning.leases` (pure). A step that made P95 worse is taken back, and the lease goes on.
+What is due is decided by `tuning.policies.lease` (pure). A step that made P95 worse is taken back; the lease goes on.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import numpy as np
 
 from detection.model import MetricWindow, make_id
-from tuning import leases
 from tuning.guards import Unreadable, same_knobs
 from tuning.loop import act, prove, records, tell
 from tuning.loop.observe import look_back
 from tuning.loop.parts import Parts
 from tuning.model import Change, OpenChange, Option, Plan, Record, Setting
-from tuning.report.lease import lease_mail
+from tuning.policies import lease
+from tuning.report.lease_mail import lease_mail
 
 
 def tend(parts: Parts, change: OpenChange, at_s: float) -> str | None:
@@ -35,7 +35,7 @@ def tend(parts: Parts, change: OpenChange, at_s: float) -> str | None:
         return "handed back"
     window = parts.source.read([service], ("qps", "queue_ms", "p95_ms"), look_back(parts, at_s)).get(service.name)
     renewed = [r for r in parts.ledger.find(parent_id=plan.id, kind="keep") if r.body.get("renewed")]
-    decision = leases.due(change, window, at_s, parts.settings.safety, renewals=len(renewed))
+    decision = lease.due(change, window, at_s, parts.settings.safety, renewals=len(renewed))
     if decision.action == "renew":
         _renew(parts, plan, at_s, decision.reason)
         return decision.reason
@@ -89,7 +89,7 @@ def _step_back(
 ) -> str | None:
     service = parts.service(plan.service)
     for change in plan.chosen.changes:
-        step = leases.next_step_back(
+        step = lease.next_step_back(
             change,
             held[change.lever],
             parts.settings.safety,

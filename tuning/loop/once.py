@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tuning.errors import ChangeAlreadyOpen
-from tuning.loop import act, prove, recover, stages, tell, watch
+from tuning.loop import act, prove, reconcile, tell, verify, watch
 from tuning.loop.parts import Parts
 from tuning.loop.watch import TuneRequest
 from tuning.model import Plan, Report
@@ -20,7 +20,7 @@ def run_once(parts: Parts, now: Callable[[], float], wait_until: Callable[[float
 
     now: epoch seconds. wait_until: returns when `now()` has reached the time it is given.
     """
-    recover.reconcile_all(parts, now(), alive=lambda _run: False)
+    reconcile.reconcile_all(parts, now(), alive=lambda _run: False)
     tell.send_unsent(parts, now())
     sweep = watch.detect_anomalies(parts, watch.pull_metrics(parts, now()))
     return [tune(parts, request, now, wait_until) for request in watch.open_incidents(parts, sweep)]
@@ -52,11 +52,11 @@ def _change_and_prove(
     if prove.nothing_changed(parts, plan):
         prove.close(parts, plan, now(), "hold", "nothing had to be changed")
         return
-    step: stages.Next = "look"
+    step: verify.Next = "look"
     while step in ("look", "settle"):
         look = 2 if step == "settle" else 1
         wait_until(prove.look_until_s(parts, plan, look=look))
-        step = stages.verify(parts, plan, now(), look=look, run=run)
+        step = verify.verify(parts, plan, now(), look=look, run=run)
     outcome, decision = prove.last_verdict(parts, plan)
     if decision.step == "keep":
         prove.keep(parts, plan, outcome, decision, now())

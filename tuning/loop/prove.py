@@ -10,12 +10,12 @@ import numpy as np
 from detection.errors import Permanent
 from detection.model import Incident, MetricWindow, Service, Span, make_id
 from detection.signals import SIGNALS
-from tuning.decisions import decide, decide_canary
 from tuning.loop import canary, records
 from tuning.loop.observe import buckets_beside, latency_model, look_back
 from tuning.loop.parts import Parts
 from tuning.model import Decision, Observation, Outcome, Plan, Receipt, Record, Setting
-from tuning.planning.memory import expected_p95_ms
+from tuning.planning.expected import expected_p95_ms
+from tuning.policies.promotion import decide, decide_canary
 from tuning.ports import Concluding, Evidence
 from tuning.verification import draining
 

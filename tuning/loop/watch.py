@@ -18,7 +18,7 @@ from detection.model import Anomaly, Incident, Service, Value
 from tuning.loop import records
 from tuning.loop.observe import REPLICA_SIGNALS, look_back
 from tuning.loop.parts import Parts
-from tuning.loop.store import pack, unpack
+from tuning.loop.window_store import pack, unpack
 from tuning.model import Plan, Record, Refusal
 from tuning.ports import Ledger
 

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from tuning.sections import ConnectionName, Section
+from tuning.settings_base import ConnectionName, Section
 
 
 class MailSettings(Section):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from detection.errors import ConfigError
-from tuning.planning.model import ModelPlanner
+from tuning.planning.model_planner import ModelPlanner
 from tuning.planning.playbook import PlaybookPlanner
 from tuning.planning.settings import PlanningSettings
 from tuning.ports import Planner

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from detection.model import Incident
-from tuning.figures import ms
+from tuning.formats import ms
 from tuning.model import Diagnosis, Observation
 from tuning.planning import latency_model as lm
 from tuning.planning import reading as rd

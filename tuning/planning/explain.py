@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tuning.figures import ms
+from tuning.formats import ms
 from tuning.model import Diagnosis
 from tuning.planning.causes import CAUSES
 from tuning.planning.ranking import Ranked

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tuning.figures import ms
+from tuning.formats import ms
 from tuning.planning.effects import Posterior
 from tuning.planning.options import Candidate
 from tuning.planning.predict import Predicted

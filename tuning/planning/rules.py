@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 from detection.model import Incident
-from tuning.figures import ms
+from tuning.formats import ms
 from tuning.model import Change, Diagnosis, Observation, Option, Plan, Record
 from tuning.planning import reading as rd
 from tuning.planning.reading import Reading

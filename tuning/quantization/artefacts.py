@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from tuning.errors import ConfigError, QuantizationRefused
 from tuning.quantization.calibration import CalibrationData
-from tuning.quantization.model import LoadedModel, digest_of, first_line
+from tuning.quantization.onnx_model import LoadedModel, digest_of, first_line
 
 Target = Literal["ort", "tensorrt"]
 TARGETS: tuple[str, ...] = get_args(Target)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from tuning.errors import ConfigError
-from tuning.sections import ConnectionName, Section
+from tuning.settings_base import ConnectionName, Section
 
 if TYPE_CHECKING:
     from tuning.quantization.pipeline import Recipe

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tuning.errors import QuantizationRefused
 from tuning.quantization.calibration_files import LABELS, RECORDED, read_labels, read_npz, read_rows
-from tuning.quantization.model import Arrays, LoadedModel, TensorSpec
+from tuning.quantization.onnx_model import Arrays, LoadedModel, TensorSpec
 
 MIN_ROWS = 64
 DRIFT_DAYS_S = 2 * 86_400.0

@@ -11,7 +11,7 @@ from tuning.quantization import pipeline
 from tuning.quantization.artefacts import Artefact
 from tuning.quantization.calibration import CalibrationData
 from tuning.quantization.gates import GateRefused
-from tuning.quantization.model import LoadedModel
+from tuning.quantization.onnx_model import LoadedModel
 from tuning.quantization.polite import politely
 from tuning.quantization.repository import Manifest, Repository, Version, config_pbtxt, problems
 from tuning.quantization.tensorrt_engine import Engine, EngineFacts, check_engine

@@ -21,7 +21,7 @@ from detection.model import FloatArray
 from tuning.errors import ConfigError, QuantizationRefused
 from tuning.quantization.calibration import CalibrationData
 from tuning.quantization.gates import Accuracy, LatencyRow, answers, class_scores, compare, latency_row
-from tuning.quantization.model import LoadedModel, first_line, open_session, predict
+from tuning.quantization.onnx_model import LoadedModel, first_line, open_session, predict
 
 Clock = Callable[[], float]
 MAX_SETTLE_RUNS = 20

@@ -13,7 +13,7 @@ from tuning.quantization.artefacts import Artefact, Quantiser, Target
 from tuning.quantization.calibration import CalibrationData, compare_with_live, split
 from tuning.quantization.gates import Accuracy, GateLimits, GateRow, Judgement, LatencyRow, judge, judge_accuracy
 from tuning.quantization.measure import Clocks, Effort, Metric, compare_models, latency_table
-from tuning.quantization.model import LoadedModel, open_session
+from tuning.quantization.onnx_model import LoadedModel, open_session
 from tuning.quantization.sensitivity import LayerHarm, rank_layers, search
 
 RANKING_ROWS = 64

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from detection.model import Value
 from tuning.errors import QuantizationRefused, Temporary
-from tuning.quantization.model import TensorSpec, digest_of
+from tuning.quantization.onnx_model import TensorSpec, digest_of
 
 MANIFEST = "manifest.json"
 ASIDE = ".publishing-"

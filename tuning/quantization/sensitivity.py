@@ -16,7 +16,7 @@ from detection.model import Value
 from tuning.quantization.artefacts import Artefact, Quantiser, output_noise_db
 from tuning.quantization.calibration import CalibrationData
 from tuning.quantization.gates import Accuracy
-from tuning.quantization.model import LoadedModel, open_session, predict
+from tuning.quantization.onnx_model import LoadedModel, open_session, predict
 
 
 class LayerHarm(Value):

@@ -19,7 +19,7 @@ from typing import Any
 
 from detection.model import Value
 from tuning.errors import QuantizationRefused
-from tuning.quantization.model import LoadedModel, digest_of, first_line
+from tuning.quantization.onnx_model import LoadedModel, digest_of, first_line
 
 PACKAGES = ("tensorrt", "tensorrt_rtx")
 DEFAULT_WORKSPACE = 1 << 30

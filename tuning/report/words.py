@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from tuning import figures
-from tuning.figures import ms
+from tuning import formats
+from tuning.formats import ms
 from tuning.model import Interval, Knob, Option, Report
 
 Tone = Literal["good", "bad", "quiet"]
@@ -86,7 +86,7 @@ def rejected(option: Option) -> tuple[str, str, str, str]:
     lever, _, why = option.reason.partition(": ")
     if not option.changes and why:
         return lever.replace("_", " "), "-", "-", why
-    return option_text(option), interval(option.predicted_p95_ms), figures.per_hour(option.cost_per_hour), option.reason
+    return option_text(option), interval(option.predicted_p95_ms), formats.per_hour(option.cost_per_hour), option.reason
 
 
 def knob(value: Knob | None) -> str:
@@ -115,7 +115,7 @@ def effect(report: Report) -> str:
     if outcome is None or outcome.effect is None:
         return "cannot be told"
     e = outcome.effect
-    return f"{figures.change(e.value)} ({figures.change(e.low)} to {figures.change(e.high)}, {e.level:.0%} interval)"
+    return f"{formats.change(e.value)} ({formats.change(e.low)} to {formats.change(e.high)}, {e.level:.0%} interval)"
 
 
 def cause(report: Report) -> str:

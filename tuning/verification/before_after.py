@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from detection.model import FloatArray, make_id
-from tuning.figures import change, ms
+from tuning.formats import change, ms
 from tuning.model import Guarded, Interval, Outcome, Plan, Verdict
 from tuning.ports import Evidence
 from tuning.verification.autocorrelation import Level, shift

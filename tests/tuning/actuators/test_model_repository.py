@@ -29,7 +29,7 @@ from tuning.errors import (
 from tuning.model import Change
 from tuning.quantization.calibration import CalibrationData
 from tuning.quantization.gates import GateRefused
-from tuning.quantization.model import LoadedModel
+from tuning.quantization.onnx_model import LoadedModel
 from tuning.quantization.pipeline import Quantized, Recipe
 
 TO_INT8 = Change(

@@ -26,7 +26,7 @@ from tuning.actuators.triton_repository import TritonRepository
 from tuning.errors import ControlRefused, ControlUnreachable, NotOwner, QuantizationRefused
 from tuning.model import Change
 from tuning.ports import Connection
-from tuning.quantization.model import load_model
+from tuning.quantization.onnx_model import load_model
 from tuning.quantization.repository import config_pbtxt
 from tuning.services_yaml import loads
 

@@ -8,9 +8,9 @@ from slotune.history import sentence
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.replicas import Fleet, FleetBatch, fleet_parts
 from tests.fakes.world import SERVICES, KeptMails
-from tuning.loop import act, canary, prove, records, stages
+from tuning.loop import act, canary, prove, records, verify
 from tuning.loop.once import run_once
-from tuning.loop.recover import reconcile_all
+from tuning.loop.reconcile import reconcile_all
 from tuning.model import Plan, Report
 
 
@@ -196,12 +196,12 @@ def test_a_task_that_dies_and_is_run_again_goes_on_from_there(when: str) -> None
     plan = next(Plan.model_validate(r.body) for r in ledger.records.values() if r.kind == "choose_action")
     world.wait(35)
     act.pull_lever(loop, plan, "batch_size", world.now())
-    step = stages.verify(loop, plan, world.now())  # too early or not: a look that is not due yet judges nothing
+    step = verify.verify(loop, plan, world.now())  # too early or not: a look that is not due yet judges nothing
     for _ in range(4):
         if step != "look":
             break
         world.wait_until(prove.look_until_s(loop, plan))
-        step = stages.verify(loop, plan, world.now())
+        step = verify.verify(loop, plan, world.now())
     assert step == "keep"
     assert len(set(world.sizes.values())) == 1 and set(world.sizes.values()) != {1}
     assert len(world.applies) == 3, "each replica was changed exactly once"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.world import SERVICES, START_S, KeptMails, World, parts
 from tuning.loop.learn import learn_baselines, left_out
-from tuning.loop.models import learn_latency
+from tuning.loop.learn_latency import learn_latency
 from tuning.loop.observe import latency_model
 from tuning.loop.once import run_once
 from tuning.planning import latency_model as models

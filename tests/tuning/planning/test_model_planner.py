@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from slotune.observation_file import parse
 from tests.fakes.planning import AT_S, SATURATED, make_incident, make_observation, make_service, make_settings
 from tuning.model import Plan, Record
-from tuning.planning.model import ModelPlanner
-from tuning.planning.observation_file import parse
+from tuning.planning.model_planner import ModelPlanner
 from tuning.planning.settings import PlanningSettings
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "observation.json"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.fakes.planning import AT_S, make_incident, make_observation, make_settings
-from tuning.planning.model import ModelPlanner
+from tuning.planning.model_planner import ModelPlanner
 from tuning.planning.playbook import PlaybookPlanner
 from tuning.planning.predict import phases_of
 from tuning.planning.settings import PlanningSettings

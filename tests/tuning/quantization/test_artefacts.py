@@ -17,7 +17,7 @@ from tuning.errors import ConfigError, QuantizationRefused
 from tuning.quantization.artefacts import Artefact, Quantiser, Target
 from tuning.quantization.calibration import from_arrays, split
 from tuning.quantization.measure import compare_models
-from tuning.quantization.model import from_proto, load_model, open_session, predict
+from tuning.quantization.onnx_model import from_proto, load_model, open_session, predict
 
 DIGESTS = """
 from tests.fakes.quantization import loaded, rows_of, tiny

@@ -23,7 +23,7 @@ from tuning.quantization.calibration import (
     load_calibration,
     split,
 )
-from tuning.quantization.model import from_proto
+from tuning.quantization.onnx_model import from_proto
 
 DAY_S = 86_400.0
 

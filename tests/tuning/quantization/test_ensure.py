@@ -11,7 +11,7 @@ from tuning.errors import QuantizationRefused
 from tuning.quantization.calibration import CalibrationData
 from tuning.quantization.ensure import ensure_int8, load_engine, publish_engine, publish_source
 from tuning.quantization.gates import GateLimits, GateRefused
-from tuning.quantization.model import LoadedModel, digest_of
+from tuning.quantization.onnx_model import LoadedModel, digest_of
 from tuning.quantization.pipeline import Quantized, Recipe
 from tuning.quantization.repository import Repository
 from tuning.quantization.tensorrt_engine import Engine, EngineFacts

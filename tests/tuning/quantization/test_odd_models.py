@@ -16,7 +16,7 @@ from tuning.errors import QuantizationRefused
 from tuning.quantization.artefacts import Artefact, Quantiser
 from tuning.quantization.calibration import from_arrays
 from tuning.quantization.measure import compare_models
-from tuning.quantization.model import from_proto, load_model, open_session, predict
+from tuning.quantization.onnx_model import from_proto, load_model, open_session, predict
 
 node, info = helper.make_node, helper.make_tensor_value_info
 ROWS = feeds(256, 32)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tuning.errors import QuantizationRefused, Temporary
-from tuning.quantization.model import TensorSpec, digest_of
+from tuning.quantization.onnx_model import TensorSpec, digest_of
 from tuning.quantization.repository import Manifest, Repository, config_pbtxt, problems, read_manifest
 
 DATA = b"an int8 model" * 1000

@@ -13,7 +13,7 @@ from benchmarks.quantization.models import ZOO, ZooModel, depthwise
 from tuning.quantization.artefacts import Quantiser
 from tuning.quantization.calibration import CalibrationData, from_arrays, split
 from tuning.quantization.measure import Effort
-from tuning.quantization.model import LoadedModel, from_proto
+from tuning.quantization.onnx_model import LoadedModel, from_proto
 from tuning.quantization.pipeline import Recipe, quantize
 from tuning.quantization.tensorrt_engine import Profile, build_engine
 

@@ -7,8 +7,8 @@ import pytest
 
 from detection.model import MetricWindow, Span
 from tuning.guards import SafetySettings
-from tuning.leases import due, next_step_back
 from tuning.model import Change, Diagnosis, Knob, OpenChange, Option, Plan, Setting
+from tuning.policies.lease import due, next_step_back
 
 SETTINGS = SafetySettings(revert_hysteresis=0.15, revert_for_s=600.0, lease_renewals=2)
 NOW_S = 10_000.0

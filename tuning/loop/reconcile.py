@@ -1,6 +1,6 @@
 """Every sweep first settles what an earlier run left open: verify it, finish it, undo it, or hand it back.
 
-What follows is decided by `tuning.recovery` (pure) from the ledger's rows and the truth that is
+What follows is decided by `tuning.policies.reconcile` (pure) from the ledger's rows and the truth that is
 read back; here it is done. A change whose run is still at work is left alone.
 """
 
@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 from detection.errors import SlotuneError
 from detection.model import make_id
-from tuning import recovery
 from tuning.loop import act, canary, late, lease, prove, records, tell
 from tuning.loop.parts import Parts
 from tuning.model import Change, OpenChange, Plan, Receipt
+from tuning.policies import reconcile
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def _settle(parts: Parts, change: OpenChange, at_s: float) -> str | None:
             return None
         prove.undo(parts, plan, at_s)
         return f"undone. {stage.first.replica} was changed first, and the run that was to look at it is gone."
-    found = recovery.reconcile(
+    found = reconcile.reconcile(
         change,
         act.truth(parts, plan),
         parts.ledger.find(parent_id=plan.id),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from detection.model import Lever
-from tuning.decisions import decide, settle_s, worst_case_rollback_s
 from tuning.guards import SafetySettings
 from tuning.model import Change, Diagnosis, Guarded, Option, Outcome, Plan
+from tuning.policies.promotion import decide, settle_s, worst_case_rollback_s
 from tuning.verification.settings import VerificationSettings
 
 

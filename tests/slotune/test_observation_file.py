@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from detection.errors import ConfigError
-from tuning.planning.observation_file import parse
+from slotune.observation_file import parse
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "observation.json"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuning.figures import change, ms, per_hour
+from tuning.formats import change, ms, per_hour
 
 
 @pytest.mark.parametrize(

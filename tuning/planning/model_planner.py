@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from detection.model import Incident
-from tuning.figures import ms
+from tuning.formats import ms
 from tuning.model import LEVER_STEPS, Diagnosis, Observation, Option, Plan, Record
 from tuning.planning import effects as ef
 from tuning.planning import explain, options, ranking

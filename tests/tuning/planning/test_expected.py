@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.fakes.planning import make_observation, make_settings, make_window
-from tuning.planning.memory import expected_p95_ms, learn_state
+from tuning.planning.expected import expected_p95_ms, learn_state
 from tuning.planning.settings import PlanningSettings
 
 SETTINGS = PlanningSettings(rate_window_s=10, simulated_batches=400)

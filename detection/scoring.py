@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detection import ensemble, learning
+from detection import ensemble, fitting
 from detection.baselines import BaselineSet, GroupBaseline
 from detection.detectors._band import View
 from detection.detectors.fluctuation import Fluctuation
@@ -40,7 +40,7 @@ def judge_panel(panel: Panel, group: GroupBaseline, first: int, settings: Detect
     """All columns from `first` on; the columns before are look-back. The heart of sweep and backtest alike."""
     stats = group.part("series")
     view = ensemble.view_of(panel, stats, first)
-    votes = ensemble.votes(view, panel.signals, learning.band_names(settings), settings)
+    votes = ensemble.votes(view, panel.signals, fitting.band_names(settings), settings)
     shape = (len(panel.services), len(panel.signals), -1)
     warn = (votes.warn / group.arrays["threshold/warn"][:, None]).reshape(shape)
     act = (votes.act / group.arrays["threshold/act"][:, None]).reshape(shape)
@@ -48,7 +48,7 @@ def judge_panel(panel: Panel, group: GroupBaseline, first: int, settings: Detect
     act = act / group.arrays["service/act"][:, None, None]
     joint: dict[str, tuple[Floats, Floats]] = {}
     rows: Floats | None = None
-    names = [n for n in learning.joint_names(panel.signals, settings) if f"joint/{n}/warn" in group.arrays]
+    names = [n for n in fitting.joint_names(panel.signals, settings) if f"joint/{n}/warn" in group.arrays]
     if names:
         # one judgement is not enough: the ones before are scored, too
         before = max(0, first - ensemble.RUNNING + 1)
@@ -77,7 +77,7 @@ def _running(name: str, raw: Floats) -> Floats:
 
 
 def _spread(panel: Panel, group: GroupBaseline, first: int, settings: DetectionSettings) -> Floats | None:
-    chosen = learning.fluctuating(panel.signals, settings)
+    chosen = fitting.fluctuating(panel.signals, settings)
     if not chosen or "fluctuation/usual" not in group.arrays:
         return None
     x = panel.compressed()[:, chosen].reshape(len(panel.services) * len(chosen), -1)
@@ -110,12 +110,12 @@ def judge(
             continue
         part = group if len(rows) == len(group.services) else group.select(rows)
         covered |= set(part.services)
-        points = learning.look_back_points(part.step_s) + 1
+        points = fitting.look_back_points(part.step_s) + 1
         panel = panel_at(windows, part.services, part.signals, part.step_s, at_s, points)
         judged = judge_panel(panel, part, points - 1, settings)
         scores += scores_at(judged, part, 0, at_s, settings, standing)
         scores += _too_young(part, at_s, settings)
-    if learning.band_names(settings):
+    if fitting.band_names(settings):
         for name in sorted(watched & set(windows) - covered):
             reason = baselines.abstained.get(name, "no baseline has been learned yet")
             scores.append(Score(service=name, detector="votes", signal=None, at_s=at_s, score=None, reason=reason))
@@ -185,7 +185,7 @@ def _vote_scores(
     hits = np.argwhere((warn > 1) | (act > 1))
     if not hits.size:
         return []
-    names = learning.band_names(settings)
+    names = fitting.band_names(settings)
     bands = {name: ensemble.BANDS[name].band(judged.view) for name in names}
     m = len(group.signals)
     out = []
@@ -295,7 +295,7 @@ def _spread_scores(
 ) -> list[Score]:
     if judged.spread is None:
         return []
-    chosen = learning.fluctuating(group.signals, settings)
+    chosen = fitting.fluctuating(group.signals, settings)
     found = []
     for s, j in np.argwhere(np.nan_to_num(judged.spread[:, :, column]) > 1):
         signal = signal_of(group.signals[chosen[j]])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from detection.model import MetricWindow, Span
-from tuning.canary import Choice, choose, pooled
+from tuning.policies.canary import Choice, choose, pooled
 
 SPAN = Span(0.0, 50.0, 5.0)
 

@@ -6,7 +6,7 @@ import pytest
 
 from tuning.guards import Unreadable
 from tuning.model import Change, Diagnosis, Knob, OpenChange, Option, Plan, Record, Setting
-from tuning.recovery import Reconciliation, landed_late, reconcile, where
+from tuning.policies.reconcile import Reconciliation, landed_late, reconcile, where
 
 OLD: dict[str, Knob] = {"batch_size": 1}
 NEW: dict[str, Knob] = {"batch_size": 8}

@@ -10,13 +10,13 @@ import numpy as np
 from detection import ensemble
 from detection.baselines import BaselineSet, GroupBaseline
 from detection.calibration import block_maxima, block_s_of, chance_per_block, conformal_threshold
-from detection.detectors._series import Arrays, last_hour
 from detection.detectors.dynamic import DynamicThreshold
 from detection.detectors.fluctuation import SIGNALS as FLUCTUATING
 from detection.detectors.fluctuation import Fluctuation
 from detection.detectors.local_outlier import LocalOutlier
 from detection.model import MetricWindow, Service
 from detection.panel import Floats, Panel, group_windows, signal_of
+from detection.series import Arrays, last_hour
 from detection.settings import DetectionSettings
 
 LOOK_BACK_STEPS = 16

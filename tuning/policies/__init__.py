@@ -1,0 +1,1 @@
+"""The pure deciders of the loop, each named like the step of `tuning.loop` that carries it out."""
