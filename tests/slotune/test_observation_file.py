@@ -11,7 +11,7 @@ import pytest
 from detection.errors import ConfigError
 from slotune.observation_file import parse
 
-EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "observation.json"
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "observation.json"
 
 
 def body(**change):
