@@ -95,13 +95,14 @@ def read_ledger(url: str) -> list[Event]:
     from tuning.errors import LedgerUnavailable
     from tuning.ledger import SqlLedger
     from tuning.model import STEPS
+    from tuning.query import Query
 
     try:
         ledger = SqlLedger.open(url)
     except LedgerUnavailable:
         return []
     try:
-        records = ledger.find(limit=100_000)
+        records = ledger.find(Query())
     except LedgerUnavailable:
         return []
     finally:

@@ -129,4 +129,5 @@ def observe(
     service = parts.service(service_name)
     at_s = time.time()
     incidents = [i for i in open_incidents_of(parts.ledger, at_s) if i.service == service.name]
-    return (incidents[0] if incidents else None), look(parts, service, at_s), past(parts, service, at_s)
+    known = past(parts, service.name, incidents[0].id if incidents else None, at_s)
+    return (incidents[0] if incidents else None), look(parts, service, at_s), known

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detection.errors import ConfigError
+from tuning.query import Query
 
 if TYPE_CHECKING:
-    from tuning.ledger.reader import Line, Reader
+    from tuning.ledger.lines import Line, Reader
 
 LEVER_KINDS = ("adjust_batch_size", "scale_replicas", "quantize_int8")
 SUMMARY_KINDS = ("open_incidents", "choose_action", "guard", "verify_p95", "keep", "roll_back", "hold", *LEVER_KINDS)
@@ -26,20 +27,19 @@ Row = dict[str, Any]
 def incidents(reader: Reader, *, service: str | None, since_s: float | None, limit: int) -> list[Row]:
     """One row per incident, newest first."""
     opened: dict[str, Line] = {}
-    wanted = 4 * limit
+    services, wanted = None if service is None else (service,), 4 * limit
     while True:
-        lines = reader.find(kind="open_incidents", service=service, since_s=since_s, limit=wanted)
+        lines = reader.find(Query(kinds=("open_incidents",), services=services, since_s=since_s, limit=wanted))
         for line in lines:
             opened.setdefault(line.incident_id or line.id, line)
         if len(lines) < wanted or len(opened) >= limit:
             break
         wanted *= 4
         opened.clear()
-    ids = list(opened)[:limit]
+    ids = tuple(opened)[:limit]
     of: dict[str, list[Line]] = defaultdict(list)
-    for start in range(0, len(ids), 200):
-        for line in reader.of_incidents(ids[start : start + 200], kinds=SUMMARY_KINDS, limit=100_000):
-            of[line.incident_id or line.id].append(line)
+    for line in reversed(reader.find(Query(kinds=SUMMARY_KINDS, incident_ids=ids))):
+        of[line.incident_id or line.id].append(line)
     return [_incident_row(incident_id, of[incident_id]) for incident_id in ids]
 
 
@@ -101,19 +101,15 @@ def option_text(option: object) -> str:
 
 def story(reader: Reader, wanted: str) -> Sequence[Line]:
     """The records of an incident, oldest first; of a plan or another record: itself and what follows from it."""
-    of_incident = reader.of_incidents([wanted])
+    of_incident = reader.find(Query(incident_ids=(wanted,)))
     if of_incident:
-        return of_incident
+        return of_incident[::-1]
     found: dict[str, Line] = {}
-    first = reader.get(wanted)
-    if first is not None:
-        found[first.id] = first
-    queue = [wanted]
-    while queue:
-        for line in reader.find(parent_id=queue.pop(0)):
-            if line.id not in found:
-                found[line.id] = line
-                queue.append(line.id)
+    following: tuple[str, ...] = (wanted,)
+    while following:
+        lines = [line for line in reader.find(Query(family=following)) if line.id not in found]
+        found |= {line.id: line for line in lines}
+        following = tuple(line.id for line in lines if line.id not in following)
     return sorted(found.values(), key=lambda line: line.at_s)
 
 
@@ -161,20 +157,19 @@ def in_force(reader: Reader, *, now_s: float, since_s: float) -> list[Row]:
     ]
     open_plans = {row["plan_id"] for row in rows}
     latest: dict[tuple[str, str], Row] = {}
-    for kind in LEVER_KINDS:
-        for line in reader.find(kind=kind, since_s=since_s, limit=2000):
-            if line.phase != "intent" or "chosen" not in line.body or line.body.get("id") in open_plans:
-                continue
-            key = (line.service, kind)
-            if key in latest or not _kept(reader.of_incidents([line.incident_id or ""]), str(line.body.get("id"))):
-                continue
-            latest[key] = _change_row(line.body, "kept", line.at_s, now_s, expires_at_s=None)
+    for line in reader.find(Query(kinds=LEVER_KINDS, phase="intent", since_s=since_s)):
+        if "chosen" not in line.body or line.body.get("id") in open_plans:
+            continue
+        key = (line.service, line.kind)
+        if key in latest or not _kept(reader, line, str(line.body.get("id"))):
+            continue
+        latest[key] = _change_row(line.body, "kept", line.at_s, now_s, expires_at_s=None)
     return sorted([*rows, *latest.values()], key=lambda row: -row["since_s"])
 
 
-def _kept(lines: Iterable[Line], plan_id: str) -> bool:
+def _kept(reader: Reader, intent: Line, plan_id: str) -> bool:
     """A keep that follows from this plan (or from its outcome), and no roll-back of it."""
-    lines = list(lines)
+    lines = reader.find(Query(incident_ids=(intent.incident_id or "",), bodies=False))
     family = {plan_id} | {line.id for line in lines if line.parent_id == plan_id}
     kept = any(line.kind == "keep" and line.parent_id in family for line in lines)
     return kept and not any(line.kind == "roll_back" and line.parent_id in family for line in lines)

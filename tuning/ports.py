@@ -9,6 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 from detection.model import BucketWindow, Incident, MetricWindow, Service, Slo
 from tuning.mail import Mail
 from tuning.model import Change, Observation, OpenChange, Outcome, Plan, Receipt, Record, Setting
+from tuning.query import Query
 
 
 @dataclass(frozen=True, repr=False)
@@ -124,17 +125,8 @@ class Ledger(Protocol):
 
     def get(self, record_id: str) -> Record | None: ...
 
-    def find(
-        self,
-        *,
-        kind: str | None = None,
-        service: str | None = None,
-        incident_id: str | None = None,
-        parent_id: str | None = None,
-        since_s: float | None = None,
-        limit: int = 1000,
-    ) -> Sequence[Record]:
-        """Newest first."""
+    def find(self, query: Query) -> Sequence[Record]:
+        """All records that are meant, newest first."""
         ...
 
     def open_change(self, change: OpenChange, intent: Record) -> None:

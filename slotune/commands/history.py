@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from tuning.ledger.reader import Line, Reader
+    from tuning.ledger.lines import Line, Reader
 
 LEDGER = typer.Option("", "--ledger", help="The ledger's URL; default: SLOTUNE_LEDGER_URL, else below SLOTUNE_HOME.")
 AS_JSON = typer.Option(False, "--json", help="JSON instead of a table.")

@@ -14,6 +14,7 @@ from tuning.errors import ChangeAlreadyOpen, Permanent, SlotuneError
 from tuning.ledger import SqlLedger
 from tuning.model import Change, Diagnosis, OpenChange, Option, Plan, Record
 from tuning.ports import Ledger
+from tuning.query import Query
 
 
 def plan(plan_id: str = "p1", service: str = "ranker") -> Plan:
@@ -84,12 +85,61 @@ def test_find_answers_newest_first_and_filters(ledger: Ledger) -> None:
     ledger.put(record("r3", 3.0, service="other", parent_id="p"))
     ledger.put(record("r2", 2.0, kind="keep", incident_id="i2"))
     ledger.put(record("r4", 3.0, kind="keep", incident_id="i2"))
-    assert [r.id for r in ledger.find()] == ["r4", "r3", "r2", "r1"]
-    assert [r.id for r in ledger.find(kind="keep")] == ["r4", "r2", "r1"]
-    assert [r.id for r in ledger.find(service="other")] == ["r3"]
-    assert [r.id for r in ledger.find(parent_id="p")] == ["r3"]
-    assert [r.id for r in ledger.find(incident_id="i2", since_s=2.5)] == ["r4"]
-    assert [r.id for r in ledger.find(limit=2)] == ["r4", "r3"]
+    ledger.put(record("r5", 0.5, phase="intent", incident_id="i1"))
+    for query, ids in (
+        (Query(), ["r4", "r3", "r2", "r1", "r5"]),
+        (Query(kinds=("keep",)), ["r4", "r2", "r1"]),
+        (Query(kinds=("keep", "choose_action")), ["r4", "r3", "r2", "r1", "r5"]),
+        (Query(kinds=()), []),
+        (Query(phase="intent"), ["r5"]),
+        (Query(services=("other",)), ["r3"]),
+        (Query(services=("other", "ranker"), kinds=("keep",), phase="result"), ["r4", "r2", "r1"]),
+        (Query(parent_ids=("p",)), ["r3"]),
+        (Query(parent_ids=("p",), kinds=("keep",)), []),
+        (Query(ids=("r1", "r4", "nobody")), ["r4", "r1"]),
+        (Query(ids=()), []),
+        (Query(incident_ids=("i2",), since_s=2.5), ["r4"]),
+        (Query(incident_ids=("i1", "i2"), kinds=("keep",), phase="result"), ["r4", "r2", "r1"]),
+        (Query(since_s=1.0, until_s=2.0), ["r2", "r1"]),
+        (Query(limit=2), ["r4", "r3"]),
+    ):
+        assert [r.id for r in ledger.find(query)] == ids, query
+
+
+def test_a_family_is_records_and_what_follows_from_them(ledger: Ledger) -> None:
+    for name, parent in (("plan", None), ("receipt", "plan"), ("outcome", "plan"), ("undo", "plan"), ("put back", "undo")):
+        ledger.put(record(name, parent_id=parent))
+    ledger.put(record("stranger", parent_id="another"))
+    found = {r.id for r in ledger.find(Query(family=("plan", "undo")))}
+    assert found == {"plan", "receipt", "outcome", "undo", "put back"}
+    assert {r.id for r in ledger.find(Query(family=("undo",), kinds=("choose_action",)))} == {"undo", "put back"}
+    assert ledger.find(Query(family=())) == []
+
+
+def test_what_still_waits_for_its_end_is_found_however_much_else_there_is(ledger: Ledger) -> None:
+    ledger.put(record("old report", 1.0, kind="email_report", phase="intent", incident_id="i"))
+    for n in range(30):
+        ledger.put(record(f"r{n}", 2.0 + n, kind="email_report", phase="intent", incident_id="j"))
+        ledger.put(record(f"r{n}:sent", 2.0 + n, kind="email_report", incident_id="j"))
+    unsent = Query(kinds=("email_report",), phase="intent", without=("id", ":sent"))
+    assert [r.id for r in ledger.find(unsent)] == ["old report"]
+    ledger.put(record("j:closed", 40.0, incident_id="j"))
+    of_open_incidents = Query(kinds=("email_report",), without=("incident_id", ":closed"))
+    assert [r.id for r in ledger.find(of_open_incidents)] == ["old report"]
+
+
+def test_nothing_that_is_meant_is_left_out(ledger: Ledger) -> None:
+    for n in range(1200):
+        ledger.put(record(f"r{n}", float(n)))
+    assert len(ledger.find(Query())) == 1200
+    wanted = tuple(f"r{n}" for n in range(0, 1200, 2))
+    assert len(ledger.find(Query(ids=wanted))) == 600
+
+
+def test_records_without_their_bodies_say_only_that_they_are_there(ledger: Ledger) -> None:
+    ledger.put(record("r1", body={"a": "long"}))
+    (found,) = ledger.find(Query(ids=("r1",), bodies=False))
+    assert (found.id, found.body) == ("r1", {})
 
 
 def test_a_change_is_claimed_moves_on_and_frees_its_service(ledger: Ledger) -> None:
@@ -184,4 +234,4 @@ def test_of_many_claims_at_once_exactly_one_wins(ledger: Ledger) -> None:
     assert sum(error is None for error in errors) == 1
     assert all(isinstance(error, ChangeAlreadyOpen) for error in errors if error is not None)
     assert len(ledger.open_changes("ranker")) == 1
-    assert len(ledger.find()) == 1
+    assert len(ledger.find(Query())) == 1

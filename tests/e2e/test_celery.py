@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from tuning.errors import LedgerUnavailable
 from tuning.ledger import SqlLedger
 from tuning.model import OpenChange, Record
+from tuning.query import Query
 
 pytestmark = [pytest.mark.e2e, pytest.mark.airflow, pytest.mark.server, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
@@ -136,7 +137,7 @@ def assert_cured_once(demo: Demo, summary: dict[str, Any], plan: str) -> None:
 
     demo.wait(demo.runs_ended, 240.0, "end of the runs")
     demo.wait(lambda: demo.open_change() is None, 60.0, "end of the last change")
-    records = sorted(demo.ledger.find(limit=100_000), key=lambda r: r.at_s)
+    records = sorted(demo.ledger.find(Query()), key=lambda r: r.at_s)
     steps = [r for r in records if plan in (r.id, r.parent_id)]
     receipts = [r for r in steps if r.kind == "adjust_batch_size" and r.phase == "result" and r.body["changed"]]
     assert [r.body["before"]["batch_size"] for r in receipts] == [1]

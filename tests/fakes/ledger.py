@@ -9,6 +9,7 @@ from typing import Literal
 from tuning.errors import ChangeAlreadyOpen, LedgerUnavailable, Permanent
 from tuning.ledger.sql import to_json
 from tuning.model import OpenChange, Record
+from tuning.query import Query
 
 ORDER = ("intended", "made", "leased", "closed")
 
@@ -37,33 +38,32 @@ class FakeLedger:
         self._up()
         return self.records.get(record_id)
 
-    def find(
-        self,
-        *,
-        kind: str | None = None,
-        service: str | None = None,
-        incident_id: str | None = None,
-        parent_id: str | None = None,
-        since_s: float | None = None,
-        limit: int = 1000,
-    ) -> Sequence[Record]:
+    def find(self, query: Query) -> Sequence[Record]:
         self._up()
-        wanted = {"kind": kind, "service": service, "incident_id": incident_id, "parent_id": parent_id}
-        wanted = {name: value for name, value in wanted.items() if value is not None}
-        found = [
-            record
-            for record in reversed(self.records.values())
-            if all(getattr(record, name) == value for name, value in wanted.items())
-            and (since_s is None or record.at_s >= since_s)
-        ]
-        return sorted(found, key=lambda record: -record.at_s)[:limit]
+        found = [record for record in reversed(self.records.values()) if self._is_meant(query, record)]
+        found = sorted(found, key=lambda record: -record.at_s)[: query.limit]
+        return found if query.bodies else [record.model_copy(update={"body": {}}) for record in found]
 
-    def of_incidents(
-        self, incident_ids: Sequence[str], *, kinds: Sequence[str] = (), limit: int = 10_000
-    ) -> Sequence[Record]:
-        self._up()
-        found = [r for r in self.records.values() if r.incident_id in incident_ids and (not kinds or r.kind in kinds)]
-        return sorted(found, key=lambda record: record.at_s)[:limit]
+    def _is_meant(self, query: Query, record: Record) -> bool:
+        columns = (
+            (query.kinds, record.kind),
+            (query.services, record.service),
+            (query.incident_ids, record.incident_id),
+            (query.parent_ids, record.parent_id),
+            (query.ids, record.id),
+            (None if query.phase is None else (query.phase,), record.phase),
+        )
+        if any(wanted is not None and value not in wanted for wanted, value in columns):
+            return False
+        if query.family is not None and record.id not in query.family and record.parent_id not in query.family:
+            return False
+        if query.without is not None:
+            column, suffix = query.without
+            base = record.id if column == "id" else record.incident_id
+            if base is not None and base + suffix in self.records:
+                return False
+        since_s, until_s = query.since_s, query.until_s
+        return (since_s is None or record.at_s >= since_s) and (until_s is None or record.at_s <= until_s)
 
     def open_change(self, change: OpenChange, intent: Record) -> None:
         self._up()

@@ -9,6 +9,7 @@ from tests.faults.fleet import FleetService, Landing
 from tuning.ledger import SqlLedger
 from tuning.model import LEVER_STEPS, Record
 from tuning.policies.promotion import worst_case_rollback_s
+from tuning.query import Query
 from tuning.settings import Settings
 
 
@@ -39,7 +40,7 @@ def compare(
 ) -> Finding:
     """limit_s: how long a harmful change may be in force. down_s: the times in which a part of Airflow was away: nobody can roll back then."""
     finding = Finding(service.name, landings=len(service.landings))
-    records = list(ledger.find(service=service.name, limit=100_000))
+    records = list(ledger.find(Query(services=(service.name,))))
     changes = [r for r in records if r.kind in LEVER_STEPS.values() and r.phase == "intent"]
     backs = [r for r in records if r.kind == "roll_back" and r.phase == "intent"]
     used: set[str] = set()

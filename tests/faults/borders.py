@@ -37,6 +37,7 @@ from tuning.ledger import SqlLedger
 from tuning.loop.once import run_once
 from tuning.loop.parts import Parts
 from tuning.notifiers.smtp import SmtpNotifier
+from tuning.query import Query
 from tuning.services_yaml import loads
 
 TIMEOUT_S = 0.3
@@ -283,7 +284,7 @@ def play_border(fault: BorderFault, folder: Path) -> Result:
 
 def _check_mails(result: Result, ledger: SqlLedger, borders: Borders) -> None:
     """Every report was handed over once the mail server was back, or the ledger says why it never will be."""
-    reports = ledger.find(kind="email_report", limit=1000)
+    reports = ledger.find(Query(kinds=("email_report",)))
     settled = {r.parent_id for r in reports if r.phase == "result"}
     waiting = [r.id for r in reports if r.phase == "intent" and r.id not in settled]
     result.lost += [f"the report {report_id} was never handed over" for report_id in waiting]

@@ -42,6 +42,7 @@ from tuning.loop.once import run_once
 from tuning.loop.parts import Parts
 from tuning.model import LEVER_STEPS, OpenChange, Plan, Record
 from tuning.policies.promotion import worst_case_rollback_s
+from tuning.query import Query
 from tuning.services_yaml import loads
 
 SWEEP_S = 15.0
@@ -293,7 +294,7 @@ def check(result: Result, folder: Path) -> None:
     """The truth outside against the ledger."""
     ledger = SqlLedger(ledger_url(folder))
     outside = Outside.load(folder / "outside.json", result.fault.scenario)
-    records = list(ledger.find(limit=100_000))
+    records = list(ledger.find(Query()))
     ours = [landing for landing in outside.landings if landing.by != "somebody"]
     result.landings = len(ours)
     _check_end(result, ledger, outside, records)

@@ -8,86 +8,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 from tuning.errors import LedgerUnavailable
+from tuning.ledger.lines import Line, OpenLine, PlainLine, Reader
+from tuning.ledger.statements import COLUMNS, select
 from tuning.ledger.words import sentence
-
-COLUMNS = ("id", "kind", "phase", "service", "parent_id", "incident_id", "at_s", "body")
-
-
-class Line(Protocol):
-    """What a listing needs of a record; tuning.model.Record is one."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def phase(self) -> str: ...
-    @property
-    def service(self) -> str: ...
-    @property
-    def parent_id(self) -> str | None: ...
-    @property
-    def incident_id(self) -> str | None: ...
-    @property
-    def at_s(self) -> float: ...
-    @property
-    def body(self) -> Mapping[str, Any]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class PlainLine:
-    id: str
-    kind: str
-    phase: str
-    service: str
-    parent_id: str | None
-    incident_id: str | None
-    at_s: float
-    body: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class OpenLine:
-    """An open change as a listing needs it; plan: the plan's JSON."""
-
-    plan_id: str
-    service: str
-    incident_id: str
-    state: str
-    plan: Mapping[str, Any]
-    opened_at_s: float
-    expires_at_s: float | None
-
-
-class Reader(Protocol):
-    def get(self, record_id: str) -> Line | None: ...
-
-    def find(
-        self,
-        *,
-        kind: str | None = None,
-        service: str | None = None,
-        incident_id: str | None = None,
-        parent_id: str | None = None,
-        since_s: float | None = None,
-        limit: int = 1000,
-    ) -> Sequence[Line]: ...
-
-    def of_incidents(
-        self, incident_ids: Sequence[str], *, kinds: Sequence[str] = (), limit: int = 10_000
-    ) -> Sequence[Line]: ...
-
-    def pages(self, *, since_s: float | None = None, size: int = 10_000) -> Iterator[Sequence[Line]]: ...
-
-    def open_lines(self) -> Sequence[OpenLine]: ...
+from tuning.query import Query
 
 
 def open_reader(url: str) -> Reader:
@@ -111,37 +42,13 @@ class SqliteReader:
             self._connection = sqlite3.connect(f"file:{quote(path)}?mode=rw", uri=True, timeout=10.0)
 
     def get(self, record_id: str) -> Line | None:
-        rows = self._lines("WHERE id = ?", [record_id])
+        rows = self.find(Query(ids=(record_id,)))
         return rows[0] if rows else None
 
-    def find(
-        self,
-        *,
-        kind: str | None = None,
-        service: str | None = None,
-        incident_id: str | None = None,
-        parent_id: str | None = None,
-        since_s: float | None = None,
-        limit: int = 1000,
-    ) -> Sequence[Line]:
-        wanted = {"kind": kind, "service": service, "incident_id": incident_id, "parent_id": parent_id}
-        # + keeps an index from being used: a family has a few dozen records, a kind a hundred thousand
-        family = incident_id is not None or parent_id is not None
-        plus = {"kind": "+", "service": "+"} if family else {}
-        named = {f"{plus.get(name, '')}{name} = ?": value for name, value in wanted.items() if value is not None}
-        conditions: dict[str, object] = {**named}
-        if since_s is not None:
-            conditions["at_s >= ?"] = since_s
-        where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
-        return self._lines(f"{where}ORDER BY at_s DESC, seq DESC LIMIT ?", [*conditions.values(), limit])
-
-    def of_incidents(
-        self, incident_ids: Sequence[str], *, kinds: Sequence[str] = (), limit: int = 10_000
-    ) -> Sequence[Line]:
-        where = f"WHERE incident_id IN ({_marks(incident_ids)})"
-        if kinds:
-            where += f" AND +kind IN ({_marks(kinds)})"  # + : start from the incidents, not from the kind
-        return self._lines(f"{where} ORDER BY at_s, seq LIMIT ?", [*incident_ids, *kinds, limit])
+    def find(self, query: Query) -> Sequence[Line]:
+        text, values = select(query, "sqlite")
+        with self._translated():
+            return [_line(row) for row in self._connection.execute(text, values)]
 
     def pages(self, *, since_s: float | None = None, size: int = 10_000) -> Iterator[Sequence[Line]]:
         last = -1
@@ -163,22 +70,12 @@ class SqliteReader:
             ).fetchall()
         return [OpenLine(p, s, i, state, json.loads(plan), at, until) for p, s, i, state, plan, at, until in rows]
 
-    def _lines(self, rest: str, values: Sequence[object]) -> list[Line]:
-        with self._translated():
-            # Only constants and question marks are put together here; every value is bound.
-            rows = self._connection.execute(f"SELECT {', '.join(COLUMNS)} FROM records {rest}", values)  # noqa: S608
-            return [_line(row) for row in rows]
-
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
             raise LedgerUnavailable(f"The ledger at {self.where} {sentence(str(error))}") from error
-
-
-def _marks(values: Sequence[str]) -> str:
-    return ", ".join("?" for _ in values)
 
 
 def _line(row: Sequence[Any]) -> Line:

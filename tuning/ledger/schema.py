@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration: a ledger at another revision is migrated, or refused when it is newer than this program."""
 
 metadata = sa.MetaData()
@@ -30,6 +30,7 @@ records = sa.Table(
     sa.Index("records_id", "id", unique=True),
     sa.Index("records_at", "at_s", "seq"),
     sa.Index("records_kind_at", "kind", "at_s", "seq"),
+    sa.Index("records_kind_phase_at", "kind", "phase", "at_s", "seq"),
     sa.Index("records_service_at", "service", "at_s", "seq"),
     sa.Index("records_service_kind_at", "service", "kind", "at_s", "seq"),
     sa.Index("records_incident_at", "incident_id", "at_s", "seq"),

@@ -15,9 +15,11 @@ from sqlalchemy.exc import IntegrityError
 
 from tuning.errors import ChangeAlreadyOpen, LedgerUnavailable, Permanent
 from tuning.ledger import engine as engines
-from tuning.ledger.reader import OpenLine
+from tuning.ledger.lines import OpenLine
 from tuning.ledger.schema import ORDER, blobs, changes, records
+from tuning.ledger.statements import select
 from tuning.model import OpenChange, Plan, Record
+from tuning.query import Query
 
 _INSERT_RECORD = sa.text(
     "INSERT INTO records (id, kind, phase, service, parent_id, incident_id, at_s, body) "
@@ -68,38 +70,10 @@ class SqlLedger:
             row = connection.execute(sa.select(records).where(records.c.id == record_id)).first()
         return None if row is None else _record(row)
 
-    def find(
-        self,
-        *,
-        kind: str | None = None,
-        service: str | None = None,
-        incident_id: str | None = None,
-        parent_id: str | None = None,
-        since_s: float | None = None,
-        limit: int = 1000,
-    ) -> Sequence[Record]:
-        wanted = {"kind": kind, "service": service, "incident_id": incident_id, "parent_id": parent_id}
-        query = sa.select(records).order_by(records.c.at_s.desc(), records.c.seq.desc()).limit(limit)
-        family = incident_id is not None or parent_id is not None
-        for name, value in wanted.items():
-            if value is not None:
-                column = records.c[name]
-                query = query.where((_unindexed(column) if family and name in ("kind", "service") else column) == value)
-        if since_s is not None:
-            query = query.where(records.c.at_s >= since_s)
+    def find(self, query: Query) -> Sequence[Record]:
+        text, values = select(query, "sqlite" if self._engine.dialect.name == "sqlite" else "postgresql")
         with self._read() as connection:
-            return [_record(row) for row in connection.execute(query)]
-
-    def of_incidents(
-        self, incident_ids: Sequence[str], *, kinds: Sequence[str] = (), limit: int = 10_000
-    ) -> Sequence[Record]:
-        """The records of several incidents in one query, oldest first; of these kinds only, when any are named."""
-        query = sa.select(records).where(records.c.incident_id.in_(list(incident_ids)))
-        if kinds:
-            query = query.where(_unindexed(records.c.kind).in_(list(kinds)))
-        with self._read() as connection:
-            rows = connection.execute(query.order_by(records.c.at_s, records.c.seq).limit(limit))
-            return [_record(row) for row in rows]
+            return [_record(row) for row in connection.execute(sa.text(text), values)]
 
     def pages(self, *, since_s: float | None = None, size: int = 10_000) -> Iterator[Sequence[Record]]:
         """Every record, in the order of writing, page by page: an export needs no more memory than one page."""
@@ -199,12 +173,6 @@ class SqlLedger:
     def _read(self) -> Iterator[Connection]:
         with engines.translated(self.where), self._engine.connect() as connection:
             yield connection
-
-
-def _unindexed(column: sa.Column[str]) -> sa.ColumnElement[str]:
-    """The column as an expression: a family has a few dozen records, and without this SQLite may start from a kind,
-    which has a hundred thousand."""
-    return column + sa.literal_column("''")
 
 
 def _append(connection: Connection, record: Record) -> bool:

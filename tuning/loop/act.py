@@ -28,11 +28,13 @@ from tuning.loop import canary, records
 from tuning.loop.learn import drift_figures
 from tuning.loop.observe import look_back, observe, past
 from tuning.loop.parts import Parts
-from tuning.model import Canary, Change, Knob, OpenChange, Plan, Receipt, Refusal, Setting
+from tuning.model import LEVER_STEPS, Canary, Change, Knob, OpenChange, Plan, Receipt, Refusal, Setting
 from tuning.policies.promotion import settle_s
 from tuning.ports import PerReplica
+from tuning.query import Query
 
 _log = logging.getLogger(__name__)
+_CAPS_MEMORY_S = 86400.0
 QUALITY = ("accuracy", "agreement")
 """Signals whose drift says that the inputs changed; the amount of traffic says nothing about them."""
 
@@ -55,7 +57,7 @@ def choose_action(
         service = _only(service, lever)
     since_s = incident.opened_at_s if incident.anomalies else None
     observation = replace(observe(parts, service, at_s), since_s=since_s)
-    plan = parts.planner.propose(incident, observation, past(parts, service, at_s))
+    plan = parts.planner.propose(incident, observation, past(parts, service.name, incident.id, at_s))
     plan = plan.model_copy(
         update={
             "id": plan_id,
@@ -81,8 +83,9 @@ def guard_plan(parts: Parts, plan: Plan, at_s: float, *, approved: bool = False)
     The levers are read again: between the plan and the change somebody may have moved them.
     """
     service = parts.service(plan.service)
-    recent = list(parts.ledger.find(since_s=at_s - 86400.0, limit=20_000))
-    own = parts.ledger.find(service=service.name, limit=2000)
+    steps = tuple(LEVER_STEPS.values())
+    recent = parts.ledger.find(Query(kinds=steps, phase="result", since_s=at_s - _CAPS_MEMORY_S))
+    own = parts.ledger.find(Query(kinds=(*steps, "roll_back", "guard"), services=(service.name,), phase="result"))
     window = parts.source.read([service], ("p95_ms", "error_rate"), look_back(parts, at_s)).get(service.name)
     facts = GuardFacts(
         at_s=at_s,

@@ -16,6 +16,7 @@ from tuning.loop import act, prove, records
 from tuning.loop.parts import Parts
 from tuning.model import LEVER_STEPS, OpenChange, Plan, Record
 from tuning.policies.reconcile import landed_late
+from tuning.query import Query
 
 _log = logging.getLogger(__name__)
 _CLOSINGS = ("hold", "roll_back")
@@ -42,7 +43,7 @@ def reopen(parts: Parts, at_s: float) -> list[str]:
 def _closings(parts: Parts, at_s: float) -> Sequence[Record]:
     """The newest end of each service within `safety.late`, when it left the old setting in force."""
     since_s = at_s - parts.settings.safety.late_s
-    ended = [r for kind in _CLOSINGS for r in parts.ledger.find(kind=kind, since_s=since_s) if r.body.get("closed")]
+    ended = [r for r in parts.ledger.find(Query(kinds=_CLOSINGS, since_s=since_s)) if r.body.get("closed")]
     newest = {r.service: r for r in sorted(ended, key=lambda r: (r.at_s, r.id))}
     return [r for r in newest.values() if r.body.get("unmade") and r.at_s <= at_s]
 
@@ -80,13 +81,11 @@ def _reopen_one(parts: Parts, closing: Record, at_s: float) -> str | None:
 
 def _changed_since(parts: Parts, closing: Record) -> bool:
     """Whether slotune itself has changed this service since: then what is in force is that change's doing."""
-    later = parts.ledger.find(service=closing.service, since_s=closing.at_s)
-    return any(
-        r.kind in LEVER_STEPS.values() and r.at_s > closing.at_s and r.phase == "result" and r.body.get("changed")
-        for r in later
-    )
+    steps = tuple(LEVER_STEPS.values())
+    later = Query(kinds=steps, services=(closing.service,), phase="result", since_s=closing.at_s)
+    return any(r.at_s > closing.at_s and r.body.get("changed") for r in parts.ledger.find(later))
 
 
 def _last_attempt(parts: Parts, plan: Plan) -> int:
-    plans = parts.ledger.find(incident_id=plan.incident_id, kind="choose_action")
+    plans = parts.ledger.find(Query(kinds=("choose_action",), incident_ids=(plan.incident_id,)))
     return max((Plan.model_validate(r.body).attempt for r in plans), default=plan.attempt)

@@ -15,6 +15,7 @@ from tuning.loop.parts import Parts
 from tuning.loop.watch import BASELINES, open_incidents_of, stored_baselines
 from tuning.model import LEVER_STEPS
 from tuning.ports import Ledger
+from tuning.query import Query
 
 _MARGIN_S = 600.0
 DRIFT = "drift"
@@ -74,7 +75,7 @@ def left_out(parts: Parts, at_s: float) -> dict[str, list[tuple[float, float]]]:
     since_s = at_s - settings.history_s
     spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
     opened: dict[str, tuple[str, float]] = {}
-    for record in sorted(parts.ledger.find(kind="open_incidents", since_s=since_s, limit=20_000), key=lambda r: r.at_s):
+    for record in reversed(parts.ledger.find(Query(kinds=("open_incidents",), since_s=since_s))):
         incident_id = record.incident_id or record.id
         if record.body.get("closed"):
             service, start_s = opened.pop(incident_id, (record.service, record.at_s))
@@ -85,10 +86,9 @@ def left_out(parts: Parts, at_s: float) -> dict[str, list[tuple[float, float]]]:
     for service, start_s in opened.values():
         if at_s - start_s < settings.relearn_after_s:
             spans[service].append((start_s, at_s))
-    for step in LEVER_STEPS.values():
-        for record in parts.ledger.find(kind=step, since_s=since_s, limit=20_000):
-            if record.phase == "result" and record.body.get("changed"):
-                spans[record.service].append((record.at_s - _MARGIN_S, record.at_s + _MARGIN_S))
+    for record in parts.ledger.find(Query(kinds=tuple(LEVER_STEPS.values()), phase="result", since_s=since_s)):
+        if record.body.get("changed"):
+            spans[record.service].append((record.at_s - _MARGIN_S, record.at_s + _MARGIN_S))
     return dict(spans)
 
 

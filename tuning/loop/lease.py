@@ -14,6 +14,7 @@ from tuning.loop.observe import look_back
 from tuning.loop.parts import Parts
 from tuning.model import Change, OpenChange, Option, Plan, Record, Setting
 from tuning.policies import lease
+from tuning.query import Query
 from tuning.report.lease_mail import lease_mail
 
 
@@ -34,7 +35,8 @@ def tend(parts: Parts, change: OpenChange, at_s: float) -> str | None:
         prove.close(parts, plan, at_s, "keep", "The temporary change was handed back.")
         return "handed back"
     window = parts.source.read([service], ("qps", "queue_ms", "p95_ms"), look_back(parts, at_s)).get(service.name)
-    renewed = [r for r in parts.ledger.find(parent_id=plan.id, kind="keep") if r.body.get("renewed")]
+    kept = parts.ledger.find(Query(kinds=("keep",), parent_ids=(plan.id,)))
+    renewed = [r for r in kept if r.body.get("renewed")]
     decision = lease.due(change, window, at_s, parts.settings.safety, renewals=len(renewed))
     if decision.action == "renew":
         _renew(parts, plan, at_s, decision.reason)

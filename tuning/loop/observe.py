@@ -10,7 +10,8 @@ from detection.errors import SlotuneError
 from detection.model import BucketWindow, MetricWindow, Service, Span
 from detection.signals import SIGNALS
 from tuning.loop.parts import Parts
-from tuning.model import Observation, Record, Setting
+from tuning.model import LEVER_STEPS, Observation, Record, Setting
+from tuning.query import Query
 
 _MEMORY_S = 30 * 86400.0
 REPLICA_SIGNALS = ("p95_ms", "mean_ms", "qps", "error_rate", "batch_ms", "rows_per_batch")
@@ -60,9 +61,28 @@ def look_back(parts: Parts, at_s: float) -> Span:
     return Span(end_s - points * step_s, end_s, step_s)
 
 
-def past(parts: Parts, service: Service, at_s: float) -> Sequence[Record]:
-    """What the ledger knows about a service, newest first: what was tried, and what came of it."""
-    return parts.ledger.find(service=service.name, since_s=at_s - _MEMORY_S, limit=2000)
+def past(parts: Parts, service: str, incident_id: str | None, at_s: float) -> Sequence[Record]:
+    """What a planner may know, newest first: all that was changed and judged on this service within the memory, with
+    the plans behind it, and every attempt at this incident."""
+    pulled = tuple(LEVER_STEPS.values())
+    came_of_it = parts.ledger.find(
+        Query(
+            kinds=(*pulled, "verify_p95", "roll_back"),
+            phase="result",
+            services=(service,),
+            since_s=at_s - _MEMORY_S,
+        )
+    )
+    plans = tuple(sorted({r.parent_id for r in came_of_it if r.parent_id is not None}))
+    behind = parts.ledger.find(Query(ids=plans))
+    tried = parts.ledger.find(
+        Query(
+            kinds=("choose_action", "guard", "verify_p95", *pulled),
+            incident_ids=() if incident_id is None else (incident_id,),
+        )
+    )
+    found = {record.id: record for record in (*came_of_it, *behind, *tried)}
+    return sorted(found.values(), key=lambda record: -record.at_s)
 
 
 def latency_model(parts: Parts, service: Service) -> dict[str, object] | None:

@@ -13,10 +13,11 @@ from detection.signals import SIGNALS
 from tuning.loop import canary, records
 from tuning.loop.observe import buckets_beside, latency_model, look_back
 from tuning.loop.parts import Parts
-from tuning.model import Decision, Observation, Outcome, Plan, Receipt, Record, Setting
+from tuning.model import LEVER_STEPS, Decision, Observation, Outcome, Plan, Receipt, Record, Setting
 from tuning.planning.expected import expected_p95_ms
 from tuning.policies.promotion import decide, decide_canary
 from tuning.ports import Concluding, Evidence
+from tuning.query import Query
 from tuning.verification import draining
 
 _log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def look_until_s(parts: Parts, plan: Plan, *, look: int = 1) -> float:
 
 def settle_s(parts: Parts, plan: Plan) -> float:
     """How long a plan's change settles: as planned, or what `settle` found out since."""
-    found = parts.ledger.find(parent_id=plan.id, kind="settle", limit=100)
+    found = parts.ledger.find(Query(kinds=("settle",), parent_ids=(plan.id,)))
     return max([plan.settle_s, *(s for r in found if isinstance(s := r.body.get("settle_s"), float))])
 
 
@@ -105,7 +106,8 @@ def verify_p95(parts: Parts, plan: Plan, at_s: float, *, look: int = 1) -> tuple
 
 
 def _follow(parts: Parts, outcome: Outcome, plan: Plan, look: int, *, alone: bool = False) -> Decision:
-    pulled = records.pulled(parts.ledger.find(incident_id=plan.incident_id))
+    steps = Query(kinds=tuple(LEVER_STEPS.values()), incident_ids=(plan.incident_id,), phase="result")
+    pulled = records.pulled(parts.ledger.find(steps))
     if alone:
         decision = decide_canary(outcome, pulled, parts.settings.safety, look > 1)
         refused = next((r for r in records.receipts(parts.ledger, plan) if not r.replica and not r.applied), None)

@@ -15,6 +15,7 @@ from tuning.loop import act, canary, late, lease, prove, records, tell
 from tuning.loop.parts import Parts
 from tuning.model import Change, OpenChange, Plan, Receipt
 from tuning.policies import reconcile
+from tuning.query import Query
 
 _log = logging.getLogger(__name__)
 
@@ -44,14 +45,15 @@ def _settle(parts: Parts, change: OpenChange, at_s: float) -> str | None:
     plan = change.plan
     stage = canary.stage(parts.ledger, plan)
     if stage is not None and (stage.alone or stage.widening) and parts.ledger.get(plan.inverse().id) is None:
-        if at_s - max(r.at_s for r in parts.ledger.find(parent_id=plan.id)) < parts.settings.safety.in_flight_s:
+        said = parts.ledger.find(Query(parent_ids=(plan.id,), bodies=False))
+        if at_s - max(r.at_s for r in said) < parts.settings.safety.in_flight_s:
             return None
         prove.undo(parts, plan, at_s)
         return f"undone. {stage.first.replica} was changed first, and the run that was to look at it is gone."
     found = reconcile.reconcile(
         change,
         act.truth(parts, plan),
-        parts.ledger.find(parent_id=plan.id),
+        parts.ledger.find(Query(parent_ids=(plan.id,))),
         at_s,
         in_flight_s=parts.settings.safety.in_flight_s,
         verify_after_s=0.0,

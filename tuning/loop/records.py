@@ -9,6 +9,7 @@ from detection.model import Incident, Value, make_id
 from tuning.errors import Permanent
 from tuning.model import LEVER_STEPS, Decision, Outcome, Plan, Receipt, Record, Refusal, Report
 from tuning.ports import Ledger
+from tuning.query import Query
 
 V = TypeVar("V", bound=Value)
 
@@ -157,9 +158,11 @@ def load(ledger: Ledger, record_id: str, cls: type[V]) -> V:
     return cls.model_validate(record.body)
 
 
-def find(ledger: Ledger, kind: str, cls: type[V], *, parent_id: str, phase: str = "result") -> list[V]:
+def find(
+    ledger: Ledger, kind: str, cls: type[V], *, parent_id: str, phase: Literal["intent", "result"] = "result"
+) -> list[V]:
     """The values of one kind that follow from a parent, oldest first."""
-    records = [r for r in ledger.find(kind=kind, parent_id=parent_id) if r.phase == phase]
+    records = ledger.find(Query(kinds=(kind,), parent_ids=(parent_id,), phase=phase))
     return [cls.model_validate(r.body) for r in sorted(records, key=lambda r: (r.at_s, r.id))]
 
 
@@ -167,7 +170,7 @@ def receipts(ledger: Ledger, plan: Plan) -> list[Receipt]:
     kinds = {LEVER_STEPS[change.lever] for change in plan.chosen.changes}
     if plan.rollback_of is not None:
         kinds = {"roll_back"}
-    found = [r for kind in sorted(kinds) for r in ledger.find(kind=kind, parent_id=plan.id) if r.phase == "result"]
+    found = ledger.find(Query(kinds=tuple(sorted(kinds)), parent_ids=(plan.id,), phase="result"))
     return [Receipt.model_validate(r.body) for r in sorted(found, key=lambda r: (r.at_s, r.id))]
 
 

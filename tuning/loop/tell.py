@@ -16,6 +16,7 @@ from tuning.loop import canary, records
 from tuning.loop.parts import Parts
 from tuning.mail import Mail
 from tuning.model import Outcome, Plan, Receipt, Refusal, Report
+from tuning.query import Query
 from tuning.report import render
 
 _log = logging.getLogger(__name__)
@@ -81,9 +82,8 @@ def tell_all(parts: Parts, mail: Mail) -> str | None:
 
 def send_unsent(parts: Parts, at_s: float) -> int:
     """Try again what an earlier run could not send; the number of reports settled now."""
-    found = parts.ledger.find(kind="email_report", since_s=at_s - _NEWS_S)
-    sent = {r.parent_id for r in found if r.phase == "result"}
-    waiting = [r for r in found if r.phase == "intent" and r.id not in sent]
+    unsent = Query(kinds=("email_report",), phase="intent", since_s=at_s - _NEWS_S, without=("id", ":sent"))
+    waiting = parts.ledger.find(unsent)
     return sum(send(parts, Report.model_validate(r.body), at_s) for r in reversed(waiting))
 
 
@@ -97,7 +97,7 @@ def make_report(parts: Parts, plan: Plan, at_s: float, *, notes: tuple[str, ...]
     undo = plan.inverse()
     undone = records.receipts(ledger, undo)
     refusal = records.newest(records.find(ledger, "guard", Refusal, parent_id=plan.id))
-    decision = records.newest(records.decisions(ledger.find(parent_id=plan.id)))
+    decision = records.newest(records.decisions(ledger.find(Query(kinds=("keep", "roll_back"), parent_ids=(plan.id,)))))
     timeline, emulated = _timeline(parts, plan, incident, at_s)
     return Report(
         id=make_id(plan.incident_id, "report", plan.attempt),

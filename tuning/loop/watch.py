@@ -21,6 +21,7 @@ from tuning.loop.parts import Parts
 from tuning.loop.window_store import pack, unpack
 from tuning.model import Plan, Record, Refusal
 from tuning.ports import Ledger
+from tuning.query import Query
 
 _log = logging.getLogger(__name__)
 WINDOWS, ANOMALIES, STATE, BASELINES = "sweep/windows", "sweep/anomalies", "sweep/state", "baselines"
@@ -148,13 +149,13 @@ def open_incidents(parts: Parts, sweep: Sweep) -> list[TuneRequest]:
 
 def open_incidents_of(ledger: Ledger, at_s: float) -> list[Incident]:
     """The incidents that are open, oldest first: the records are the truth, the store has when each was last seen."""
-    found = ledger.find(kind="open_incidents", since_s=at_s - _INCIDENT_MEMORY_S, limit=10_000)
-    closed = {r.parent_id for r in found if r.body.get("closed")}
+    unclosed = Query(
+        kinds=("open_incidents",), since_s=at_s - _INCIDENT_MEMORY_S, without=("incident_id", ":closed")
+    )
     newest: dict[str, Incident] = {}
-    for record in sorted(found, key=lambda r: r.at_s):
-        if not record.body.get("closed") and record.incident_id not in closed:
-            incident = Incident.model_validate(record.body)
-            newest[incident.id] = incident
+    for record in reversed(ledger.find(unclosed)):
+        incident = Incident.model_validate(record.body)
+        newest[incident.id] = incident
     data = ledger.get_blob(INCIDENTS)
     for body in json.loads(data) if data else []:
         if body["id"] in newest:
@@ -179,7 +180,7 @@ def next_attempt(parts: Parts, incident: Incident, at_s: float) -> int | None:
     at again while the incident is still firing, at most every `safety.hold_again`.
     """
     safety = parts.settings.safety
-    history = parts.ledger.find(incident_id=incident.id)
+    history = parts.ledger.find(Query(incident_ids=(incident.id,)))
     plans = [Plan.model_validate(r.body) for r in history if r.kind == "choose_action"]
     if not plans:
         return 1

@@ -1,0 +1,65 @@
+"""What a listing reads of the ledger. Of the standard library only: importing more takes longer than the query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tuning.query import Query
+
+
+class Line(Protocol):
+    """What a listing needs of a record; tuning.model.Record is one."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def phase(self) -> str: ...
+    @property
+    def service(self) -> str: ...
+    @property
+    def parent_id(self) -> str | None: ...
+    @property
+    def incident_id(self) -> str | None: ...
+    @property
+    def at_s(self) -> float: ...
+    @property
+    def body(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlainLine:
+    id: str
+    kind: str
+    phase: str
+    service: str
+    parent_id: str | None
+    incident_id: str | None
+    at_s: float
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLine:
+    """An open change as a listing needs it; plan: the plan's JSON."""
+
+    plan_id: str
+    service: str
+    incident_id: str
+    state: str
+    plan: Mapping[str, Any]
+    opened_at_s: float
+    expires_at_s: float | None
+
+
+class Reader(Protocol):
+    def get(self, record_id: str) -> Line | None: ...
+
+    def find(self, query: Query) -> Sequence[Line]: ...
+
+    def pages(self, *, since_s: float | None = None, size: int = 10_000) -> Iterator[Sequence[Line]]: ...
+
+    def open_lines(self) -> Sequence[OpenLine]: ...
