@@ -47,7 +47,7 @@ e2e: setup ## Every scenario end to end: all demos, and Celery with a worker tha
 
 lint: setup ## ruff and the import directions
 	@$(VENV)/bin/ruff check .
-	@$(VENV)/bin/lint-imports --no-cache 2>&1 | tail -n 3; exit $${PIPESTATUS[0]}
+	@env PYTHONPATH=plugins:. $(VENV)/bin/lint-imports --no-cache 2>&1 | tail -n 3; exit $${PIPESTATUS[0]}
 
 types: setup ## mypy --strict
 	@$(VENV)/bin/mypy

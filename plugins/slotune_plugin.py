@@ -1,9 +1,7 @@
-"""What Airflow's plugins loader sees of slotune: the name, so that `airflow plugins` lists it."""
+"""What Airflow's plugins loader sees of slotune where this folder is the plugins folder."""
 
 from __future__ import annotations
 
-from airflow.plugins_manager import AirflowPlugin
+from slotune_airflow.plugin import SlotunePlugin
 
-
-class SlotunePlugin(AirflowPlugin):
-    name = "slotune"
+__all__ = ["SlotunePlugin"]

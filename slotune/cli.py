@@ -6,6 +6,7 @@ SLOTUNE_DEBUG=1 shows where it came from.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
@@ -26,11 +27,19 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
     )
 
     @app.callback()
-    def group() -> None:
+    def group(
+        version: bool = typer.Option(False, "--version", callback=_say_version, is_eager=True, help="The version."),
+    ) -> None:
         """Keeps AI inference services inside their latency objective."""
 
     commands.register(app, arguments)
     return app
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"slotune {importlib.metadata.version('slotune')}")
+        raise typer.Exit
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import typer
 
 MODULES: dict[str, str] = {
+    "airflow": "airflow",
     "backtest": "backtest",
     "changes": "history",
     "check": "check",

@@ -16,7 +16,7 @@ Factory = Callable[[Connections, Callable[[], float], Callable[[float], None]], 
 
 def _lazy(module: str, name: str) -> Factory:
     def make(connections: Connections, clock: Callable[[], float], sleep: Callable[[float], None]) -> Actuator:
-        made: Actuator = getattr(importlib.import_module(f"tuning.actuators.{module}"), name)(connections, clock, sleep)
+        made: Actuator = getattr(importlib.import_module(f"{__name__}.{module}"), name)(connections, clock, sleep)
         return made
 
     return make

@@ -15,7 +15,7 @@ COLOURS = {"good": "#1e7e4f", "bad": "#b03a2e", "quiet": "#34566f"}
 def environment() -> Environment:
     """Jinja with autoescape for HTML: outside text (labels, error bodies, comments) stays text."""
     return Environment(
-        loader=PackageLoader("tuning.report"),
+        loader=PackageLoader(__name__.rpartition(".")[0]),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,
