@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from detection.model import Lever, Service, make_id
 from tuning.errors import ConfigError
+from tuning.knobs import same
 from tuning.model import Change, Knob, Receipt
 
 
@@ -81,13 +82,6 @@ def bounded(words: str, limit: int = 300) -> str:
     """Text from outside, on one line and of bounded length, fit for a message."""
     line = " ".join("".join(c if c.isprintable() else " " for c in words).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def same(left: object, right: object) -> bool:
-    """Whether two knob values are the same: numbers by value (8 == 8.0), everything else exactly."""
-    if isinstance(left, int | float) and isinstance(right, int | float):
-        return abs(float(left) - float(right)) <= 1e-6 * max(1.0, abs(float(left)))
-    return left == right
 
 
 def agrees(current: Mapping[str, object], wanted: Mapping[str, object]) -> bool:

@@ -8,19 +8,20 @@ from tuning.guards.facts import (
     MadeChange,
     Truth,
     Unreadable,
-    effective_mode,
     foreign_since,
     last_written,
     made_changes,
-    same_knobs,
 )
 from tuning.guards.settings import SafetySettings
+from tuning.guards.stop import Stop, effective_mode, stopped
+from tuning.knobs import same_knobs
 
 __all__ = [
     "GUARDS",
     "GuardFacts",
     "MadeChange",
     "SafetySettings",
+    "Stop",
     "Truth",
     "Unreadable",
     "effective_mode",
@@ -29,4 +30,5 @@ __all__ = [
     "last_written",
     "made_changes",
     "same_knobs",
+    "stopped",
 ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from detection.model import make_id
-from tuning.guards.facts import GuardFacts, Unreadable, effective_mode, same_knobs
-from tuning.guards.freeze import frozen_until, parse_freeze, zone
+from tuning.guards.facts import GuardFacts, Unreadable
+from tuning.guards.stop import effective_mode, stopped
+from tuning.knobs import same_knobs
 from tuning.model import Change, Knob, Plan, Refusal
 
 HOUR_S = 3600.0
@@ -25,18 +26,14 @@ def refuse(plan: Plan, facts: GuardFacts, guard: str, reason: str, until_s: floa
     )
 
 
-def mode(plan: Plan, facts: GuardFacts) -> Refusal | None:
-    if facts.safety.dry_run or plan.dry_run:
-        return refuse(plan, facts, "dry_run", f"Dry run: {plan.chosen.text()} is planned and not made.")
-    if effective_mode(facts.service, plan.chosen.levers, plan.mode) == "observe":
-        return refuse(
-            plan,
-            facts,
-            "mode",
-            f"{plan.service} is in mode observe: slotune plans and reports, and changes nothing. "
-            "Set mode: approve or act to let it.",
-        )
-    return None
+def stop(plan: Plan, facts: GuardFacts) -> Refusal | None:
+    found = stopped(
+        facts.service, plan.chosen.levers, facts.safety, facts.at_s, planned=plan.mode, dry_run=plan.dry_run
+    )
+    if found is None:
+        return None
+    reason = f"Dry run: {plan.chosen.text()} is planned and not made." if found.name == "dry_run" else found.reason
+    return refuse(plan, facts, found.name, reason, found.until_s)
 
 
 def bounds(plan: Plan, facts: GuardFacts) -> Refusal | None:
@@ -92,15 +89,6 @@ def error_budget(plan: Plan, facts: GuardFacts) -> Refusal | None:
         "error_budget",
         f"{facts.error_rate:.0%} of the requests of {plan.service} fail (limit {facts.safety.error_budget:.0%}): a "
         "lever does not cure errors, a person should look.",
-    )
-
-
-def freeze(plan: Plan, facts: GuardFacts) -> Refusal | None:
-    found = frozen_until(facts.at_s, [parse_freeze(t) for t in facts.safety.freeze], zone(facts.safety.timezone))
-    if found is None:
-        return None
-    return refuse(
-        plan, facts, "freeze", f"Changes are frozen ({found[0].text}, {facts.safety.timezone}).", until_s=found[1]
     )
 
 
@@ -217,11 +205,10 @@ def _words(knobs: Mapping[str, Knob]) -> str:
 
 
 GUARDS: tuple[Callable[[Plan, GuardFacts], Refusal | None], ...] = (
-    mode,
+    stop,
     bounds,
     stale_data,
     error_budget,
-    freeze,
     one_open_change,
     services_at_once,
     cool_down,

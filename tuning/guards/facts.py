@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from detection.model import Mode, Service
+from detection.model import Service
 from tuning.guards.settings import SafetySettings
 from tuning.model import LEVER_STEPS, Knob, OpenChange, Record, Setting
-
-MODES: tuple[Mode, ...] = ("observe", "approve", "act")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,28 +93,3 @@ def foreign_since(records: Iterable[Record], service: str) -> dict[str, float]:
             seen.setdefault(str(record.body["guard"]).removeprefix("ownership:"), []).append(record.at_s)
     first = {lever: [at for at in times if at > written.get(lever, float("-inf"))] for lever, times in seen.items()}
     return {lever: min(times) for lever, times in first.items() if times}
-
-
-def effective_mode(service: Service, levers: Iterable[str], planned: Mode) -> Mode:
-    """The most careful of the plan's mode and each lever's own (which goes before the service's)."""
-    modes = [planned]
-    for name in levers:
-        lever = service.levers.get(name)
-        modes.append((lever.mode if lever is not None else None) or service.mode)
-    return min(modes, key=MODES.index)
-
-
-def same_knobs(wanted: Mapping[str, Knob], found: Mapping[str, Knob]) -> bool:
-    """Whether every wanted knob that somebody can set is found at its value.
-
-    `replicas` beside `min_replicas` is information: the autoscaler moves it by itself. Numbers are compared with a
-    relative tolerance of 1e-6, because control endpoints round.
-    """
-    ignored = {"replicas"} if "min_replicas" in wanted else set()
-    return all(name in found and same(value, found[name]) for name, value in wanted.items() if name not in ignored)
-
-
-def same(one: Knob, other: Knob) -> bool:
-    if isinstance(one, str) or isinstance(other, str):
-        return str(one) == str(other)
-    return abs(one - other) <= 1e-6 * max(1.0, abs(one), abs(other))

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from detection.model import MetricWindow, make_id
-from tuning.guards import Unreadable, same_knobs
+from tuning.guards import Unreadable
+from tuning.knobs import same_knobs
 from tuning.loop import act, prove, records, tell
 from tuning.loop.observe import look_back
 from tuning.loop.parts import Parts

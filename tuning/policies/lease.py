@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 
 from detection.model import MetricWindow
-from tuning.guards.facts import same_knobs
 from tuning.guards.settings import SafetySettings
+from tuning.knobs import same_knobs
 from tuning.model import Change, Knob, OpenChange, Setting
 
 LeaseAction = Literal["wait", "hand_back", "renew", "ask_person"]

@@ -20,7 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tuning.guards.facts import Unreadable, same_knobs
+from tuning.guards.facts import Unreadable
+from tuning.knobs import same_knobs
 from tuning.model import Change, Knob, OpenChange, Record, Setting
 
 Action = Literal["verify", "undo", "finish", "close_unchanged", "stand_down", "wait"]

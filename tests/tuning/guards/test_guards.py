@@ -19,7 +19,7 @@ from tuning.guards import (
     guard,
     last_written,
     made_changes,
-    same_knobs,
+    stopped,
 )
 from tuning.guards.freeze import frozen_until, parse_freeze, zone
 from tuning.model import Change, Diagnosis, Knob, OpenChange, Option, Plan, Record, Setting
@@ -311,14 +311,35 @@ def test_the_most_careful_mode_wins() -> None:
     assert effective_mode(service("observe"), ["unknown"], "act") == "observe"
 
 
-def test_same_knobs() -> None:
-    assert same_knobs({"batch_size": 8}, {"batch_size": 8.0, "x": 1})
-    assert not same_knobs({"batch_size": 8}, {})
-    assert same_knobs({"min_replicas": 1, "replicas": 5}, {"min_replicas": 1, "replicas": 2})
-    assert not same_knobs({"replicas": 5}, {"replicas": 2})
-    assert not same_knobs({"version": "1"}, {"version": "2"})
-
-
 def test_every_guard_has_a_name_of_its_own() -> None:
     names = [check.__name__ for check in GUARDS]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("mode", "lever_mode", "safety", "planned", "dry_run", "by"),
+    [
+        ("act", None, {}, "act", False, None),
+        ("approve", None, {}, "approve", False, None),
+        ("observe", None, {}, "act", False, "mode"),
+        ("act", "observe", {}, "act", False, "mode"),
+        ("observe", "act", {}, "act", False, None),
+        ("act", None, {}, "observe", False, "mode"),
+        ("act", None, {"dry_run": True}, "act", False, "dry_run"),
+        ("act", None, {}, "act", True, "dry_run"),
+        ("act", None, {"freeze": ("Fri 18:00-Mon 08:00",)}, "act", False, "freeze"),
+        ("act", None, {"freeze": ("Mon",)}, "act", False, None),
+    ],
+)
+def test_a_stop_needs_no_plan(
+    mode: Mode, lever_mode: Mode | None, safety: dict[str, object], planned: Mode, dry_run: bool, by: str | None
+) -> None:
+    friday_s = datetime(2026, 11, 20, 19, 0, tzinfo=UTC).timestamp()
+    limits = SafetySettings.model_validate(safety)
+    found = stopped(
+        service(mode, lever_mode), ["batch_size"], limits, friday_s, planned=planned, dry_run=dry_run
+    )
+    assert (found.name if found else None) == by
+    if found is not None and found.name == "freeze":
+        assert found.until_s == datetime(2026, 11, 23, 8, 0, tzinfo=UTC).timestamp()
+    assert found is None or found.reason.endswith(".")
