@@ -8,10 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.control.cases import begin
 from benchmarks.control.cells import ROOT
-from benchmarks.control.policies import make_parts
+from benchmarks.control.policies.slotune import make_parts
 from benchmarks.control.scenarios import ONSET_S, SCENARIOS, Scenario
-from benchmarks.control.simulator import SimulatedService
 from benchmarks.control.source import START_S
 from detection.model import Incident
 from tuning.loop.observe import observe
@@ -44,17 +44,7 @@ def measure() -> dict[str, object]:
 
 def incident(scenario: Scenario, seed: int) -> tuple[Planner, Incident, Observation]:
     """A scenario as it looks 75 s after the fault."""
-    service = SimulatedService(
-        scenario.profile,
-        scenario.faults(seed),
-        batch=scenario.batch,
-        timeout_ms=scenario.timeout_ms,
-        replicas=scenario.replicas,
-        seed=seed,
-    )
-    service.advance(ONSET_S)
-    if scenario.misset is not None:
-        service.set_batch(*scenario.misset, delay_s=0.0)
+    service = begin(scenario, seed)
     service.advance(ONSET_S + _SEEN_S)
     parts, _ = make_parts(scenario, service)
     at_s = START_S + service.now_s

@@ -27,7 +27,11 @@ class Scenario:
 
     causes: the names that count as the true cause. surge(u): the load's factor u seconds after the onset. slow, lost,
     errors likewise. misset: (batch, timeout) that somebody sets at the onset. slo_factor: SLO over the time of a full
-    batch at the present setting.
+    batch at the present setting; objective_ms and qps: the SLO and the load where they do not follow from that.
+    int8: whether the service starts on INT8; falls_back: and goes back to FP32 at the onset. silent: nothing is scraped
+    after the onset. vary: how much a seed changes the size of the fault. wave: how far the load waves before the onset,
+    and its period in seconds. judged_s: when the incident must be over (its trouble ends by itself there, or END_S).
+    stretch_s: the shortest time whose P95 means something at this load.
     """
 
     name: str
@@ -48,24 +52,39 @@ class Scenario:
     cv2: float = 1.0
     precision: bool = True
     incident: bool = True
+    objective_ms: float = 0.0
+    qps: float = 0.0
+    int8: bool = False
+    falls_back: bool = False
+    silent: bool = False
+    vary: float = 0.1
+    wave: tuple[float, float] = (0.15, 700.0)
+    judged_s: float = END_S
+    look_s: float = 150.0
+    stretch_s: float = 15.0
+    rate_window_s: float = 20.0
 
     @property
     def slo_ms(self) -> float:
+        if self.objective_ms:
+            return self.objective_ms
         full = self.profile.alpha_ms + self.profile.beta_ms * self.batch
         return math.ceil(self.slo_factor * full / 10) * 10.0
 
     def base_qps(self) -> float:
+        if self.qps:
+            return self.qps
         full_s = (self.profile.alpha_ms + self.profile.beta_ms * self.batch) / 1e3
         return self.use * self.replicas * self.batch / full_s
 
     def faults(self, seed: int) -> Faults:
         """The fault with its size varied by up to 10 % and its load waving slowly, both by the seed."""
         rng = np.random.default_rng(seed * 7919 + sum(map(ord, self.name)))
-        size, phase = rng.uniform(0.9, 1.1), rng.uniform(0, 2 * math.pi)
-        base = self.base_qps()
+        size, phase = rng.uniform(1 - self.vary, 1 + self.vary), rng.uniform(0, 2 * math.pi)
+        base, (depth, period_s) = self.base_qps(), self.wave
 
         def rate(t: float) -> float:
-            wave = 1 + 0.15 * math.sin(2 * math.pi * t / 700 + phase) * (1.0 if t < ONSET_S else 0.3)
+            wave = 1 + depth * math.sin(2 * math.pi * t / period_s + phase) * (1.0 if t < ONSET_S else 0.3)
             factor = self.surge(t - ONSET_S) if t >= ONSET_S else 1.0
             return base * wave * (1 + (factor - 1) * size)
 
@@ -78,6 +97,7 @@ class Scenario:
             errors=lambda t: self.errors if t >= ONSET_S else 0.0,
             lost=lambda t: self.lost if t >= ONSET_S else 0,
             cv2=self.cv2,
+            silent=lambda t: self.silent and t >= ONSET_S,
         )
 
 
@@ -98,17 +118,32 @@ def burst(factor: float, length_s: float) -> Callable[[float], float]:
     return lambda u: factor if u < length_s else 1.0
 
 
+def bursts(factor: float, length_s: float, period_s: float) -> Callable[[float], float]:
+    """Again and again: over for `length_s` of every `period_s`."""
+    return lambda u: factor if u % period_s < length_s else 1.0
+
+
+def falls(shape: Callable[[float], float], at_s: float) -> Callable[[float], float]:
+    """The shape, and nothing any more from `at_s` on."""
+    return lambda u: shape(u) if u < at_s else 1.0
+
+
 def slower(factor: float) -> Callable[[float, int], float]:
     return lambda u, replica: factor
+
+
+def slowing(factor: float, over_s: float) -> Callable[[float, int], float]:
+    """A leak, a chip that heats up: slower and slower over `over_s`, then as slow as that."""
+    return lambda u, replica: 1 + (factor - 1) * min(1.0, u / over_s)
 
 
 def one_slow(factor: float) -> Callable[[float, int], float]:
     return lambda u, replica: factor if replica == 0 else 1.0
 
 
-def neighbour(factor: float, period_s: float) -> Callable[[float, int], float]:
-    """Something else on the machine: on for half of a period, and not in step on every replica."""
-    return lambda u, replica: factor if (u + 3.7 * replica) % period_s < period_s / 2 else 1.0
+def neighbour(factor: float, period_s: float, share: float = 0.5) -> Callable[[float, int], float]:
+    """Something else on the machine: on for a share of a period, and not in step on every replica."""
+    return lambda u, replica: factor if (u + 3.7 * replica) % period_s < share * period_s else 1.0
 
 
 _LOAD, _SLOW, _LOST = ("load_surge",), ("slower_service",), ("lost_capacity",)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from benchmarks.control.policies import Run, cured, violation_min
+from benchmarks.control.runs import Run, cured, over_s, short_s, violation_min
 from benchmarks.control.scenarios import END_S, ONSET_S, Scenario
 from benchmarks.control.simulator import SimulatedService
 
@@ -17,7 +17,10 @@ LOOK_S = 90.0
 
 @dataclass
 class Result:
-    """One policy on one scenario and seed. observed: (predicted, low, high, true P95) of each change looked at."""
+    """One policy on one scenario and seed. observed: (predicted, low, high, true P95) of each change looked at.
+
+    causes: the true ones. planned_s: when slotune planned first. price: replicas added, at the time of judgement.
+    """
 
     scenario: str
     seed: int
@@ -36,19 +39,28 @@ class Result:
     observed: list[tuple[float, float, float, float]]
     measured: list[bool]
     texts: list[str]
+    causes: list[str]
+    planned_s: float | None
+    price: int
+    kinds: str = ""
 
 
-def kind_of(scenario: Scenario, curable: bool, needless: bool) -> str:
-    """curable: one option cures it. incurable: none does. needless: it is over (or was nothing) without any change."""
-    if needless:
-        return "needless"
+def kind_of(kind: str, curable: bool) -> str:
+    """curable: one option cures it. incurable: none does, or nobody could see that it does. needless: it is over (or
+    was nothing) without any change. blind: nothing can be seen."""
+    if kind == "blind":
+        return "incurable"
+    if kind == "needless":
+        return kind
     return "curable" if curable else "incurable"
 
 
-def judge(scenario: Scenario, seed: int, policy: str, run: Run, kind: str, idle: SimulatedService) -> Result:
+def judge(scenario: Scenario, seed: int, policy: str, run: Run, idle: SimulatedService) -> dict[str, object]:
     """idle: the same scenario and seed with nothing done, the counterfactual for "made it worse" and "not needed"."""
     forward = [action for action in run.actions if not action.undo]
-    return Result(
+    needless = not scenario.incident or cured(scenario, idle)
+    kind = "blind" if scenario.silent else "needless" if needless else "broken"
+    return asdict(Result(
         scenario=scenario.name,
         seed=seed,
         policy=policy,
@@ -66,7 +78,10 @@ def judge(scenario: Scenario, seed: int, policy: str, run: Run, kind: str, idle:
         observed=[pair for _, pair in _observed(run)],
         measured=["precision" not in lever for lever, _ in _observed(run)],
         texts=[f"{a.at_s:.0f}{' undo' if a.undo else ''}: {a.text}" for a in run.actions[:8]],
-    )
+        causes=list(scenario.causes),
+        planned_s=run.planned_s,
+        price=run.service.desired - scenario.replicas,
+    ))  # fmt: skip
 
 
 def idle_replicas_before(idle: SimulatedService) -> float:
@@ -81,9 +96,9 @@ def _held(run: Run) -> bool:
 
 
 def _resolved_by(scenario: Scenario, run: Run, count: int) -> bool:
-    """P95 is cured at the end, after exactly `count` changes (undos not counted)."""
-    forward = [action for action in run.actions if not action.undo]
-    return len(forward) == count and cured(scenario, run.service, END_S)
+    """P95 is cured when it is judged, after exactly `count` changes (undos not counted)."""
+    forward = [action for action in run.actions if not action.undo and action.at_s < scenario.judged_s]
+    return len(forward) == count and cured(scenario, run.service)
 
 
 def _wrong(scenario: Scenario, run: Run, index: int, kind: str, idle: SimulatedService) -> bool:
@@ -104,14 +119,14 @@ def _wrong(scenario: Scenario, run: Run, index: int, kind: str, idle: SimulatedS
 
 
 def _resolve_s(scenario: Scenario, service: SimulatedService) -> float | None:
-    """Seconds from the onset to the last 10 s stretch over the SLO; None when it is not cured at the end."""
-    if not cured(scenario, service, END_S):
+    """Seconds from the onset to the last short stretch over the SLO; None when it is not cured when it is judged."""
+    if not cured(scenario, service):
         return None
-    starts = np.arange(ONSET_S, END_S - 9, 10.0)
-    over = [t for t in starts if not service.p95_ms(t, t + 10.0) <= scenario.slo_ms]
+    length = short_s(scenario)
+    over = [t for t in over_s(scenario, service) if t < scenario.judged_s]
     # Single late stretches are noise, not an incident that goes on.
-    late = [t for t in over if sum(abs(t - u) <= 60 for u in over) >= 3]
-    return float(late[-1] + 10.0 - ONSET_S) if late else 0.0
+    late = [t for t in over if sum(abs(t - u) <= 6 * length for u in over) >= 3]
+    return float(late[-1] + length - ONSET_S) if late else 0.0
 
 
 def _observed(run: Run) -> list[tuple[str, tuple[float, float, float, float]]]:
@@ -186,7 +201,3 @@ def table(policies: dict[str, dict[str, object]]) -> str:
 
 def _percent(value: object) -> str:
     return "-" if not isinstance(value, (int, float)) else f"{100 * value:.1f}%"
-
-
-def rows(results: Sequence[Result]) -> list[dict[str, object]]:
-    return [asdict(result) for result in results]

@@ -6,6 +6,7 @@ batch, replicas start late and die, counters are kept as a server exports them. 
 
 from __future__ import annotations
 
+import copy
 import math
 from bisect import bisect_right
 from collections.abc import Callable
@@ -38,18 +39,23 @@ class Profile:
 
 @dataclass(frozen=True)
 class Faults:
-    """What goes wrong, as functions of the time. slow(t, replica): factor on batch times. lost(t): replicas gone."""
+    """What goes wrong, as functions of the time. slow(t, replica): factor on batch times. lost(t): replicas gone.
+
+    cv2: squared coefficient of variation of the gaps between arrivals. silent(t): whether nothing is scraped any more.
+    """
 
     rate: Callable[[float], float]
     slow: Callable[[float, int], float] = lambda t, replica: 1.0
     errors: Callable[[float], float] = lambda t: 0.0
     lost: Callable[[float], int] = lambda t: 0
     cv2: float = 1.0
+    silent: Callable[[float], bool] = lambda t: False
 
 
 @dataclass
 class Second:
-    """What one second added to the counters, and the gauges at its end."""
+    """What one second added to the counters, and the gauges at its end. sizes: batches, seconds and squared seconds by
+    rows, shape (3, rows + 1)."""
 
     latencies: np.ndarray
     by_replica: dict[int, np.ndarray]
@@ -59,17 +65,21 @@ class Second:
     rows: int = 0
     batch_s: float = 0.0
     replica_batches: dict[int, tuple[int, int, float]] = field(default_factory=dict)
-    sizes: dict[int, tuple[int, float, float]] = field(default_factory=dict)
+    sizes: np.ndarray = field(default_factory=lambda: np.zeros((3, 1)))
     busy_s: float = 0.0
     depth: int = 0
     ready: int = 0
     batch: int = 0
     timeout_ms: float = 0.0
     gaps: tuple[int, float, float] = (0, 0.0, 0.0)
+    silent: bool = False
 
 
 class Replica:
-    """One queue and one server; batches that start before the end of a second are formed in it."""
+    """One queue and one server; batches that start before the end of a second are formed in it.
+
+    due: batches under way, as arrays with one entry per request: (when its batch ends, starts, when it came).
+    """
 
     def __init__(self, number: int, ready_s: float) -> None:
         self.number = number
@@ -77,34 +87,73 @@ class Replica:
         self.free_s = ready_s
         self.queue: list[float] = []
         self.head = 0
-        self.due: list[tuple[float, float, list[float]]] = []
+        self.due = np.empty((3, 0))
+
+    def __deepcopy__(self, memo: object) -> Replica:
+        twin = Replica(self.number, self.ready_s)
+        # Arrays are replaced and never changed: the twin may share them.
+        twin.free_s, twin.queue, twin.due = self.free_s, self.queue[self.head :], self.due
+        return twin
 
     def waiting(self) -> int:
         return len(self.queue) - self.head
 
     def run(
-        self, end_s: float, batch: int, timeout_s: float, time_of: Callable[[int], float]
-    ) -> list[tuple[float, float, int]]:
-        """Start every batch that starts before `end_s`; (start, duration, rows) of each."""
-        queue, started = self.queue, []
-        while self.head < len(queue):
-            oldest = queue[self.head]
-            start = oldest + timeout_s
-            if len(queue) - self.head >= batch:
-                start = min(start, queue[self.head + batch - 1])
-            start = max(start, self.free_s, oldest)
+        self, end_s: float, batch: int, timeout_s: float, times_s: list[float], factors: Factors
+    ) -> tuple[list[float], list[int]]:
+        """Start every batch that starts before `end_s`: (duration, rows) of each, as two lists.
+
+        times_s: the mean duration of a batch by its rows. One pass per batch, in plain numbers: this loop is what a
+        simulation costs, so it calls as little as it can.
+        """
+        queue, head, free, n = self.queue, self.head, self.free_s, len(self.queue)
+        starts: list[float] = []
+        ends: list[float] = []
+        sizes: list[int] = []
+        values = factors.values
+        while head < n:
+            last = head + batch
+            start = queue[head] + timeout_s
+            if last <= n and queue[last - 1] < start:
+                start = queue[last - 1]
+            if free > start:
+                start = free
             if start >= end_s:
                 break
-            rows = min(batch, bisect_right(queue, start, self.head) - self.head)
-            took = time_of(rows)
-            self.free_s = start + took
-            self.due.append((self.free_s, start, queue[self.head : self.head + rows]))
-            started.append((start, took, rows))
-            self.head += rows
-        if self.head > 5000:
-            del queue[: self.head]
+            if last <= n and queue[last - 1] <= start:
+                rows = batch
+            else:
+                rows = bisect_right(queue, start, head, last if last < n else n) - head
+            if not values:
+                values = factors.refill()
+            free = start + times_s[rows] * values.pop()
+            starts.append(start)
+            ends.append(free)
+            sizes.append(rows)
+            head += rows
+        if not starts:
+            return [], []
+        came = queue[self.head : head]
+        of_each = np.repeat(np.array((ends, starts)), sizes, axis=1)
+        self.due = np.concatenate([self.due, np.vstack([of_each, came])], axis=1)
+        self.free_s, self.head = free, head
+        if head > 5000:
+            del queue[:head]
             self.head = 0
-        return started
+        return [e - s for e, s in zip(ends, starts, strict=True)], sizes
+
+
+class Factors:
+    """Lognormal factors of batch times, of mean 1, drawn in blocks and used one by one."""
+
+    def __init__(self, spread: float, rng: np.random.Generator) -> None:
+        self.sigma, self.rng = math.sqrt(math.log1p(spread**2)), rng
+        self.values: list[float] = []
+
+    def refill(self) -> list[float]:
+        """A block of 4096, used from its end."""
+        self.values = np.exp(self.sigma * self.rng.standard_normal(4096) - self.sigma * self.sigma / 2).tolist()
+        return self.values
 
 
 class SimulatedService:
@@ -118,32 +167,34 @@ class SimulatedService:
         self.desired = replicas
         self.now_s = 0.0
         self.seconds: list[Second] = []
-        self.rng = np.random.default_rng(seed)
+        self.factors = Factors(profile.spread, np.random.default_rng(seed))
         self.load_rng = np.random.default_rng(seed + 10_000)
         self.replicas = [Replica(i, 0.0) for i in range(replicas)]
         self.number = replicas
         self.pending: list[tuple[float, dict[str, float]]] = []
-        self.factors: list[float] = []
         self.stream = np.cumsum(self._gaps())
         self.position = 0.0
         self.last_arrival = 0.0
         self.replica_s = 0.0
 
+    def __deepcopy__(self, memo: dict[int, object]) -> SimulatedService:
+        """A twin that goes its own way from here. What has happened, it shares: seconds are made once."""
+        twin = copy.copy(self)
+        for name in ("factors", "load_rng", "replicas", "pending"):
+            setattr(twin, name, copy.deepcopy(getattr(self, name), memo))
+        twin.seconds = list(self.seconds)
+        return twin
+
     def _gaps(self) -> np.ndarray:
-        """A block of gaps of a unit-rate renewal stream: balanced hyperexponential above cv2 1."""
+        """A block of gaps of a unit-rate renewal stream: balanced hyperexponential above cv2 1, gamma below it."""
         cv2, count = self.faults.cv2, 4096
+        if cv2 < 1.0:
+            return self.load_rng.standard_gamma(1.0 / cv2, count) * cv2
         gaps = self.load_rng.standard_exponential(count)
-        if cv2 <= 1.0:
+        if cv2 == 1.0:
             return gaps
         p = 0.5 * (1 + math.sqrt((cv2 - 1) / (cv2 + 1)))
         return gaps / np.where(self.load_rng.random(count) < p, 2 * p, 2 * (1 - p))
-
-    def _next_factor(self) -> float:
-        """The next service time's lognormal factor, of mean 1."""
-        if not self.factors:
-            sigma = math.sqrt(math.log1p(self.profile.spread**2))
-            self.factors = np.exp(sigma * self.rng.standard_normal(4096) - sigma * sigma / 2).tolist()
-        return self.factors.pop()
 
     # Levers ---------------------------------------------------------------------------------------------------
 
@@ -174,7 +225,7 @@ class SimulatedService:
             other.queue, other.head = tail, 0
         # Batches under way are finished by whoever is left: their latencies are known already.
         if alive:
-            alive[0].due.extend(replica.due)
+            alive[0].due = np.concatenate([alive[0].due, replica.due], axis=1)
 
     # Time -----------------------------------------------------------------------------------------------------
 
@@ -192,8 +243,8 @@ class SimulatedService:
         self._lose(start)
         record = Second(np.empty(0), {})
         record.gaps = self._arrive(start, end, record)
-        for replica in self.replicas:
-            self._serve(replica, start, end, record)
+        record.silent = self.faults.silent(start)
+        self._serve(start, end, record)
         self._complete(end, record)
         ready = [r for r in self.replicas if r.ready_s <= end]
         record.depth = sum(r.waiting() for r in self.replicas)
@@ -238,40 +289,37 @@ class SimulatedService:
             replica.queue.extend(mine[:room])
         return count, float(gaps.sum()), float(gaps @ gaps)
 
-    def _serve(self, replica: Replica, start: float, end: float, record: Second) -> None:
-        profile = self.profile
-        slow = self.faults.slow(start, replica.number) / (profile.int8_gain if self.int8 else 1.0)
-
-        def time_of(rows: int) -> float:
-            bend = 1 - profile.curve * min(1.0, (rows - 1) / 31)
-            base = (profile.alpha_ms + profile.beta_ms * rows * bend) / 1e3 * slow
-            return base * self._next_factor()
-
-        started = replica.run(end, self.batch, self.timeout_ms / 1e3, time_of)
-        rows, seconds = 0, 0.0
-        for _, took, n in started:
-            rows, seconds = rows + n, seconds + took
-            batches, total, squares = record.sizes.get(n, (0, 0.0, 0.0))
-            record.sizes[n] = (batches + 1, total + took, squares + took * took)
-        record.replica_batches[replica.number] = (len(started), rows, seconds)
-        record.batches += len(started)
-        record.rows += rows
-        record.batch_s += seconds
-        record.busy_s += seconds
+    def _serve(self, start: float, end: float, record: Second) -> None:
+        profile, all_took, all_rows = self.profile, [], []
+        sizes = np.arange(self.batch + 1)
+        bend = 1 - profile.curve * np.minimum(1.0, (sizes - 1) / 31)
+        base_s = (profile.alpha_ms + profile.beta_ms * sizes * bend) / 1e3
+        for replica in self.replicas:
+            if not replica.waiting():
+                continue
+            slow = self.faults.slow(start, replica.number) / (profile.int8_gain if self.int8 else 1.0)
+            times = (base_s * slow).tolist()
+            took, rows = replica.run(end, self.batch, self.timeout_ms / 1e3, times, self.factors)
+            record.replica_batches[replica.number] = (len(rows), sum(rows), sum(took))
+            all_took += took
+            all_rows += rows
+        if all_rows:
+            seconds = np.array(all_took)
+            counts = [np.bincount(all_rows), *(np.bincount(all_rows, w) for w in (seconds, seconds * seconds))]
+            record.sizes = np.array(counts)
+            record.batches, record.rows, record.batch_s = len(all_rows), sum(all_rows), float(seconds.sum())
+        record.busy_s = record.batch_s
 
     def _complete(self, end: float, record: Second) -> None:
         everything = []
         for replica in self.replicas:
-            mine: list[float] = []
-            rest = []
-            for finished, started, came in replica.due:
-                if finished < end:
-                    mine.extend(finished - t for t in came)
-                    record.queue_s += started * len(came) - sum(came)
-                else:
-                    rest.append((finished, started, came))
-            replica.due = rest
-            values = np.array(mine) + self.profile.overhead_ms / 1e3
+            if not replica.due.size:
+                continue
+            over = replica.due[0] < end
+            ended, started, came = replica.due[:, over]
+            replica.due = replica.due[:, ~over]
+            record.queue_s += float((started - came).sum())
+            values = ended - came + self.profile.overhead_ms / 1e3
             record.by_replica[replica.number] = values
             everything.append(values)
         record.latencies = np.concatenate(everything) if everything else np.empty(0)

@@ -29,7 +29,7 @@ class SimulatedSource:
         self._extend()
         values = self._values(span)
         wanted = {name: values[name] for name in signals if name in values}
-        stale = dict.fromkeys(wanted, 0.0)
+        stale = dict.fromkeys(wanted, self._age_s())
         return {s.name: MetricWindow(s.name, span, wanted, "histogram", None, stale) for s in services}
 
     def read_replicas(
@@ -48,7 +48,7 @@ class SimulatedSource:
         self._extend()
         ends = self._ends(span)
         step = int(span.step_s)
-        good = (ends >= step) & (ends <= len(self.simulated.seconds))
+        good = self._scraped(ends, step)
         counts = np.full((ends.size, EDGES_S.size + 1), np.nan)
         counts[good] = self._hist[ends[good]] - self._hist[ends[good] - step]
         upper = np.append(EDGES_S, np.inf) * 1e3
@@ -56,16 +56,27 @@ class SimulatedSource:
 
     def batch_stats(self, seconds: float) -> tuple[tuple[float, float, float], ...]:
         """(rows, batches, seconds) of the last `seconds`, one per batch size."""
-        sums: dict[int, list[float]] = {}
+        sums = np.zeros((3, _LARGEST + 1))
         for second in self.simulated.seconds[-int(seconds) :]:
-            for rows, (batches, took, _) in second.sizes.items():
-                entry = sums.setdefault(rows, [0.0, 0.0])
-                entry[0] += batches
-                entry[1] += took
-        return tuple((float(rows), b, took) for rows, (b, took) in sorted(sums.items()))
+            sums[:, : second.sizes.shape[1]] += second.sizes
+        return tuple((float(k), float(sums[0, k]), float(sums[1, k])) for k in np.flatnonzero(sums[0]))
+
+    def _age_s(self) -> float:
+        """Seconds since the last scrape that brought something."""
+        age = 0
+        for second in reversed(self.simulated.seconds):
+            if not second.silent:
+                break
+            age += 1
+        return float(age)
 
     def _ends(self, span: Span) -> np.ndarray:
         return np.round(span.times() - START_S).astype(int)
+
+    def _scraped(self, ends: np.ndarray, window: int) -> np.ndarray:
+        """Which points have a whole window behind them, and a scrape at their end."""
+        seconds = self.simulated.seconds
+        return np.array([window <= end <= len(seconds) and not seconds[end - 1].silent for end in ends.tolist()])
 
     def _extend(self) -> None:
         """Cumulative counters: one row per second, the first is all zero."""
@@ -78,8 +89,7 @@ class SimulatedSource:
         self._hist = np.vstack([self._hist, self._hist[-1] + np.cumsum(hist, axis=0)])
         sizes = np.zeros((len(new), 3, _LARGEST + 1))
         for k, second in enumerate(new):
-            for size, entry in second.sizes.items():
-                sizes[k, :, size] = entry
+            sizes[k, :, : second.sizes.shape[1]] = second.sizes
         self._sizes = np.vstack([self._sizes, self._sizes[-1] + np.cumsum(sizes, axis=0)])
         rows = {
             "count": [s.latencies.size for s in new],
@@ -108,7 +118,7 @@ class SimulatedSource:
 
     def _values(self, span: Span) -> dict[str, FloatArray]:
         ends = self._ends(span)
-        good = (ends >= self.window) & (ends <= len(self.simulated.seconds))
+        good = self._scraped(ends, self.window)
         hi, lo = ends[good], ends[good] - self.window
 
         def rise(name: str) -> FloatArray:
@@ -149,7 +159,7 @@ class SimulatedSource:
         """Rates of one replica; only of the last five minutes, further back nobody looks at one replica."""
         table = self._by_replica(number)
         known = len(self.simulated.seconds)
-        good = (ends >= self.window) & (ends <= known) & (ends > known - 300)
+        good = self._scraped(ends, self.window) & (ends > known - 300)
         rise = table[ends[good]] - table[ends[good] - self.window]
         hist, batches, rows, seconds = rise[:, :-3], rise[:, -3], rise[:, -2], rise[:, -1]
         with np.errstate(divide="ignore", invalid="ignore"):

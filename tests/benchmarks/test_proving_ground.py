@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 
-from benchmarks.control.cells import Cells, digest
+from benchmarks.control.cells import Cells, ground_digest, loop_digest
 from benchmarks.control.simulator import Faults, Profile, SimulatedService
 from benchmarks.control.source import START_S, SimulatedSource
 from detection.model import Service, Slo, Span
@@ -63,12 +63,13 @@ def test_replicas_without_a_place_do_not_push_out_working_ones():
 
 
 def test_finished_cells_are_found_again_and_belong_to_the_code_that_made_them(tmp_path):
-    cells = Cells(digest(["nothing"]), tmp_path)
-    assert cells.get("surge x2, batching helps", 1) is None
-    cells.put("surge x2, batching helps", 1, [{"policy": "nothing"}])
-    assert cells.get("surge x2, batching helps", 1) == [{"policy": "nothing"}]
-    assert cells.get("surge x2, batching helps", 2) is None
-    assert Cells(digest(["slotune"]), tmp_path).get("surge x2, batching helps", 1) is None
+    cells = Cells(ground_digest(), tmp_path)
+    assert cells.get("surge x2, batching helps", 1, "hpa") is None
+    cells.put("surge x2, batching helps", 1, "hpa", {"policy": "hpa"})
+    assert cells.get("surge x2, batching helps", 1, "hpa") == {"policy": "hpa"}
+    assert cells.get("surge x2, batching helps", 2, "hpa") is None
+    assert cells.get("surge x2, batching helps", 1, "ladder") is None
+    assert Cells(loop_digest(), tmp_path).get("surge x2, batching helps", 1, "hpa") is None
 
 
 def test_before_the_first_window_is_full_there_is_no_number():

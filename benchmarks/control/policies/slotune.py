@@ -1,0 +1,174 @@
+"""slotune's own loop: the production code, with only time, metrics source and actuators simulated."""
+
+from __future__ import annotations
+
+import math
+
+from benchmarks.control.runs import BATCH_DELAY_S, INT8_DELAY_S, STEP_S, SWEEP_S, Action, Run
+from benchmarks.control.scenarios import END_S, Scenario
+from benchmarks.control.simulator import SimulatedService
+from benchmarks.control.source import START_S, SimulatedSource
+from detection.model import Service
+from tests.fakes.ledger import FakeLedger
+from tuning import planning, verification
+from tuning.loop.once import run_once
+from tuning.loop.parts import Parts
+from tuning.model import LEVER_STEPS, Change, Plan, Receipt, Record, Setting
+from tuning.settings import Settings
+
+
+def make_settings(scenario: Scenario) -> Settings:
+    """services.yaml of the simulated service: its levers, bounds and prices, everything else as it is by default."""
+    levers: dict[str, object] = {
+        "batch_size": {"connection": "sim", "min": 1, "max": scenario.batch_max, "timeout_max_ms": 1000.0,
+                       "effect_delay_s": BATCH_DELAY_S},
+        "replicas": {"connection": "sim", "min": 1, "max": scenario.replicas_max, "namespace": "sim", "target": "sim",
+                     "cost_per_hour": 1.2, "effect_delay_s": scenario.profile.start_s},
+    }  # fmt: skip
+    if scenario.precision:
+        levers["precision"] = {"connection": "sim", "onnx": "model.onnx", "effect_delay_s": INT8_DELAY_S}
+    return Settings.model_validate(
+        {
+            "prometheus": {"connection": "sim", "rate_window_s": scenario.rate_window_s, "step_s": STEP_S},
+            "services": [
+                {
+                    "name": "simulated",
+                    "serving": "slotune_demo",
+                    "selectors": {"service": "simulated"},
+                    "slo": {"p95_ms": scenario.slo_ms, "for_s": 30.0},
+                    "mode": "act",
+                    "levers": levers,
+                }
+            ],
+            "detection": {"lookback_s": 1200.0, "detectors": ["rules"]},
+            "planning": {"planner": "model"},
+            "verification": {"look_s": 90.0, "longer_look_s": 90.0, "rate_window_s": scenario.rate_window_s},
+            "safety": {"cool_down_s": 0.0, "changes_per_hour": 20, "error_budget": 1.0},
+        }
+    )
+
+
+class SimulatedActuator:
+    """One lever of the simulated service, absolute and idempotent like the real ones."""
+
+    name = "simulated"
+
+    def __init__(self, service: SimulatedService, lever: str, maximum: int) -> None:
+        self.service, self.lever, self.maximum = service, lever, maximum
+        self.made: list[tuple[float, Change]] = []
+
+    def read(self, service: Service) -> Setting:
+        s = self.service
+        values: dict[str, dict[str, int | float | str]] = {
+            "batch_size": {"batch_size": s.batch, "batch_timeout_ms": s.timeout_ms},
+            "replicas": {"min_replicas": s.desired, "max_replicas": self.maximum, "replicas": len(s.replicas)},
+            "precision": {"version": "1", "precision": "int8" if s.int8 else "fp32"},
+        }
+        return Setting(lever=self.lever, values=values[self.lever], owner="simulation")
+
+    def apply(self, service: Service, change: Change, *, key: str) -> Receipt:
+        before = {k: v for k, v in self.read(service).values.items() if k in change.new}
+        if self.lever == "batch_size":
+            self.service.set_batch(int(change.new["batch_size"]), float(change.new["batch_timeout_ms"]), BATCH_DELAY_S)
+        elif self.lever == "replicas":
+            self.service.set_replicas(int(change.new["min_replicas"]))
+        else:
+            self.service.set_int8(change.new["precision"] == "int8", INT8_DELAY_S)
+        self.made.append((self.service.now_s, change))
+        return Receipt(
+            id=key,
+            plan_id="",
+            service=service.name,
+            lever=self.lever,
+            before=before,
+            after=dict(change.new),
+            applied=True,
+            changed=before != change.new,
+            at_s=START_S + self.service.now_s,
+        )
+
+
+class _Over(Exception):
+    """The scenario ends while the loop waits."""
+
+
+def make_parts(
+    scenario: Scenario, service: SimulatedService, planner: str = "model"
+) -> tuple[Parts, dict[str, SimulatedActuator]]:
+    """The production loop around the simulated service."""
+    settings = make_settings(scenario)
+    levers = {name: SimulatedActuator(service, name, scenario.replicas_max) for name in LEVER_STEPS}
+    planning_settings = settings.planning.model_copy(
+        update={"rate_window_s": scenario.rate_window_s, "verify_window_s": settings.verification.look_s}
+    )
+    parts = Parts(
+        settings=settings,
+        services={s.name: s for s in settings.service_values()},
+        source=SimulatedSource(service, scenario.rate_window_s),
+        actuator=lambda _service, lever: levers[lever],
+        planner=planning.get(planner)(planning_settings),
+        verifier=verification.get("before_after")(settings.verification),
+        ledger=FakeLedger(),
+        notifiers=[],
+    )
+    return parts, levers
+
+
+def slotune(scenario: Scenario, service: SimulatedService, seed: int, planner: str = "model") -> Run:
+    """tuning.loop.run_once, sweep after sweep, as in production; only time, source and actuators are simulated."""
+    parts, levers = make_parts(scenario, service, planner)
+    ledger = parts.ledger
+
+    def now() -> float:
+        return START_S + service.now_s
+
+    def wait_until(at_s: float) -> None:
+        target = math.ceil(at_s - START_S)
+        if target >= END_S:
+            service.advance(END_S)
+            raise _Over
+        service.advance(target)
+
+    try:
+        while service.now_s < END_S:
+            before = service.now_s
+            run_once(parts, now, wait_until)
+            service.advance(min(END_S, max(service.now_s, before + SWEEP_S)))
+    except _Over:
+        pass
+    run = _run_of(service, ledger.records.values(), levers)
+    run.reasons += [str(r.body.get("reason")) for r in ledger.records.values() if r.kind in ("guard", "hold")]
+    return run
+
+
+def _run_of(service: SimulatedService, records: object, levers: dict[str, SimulatedActuator]) -> Run:
+    run = Run(service)
+    plans: dict[str, Plan] = {}
+    for record in sorted(records, key=lambda r: r.at_s):  # type: ignore[call-overload]
+        assert isinstance(record, Record)
+        if record.kind in ("choose_action", "roll_back") and "chosen" in record.body:
+            plan = Plan.model_validate(record.body)
+            plans[plan.id] = plan
+            if record.kind == "choose_action":
+                run.planned_s = run.planned_s or record.at_s - START_S
+                run.cause = run.cause or plan.diagnosis.cause
+                run.reasons.append(plan.reason)
+                run.held = run.held or not plan.chosen.changes
+        moved = record.kind in (*LEVER_STEPS.values(), "roll_back") and record.phase == "result"
+        if moved and "changed" in record.body:
+            receipt = Receipt.model_validate(record.body)
+            plan = plans[receipt.plan_id]
+            if not receipt.changed:
+                continue
+            text = next(c.text() for c in plan.chosen.changes if c.lever == receipt.lever)
+            shown = plan.chosen.predicted_p95_ms
+            predicted = (shown.value, shown.low, shown.high) if shown and not plan.rollback_of else None
+            at_s, undo = receipt.at_s - START_S, bool(plan.rollback_of)
+            action = Action(at_s, receipt.lever, text, plan.settle_s, undo, predicted)
+            # The two changes of a pair are one action.
+            last = run.actions[-1] if run.actions else None
+            if last is not None and last.at_s == action.at_s and last.undo == action.undo:
+                last.lever, last.text = f"{last.lever}+{action.lever}", f"{last.text} and {action.text}"
+            else:
+                run.actions.append(action)
+    return run
