@@ -83,11 +83,13 @@ class Lever(Value):
 class Service(Value):
     """One inference service: how to find its series, what it promises, what may be changed.
 
-    selectors: Prometheus label matchers (equality) that single out its series.
+    selectors: Prometheus label matchers (equality) that single out its series. engine: a name of
+    tuning/planning/engines, what turns its load into latency; from its preset.
     """
 
     name: str
     serving: str
+    engine: str = "dynamic_batching"
     selectors: dict[str, str] = {}
     slo: Slo
     mode: Mode = "observe"

@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from detection import presets
 from detection.model import Lever, Mode, Service, Slo
 from detection.settings import DetectionSettings
 from tuning.guards.settings import SafetySettings
@@ -299,6 +300,7 @@ class ServiceSettings(Section):
         return Service(
             name=self.name,
             serving=self.serving,
+            engine=presets.REGISTRY[self.serving].engine if self.serving in presets.REGISTRY else "dynamic_batching",
             selectors=self.selectors,
             slo=Slo(**self.slo.model_dump()),
             mode=self.mode,

@@ -26,11 +26,11 @@ from demo.processes import Child, free_port, wait_until
 from detection.model import Incident, MetricWindow, Service, Slo, Span
 from tuning.model import Interval, Observation, Setting
 from tuning.planning import latency_model as lm
+from tuning.planning.batching import assess
 from tuning.planning.forecast import Forecast
-from tuning.planning.options import Candidate
-from tuning.planning.predict import Knowledge, predict
+from tuning.planning.ports import Candidate, Knowledge
+from tuning.planning.predict import predict
 from tuning.planning.settings import PlanningSettings
-from tuning.planning.situation import assess
 
 RESULTS = Path(__file__).parent.parent / "results" / "control_real.json"
 ROOT = Path(__file__).parent.parent.parent
@@ -189,8 +189,9 @@ def foresee(
     situation = assess(_since(scraped.times[-1] - LOOK_S), observation, SETTINGS)
     rate = Interval(value=qps, low=0.97 * qps, high=1.03 * qps)
     situation = replace(situation, arrivals=Forecast(rate, "announced"), backlog=0.0)
-    found = predict([Candidate(new, 0.0, 1)], observation, situation, Knowledge(), SETTINGS)[0]
-    return found.p95_ms, lm.dump(situation.learned)
+    coming = Candidate({"batch_size": new, "batch_timeout_ms": 0.0, "replicas": 1})
+    found = predict([coming], observation, situation, Knowledge(), SETTINGS)[0]
+    return found.shown["p95_ms"], lm.dump(situation.learned)
 
 
 def main() -> int:

@@ -23,6 +23,7 @@ class Preset:
     comma unless empty), `$by` the labels that tell services apart (ending in a comma unless empty), `$w` the rate
     window, and `$(name)` any of `names`, which a service overrides through `Service.labels["metric.<name>"]`.
     buckets: cumulative bucket rates by le (ms = le * bucket_scale_ms), "" where the system exports no histogram.
+    engine: the name of what turns load into latency there (tuning/planning/engines).
     counters never appear without rate() or increase(); a share is absent (not 0) where its base is absent.
     """
 
@@ -34,6 +35,7 @@ class Preset:
     percentile_source: PercentileSource = "histogram"
     names: Mapping[str, str] = field(default_factory=dict)
     replica_label: str = "replica"
+    engine: str = "dynamic_batching"
 
     def resolved(self, labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         """The names of this preset with a service's overrides, as a hashable value.

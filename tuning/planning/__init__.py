@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from detection.errors import ConfigError
+from tuning.planning import engines
 from tuning.planning.model_planner import ModelPlanner
 from tuning.planning.playbook import PlaybookPlanner
 from tuning.planning.settings import PlanningSettings
 from tuning.ports import Planner
 
 REGISTRY: dict[str, Callable[[PlanningSettings], Planner]] = {
-    "model": ModelPlanner,
-    "playbook": PlaybookPlanner,
+    "model": lambda settings: ModelPlanner(settings, engines.REGISTRY),
+    "playbook": lambda settings: PlaybookPlanner(settings, engines.REGISTRY),
 }
 
 

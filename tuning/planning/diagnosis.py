@@ -1,177 +1,318 @@
-"""The cause of an incident, from the split of the latency and from what moved since the baseline.
+"""The cause of an incident: one table of signs, which serves every planner.
 
 The load of a server is arrivals * time per batch / (rows per batch * replicas). Its logarithm is a sum, so each
 factor's share in the rise is its own difference of logarithms: the largest one is the cause, and the sizes are the
-evidence. Causes that no lever cures are looked for first.
+evidence. What excuses a change is looked for first; what the present state alone says comes last.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 from detection.model import Incident
 from tuning.formats import ms
 from tuning.model import Diagnosis, Observation
-from tuning.planning import latency_model as lm
 from tuning.planning import reading as rd
-from tuning.planning.rules import queue_stands
+from tuning.planning import thresholds as th
+from tuning.planning.causes import CAUSES
+from tuning.planning.reading import Reading
 from tuning.planning.settings import PlanningSettings
 from tuning.planning.situation import Situation
 
-_MOVED = math.log(1.15)
-_SLOW_REPLICA = 1.4
+
+@dataclass(frozen=True)
+class Facts:
+    """What the signs look at."""
+
+    incident: Incident
+    observation: Observation
+    situation: Situation
+    settings: PlanningSettings
+
+    @property
+    def now(self) -> Reading:
+        return self.situation.now
+
+    @property
+    def slo_ms(self) -> float:
+        return self.observation.service.slo.p95_ms
+
+    @cached_property
+    def stale(self) -> str:
+        return rd.is_stale(self.observation, self.settings)
+
+    @property
+    def failing(self) -> bool:
+        rate = self.now.error_rate
+        return rate is not None and rate > self.observation.service.slo.error_rate
+
+    @property
+    def met(self) -> bool:
+        return self.now.p95_ms is not None and self.now.p95_ms <= self.slo_ms
+
+    @property
+    def saturated(self) -> bool:
+        return _busy(self) or queue_stands(self.now, self.settings)
+
+    @property
+    def borders(self) -> bool:
+        """P95 goes in and out of the SLO: a latency incident whose recent values reach over it is not over."""
+        recent = rd.recent(self.observation.window, "p95_ms", self.settings.recent_s)
+        near = (self.now.p95_ms or 0.0) > self.settings.headroom * self.slo_ms
+        latency = self.incident.symptom in ("latency", "saturation")
+        return latency and near and bool((recent > self.slo_ms).mean() >= th.BORDERS)
+
+    @property
+    def noisy(self) -> bool:
+        """The service time comes and goes, more than it did."""
+        always = self.situation.spread if self.now.batch_cv2 is not None else 0.0
+        before = max(self.situation.base.variation or th.NOISY_BEFORE, th.NOISY_SPREAD * always)
+        seen = self.situation.variation
+        return seen is not None and seen > max(th.NOISY, th.NOISY_TIMES * before)
+
+
+@dataclass(frozen=True)
+class Sign:
+    """One row. cause: a name of `causes`. growth: by how much (natural logarithm) the cause made the load grow; None:
+    the sign is absent. evidence: the sentences, asked for only where it is there.
+    """
+
+    cause: str
+    growth: Callable[[Facts], float | None]
+    evidence: Callable[[Facts], tuple[str, ...]]
+
+
+def _if(holds: Callable[[Facts], bool]) -> Callable[[Facts], float | None]:
+    return lambda facts: 0.0 if holds(facts) else None
+
+
+# What excuses a change or names itself --------------------------------------------------------------------------------
+
+
+def _failing_text(f: Facts) -> tuple[str, ...]:
+    calm = f"P95, {ms(f.now.p95_ms)}, is under the SLO" if f.saturated else "no queue stands"
+    limit = f.observation.service.slo.error_rate
+    return (f"{f.now.error_rate or 0:.1%} of requests fail (limit {limit:.1%}) while {calm}",)
+
+
+def _met_text(f: Facts) -> tuple[str, ...]:
+    return (f"P95 is {ms(f.now.p95_ms)}, the SLO is {ms(f.slo_ms)}",)
+
+
+def _idle_text(f: Facts) -> tuple[str, ...]:
+    busy = f.now.busy
+    share = f"the replicas compute {busy:.0%} of the time" if busy is not None else "busy share not exported"
+    return (*_met_text(f), share)
+
+
+def _one_is_slow(f: Facts) -> bool:
+    slow = f.situation.replica_slow
+    return len(slow) >= 2 and slow[-1] >= th.SLOW_REPLICA and slow[-2] < th.SOUND_REPLICA
+
+
+def _slow_replica_text(f: Facts) -> tuple[str, ...]:
+    slow = f.situation.replica_slow
+    return (f"one of {len(slow)} replicas takes {slow[-1]:.1f} times as long per batch",)
+
+
+def _waits_for_rows(f: Facts) -> bool:
+    now = f.now
+    if not now.batch_timeout_ms or now.queue_ms is None or now.fill is None:
+        return False
+    least, most = th.WAIT_SHARE
+    waits = least * now.batch_timeout_ms <= now.queue_ms <= most * now.batch_timeout_ms
+    share = now.queue_share is not None and now.queue_share >= f.settings.queue_share
+    rests = now.busy is None or now.busy < th.WAIT_BUSY
+    return waits and share and now.fill < f.settings.batch_full and rests
+
+
+def _waits_text(f: Facts) -> tuple[str, ...]:
+    now = f.now
+    return (
+        f"requests wait {ms(now.queue_ms)} for a batch that holds {now.rows_per_batch:.1f} of {now.batch_size} "
+        f"rows, while the server computes {now.busy or 0:.0%} of the time (timeout {ms(now.batch_timeout_ms)})",
+    )
+
+
+FIRST = (
+    Sign("stale_data", _if(lambda f: bool(f.stale)), lambda f: (f.stale,)),
+    Sign("errors", _if(lambda f: f.failing and (f.met or not f.saturated)), _failing_text),
+    Sign(
+        "idle_capacity",
+        _if(lambda f: f.met and not f.borders and f.incident.symptom == "idle"),
+        _idle_text,
+    ),
+    Sign("healthy", _if(lambda f: f.met and not f.borders), _met_text),
+    Sign(
+        "unknown",
+        _if(lambda f: f.now.queue_ms is None and f.now.batch_ms is None),
+        lambda f: ("neither queue nor batch time is exported: the split of the latency is unknown",),
+    ),
+    Sign("slow_replica", _if(_one_is_slow), _slow_replica_text),
+    Sign("batch_wait_too_long", _if(_waits_for_rows), _waits_text),
+)
+"""The first that is there is the cause."""
+
+
+# What moved since the baseline ----------------------------------------------------------------------------------------
+
+
+def _load(f: Facts) -> tuple[float, float] | None:
+    """(requests per second now, before)."""
+    rate, before = f.situation.arrivals, f.situation.base.qps
+    return (rate.qps.value, before) if rate is not None and before else None
+
+
+def _load_growth(f: Facts) -> float | None:
+    load = _load(f)
+    return None if load is None else math.log(max(load[0] / load[1], 1e-3))
+
+
+def _load_text(f: Facts) -> tuple[str, ...]:
+    now, before = _load(f) or (math.nan, math.nan)
+    return (f"{now:.0f} requests/s instead of {before:.0f} (x{now / before:.1f})",)
+
+
+def _slow_growth(f: Facts) -> float | None:
+    slow = f.situation.slow
+    return math.log(slow) if slow is not None and slow > 1 + 2 * f.situation.slow_sd else None
+
+
+def _slow_text(f: Facts) -> tuple[str, ...]:
+    text = f"a batch of the same size takes {f.situation.slow:.1f} times as long"
+    return (f"{text}, coming and going (variation {f.situation.variation:.0%})" if f.noisy else text,)
+
+
+def _lost_growth(f: Facts) -> float | None:
+    now, before = f.now.replicas, f.situation.base.replicas
+    return math.log(before / now) if now and before and before > now else None
+
+
+MOVED = (
+    Sign("load_surge", _load_growth, _load_text),
+    Sign("slower_service", lambda f: None if f.noisy else _slow_growth(f), _slow_text),
+    Sign("noisy_neighbour", lambda f: _slow_growth(f) if f.noisy else None, _slow_text),
+    Sign(
+        "lost_capacity",
+        _lost_growth,
+        lambda f: (f"{f.now.replicas} replicas instead of {f.situation.base.replicas:.0f}",),
+    ),
+    Sign(
+        "batch_too_small",
+        lambda f: math.log(f.situation.limit_cost) if f.situation.limit_cost else None,
+        lambda f: (f"the batch limit is {f.now.batch_size} instead of {f.situation.base.batch_size:.0f}",),
+    ),
+)
+"""The one with the largest growth is the cause; all that grew by more than `thresholds.MOVED` are evidence."""
+
+
+# What the present state alone says ------------------------------------------------------------------------------------
+
+
+def _busy(f: Facts) -> bool:
+    return f.now.busy is not None and f.now.busy >= f.settings.busy_full
+
+
+def _full(f: Facts) -> bool:
+    return f.now.fill is not None and f.now.fill > f.settings.batch_full
+
+
+def _limit_is_low(f: Facts) -> bool:
+    lever = f.observation.service.levers.get("batch_size")
+    return lever is not None and bool(f.now.batch_size) and (f.now.batch_size or 0) < lever.maximum
+
+
+def _rests(f: Facts) -> bool:
+    return f.now.queue_share is not None and f.now.queue_share < f.settings.queue_share
+
+
+STATE = (
+    Sign(
+        "batch_too_small",
+        _if(lambda f: f.saturated and _full(f) and _limit_is_low(f)),
+        lambda f: (
+            f"batches are full ({f.now.rows_per_batch:.1f} of {f.now.batch_size} rows)",
+            *queue_text(f.now),
+        ),
+    ),
+    Sign(
+        "load_surge",
+        _if(lambda f: f.saturated),
+        lambda f: ("requests come faster than they are answered", *queue_text(f.now)),
+    ),
+    Sign(
+        "slower_service",
+        _if(_rests),
+        lambda f: (f"no queue stands: {ms(f.now.batch_ms or 0)} per batch is the latency itself",),
+    ),
+    Sign("unknown", _if(lambda f: True), lambda f: ("nothing that is exported has moved since the baseline",)),
+)
+"""Nothing moved, or nothing to compare with: the first that is there is the cause."""
 
 
 def diagnose(
     incident: Incident, observation: Observation, situation: Situation, settings: PlanningSettings
 ) -> Diagnosis:
     """One cause with its evidence; `curable` False where no lever can help. Never guesses: "unknown" is an answer."""
-    now, slo = situation.now, observation.service.slo
-    split = _split(situation)
-    stale = rd.is_stale(observation, settings)
-    if stale:
-        return Diagnosis(cause="stale_data", evidence=(stale,), curable=False)
-    failing = now.error_rate is not None and now.error_rate > slo.error_rate
-    met = now.p95_ms is not None and now.p95_ms <= slo.p95_ms
-    saturated = _saturated(situation, settings)
-    if failing and (met or not saturated):
-        while_ = f"P95, {ms(now.p95_ms)}, is under the SLO" if saturated else "no queue stands"
-        text = f"{now.error_rate:.1%} of requests fail (limit {slo.error_rate:.1%}) while {while_}"
-        return Diagnosis(cause="errors", evidence=(text,), curable=False, **split)
-    if met and not _borders(incident, observation, situation, settings):
-        text = f"P95 is {ms(now.p95_ms)}, the SLO is {ms(slo.p95_ms)}"
-        if incident.symptom == "idle":
-            return Diagnosis(cause="idle_capacity", evidence=(text, _busy_text(situation)), **split)
-        return Diagnosis(cause="healthy", evidence=(text,), curable=False, **split)
-    cause, evidence = _moved(observation, situation, settings)
-    if failing:
-        evidence = (*evidence, f"{now.error_rate:.1%} of requests fail as well, while the service is saturated")
-    return Diagnosis(cause=cause, evidence=evidence, **split)
+    facts = Facts(incident, observation, situation, settings)
+    sign = next((sign for sign in FIRST if sign.growth(facts) is not None), None)
+    if sign is not None:
+        return _diagnosis(sign.cause, sign.evidence(facts), facts)
+    grown = [(growth, sign) for sign in MOVED if (growth := sign.growth(facts)) is not None and growth > th.MOVED]
+    if grown:
+        grown.sort(key=lambda pair: -pair[0])
+        told = tuple(text for _, sign in grown for text in sign.evidence(facts))
+        cause, evidence = grown[0][1].cause, (*told, *queue_text(facts.now))
+    else:
+        sign = next(sign for sign in STATE if sign.growth(facts) is not None)
+        cause, evidence = sign.cause, sign.evidence(facts)
+    if facts.failing:
+        limit = f"{facts.now.error_rate or 0:.1%} of requests fail as well, while the service is saturated"
+        evidence = (*evidence, limit)
+    return _diagnosis(cause, evidence, facts)
 
 
-def _borders(
-    incident: Incident, observation: Observation, situation: Situation, settings: PlanningSettings
-) -> bool:
-    """P95 goes in and out of the SLO: a latency incident whose recent values reach over it is not over."""
-    recent = rd.recent(observation.window, "p95_ms", settings.recent_s)
-    p95 = situation.now.p95_ms or 0.0
-    near = p95 > settings.headroom * observation.service.slo.p95_ms
-    return incident.symptom in ("latency", "saturation") and near and bool(
-        (recent > observation.service.slo.p95_ms).mean() >= 0.2
-    )  # fmt: skip
+def _diagnosis(cause: str, evidence: tuple[str, ...], facts: Facts) -> Diagnosis:
+    split = {} if cause == "stale_data" else split_of(facts.now)
+    return Diagnosis(cause=cause, evidence=evidence, curable=CAUSES[cause].curable, **split)
 
 
-def _moved(
-    observation: Observation, situation: Situation, settings: PlanningSettings
-) -> tuple[str, tuple[str, ...]]:
-    now = situation.now
-    if now.queue_ms is None and now.batch_ms is None:
-        return "unknown", ("neither queue nor batch time is exported: the split of the latency is unknown",)
-    slow = situation.replica_slow
-    if len(slow) >= 2 and slow[-1] >= _SLOW_REPLICA and slow[-2] < 1.2:
-        return "slow_replica", (f"one of {len(slow)} replicas takes {slow[-1]:.1f} times as long per batch",)
-    if _waits_for_rows(situation, settings):
-        text = (
-            f"requests wait {ms(now.queue_ms)} for a batch that holds {now.rows_per_batch:.1f} of {now.batch_size} "
-            f"rows, while the server computes {now.busy or 0:.0%} of the time (timeout {ms(now.batch_timeout_ms)})"
-        )
-        return "batch_wait_too_long", (text,)
-    shares = _shares(situation)
-    ranked = sorted(((value, name, text) for name, (value, text) in shares.items()), reverse=True)
-    evidence = tuple(text for value, _, text in ranked if value > _MOVED)
-    if evidence:
-        return ranked[0][1], (*evidence, *_queue_text(situation))
-    return _unmoved(observation, situation, settings)
-
-
-def _unmoved(
-    observation: Observation, situation: Situation, settings: PlanningSettings
-) -> tuple[str, tuple[str, ...]]:
-    """Nothing moved, or nothing to compare with: what the present state alone says."""
-    now, lever = situation.now, observation.service.levers.get("batch_size")
-    standing = queue_stands(now, settings) or (now.busy or 0.0) >= settings.busy_full
-    full = now.fill is not None and now.fill > settings.batch_full
-    if standing and full and lever is not None and now.batch_size and now.batch_size < lever.maximum:
-        text = f"batches are full ({now.rows_per_batch:.1f} of {now.batch_size} rows)"
-        return "batch_too_small", (text, *_queue_text(situation))
-    if standing:
-        return "load_surge", ("requests come faster than they are answered", *_queue_text(situation))
-    if now.queue_share is not None and now.queue_share < settings.queue_share:
-        return "slower_service", (f"no queue stands: {ms(now.batch_ms or 0)} per batch is the latency itself",)
-    return "unknown", ("nothing that is exported has moved since the baseline",)
-
-
-def _shares(situation: Situation) -> dict[str, tuple[float, str]]:
-    """By how much (natural logarithm) each factor of the load rose since the baseline, with its sentence."""
-    now, base = situation.now, situation.base
-    shares: dict[str, tuple[float, str]] = {}
-    if situation.arrivals is not None and base.qps:
-        ratio = situation.arrivals.qps.value / base.qps
-        text = f"{situation.arrivals.qps.value:.0f} requests/s instead of {base.qps:.0f} (x{ratio:.1f})"
-        shares["load_surge"] = (math.log(max(ratio, 1e-3)), text)
-    if situation.slow is not None and situation.slow > 1 + 2 * situation.slow_sd:
-        always = situation.model.spread if now.batch_cv2 is not None else 0.0
-        before = max(situation.base.batch_cv or 0.03, 0.5 * always)
-        noisy = situation.batch_cv is not None and situation.batch_cv > max(0.12, 2 * before)
-        name = "noisy_neighbour" if noisy else "slower_service"
-        text = f"a batch of the same size takes {situation.slow:.1f} times as long"
-        if noisy:
-            text += f", coming and going (variation {situation.batch_cv:.0%})"
-        shares[name] = (math.log(situation.slow), text)
-    if now.replicas and base.replicas and base.replicas > now.replicas:
-        text = f"{now.replicas} replicas instead of {base.replicas:.0f}"
-        shares["lost_capacity"] = (math.log(base.replicas / now.replicas), text)
-    if now.batch_size and base.batch_size and base.batch_size > now.batch_size and situation.model.known:
-        curve = situation.model.curve()
-        gain = _per_row(curve, now.batch_size) / _per_row(curve, base.batch_size)
-        text = f"the batch limit is {now.batch_size} instead of {base.batch_size:.0f}"
-        shares["batch_too_small"] = (math.log(gain), text)
-    return shares
-
-
-def _per_row(curve: lm.Curve, rows: float) -> float:
-    return max(curve.at(rows), 1e-9) / rows
-
-
-def _waits_for_rows(situation: Situation, settings: PlanningSettings) -> bool:
-    now = situation.now
-    if not now.batch_timeout_ms or now.queue_ms is None or now.fill is None:
-        return False
-    waits = 0.25 * now.batch_timeout_ms <= now.queue_ms <= 1.5 * now.batch_timeout_ms
-    share = now.queue_share is not None and now.queue_share >= settings.queue_share
-    return waits and share and now.fill < settings.batch_full and (now.busy is None or now.busy < 0.75)
-
-
-def _saturated(situation: Situation, settings: PlanningSettings) -> bool:
-    now = situation.now
-    return (now.busy is not None and now.busy >= settings.busy_full) or queue_stands(now, settings)
-
-
-def _split(situation: Situation) -> dict[str, float | None]:
+def split_of(now: Reading) -> dict[str, float | None]:
     """queue, batch wait and service in ms. The batch wait is what a server that rests makes requests wait for rows."""
-    now = situation.now
     if now.queue_ms is None:
         return {"service_ms": now.batch_ms}
     wait = 0.0
-    if now.batch_timeout_ms and now.fill is not None and now.fill < 0.95:
+    if now.batch_timeout_ms and now.fill is not None and now.fill < th.WAIT_FILL:
         wait = min(now.queue_ms, now.batch_timeout_ms) * (1 - min(1.0, now.busy or 0.0))
-    queue = max(0.0, now.queue_ms - wait)
     total = rd.first(now.latency_ms, now.queue_ms + (now.batch_ms or 0.0))
     return {
-        "queue_ms": queue,
+        "queue_ms": max(0.0, now.queue_ms - wait),
         "batch_wait_ms": wait,
         "service_ms": now.batch_ms,
         "queue_share": min(1.0, now.queue_ms / total) if total else None,
     }
 
 
-def _queue_text(situation: Situation) -> tuple[str, ...]:
-    now = situation.now
+def queue_text(now: Reading) -> tuple[str, ...]:
     if now.queue_ms is None or now.queue_share is None:
         return ()
     return (f"{now.queue_share:.0%} of the latency is waiting ({ms(now.queue_ms)})",)
 
 
-def _busy_text(situation: Situation) -> str:
-    busy = situation.now.busy
-    return f"the replicas compute {busy:.0%} of the time" if busy is not None else "busy share not exported"
+def queue_stands(now: Reading, settings: PlanningSettings) -> bool:
+    """Requests wait for a server: a large share of the latency, and more than half of one batch's time."""
+    if now.queue_ms is not None:
+        share = now.queue_share
+        long = now.batch_ms is None or now.queue_ms > th.QUEUE_BATCHES * now.batch_ms
+        return share is not None and share >= settings.queue_share and long
+    return now.busy is not None and now.busy >= settings.busy_full
+
+
+def batches_full(now: Reading, settings: PlanningSettings) -> bool:
+    """Batches use their limit, or (where rows are not exported) the server never rests."""
+    if now.fill is not None:
+        return now.fill > settings.batch_full
+    return now.busy is not None and now.busy >= settings.busy_full

@@ -10,14 +10,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tuning.model import Record
+from tuning.model import LEVER_STEPS, Record
+from tuning.planning import thresholds as th
 from tuning.planning.reading import levers_of
-
-PRIOR = (3.0, 1.0)
-"""Beta prior: as if a lever that the model recommends had worked three times of four before anything was seen."""
-_FADE = 0.98
-_SCATTER = 0.10
-_SCATTER_WEIGHT = 6.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ class Posterior:
     @property
     def weight(self) -> float:
         """Mean over the prior's mean, at most 1: a lever without a history is not punished for it."""
-        return min(1.0, self.mean / (PRIOR[0] / sum(PRIOR)))
+        return min(1.0, self.mean / (th.WORKED_PRIOR[0] / sum(th.WORKED_PRIOR)))
 
     def text(self) -> str:
         return f"worked {self.worked} of {self.tries} times" if self.tries else "not tried before"
@@ -101,36 +96,44 @@ def _effect(plan: Record, outcome: Record) -> Effect:
 
 def posterior(seen: Sequence[Effect], service: str, cause: str, levers: tuple[str, ...]) -> Posterior:
     """Of "these levers, together, worked for this cause on this service"; what is old fades by 2 % per later trial."""
-    a, b = PRIOR
+    a, b = th.WORKED_PRIOR
     worked = tries = 0
     for effect in seen:
         result = effect.worked
         if (effect.service, effect.cause, effect.levers) != (service, cause, levers) or result is None:
             continue
-        a, b = PRIOR[0] + (a - PRIOR[0]) * _FADE, PRIOR[1] + (b - PRIOR[1]) * _FADE
+        a, b = (
+            th.WORKED_PRIOR[0] + (a - th.WORKED_PRIOR[0]) * th.FADE,
+            th.WORKED_PRIOR[1] + (b - th.WORKED_PRIOR[1]) * th.FADE,
+        )
         a, b = (a + 1, b) if result else (a, b + 1)
         worked, tries = worked + result, tries + 1
     return Posterior(a, b, worked, tries)
 
 
-def table(seen: Sequence[Effect]) -> dict[tuple[str, str, str], Posterior]:
-    """Posterior per (service, cause, levers joined by +): the rows of the weekly review."""
-    keys = sorted({(effect.service, effect.cause, effect.levers) for effect in seen})
-    return {(s, c, "+".join(levers)): posterior(seen, s, c, levers) for s, c, levers in keys}
-
-
 def calibration(seen: Sequence[Effect], service: str) -> tuple[float, float]:
-    """(log bias, log scatter) of observed over predicted P95 on this service, shrunk to (0, 0.10) by six trials."""
+    """(log bias, log scatter) of observed over predicted P95 on this service, shrunk to (0, SCATTER) by six trials."""
     logs = [
         math.log(effect.observed_ms / effect.predicted_ms)
-        for effect in seen[-40:]
+        for effect in seen[-th.TRIALS :]
         if effect.service == service and effect.observed_ms and effect.predicted_ms and effect.worked is not None
     ]
     # One wild trial (the load changed meanwhile) must not move the rest.
-    logs = [max(-0.7, min(0.7, value)) for value in logs]
-    bias = sum(logs) / (len(logs) + _SCATTER_WEIGHT)
-    total = _SCATTER_WEIGHT * _SCATTER**2 + sum((value - bias) ** 2 for value in logs)
-    return bias, math.sqrt(total / (len(logs) + _SCATTER_WEIGHT))
+    logs = [max(-th.WILD, min(th.WILD, value)) for value in logs]
+    bias = sum(logs) / (len(logs) + th.SCATTER_WEIGHT)
+    total = th.SCATTER_WEIGHT * th.SCATTER**2 + sum((value - bias) ** 2 for value in logs)
+    return bias, math.sqrt(total / (len(logs) + th.SCATTER_WEIGHT))
+
+
+def measured_gain(past: Iterable[Record]) -> float | None:
+    """The speed-up that the precision gate measured, from the newest receipt that carries one."""
+    for record in sorted(past, key=lambda record: record.at_s, reverse=True):
+        if record.kind != LEVER_STEPS["precision"]:
+            continue
+        value = _number(_mapping(record.body.get("evidence")).get("speedup"))
+        if value is not None:
+            return value
+    return None
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -1,89 +1,141 @@
-"""Sentences for the on-call engineer: what is wrong, what is done, why this and not what the rule of thumb says."""
+"""Sentences for the on-call engineer: what is wrong, what is done, why this and not another. Decides nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from detection.signals import title as signal_title
 from tuning.formats import ms
 from tuning.model import Diagnosis
+from tuning.planning import thresholds as th
 from tuning.planning.causes import CAUSES
+from tuning.planning.ports import Predicted
 from tuning.planning.ranking import Ranked
-from tuning.planning.situation import Situation
+from tuning.planning.settings import PlanningSettings
+
+_RULE_OF_THUMB = {
+    "batch_size": "latency high, so a larger batch",
+    "replicas": "throughput low, so more replicas",
+    "precision": "so INT8",
+}
 
 
-def chosen(item: Ranked, diagnosis: Diagnosis, situation: Situation, slo_ms: float) -> str:
-    """Why the winner wins, in one sentence with its numbers."""
-    p95 = item.predicted.p95_ms
+def chosen(item: Ranked, diagnosis: Diagnosis, limits: Mapping[str, float], why: str) -> str:
+    """Why the winner wins, in one sentence with its numbers. why: what the engine says of it."""
+    name = item.predicted.worst(limits)
+    shown = item.predicted.shown[name]
     text = "; ".join(change.text() for change in item.candidate.changes)
     cost = item.candidate.cost_per_hour
     price = f" for {cost:.2f}/h" if cost > 0 else f", saving {-cost:.2f}/h" if cost < 0 else " at no cost"
     return (
-        f"{_queue(diagnosis)}{text} brings P95 to {ms(p95.value)} ({ms(p95.low)} to {ms(p95.high)}; SLO "
-        f"{ms(slo_ms)}){price} within about {item.time_to_effect_s:.0f} s{_because(item, situation)}"
+        f"{_lead(diagnosis)}{text} brings {_title(name)} to {ms(shown.value)} ({ms(shown.low)} to {ms(shown.high)}; "
+        f"SLO {ms(limits[name])}){price} within about {item.time_to_effect_s:.0f} s{why}"
     )
 
 
-def _queue(diagnosis: Diagnosis) -> str:
+def _lead(diagnosis: Diagnosis) -> str:
     title = CAUSES[diagnosis.cause].title
     if diagnosis.queue_share is None:
         return f"{title}: "
     return f"{title}, and {diagnosis.queue_share:.0%} of the latency is waiting: "
 
 
-def _because(item: Ranked, situation: Situation) -> str:
-    """What the lever does to the numbers: the sentence that settles an argument with the rule of thumb."""
-    if not situation.model.known or not item.candidate.changes:
-        return ""
-    now, curve = situation.now, situation.model.curve()
-    batch = now.batch_size or 1
-    lever = item.candidate.changes[0].lever
-    if lever == "batch_size" and item.candidate.batch > batch:
-        old, new = curve.at(batch) / batch, curve.at(item.candidate.batch) / item.candidate.batch
-        return f": a row costs {ms(old)} in batches of {batch} and {ms(new)} in batches of {item.candidate.batch}"
-    if lever == "batch_size":
-        return ": requests no longer wait for rows that do not come"
-    if lever == "replicas" and curve.beta_ms * batch > curve.alpha_ms:
-        return (
-            f": of the {ms(curve.at(batch))} of a batch {ms(curve.beta_ms * batch)} grow with its rows, so a "
-            "larger batch would gain little"
-        )
-    if lever == "replicas":
-        return f": {item.candidate.replicas} replicas are busy {item.predicted.busy:.0%} of the time"
-    return f": INT8 shortens every batch (now {ms(curve.at(batch))}), so each replica answers more"
+def _title(signal: str) -> str:
+    return "P95" if signal == "p95_ms" else signal_title(signal)
 
 
-def disagreement(item: Ranked, situation: Situation, playbook: tuple[str, ...]) -> str:
+def disagreement(levers: tuple[str, ...], playbook: tuple[str, ...], why: str) -> str:
     """One sentence where the rule of thumb would have pulled another lever; "" where they agree."""
-    mine = item.candidate.levers
-    if not playbook or mine == playbook:
+    if not playbook or levers == playbook:
         return ""
-    rule = {
-        "batch_size": "latency high, so a larger batch",
-        "replicas": "throughput low, so more replicas",
-        "precision": "so INT8",
-    }.get(playbook[0], playbook[0])
-    return f"The rule of thumb says {rule}; the measured batch times say otherwise{_because(item, situation)}."
+    rule = _RULE_OF_THUMB.get(playbook[0], playbook[0])
+    return f"The rule of thumb says {rule}; the measured batch times say otherwise{why}."
 
 
-def exploring(item: Ranked, diagnosis: Diagnosis, situation: Situation, slo_ms: float) -> str:
-    """Why an option is tried of which nobody knows whether it is enough."""
+def exploring(item: Ranked, diagnosis: Diagnosis, limits: Mapping[str, float], unseen: str) -> str:
+    """Why an option is tried of which nobody knows whether it is enough. unseen: what the engine says of that."""
     text = "; ".join(change.text() for change in item.candidate.changes)
-    seen = situation.model.rows_max
+    limit = ms(limits[item.predicted.worst(limits)])
     return (
-        f"{_queue(diagnosis)}{text} is tried: batches of more than {seen:.0f} row{'s' if seen > 1 else ''} were never "
-        f"seen here, so how long they take is not known, but a larger batch cannot carry less, costs nothing and can "
-        f"be undone; it carries the load with {item.predicted.carries:.0%}, and holding would not meet {ms(slo_ms)}"
+        f"{_lead(diagnosis)}{text} is tried: {unseen}, costs nothing and can be undone; it carries the load with "
+        f"{item.predicted.carries:.0%}, and holding would not meet {limit}"
     )
 
 
-def nothing(diagnosis: Diagnosis, ranked: list[Ranked], slo_ms: float) -> str:
+def drains(stay: Predicted) -> str:
+    """Why nothing is done while a queue empties."""
+    return f"hold: the queue drains by itself in about {stay.drain_s:.0f} s at the present load"
+
+
+def uncured(diagnosis: Diagnosis) -> str:
+    """Why a cause that no lever cures gets no change: it is over, or a person has to look."""
+    evidence = "; ".join(diagnosis.evidence)
+    if diagnosis.cause == "healthy":
+        return f"hold: it recovered by itself: {evidence}; no change is needed"
+    return f"hold: {evidence}: no lever cures that"
+
+
+def nothing(diagnosis: Diagnosis, ranked: list[Ranked], limits: Mapping[str, float]) -> str:
     """Why nothing is done although the SLO is broken."""
     title = CAUSES[diagnosis.cause].title
     if not ranked:
         return f"hold: {title}, and no lever can be moved"
-    closest = min(ranked, key=lambda item: item.predicted.p95_ms.value)
+    closest = min(ranked, key=lambda item: item.predicted.ratio(limits))
+    name = closest.predicted.worst(limits)
+    limit, shown = ms(limits[name]), closest.predicted.shown[name]
     text = " and ".join(change.text() for change in closest.candidate.changes)
     if closest.barred:
-        return f"hold: {title}; {closest.barred}, and nothing else within bounds meets {ms(slo_ms)}"
+        return f"hold: {title}; {closest.barred}, and nothing else within bounds meets {limit}"
     return (
-        f"hold: {title}, and nothing within bounds meets {ms(slo_ms)}: the best option ({text}) would bring P95 to "
-        f"{ms(closest.predicted.p95_ms.value)} at {closest.predicted.load:.0%} load; raise a bound or shed load"
+        f"hold: {title}, and nothing within bounds meets {limit}: the best option ({text}) would bring {_title(name)} "
+        f"to {ms(shown.value)} at {closest.predicted.load:.0%} load; raise a bound or shed load"
     )
+
+
+def passed_over(item: Ranked, winner: Ranked | None, settings: PlanningSettings, limits: Mapping[str, float]) -> str:
+    """One sentence on why an option was not chosen."""
+    predicted, name = item.predicted, item.predicted.worst(limits)
+    shown, limit, slo = predicted.shown[name], settings.headroom * limits[name], limits[name]
+    if item.barred:
+        return item.barred
+    if not item.drains:
+        return f"the load would be {predicted.load:.0%} of its capacity, so the queue would not drain"
+    if predicted.ratio(limits) > settings.headroom:
+        over = f"its predicted {_title(name)} of {ms(shown.value)} is over {ms(limit)}"
+        return f"{over} (the SLO of {ms(slo)} with headroom)"
+    if item.success < settings.confidence:
+        chance = f"it meets the SLO with a probability of {predicted.meets:.0%} only"
+        if item.posterior.weight < 1:
+            return f"{chance}, and {item.posterior.text()} here"
+        return f"{chance} ({settings.confidence:.0%} is asked for)"
+    if item.too_wide(limits):
+        return f"its gain is not measured yet, so {_title(name)} may end at {ms(shown.high)}"
+    return "not chosen" if winner is None else _against(item, winner, name)
+
+
+def _against(item: Ranked, winner: Ranked, name: str) -> str:
+    mine, other = item.candidate, winner.candidate
+    if item.predicted.unproven and not winner.predicted.unproven:
+        return "it would do, but its gain was never measured here, and the chosen option rests on measurements"
+    extra = mine.cost_per_hour - other.cost_per_hour
+    if extra > th.FREE:
+        return f"it would do as well, but costs {extra:.2f}/h more"
+    if len(mine.changes) > len(other.changes):
+        return "it would do as well, but one change is enough"
+    if winner.success - item.success >= 0.01:
+        return f"it meets the SLO with {item.predicted.meets:.1%}, the chosen option with {winner.predicted.meets:.1%}"
+    later = item.time_to_effect_s - winner.time_to_effect_s
+    if later > th.EFFECT_STEP_S / 2:
+        return f"it would do as well, but takes {later:.0f} s longer to show"
+    if mine.risk > other.risk:
+        return "it would do as well, but is harder to undo"
+    load, best_load = item.predicted.load, winner.predicted.load
+    if load - best_load >= 0.005:
+        return (
+            f"it would do as well today, but leaves less room: {load:.0%} of its capacity is used, {best_load:.0%} "
+            "with the chosen option"
+        )
+    value, best = item.predicted.shown[name].value, winner.predicted.shown[name].value
+    if value > 1.02 * best:
+        return f"its predicted {_title(name)} is {ms(value)}, the chosen option's {ms(best)}"
+    return f"it gains nothing over the chosen option: {_title(name)} of {ms(value)} at the same cost, for a larger step"

@@ -12,10 +12,9 @@ import numpy as np
 
 from detection.model import FloatArray, MetricWindow
 from tuning.model import Interval
+from tuning.planning import thresholds as th
 
 WEEK_S = 7 * 86_400.0
-_Z90 = 1.645
-_TREND_POINTS = (60, 36, 24)
 
 
 @dataclass(frozen=True)
@@ -38,17 +37,17 @@ def forecast(times: FloatArray, qps: FloatArray, horizon_s: float, history: Metr
     noise = _noise(qps, level)
     weekly = _last_week(times, level, horizon_s, history)
     if weekly is not None:
-        return Forecast(_interval(weekly, max(noise, 0.1)), "same time last week")
-    if qps.size >= 8:
+        return Forecast(_interval(weekly, max(noise, th.WEEK_NOISE)), "same time last week")
+    if qps.size >= th.TREND_POINTS:
         slope, error, end = _line(times, qps)
         seen = float(times[-1] - times[0])
-        if abs(slope) > 4 * error and abs(slope) * seen > 0.1 * level:
-            ahead, later = min(horizon_s, seen), min(2.5 * horizon_s, seen)
+        if abs(slope) > th.TREND_ERRORS * error and abs(slope) * seen > th.TREND_MOVED * level:
+            ahead, later = min(horizon_s, seen), min(th.TREND_FURTHER * horizon_s, seen)
             # A fall is followed half of the way down at most: what ebbs away need not go on doing so.
-            floor = 0.5 * max(end, float(np.mean(qps[-3:])))
-            near = _interval(max(floor, end + slope * ahead), noise + 0.25 * abs(slope) * ahead / level)
+            floor = th.FALL_FLOOR * max(end, float(np.mean(qps[-3:])))
+            near = _interval(max(floor, end + slope * ahead), noise + th.TREND_DOUBT * abs(slope) * ahead / level)
             # The upper end looks further: a change should still do when the trend has gone on for a while.
-            high = max(near.high, (end + slope * later) * math.exp(_Z90 * noise))
+            high = max(near.high, (end + slope * later) * math.exp(th.Z90 * noise))
             return Forecast(near.model_copy(update={"high": high}), "linear trend", slope)
     return Forecast(_interval(level, noise), "constant")
 
@@ -60,13 +59,15 @@ def trend_start(times: FloatArray, qps: FloatArray) -> float | None:
     onset of an incident is too short to show it. A line has to fit better than any single step does, and to have
     moved the rate by a fifth; the longest of the stretches that do is taken.
     """
-    for count in _TREND_POINTS:
+    step_s = float(np.median(np.diff(times))) if times.size > 1 else math.inf
+    for seconds in th.TREND_S:
+        count = max(th.TREND_POINTS, round(seconds / step_s)) if math.isfinite(step_s) else math.inf
         if times.size < count:
             continue
-        t, rate = times[-count:], qps[-count:]
+        t, rate = times[-int(count) :], qps[-int(count) :]
         slope, error, _ = _line(t, rate)
         moved = slope * float(t[-1] - t[0])
-        clear = slope > 4 * error and moved > 0.2 * float(rate.mean())
+        clear = slope > th.TREND_ERRORS * error and moved > th.RISE_MOVED * float(rate.mean())
         if clear and _squares_of_line(t, rate) < _squares_of_step(rate):
             return float(t[0])
     return None
@@ -85,16 +86,16 @@ def _squares_of_step(rate: FloatArray) -> float:
 
 
 def _interval(value: float, relative: float) -> Interval:
-    spread = math.exp(_Z90 * min(relative, 1.0))
+    spread = math.exp(th.Z90 * min(relative, 1.0))
     return Interval(value=value, low=value / spread, high=value * spread)
 
 
 def _noise(qps: FloatArray, level: float) -> float:
     """Relative uncertainty of the level: the scatter between neighbours, averaged a little, never below 2 %."""
-    if qps.size < 3 or level <= 0:
-        return 0.15
+    if qps.size < th.LEVEL_POINTS or level <= 0:
+        return th.RATE_NOISE_UNKNOWN
     scatter = float(np.median(np.abs(np.diff(qps)))) / 0.9539
-    return float(np.clip(scatter / level / math.sqrt(2), 0.02, 0.3))
+    return float(np.clip(scatter / level / math.sqrt(2), *th.RATE_NOISE))
 
 
 def _line(times: FloatArray, qps: FloatArray) -> tuple[float, float, float]:
@@ -122,6 +123,6 @@ def _last_week(times: FloatArray, level: float, horizon_s: float, history: Metri
         return float(near.mean()) if near.size else None
 
     base, ahead = at(then), at(then + horizon_s)
-    if base is None or ahead is None or base <= 0 or abs(base / level - 1) > 0.2:
+    if base is None or ahead is None or base <= 0 or abs(base / level - 1) > th.WEEK_FITS:
         return None
     return level * ahead / base

@@ -27,15 +27,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from detection.model import FloatArray
+from tuning.planning import thresholds as th
 
-NIS_LIMIT = 6.63
-MISFIT = 0.04
-"""Relative deviation of real hardware (caches, kernel choice) from a straight line; more data do not shrink it."""
-GUESS = 0.25
-"""Relative standard deviation of a batch time, from the slope alone, from which it counts as not known."""
-_NOISE = 0.05
-_POINTS_MAX = 60.0
-_REGIME = 8
 _KAPPA = np.linspace(0.0, 1.0, 41)
 # Measured gains of batching run from 1.05 (convolutions on a CPU) to 20 (wide layers): broad, leaning to batching.
 _LOG_PRIOR = -0.2 * np.log(np.maximum(_KAPPA, 0.01)) + 0.8 * np.log(np.maximum(1 - _KAPPA, 0.01))
@@ -102,18 +95,18 @@ class LatencyModel:
     def doubt(self, rows: float) -> float:
         """Relative doubt that the line holds at `rows`: the misfit, growing by 6 % per doubling past what was seen."""
         beyond = math.log2(rows / self.rows_max) if self.rows_max and rows > self.rows_max else 0.0
-        return math.hypot(MISFIT, 0.06 * beyond)
+        return math.hypot(th.MISFIT, th.BEYOND * beyond)
 
     def unknown_beyond(self, rows: float) -> bool:
         """Whether the time of larger batches than those seen is a guess: the line's slope rests on the prior alone."""
         weight, batch_ms = self.at(rows)
         mean = float(weight @ batch_ms)
-        return rows > self.rows_max and math.sqrt(float(weight @ (batch_ms - mean) ** 2)) > GUESS * mean
+        return rows > self.rows_max and math.sqrt(float(weight @ (batch_ms - mean) ** 2)) > th.GUESS * mean
 
     def nis(self, rows: float, batch_ms: float) -> float:
         """Normalised innovation squared of one measurement."""
         mean, sd = self.predict(rows)
-        return (batch_ms - mean) ** 2 / (sd**2 + (_NOISE * batch_ms) ** 2)
+        return (batch_ms - mean) ** 2 / (sd**2 + (th.BATCH_NOISE * batch_ms) ** 2)
 
     def add(self, rows: float, batch_ms: float, at_s: float, weight: float = 1.0) -> LatencyModel:
         """The state after one measurement; the old sums with `rejected` counted up when it fails the gate.
@@ -123,11 +116,11 @@ class LatencyModel:
         if not (rows > 0 and batch_ms > 0 and math.isfinite(rows + batch_ms)):
             return self
         base = self
-        if self.n >= 3 and self.nis(rows, batch_ms) > NIS_LIMIT:
-            if self.rejected + 1 < _REGIME:
+        if self.n >= 3 and self.nis(rows, batch_ms) > th.NIS_LIMIT:
+            if self.rejected + 1 < th.REGIME:
                 return replace(self, rejected=self.rejected + 1)
             base = replace(self.faded(0.02 / max(self.n, 1.0)), rows_max=rows)
-        g = weight / (_NOISE * batch_ms) ** 2
+        g = weight / (th.BATCH_NOISE * batch_ms) ** 2
         grown = replace(
             base,
             n=base.n + weight,
@@ -141,7 +134,7 @@ class LatencyModel:
             rejected=0,
             updated_s=max(base.updated_s, at_s),
         )
-        return grown.faded(_POINTS_MAX / grown.n) if grown.n > _POINTS_MAX else grown
+        return grown.faded(th.POINTS_MAX / grown.n) if grown.n > th.POINTS_MAX else grown
 
     def faded(self, factor: float) -> LatencyModel:
         """The same line with `factor` of the confidence."""
@@ -204,9 +197,7 @@ def dump(models: Mapping[str, LatencyModel]) -> dict[str, object]:
     return {"format": 1, "models": {name: model.dump() for name, model in sorted(models.items())}}
 
 
-def learn(
-    model: LatencyModel, points: Sequence[tuple[float, float, float]], weight: float = 1.0
-) -> LatencyModel:
+def learn(model: LatencyModel, points: Sequence[tuple[float, float, float]], weight: float = 1.0) -> LatencyModel:
     """The model after measurements (at_s, rows, batch_ms), oldest first; those it already has are skipped."""
     for at_s, rows, batch_ms in points:
         if at_s > model.updated_s:

@@ -1,76 +1,37 @@
-"""Every option within bounds: singles and pairs of batch (with timeout), replicas and precision."""
+"""Options within bounds that every engine shares, replicas and precision, and pairs; and those of a dynamic batcher."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from detection.model import Lever
-from tuning.model import Change, Observation
+from tuning.model import Change, Knob, Observation, Setting
 from tuning.planning import reading as rd
-from tuning.planning.situation import Situation, current
-
-_REPLICA_CHOICES = 10
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A setting that may be tried: what the levers would read, the changes that lead there, and their price.
-
-    faster: INT8 would be served (its gain comes from the model or a prior).
-    """
-
-    batch: int
-    timeout_ms: float
-    replicas: int
-    faster: bool = False
-    changes: tuple[Change, ...] = ()
-    cost_per_hour: float = 0.0
-    delay_s: float = 0.0
-    risk: float = 0.0
-
-    @property
-    def levers(self) -> tuple[str, ...]:
-        return tuple(change.lever for change in self.changes)
-
-
-def singles(observation: Observation, situation: Situation) -> list[Candidate]:
-    """One lever moved, everything else as it is; levers that could not be read are absent."""
-    return [
-        *_batches(observation, situation),
-        *_replicas(observation, situation, lower=False),
-        *_precision(observation, situation),
-    ]
-
-
-def savings(observation: Observation, situation: Situation) -> list[Candidate]:
-    """Fewer replicas, one step at a time (a lower bound is not cushioned by the autoscaler's stabilisation)."""
-    return _replicas(observation, situation, lower=True)
-
-
-def unchanged(observation: Observation, situation: Situation) -> Candidate:
-    """Everything as it is: what a hold would bring."""
-    return Candidate(*current(situation, observation))
+from tuning.planning import thresholds as th
+from tuning.planning.ports import Candidate
 
 
 def pair(one: Candidate, other: Candidate, base: Candidate) -> Candidate:
     """Two levers at once: each knob from the one that moved it, cost and risk added, the slower delay."""
+    moved: dict[str, Knob] = {}
+    for half in (one, other):
+        moved.update({knob: value for knob, value in half.setting.items() if value != base.setting.get(knob)})
     return Candidate(
-        batch=other.batch if other.batch != base.batch else one.batch,
-        timeout_ms=other.timeout_ms if other.timeout_ms != base.timeout_ms else one.timeout_ms,
-        replicas=other.replicas if other.replicas != base.replicas else one.replicas,
-        faster=one.faster or other.faster,
+        setting={**base.setting, **moved},
         changes=one.changes + other.changes,
         cost_per_hour=one.cost_per_hour + other.cost_per_hour,
         delay_s=max(one.delay_s, other.delay_s),
-        risk=min(1.0, one.risk + other.risk + 0.02),
+        risk=min(1.0, one.risk + other.risk + th.RISK["pair"]),
+        size=tuple(max(mine, theirs) for mine, theirs in zip(one.size, other.size, strict=True)),
     )
 
 
-def _batches(observation: Observation, situation: Situation) -> list[Candidate]:
+def batches(observation: Observation, base: Candidate) -> list[Candidate]:
+    """Batch limits (powers of two and the bounds) and shorter timeouts; base: the setting as it is."""
     lever, setting = observation.service.levers.get("batch_size"), observation.settings.get("batch_size")
-    if lever is None or setting is None or setting.useless or situation.now.batch_size is None:
+    if lever is None or setting is None or setting.useless:
         return []
-    batch, timeout, replicas = current(situation, observation)
+    batch, timeout = int(base.setting["batch_size"]), float(base.setting["batch_timeout_ms"])
     low, high = int(lever.minimum), int(lever.maximum)
     sizes = {2**k for k in range(12) if low <= 2**k <= high} | {low, high} | {batch}
     timeouts = _timeouts(lever, timeout, observation.service.slo.p95_ms) if "batch_timeout_ms" in setting.values else []
@@ -80,10 +41,9 @@ def _batches(observation: Observation, situation: Situation) -> list[Candidate]:
             if (size, wait) == (batch, timeout):
                 continue
             change = rd.batch_change(setting, size, wait)
-            risk = 0.02 if size >= batch else 0.03
-            found.append(
-                Candidate(size, wait, replicas, False, (change,), lever.cost_per_hour, lever.effect_delay_s, risk)
-            )
+            risk = th.RISK["batch_size" if size >= batch else "smaller batch"]
+            moved = {"batch_size": size, "batch_timeout_ms": wait}
+            found.append(_moved(base, lever, change, moved, lever.cost_per_hour, risk))
     return found
 
 
@@ -92,41 +52,71 @@ def _timeouts(lever: Lever, timeout: float, slo_ms: float) -> list[float]:
     lowest, highest = lever.options.get("timeout_min_ms", 0.0), lever.options.get("timeout_max_ms", 1e9)
     low = float(lowest) if isinstance(lowest, (int, float)) else 0.0
     high = float(highest) if isinstance(highest, (int, float)) else 1e9
-    wanted = [low, round(0.05 * slo_ms, 1)]
+    wanted = [low, round(th.SHORT_WAIT * slo_ms, 1)]
     return [value for value in wanted if low <= value <= high and value < timeout]
 
 
-def _replicas(observation: Observation, situation: Situation, *, lower: bool) -> list[Candidate]:
+def more_replicas(observation: Observation, base: Candidate) -> list[Candidate]:
+    """Every number up to the bound, ten at equal ratios where there are more."""
     lever, setting = observation.service.levers.get("replicas"), observation.settings.get("replicas")
     if lever is None or setting is None:
         return []
-    batch, timeout, running = current(situation, observation)
-    low, high = rd.replica_bounds(lever, setting)
+    start, _ = _running(setting, base)
+    _, high = rd.replica_bounds(lever, setting)
+    counts = list(range(start + 1, high + 1))
+    if len(counts) > th.REPLICA_CHOICES:
+        step = (high / start) ** (1 / th.REPLICA_CHOICES)
+        counts = sorted({min(high, round(start * step**k)) for k in range(1, th.REPLICA_CHOICES + 1)} - {start})
+    return _replicas(lever, setting, base, counts)
+
+
+def fewer_replicas(observation: Observation, base: Candidate) -> list[Candidate]:
+    """One replica fewer: a lower bound is not cushioned by the autoscaler's stabilisation."""
+    lever, setting = observation.service.levers.get("replicas"), observation.settings.get("replicas")
+    if lever is None or setting is None:
+        return []
+    start, _ = _running(setting, base)
+    low, _ = rd.replica_bounds(lever, setting)
+    return _replicas(lever, setting, base, [start - 1] if start - 1 >= low else [])
+
+
+def _running(setting: Setting, base: Candidate) -> tuple[int, int]:
+    """(number to start from, number that was asked for and does not run)."""
+    running = int(base.setting["replicas"])
     asked = int(rd.first(rd.number(setting, "min_replicas"), rd.number(setting, "replicas")) or running)
-    # What was asked for and does not run (a lost node, no room) is not there when more is asked for either.
-    missing, base = max(0, asked - running), max(asked, running)
-    if lower:
-        counts = [base - 1] if base - 1 >= low else []
-    else:
-        counts = list(range(base + 1, high + 1))
-        if len(counts) > _REPLICA_CHOICES:
-            step = (high / base) ** (1 / _REPLICA_CHOICES)
-            counts = sorted({min(high, round(base * step**k)) for k in range(1, _REPLICA_CHOICES + 1)} - {base})
+    return max(asked, running), max(0, asked - running)
+
+
+def _replicas(lever: Lever, setting: Setting, base: Candidate, counts: list[int]) -> list[Candidate]:
+    start, missing = _running(setting, base)
     found = []
     for count in counts:
         change = rd.replica_change(setting, count)
         if change.old == change.new:
             continue
-        cost = (count - base) * lever.cost_per_hour
-        there = max(1, count - missing)
-        found.append(Candidate(batch, timeout, there, False, (change,), cost, lever.effect_delay_s, 0.02))
+        # What was asked for and does not run (a lost node, no room) is not there when more is asked for either.
+        moved = {"replicas": max(1, count - missing)}
+        cost = (count - start) * lever.cost_per_hour
+        found.append(_moved(base, lever, change, moved, cost, th.RISK["replicas"]))
     return found
 
 
-def _precision(observation: Observation, situation: Situation) -> list[Candidate]:
+def int8(observation: Observation, base: Candidate) -> list[Candidate]:
+    """INT8, where a model is configured and not served already."""
     lever, setting = observation.service.levers.get("precision"), observation.settings.get("precision")
     if lever is None or setting is None or setting.values.get("precision") == "int8" or rd.no_int8(lever):
         return []
-    batch, timeout, replicas = current(situation, observation)
     change = Change(lever="precision", old=dict(setting.values), new={"precision": "int8"})
-    return [Candidate(batch, timeout, replicas, True, (change,), lever.cost_per_hour, lever.effect_delay_s, 0.15)]
+    return [_moved(base, lever, change, {"precision": "int8"}, lever.cost_per_hour, th.RISK["precision"])]
+
+
+def _moved(
+    base: Candidate, lever: Lever, change: Change, moved: Mapping[str, Knob], cost: float, risk: float
+) -> Candidate:
+    setting = {**base.setting, **moved}
+    return Candidate(setting, (change,), cost, lever.effect_delay_s, risk, size_of(setting))
+
+
+def size_of(setting: Mapping[str, Knob]) -> tuple[float, ...]:
+    """(replicas, batch limit): of two settings that do equally well the smaller is the smaller step."""
+    return tuple(float(setting.get(knob, 0)) for knob in ("replicas", "batch_size"))

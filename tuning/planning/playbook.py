@@ -5,10 +5,14 @@ It is the planner for services that export too little for the model, and the yar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from detection.model import Incident
 from tuning.model import Observation, Plan, Record
+from tuning.planning.diagnosis import diagnose
+from tuning.planning.ports import Engine
 from tuning.planning.rules import Rules
 from tuning.planning.settings import PlanningSettings
 
@@ -18,8 +22,12 @@ class PlaybookPlanner:
 
     name = "playbook"
 
-    def __init__(self, settings: PlanningSettings) -> None:
+    def __init__(self, settings: PlanningSettings, engines: Mapping[str, Engine[Any]]) -> None:
+        self._settings, self._engines = settings, engines
         self._rules = Rules(settings)
 
     def propose(self, incident: Incident, observation: Observation, past: Sequence[Record]) -> Plan:
-        return self._rules.propose(incident, observation, past)
+        engine = self._engines[observation.service.engine]
+        situation = engine.assess(incident, observation, self._settings, -math.inf)
+        diagnosis = diagnose(incident, observation, situation, self._settings)
+        return self._rules.propose(incident, observation, situation.now, diagnosis, past)

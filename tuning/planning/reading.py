@@ -10,6 +10,7 @@ import numpy as np
 
 from detection.model import FloatArray, Incident, Lever, MetricWindow, Mode, make_id
 from tuning.model import Change, Knob, Observation, Option, Record, Setting
+from tuning.planning import thresholds as th
 from tuning.planning.settings import PlanningSettings
 
 _STRICTNESS: dict[Mode, int] = {"observe": 0, "approve": 1, "act": 2}
@@ -74,6 +75,22 @@ class Reading:
         if self.rows_per_batch is None or not self.batch_size:
             return None
         return min(1.0, self.rows_per_batch / self.batch_size)
+
+
+def settled(window: MetricWindow, onset: float, settings: PlanningSettings) -> float:
+    """From when on the signals show only what is after the onset (epoch seconds); the last three points at least."""
+    last_three = window.span.end_s - th.SETTLED_STEPS * window.span.step_s
+    return min(onset + settings.rate_window_s, last_three)
+
+
+def tail(window: MetricWindow, signal: str, since_s: float) -> tuple[FloatArray, FloatArray]:
+    """Times and values of a signal from `since_s` on, shape (k,) each, gaps left out; k 0 where there is none."""
+    values = window.values.get(signal)
+    if values is None:
+        return np.empty(0), np.empty(0)
+    times = window.span.times()
+    good = np.isfinite(values) & (times >= since_s - 1e-9)
+    return times[good], values[good]
 
 
 def number(setting: Setting | None, knob: str) -> float | None:

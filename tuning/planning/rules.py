@@ -1,4 +1,4 @@
-"""The rules of the playbook, which need no model: batch first, then replicas, then INT8, each only where it can help.
+"""The rules of the playbook, which need no prediction: batch first, then replicas, then INT8, each where it can help.
 
 Shared by the planners: `playbook` is these rules, `model` falls back to them where nothing can be predicted.
 """
@@ -9,9 +9,12 @@ import math
 from collections.abc import Sequence
 
 from detection.model import Incident
-from tuning.formats import ms
 from tuning.model import Change, Diagnosis, Observation, Option, Plan, Record
+from tuning.planning import explain
 from tuning.planning import reading as rd
+from tuning.planning import thresholds as th
+from tuning.planning.causes import CAUSES
+from tuning.planning.diagnosis import batches_full, queue_stands
 from tuning.planning.reading import Reading
 from tuning.planning.settings import PlanningSettings
 
@@ -22,10 +25,10 @@ class Rules:
     def __init__(self, settings: PlanningSettings) -> None:
         self._settings = settings
 
-    def propose(self, incident: Incident, observation: Observation, past: Sequence[Record]) -> Plan:
+    def propose(
+        self, incident: Incident, observation: Observation, now: Reading, diagnosis: Diagnosis, past: Sequence[Record]
+    ) -> Plan:
         """One lever, or a hold with its reason; every lever that was not chosen is listed with why."""
-        now = rd.read_now(observation, self._settings)
-        diagnosis = diagnose(incident, observation, now, self._settings)
         options = self._options(incident, observation, now, diagnosis, past)
         chosen = next((option for option in options if option.feasible), None)
         rejected = tuple(option for option in options if option is not chosen)
@@ -49,7 +52,7 @@ class Rules:
             change, reason = weigh(observation, now, diagnosis)
             if name in tried:
                 change, reason = None, f"{name} was tried for this incident and did not help"
-            elif not diagnosis.curable:
+            elif not diagnosis.curable or name not in CAUSES[diagnosis.cause].levers:
                 change, reason = None, f"{name} cannot cure {diagnosis.cause.replace('_', ' ')}"
             options.append(self._option(observation, name, change, reason))
         return options
@@ -134,57 +137,10 @@ class Rules:
             rejected=rejected,
             settle_s=self._settings.rate_window_s + delay,
             lease_s=self._settings.lease_s if leased else None,
-            revert_below_qps=0.6 * now.qps if leased and now.qps else None,
+            revert_below_qps=th.PLAYBOOK_RETURN * now.qps if leased and now.qps else None,
             attempt=incident.attempt,
             reason=chosen.reason,
         )
-
-
-def diagnose(incident: Incident, observation: Observation, now: Reading, settings: PlanningSettings) -> Diagnosis:
-    """The cause as far as rules can tell: stale data, errors, a batch limit that is too small, load, or unknown."""
-    slo = observation.service.slo
-    stale = rd.is_stale(observation, settings)
-    split = {"queue_ms": now.queue_ms, "service_ms": now.batch_ms, "queue_share": now.queue_share}
-    if stale:
-        return Diagnosis(cause="stale_data", evidence=(stale,), curable=False)
-    errors = now.error_rate is not None and now.error_rate > slo.error_rate
-    standing = queue_stands(now, settings)
-    met = now.p95_ms is not None and now.p95_ms <= slo.p95_ms
-    if errors and (met or not standing):
-        calm = "no queue stands" if not standing else f"P95, {ms(now.p95_ms)}, is under the SLO"
-        evidence = (f"{now.error_rate:.1%} of requests fail (limit {slo.error_rate:.1%}) and {calm}",)
-        return Diagnosis(cause="errors", evidence=evidence, curable=False, **split)
-    if met and incident.symptom != "saturation":
-        evidence = (f"P95 is {ms(now.p95_ms)}, the SLO is {ms(slo.p95_ms)}",)
-        return Diagnosis(cause="healthy", evidence=evidence, curable=False, **split)
-    if standing and batches_full(now, settings):
-        bound = observation.service.levers.get("batch_size")
-        small = bound is not None and now.batch_size is not None and now.batch_size < bound.maximum
-        text = f"batches are full and requests queue for {_text(now.queue_ms)} ms"
-        return Diagnosis(cause="batch_too_small" if small else "load_surge", evidence=(text,), **split)
-    if standing:
-        return Diagnosis(cause="load_surge", evidence=(f"requests queue for {_text(now.queue_ms)} ms",), **split)
-    if now.queue_ms is None and now.busy is None:
-        evidence = ("neither queue time nor busy share is exported: the split of the latency is unknown",)
-        return Diagnosis(cause="unknown", evidence=evidence)
-    evidence = (f"P95 is {_text(now.p95_ms)} ms without a queue: the service itself is slow",)
-    return Diagnosis(cause="slower_service", evidence=evidence, **split)
-
-
-def queue_stands(now: Reading, settings: PlanningSettings) -> bool:
-    """Requests wait for a server: a large share of the latency, and more than one batch's time."""
-    if now.queue_ms is not None:
-        share = now.queue_share
-        long = now.batch_ms is None or now.queue_ms > 0.5 * now.batch_ms
-        return share is not None and share >= settings.queue_share and long
-    return now.busy is not None and now.busy >= settings.busy_full
-
-
-def batches_full(now: Reading, settings: PlanningSettings) -> bool:
-    """Batches use their limit, or (where rows are not exported) the server never rests."""
-    if now.fill is not None:
-        return now.fill > settings.batch_full
-    return now.busy is not None and now.busy >= settings.busy_full
 
 
 def _passed_over(rejected: tuple[Option, ...], chosen: Option) -> tuple[Option, ...]:
@@ -199,17 +155,9 @@ def _passed_over(rejected: tuple[Option, ...], chosen: Option) -> tuple[Option, 
 
 def _hold_reason(diagnosis: Diagnosis, rejected: tuple[Option, ...]) -> str:
     if not diagnosis.curable:
-        return hold_reason(diagnosis)
+        return explain.uncured(diagnosis)
     reasons = "; ".join(dict.fromkeys(option.reason for option in rejected)) or "the service has no lever"
     return f"hold: {reasons}"
-
-
-def hold_reason(diagnosis: Diagnosis) -> str:
-    """Why a cause that no lever cures gets no change: it is over, or a person has to look."""
-    evidence = "; ".join(diagnosis.evidence)
-    if diagnosis.cause == "healthy":
-        return f"hold: it recovered by itself: {evidence}; no change is needed"
-    return f"hold: {evidence}: no lever cures that"
 
 
 def _unreadable(observation: Observation, lever: str) -> str:

@@ -20,11 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.model import FloatArray
+from tuning.planning import thresholds as th
 
 _FAR = 1e7
 _CV2_GRID = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0, 14.0, 20.0)
-STABLE = 0.985
-"""Utilisation above which no steady state is simulated: the queue grows for as long as the load lasts."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def simulate(lanes: list[Lane], *, batches: int, seed: int, requests: int = 20_0
 
     Deterministic for a seed. `stream` picks another stretch of the arrivals, so that draws of one setting differ.
     """
-    answers: list[Forecasted | None] = [fluid(lane) if lane.load >= STABLE else None for lane in lanes]
+    answers: list[Forecasted | None] = [fluid(lane) if lane.load >= th.STABLE else None for lane in lanes]
     index = [i for i, answer in enumerate(answers) if answer is None]
     if index:
         for i, answer in zip(index, _run([lanes[i] for i in index], batches, seed, requests), strict=True):
@@ -166,9 +165,7 @@ def _run(lanes: list[Lane], batches: int, seed: int, requests: int) -> list[Fore
             alive = alive[going]
             if not alive.size:
                 break
-    return [
-        _summary(lanes[k], flat[first[k] : stop[k]], begin[:, k], finish[:, k], taken[:, k]) for k in range(count)
-    ]
+    return [_summary(lanes[k], flat[first[k] : stop[k]], begin[:, k], finish[:, k], taken[:, k]) for k in range(count)]
 
 
 def _factors(spread: FloatArray, batches: int, seed: int) -> FloatArray:

@@ -1,14 +1,12 @@
-"""What is kept between plans, and the P95 expected at another load."""
+"""The P95 expected at another load."""
 
 from __future__ import annotations
-
-import dataclasses
 
 import numpy as np
 import pytest
 
 from tests.fakes.planning import make_observation, make_settings, make_window
-from tuning.planning.expected import expected_p95_ms, learn_state
+from tuning.planning.expected import expected_p95_ms
 from tuning.planning.settings import PlanningSettings
 
 SETTINGS = PlanningSettings(rate_window_s=10, simulated_batches=400)
@@ -19,13 +17,6 @@ CALM = {"qps": 60.0, "p95_ms": 60.0, "mean_ms": 40.0, "queue_ms": 15.0, "queue_d
 
 def calm():
     return make_observation(CALM, settings=make_settings(batch=8))
-
-
-def test_the_state_goes_round_and_the_same_window_teaches_once():
-    state = learn_state(calm(), SETTINGS)
-    again = learn_state(dataclasses.replace(calm(), latency_model=state), SETTINGS)
-    assert state == again
-    assert state["models"]["1/fp32"]["n"] > 10
 
 
 def test_more_load_means_more_latency_and_too_much_means_no_answer():

@@ -11,7 +11,7 @@ import pytest
 from slotune.observation_file import parse
 from tests.fakes.planning import AT_S, SATURATED, make_incident, make_observation, make_service, make_settings
 from tuning.model import Plan, Record
-from tuning.planning.model_planner import ModelPlanner
+from tuning.planning import get
 from tuning.planning.settings import PlanningSettings
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "observation.json"
@@ -31,7 +31,7 @@ def example(**change):
 
 def propose(pair, past=(), settings=SETTINGS) -> Plan:
     incident, observation = pair
-    return ModelPlanner(settings).propose(incident, observation, past)
+    return get("model")(settings).propose(incident, observation, past)
 
 
 def test_a_surge_that_a_larger_batch_carries_is_cured_for_free():

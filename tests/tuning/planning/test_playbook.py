@@ -13,14 +13,14 @@ from tests.fakes.planning import (
     make_settings,
 )
 from tuning.model import Plan, Record
-from tuning.planning.playbook import PlaybookPlanner
+from tuning.planning import get
 from tuning.planning.settings import PlanningSettings
 
 SETTINGS = PlanningSettings(rate_window_s=20)
 
 
 def propose(observation, past=(), incident=None) -> Plan:
-    return PlaybookPlanner(SETTINGS).propose(incident or make_incident(), observation, past)
+    return get("playbook")(SETTINGS).propose(incident or make_incident(), observation, past)
 
 
 def knobs(plan: Plan) -> dict:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tests.fakes.planning import AT_S, make_incident, make_observation, make_settings
-from tuning.planning.model_planner import ModelPlanner
-from tuning.planning.playbook import PlaybookPlanner
+from tuning import planning
+from tuning.planning.arrivals import draining_arrivals
+from tuning.planning.batching import assess
 from tuning.planning.predict import phases_of
 from tuning.planning.settings import PlanningSettings
-from tuning.planning.situation import assess, draining_arrivals
 
 SETTINGS = PlanningSettings()
 CALM = {"qps": 60.0, "p95_ms": 40.0, "mean_ms": 25.0, "queue_ms": 4.0, "queue_depth": 0.0, "batch_ms": 20.0,
@@ -67,11 +67,11 @@ def test_the_backlog_is_the_newest_count():
     assert situation(queue_depth=[*depth[:-1], math.nan]).backlog == 920.0
 
 
-@pytest.mark.parametrize("planner", [ModelPlanner, PlaybookPlanner])
+@pytest.mark.parametrize("planner", ["model", "playbook"])
 @pytest.mark.parametrize("busy", [0.3, 0.99])
 def test_errors_are_not_over_because_latency_is_fine(planner, busy):
     signals = CALM | {"error_rate": 0.3, "busy": busy, "queue_depth": 40.0 if busy > 0.9 else 0.0}
     incident = ONSET.model_copy(update={"symptom": "errors"})
-    plan = planner(SETTINGS).propose(incident, make_observation(signals, settings=make_settings(batch=4)), [])
+    plan = planning.get(planner)(SETTINGS).propose(incident, make_observation(signals, settings=make_settings(batch=4)), [])
     assert plan.diagnosis.cause == "errors" and plan.chosen.changes == ()
     assert "30.0% of requests fail" in plan.chosen.reason and "recovered" not in plan.chosen.reason

@@ -1,0 +1,91 @@
+"""How many requests come, which under saturation is more than what is answered, and how unevenly. Pure."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from detection.model import FloatArray, MetricWindow
+from tuning.model import Interval, Observation
+from tuning.planning import thresholds as th
+from tuning.planning.forecast import Forecast, forecast, trend_start
+from tuning.planning.reading import Reading, first, settled, tail
+from tuning.planning.settings import PlanningSettings
+
+
+def arrivals(observation: Observation, onset: float, now: Reading, settings: PlanningSettings) -> Forecast | None:
+    """The rate of arrivals at the time when a change would be looked at.
+
+    Answered requests are not arrivals while a queue grows: the growth of the queue is added (queue_depth), or, where
+    only the waiting time w is exported, arrivals = answered / (1 - dw/dt), the fluid relation of an overloaded queue.
+    """
+    since = settled(observation.window, onset, settings)
+    times, qps = tail(observation.window, "qps", since)
+    if not qps.size:
+        return None
+    earlier, before = tail(observation.window, "qps", -math.inf)
+    if (start := trend_start(earlier, before)) is not None:
+        times, qps = tail(observation.window, "qps", min(start, since))
+    growth = np.zeros_like(qps)
+    if now.busy is None or now.busy > th.MAY_QUEUE:
+        saturated = (now.busy or 0.0) > th.SATURATED
+        growth = queue_growth(observation.window, times, qps, since, settings.rate_window_s, saturated)
+    horizon_s = settings.verify_window_s + 2 * settings.rate_window_s
+    return forecast(times, np.maximum(qps + growth, 0.0), horizon_s, observation.history)
+
+
+def queue_growth(
+    window: MetricWindow, times: FloatArray, qps: FloatArray, since: float, rate_window_s: float, saturated: bool
+) -> FloatArray:
+    """Requests per second that join the queue (or leave it: below 0) without being answered, at each of `times`.
+
+    Over the same window as the rate, arrivals = answered + growth exactly. A saturated server answers at a constant
+    rate, so there a shorter window is as exact and shows sooner that a burst is over.
+    """
+    depth_t, depth = tail(window, "queue_depth", -math.inf)
+    if depth.size >= th.LEVEL_POINTS:
+        span = max(2 * window.span.step_s, rate_window_s * th.SATURATED_WINDOW) if saturated else rate_window_s
+        before = np.interp(times - span, depth_t, depth)
+        return np.asarray((np.interp(times, depth_t, depth) - before) / span, dtype=np.float64)
+    wait_t, wait = tail(window, "queue_ms", since)
+    if wait.size < th.LEVEL_POINTS:
+        return np.zeros_like(qps)
+    slope = float(np.clip(np.polyfit(wait_t - wait_t[0], wait / 1e3, 1)[0], 0.0, th.WAIT_GROWTH_MAX))
+    if slope * (wait_t[-1] - wait_t[0]) < th.WAIT_RISE * float(wait.max()) / 1e3:
+        return np.zeros_like(qps)
+    return np.asarray(qps * slope / (1 - slope), dtype=np.float64)
+
+
+def draining_arrivals(window: MetricWindow, capacity: float) -> Interval | None:
+    """The rate of arrivals while a queue falls: capacity less the fall, by the newest counts; None while it does not
+    fall by more than three standard errors of two Poisson streams.
+
+    After a burst this is known long before the mean over a rate window is.
+    """
+    points = max(th.LEVEL_POINTS, round(th.DRAIN_SEEN_S / window.span.step_s) + 1)
+    depth = window.values.get("queue_depth", np.empty(0))[-points:]
+    if depth.size < points or not (np.isfinite(depth).all() and (np.diff(depth) < 0).all()):
+        return None
+    seconds = (points - 1) * window.span.step_s
+    fall, error = float(depth[0] - depth[-1]) / seconds, math.sqrt(2 * capacity / seconds)
+    if fall <= th.DRAIN_ERRORS * error:
+        return None
+    rate = max(capacity - fall, th.DRAIN_RATE_MIN * capacity)
+    low = max(rate - th.Z90 * error, th.DRAIN_RATE_MIN / 2 * capacity)
+    return Interval(value=rate, low=low, high=rate + th.Z90 * error)
+
+
+def burstiness(observation: Observation, now: Reading) -> float:
+    """Squared variation of the gaps now; where not exported, that of the history, else 1 (independent users)."""
+    before = observation.history.last("arrival_cv2") if observation.history else None
+    return float(np.clip(first(now.arrival_cv2, before, 1.0) or 1.0, *th.CV2_RANGE))
+
+
+def backlog(now: Reading, window: MetricWindow, settings: PlanningSettings) -> float:
+    """Requests waiting: counted where exported (the newest count: a growing queue has no level), else by Little's law
+    from the mean wait."""
+    newest = window.last("queue_depth", settings.rate_window_s)
+    if newest is not None or now.queue_depth is not None:
+        return max(0.0, first(newest, now.queue_depth) or 0.0)
+    return max(0.0, (now.queue_ms or 0.0) / 1e3 * (now.qps or 0.0))

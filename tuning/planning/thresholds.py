@@ -1,0 +1,239 @@
+"""Every number that steers a plan, with its unit and where it comes from. What a user may set is in settings.py.
+
+"Development incidents" are the proving ground's generated incidents of the development seeds (benchmarks/control);
+no figure that is published was measured on them. tests/tuning/planning/test_thresholds.py shows each number at work.
+"""
+
+from __future__ import annotations
+
+import math
+
+Z90 = 1.645
+"""Standard normal quantile of both ends of a 90 % interval."""
+
+# What counts as known ----------------------------------------------------------------------------------------------
+
+LEVEL_POINTS = 3
+"""Fewest samples whose median is a level and not luck."""
+VARIATION_POINTS = 6
+"""Fewest batch times whose variation says anything (relative error of a standard deviation of six: 30 %)."""
+BASELINE_HISTORY_S = 6 * 3600.0
+"""How far back the history is a baseline where the look-back does not reach before the onset: within a shift."""
+
+# Arrivals ----------------------------------------------------------------------------------------------------------
+
+MAY_QUEUE = 0.85
+"""Busy share from which a queue may grow, so that answers are not arrivals; below it a queue is the batch's wait."""
+SATURATED = 0.95
+"""Busy share from which the rate of answers is the capacity, so that a shorter window of the queue is as exact."""
+SATURATED_WINDOW = 1 / 3
+"""That shorter window over the rate window."""
+WAIT_GROWTH_MAX = 0.9
+"""Highest growth of the wait (s per s) that the fluid relation is trusted with: arrivals of ten times the answers."""
+WAIT_RISE = 0.2
+"""Share of its highest value by which the wait must rise to count as growing."""
+DRAIN_ERRORS = 3.0
+"""Standard errors (of two Poisson streams) by which a queue must fall to tell the rate of arrivals."""
+DRAIN_SEEN_S = 10.0
+"""Seconds of counts from which the fall is taken (three counts at least): two of the demo's scrapes."""
+DRAIN_RATE_MIN = 0.02
+"""Least rate of arrivals, as a share of the capacity, that a falling queue is taken for."""
+CV2_RANGE = (0.2, 20.0)
+"""Squared variation of arrivals that the what-if is asked about: smoother and burstier than any trace we know."""
+
+# Forecast ----------------------------------------------------------------------------------------------------------
+
+TREND_S = (300.0, 180.0, 120.0)
+"""Seconds over which a rise is looked for, longest first."""
+TREND_POINTS = 8
+"""Fewest samples of a line with a standard error worth the name (six degrees of freedom)."""
+TREND_ERRORS = 4.0
+"""Standard errors from zero at which a slope counts: the window is chosen among several, so two are too few."""
+TREND_MOVED = 0.1
+"""Share of the level by which a trend must have moved the rate since the onset."""
+RISE_MOVED = 0.2
+"""The same where the rise is looked for before the onset as well."""
+TREND_DOUBT = 0.25
+"""Share of the extrapolated growth that is added to the uncertainty."""
+TREND_FURTHER = 2.5
+"""How many horizons the upper end of a trend looks ahead: a change should still do when the trend goes on."""
+FALL_FLOOR = 0.5
+"""Share of the present rate below which a fall is not followed."""
+RATE_NOISE = (0.02, 0.3)
+"""Bounds of the relative uncertainty of a level (below: the wave of any traffic; above: it is no level)."""
+RATE_NOISE_UNKNOWN = 0.15
+"""The same with fewer than three samples."""
+WEEK_FITS = 0.2
+"""Relative distance of this hour's rate to last week's within which last week says what comes next."""
+WEEK_NOISE = 0.1
+"""Least relative uncertainty of what last week says."""
+
+# Speed -------------------------------------------------------------------------------------------------------------
+
+SLOW_NOISE = 0.1
+"""Relative departure of the batch times from the learned line that is no slowness (or two standard errors)."""
+STATS_WEIGHT = (0.3, 20.0)
+"""Measurements that the batches of one size are worth in the line: least, and that of a size that had them all."""
+STATS_BATCHES = 5
+"""Fewest batches of one size whose variation counts."""
+SPREAD_RANGE = (0.02, 0.8)
+"""Coefficient of variation of single batches: the timer's noise, and what is no batch time any more."""
+SPREAD_MAX = 1.0
+"""The same with what comes and goes on top."""
+REPLICA_ROWS = 0.5
+"""Share of a batch's time that is taken to go with its rows when replicas with different batches are compared."""
+REPLICA_TAIL_MAX = 5.0
+"""Highest slowness that a replica's P95 alone is taken for."""
+OVERHEAD_MAX = (0.5, 5.0)
+"""Latency outside queue and batch at most: this share of a batch's time, plus so many ms."""
+MANY_ROWS = 1.7
+"""Rows computed over requests answered from which a request brings several rows; below it is measurement error."""
+COMES_AND_GOES = 0.2
+"""Variation of batch times on top of the usual from which phases are simulated and not a wider spread."""
+
+# Diagnosis ---------------------------------------------------------------------------------------------------------
+
+MOVED = math.log(1.15)
+"""Growth (natural logarithm) of a factor of the load that is evidence: 15 %, about three standard errors."""
+SLOW_REPLICA = 1.4
+"""Batch time over the median replica's from which a replica is the slow one ..."""
+SOUND_REPLICA = 1.2
+"""... while the next slowest stays below this."""
+BORDERS = 0.2
+"""Share of recent P95 values over the SLO from which an incident is not over although the median is under it."""
+WAIT_SHARE = (0.25, 1.5)
+"""Mean wait over the batch timeout within which the timeout is what is waited for."""
+WAIT_BUSY = 0.75
+"""Busy share from which waiting is a queue and not the timeout."""
+WAIT_FILL = 0.95
+"""Fill from which no request waits for rows."""
+NOISY = 0.12
+"""Variation of batch times from which slowness comes and goes ..."""
+NOISY_TIMES = 2.0
+"""... if it is also so many times what it was before."""
+NOISY_BEFORE = 0.03
+"""What it was before where nobody knows."""
+NOISY_SPREAD = 0.5
+"""Share of the learned spread that counts as "before"."""
+QUEUE_BATCHES = 0.5
+"""Mean wait over one batch's time above which a queue stands: a resting server makes requests wait half a batch."""
+
+# Prediction --------------------------------------------------------------------------------------------------------
+
+DRAWS = 16
+"""Draws of what is not known per option (sixteen equal steps of each quantile)."""
+FULL = 0.9
+"""Utilisation that an option with room stays below ..."""
+SURPRISE = 0.4
+"""... under this log scatter of what may come on top of all that is known: the next wave, a neighbour."""
+DILUTED_REPLICA = 1.3
+"""Batch time over the median replica's from which a replica is simulated apart."""
+QUEUE_TIME_MAX_S = 600.0
+"""A queue that takes longer to empty counts as one that never does."""
+GAIN_PRIOR = (2.5, 0.4)
+"""INT8 speed-up where nobody measured it (median, log scatter): the lower third of 1.4 (depthwise convolutions on a
+CPU) to 11 (wide layers)."""
+GAIN_FLOOR = 1.2
+"""The gate refuses less than its minimum, so the median lies above it by this."""
+GAIN_MEASURED_SD = 0.15
+"""Log scatter of a speed-up that the gate measured (offline, one batch size)."""
+GAIN_LEARNED_SD = 0.1
+"""Log scatter of a speed-up from live batches of both precisions."""
+UNMEASURED_SD = 0.3
+"""Log scatter of a gain from which it counts as a guess."""
+
+# Latency model -----------------------------------------------------------------------------------------------------
+
+NIS_LIMIT = 6.63
+"""99 % quantile of chi-square with one degree of freedom: a measurement beyond it is refused."""
+REGIME = 8
+"""Refusals in a row that are no outliers: the service has changed (chance of eight: 1e-16)."""
+MISFIT = 0.04
+"""Relative deviation of real hardware (caches, kernel choice) from a straight line; more data do not shrink it."""
+BEYOND = 0.06
+"""Relative doubt that is added per doubling of the batch past what was seen."""
+GUESS = 0.25
+"""Relative standard deviation of a batch time, from the slope alone, from which it counts as not known."""
+BATCH_NOISE = 0.05
+"""Relative noise of one measured mean batch time."""
+POINTS_MAX = 60.0
+"""Measurements that the line remembers; older ones fade."""
+STABLE = 0.985
+"""Utilisation above which no steady state is simulated: the queue grows for as long as the load lasts."""
+
+# Options -----------------------------------------------------------------------------------------------------------
+
+REPLICA_CHOICES = 10
+"""Numbers of replicas that are weighed at most, at equal ratios up to the bound."""
+PAIRS = 28
+"""Pairs that are simulated at most, cheapest first."""
+PAIR_BATCHES = 3
+"""Batch settings that are paired with another lever: those with the most room."""
+SHORT_WAIT = 0.05
+"""A batch timeout worth a look, as a share of the SLO."""
+RISK = {"batch_size": 0.02, "smaller batch": 0.03, "replicas": 0.02, "precision": 0.15, "pair": 0.02}
+"""How hard a step is to undo, 0..1: an order, not a probability. INT8 loads a model; a pair has two ways to fail."""
+
+# Ranking -----------------------------------------------------------------------------------------------------------
+
+LEAST_CHANCE = 0.35
+"""Below this probability of meeting the SLO even the best option is not worth a change."""
+LEAST_CARRIES = 0.05
+"""Below this probability of carrying the load, and of meeting the SLO, even a free try is none."""
+DEMOTED = 0.4
+"""Mean of "it worked" below which an option is barred for this cause on this service."""
+PAIR_GAIN = 0.15
+"""Probability by which a pair must beat the best single where nothing is sure."""
+RISKY = 0.1
+"""From this risk on (another precision) the whole interval must lie under the SLO, not only the prediction."""
+CHANCE_STEPS = 20
+"""Chances are compared in steps of 1/20: less is the simulation's own luck."""
+EFFECT_STEP_S = 30.0
+"""Times to take effect are compared in steps of this."""
+FREE = 0.00005
+"""Difference in cost per hour below which two options cost the same (prices are shown with two digits)."""
+
+# Plan --------------------------------------------------------------------------------------------------------------
+
+SETTLE_MAX_S = 600.0
+"""Longest wait before a change is looked at."""
+PASSES_MEETS = 0.9
+"""Probability of the SLO at the present setting from which a queue that drains needs no change ..."""
+PASSES_DRAIN_S = 120.0
+"""... if it is empty within this."""
+PASSES_P95 = 0.7
+"""P95 over its recent maximum below which it is falling ..."""
+PASSES_DEPTH = 0.9
+"""... and the queue's length over its maximum."""
+PASSES_SLOW = 1.1
+"""Slowness from which the present setting is not trusted to get by."""
+DRAIN_SLOW_SD = 0.2
+"""Relative error of the slowness above which the capacity is too uncertain to read arrivals from a falling queue."""
+LEASE_RETURN = 0.7
+"""Share of the old setting's capacity below which the rate must fall for borrowed replicas to go back."""
+PLAYBOOK_RETURN = 0.6
+"""The same for the playbook, of the rate at the time of the plan: it knows no capacity."""
+PEAK = 0.95
+"""Quantile of the rates seen that replicas which stay must carry before one is given back."""
+SAVING_P95 = 0.5
+"""Share of the headroom under which P95 must stay after a replica was given back."""
+SETTLED_STEPS = 2
+"""Steps between the last three samples: "since the onset" never means fewer."""
+
+RATE_ERROR = 0.03
+"""Relative error of a measured rate over a look of a minute or more."""
+
+# What the ledger says ----------------------------------------------------------------------------------------------
+
+WORKED_PRIOR = (3.0, 1.0)
+"""Beta prior: as if a lever that the model recommends had worked three times of four before anything was seen."""
+FADE = 0.98
+"""What is left of an older trial's weight at each later one."""
+SCATTER = 0.10
+"""Log scatter of observed over predicted P95 where no change was seen yet."""
+SCATTER_WEIGHT = 6.0
+"""Trials that the prior of the scatter is worth."""
+TRIALS = 40
+"""Trials that bias and scatter are taken from at most."""
+WILD = 0.7
+"""Log error of a prediction above which it is cut: the load changed meanwhile."""
