@@ -54,7 +54,7 @@ class Lane:
 
 @dataclass(frozen=True)
 class Forecasted:
-    """What a lane would show. Latencies in ms (queue, batch wait and service); shares 0..1; rows: mean batch.
+    """What a lane would show. Latencies in ms (queue, batch wait and service); shares 0..1.
 
     noise: relative standard deviation of the P95 of one minute's window around p95_ms. waits: sorted sample of
     latencies for mixing lanes.
@@ -62,12 +62,9 @@ class Forecasted:
 
     p50_ms: float
     p95_ms: float
-    p99_ms: float
     mean_ms: float
     queue_ms: float
     busy: float
-    rows: float
-    throughput: float
     noise: float
     sample_ms: FloatArray
 
@@ -117,11 +114,9 @@ def fluid(lane: Lane) -> Forecasted:
     noise_s = math.sqrt(lane.horizon_s * full_s * (lane.cv2 / lane.batch + lane.spread**2))
     waits = np.linspace(start, end, 101) + noise_s + 1.5 * full_s
     sample = 1e3 * waits
-    p50, p95, p99 = (float(np.quantile(sample, q)) for q in (0.5, 0.95, 0.99))
+    p50, p95 = (float(np.quantile(sample, q)) for q in (0.5, 0.95))
     mean = float(sample.mean())
-    return Forecasted(
-        p50, p95, p99, mean, mean - 1e3 * full_s, 1.0, float(lane.batch), min(lane.qps, lane.capacity), 0.2, sample
-    )
+    return Forecasted(p50, p95, mean, mean - 1e3 * full_s, 1.0, 0.2, sample)
 
 
 def _run(lanes: list[Lane], batches: int, seed: int, requests: int) -> list[Forecasted]:
@@ -187,18 +182,15 @@ def _summary(
     waited = np.repeat(begin[skip:done], counts) - came
     to_ms = 1e3 / lane.qps
     served = np.sort(latency) * to_ms
-    p50, p95, p99 = (float(served[min(int(q * served.size), served.size - 1)]) for q in (0.5, 0.95, 0.99))
+    p50, p95 = (float(served[min(int(q * served.size), served.size - 1)]) for q in (0.5, 0.95))
     span = float(finish[done - 1] - begin[skip])
     busy = float((finish[skip:done] - begin[skip:done]).sum()) / span if span > 0 else 0.0
     return Forecasted(
         p50,
         p95,
-        p99,
         float(served.mean()),
         float(waited.mean()) * to_ms,
         min(1.0, busy),
-        float(counts.mean()),
-        lane.qps,
         _window_noise(latency, lane.qps),
         served[:: max(1, served.size // 400)],
     )
@@ -222,7 +214,7 @@ def mix(parts: list[tuple[float, Forecasted]]) -> Forecasted:
     values, cumulative = values[order], np.cumsum(weights[order])
     cumulative /= cumulative[-1]
     last = values.size - 1
-    p50, p95, p99 = (float(values[min(int(np.searchsorted(cumulative, q)), last)]) for q in (0.5, 0.95, 0.99))
+    p50, p95 = (float(values[min(int(np.searchsorted(cumulative, q)), last)]) for q in (0.5, 0.95))
 
     def mean(name: str) -> float:
         return float(sum(share * getattr(part, name) for share, part in parts))
@@ -230,50 +222,9 @@ def mix(parts: list[tuple[float, Forecasted]]) -> Forecasted:
     return Forecasted(
         p50,
         p95,
-        p99,
         mean("mean_ms"),
         mean("queue_ms"),
         mean("busy"),
-        mean("rows"),
-        mean("throughput"),
         max(part.noise for _, part in parts),
         values,
     )
-
-
-def bounded(
-    lane: Lane, stream: FloatArray, factors: FloatArray, queue_limit: float = math.inf
-) -> tuple[FloatArray, float]:
-    """One lane, plainly: (latencies in seconds of the served requests, rejected share), with a bounded queue.
-
-    stream: arrival times in seconds. A request that finds `queue_limit` waiting is refused. It is the reference that
-    `simulate` is tested against, and the answer where a queue limit is known.
-    """
-    times = stream.tolist()
-    waiting: list[float] = []
-    latencies: list[float] = []
-    refused, nxt, free, step = 0, 0, 0.0, 0
-    while nxt < len(times) or waiting:
-        if not waiting:
-            waiting.append(times[nxt])
-            nxt += 1
-        start = max(free, waiting[0])
-        deadline = waiting[0] + lane.timeout_s
-        # Take in what arrives until the batch may start: it is full, or its oldest request has waited long enough.
-        while nxt < len(times) and (
-            times[nxt] <= start or (len(waiting) < lane.batch and times[nxt] <= max(free, deadline))
-        ):
-            if len(waiting) < queue_limit:
-                waiting.append(times[nxt])
-                start = max(start, times[nxt]) if len(waiting) <= lane.batch else start
-            else:
-                refused += 1
-            nxt += 1
-        if len(waiting) < lane.batch:
-            start = max(free, deadline) if nxt < len(times) else max(free, waiting[-1])
-        rows = min(len(waiting), lane.batch)
-        free = start + (lane.alpha_s + lane.beta_s * rows) * factors[step % len(factors)]
-        latencies.extend(free - t for t in waiting[:rows])
-        del waiting[:rows]
-        step += 1
-    return np.array(latencies), refused / max(1, len(times))

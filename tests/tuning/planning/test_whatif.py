@@ -7,8 +7,47 @@ import math
 import numpy as np
 import pytest
 
+from detection.model import FloatArray
 from tuning.planning import whatif
-from tuning.planning.whatif import Lane, arrivals, bounded, simulate
+from tuning.planning.whatif import Lane, arrivals, simulate
+
+
+def bounded(
+    lane: Lane, stream: FloatArray, factors: FloatArray, queue_limit: float = math.inf
+) -> tuple[FloatArray, float]:
+    """One lane, plainly: (latencies in seconds of the served requests, rejected share), with a bounded queue.
+
+    stream: arrival times in seconds. A request that finds `queue_limit` waiting is refused. It is the reference that
+    `simulate` is tested against.
+    """
+    times = stream.tolist()
+    waiting: list[float] = []
+    latencies: list[float] = []
+    refused, nxt, free, step = 0, 0, 0.0, 0
+    while nxt < len(times) or waiting:
+        if not waiting:
+            waiting.append(times[nxt])
+            nxt += 1
+        start = max(free, waiting[0])
+        deadline = waiting[0] + lane.timeout_s
+        # Take in what arrives until the batch may start: it is full, or its oldest request has waited long enough.
+        while nxt < len(times) and (
+            times[nxt] <= start or (len(waiting) < lane.batch and times[nxt] <= max(free, deadline))
+        ):
+            if len(waiting) < queue_limit:
+                waiting.append(times[nxt])
+                start = max(start, times[nxt]) if len(waiting) <= lane.batch else start
+            else:
+                refused += 1
+            nxt += 1
+        if len(waiting) < lane.batch:
+            start = max(free, deadline) if nxt < len(times) else max(free, waiting[-1])
+        rows = min(len(waiting), lane.batch)
+        free = start + (lane.alpha_s + lane.beta_s * rows) * factors[step % len(factors)]
+        latencies.extend(free - t for t in waiting[:rows])
+        del waiting[:rows]
+        step += 1
+    return np.array(latencies), refused / max(1, len(times))
 
 
 @pytest.mark.parametrize(
