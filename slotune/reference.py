@@ -39,11 +39,12 @@ def _section(cls: type[BaseModel], path: str, lines: list[str], seen: set[type[B
     lines += [f"## {path or 'services.yaml'}", "", doc, "", "| key | default | meaning |", "|---|---|---|"]
     for name, info in cls.model_fields.items():
         key = _key(name, info)
-        model, many = _model(info.annotation)
+        models, many = _models(info.annotation)
         text = " ".join((info.description or "").split())
-        lines.append(f"| `{key}` | {_default(name, info, model)} | {_cell(text)} |")
-        if model is not None and model not in seen:
-            inner.append((model, f"{path}.{key}{'[]' if many else ''}".lstrip(".")))
+        lines.append(f"| `{key}` | {_default(name, info, bool(models))} | {_cell(text)} |")
+        for model in models:
+            which = f" (actuator: {model.model_fields['actuator'].default})" if len(models) > 1 else ""
+            inner.append((model, f"{path}.{key}{'[]' if many else ''}{which}".lstrip(".")))
     lines.append("")
     for model, where in inner:
         if model not in seen:
@@ -56,10 +57,10 @@ def _key(name: str, info: FieldInfo) -> str:
     return name.removesuffix("_ms") if name.endswith("_ms") else name.removesuffix("_s")
 
 
-def _default(name: str, info: FieldInfo, model: type[BaseModel] | None) -> str:
+def _default(name: str, info: FieldInfo, is_section: bool) -> str:
     if info.is_required():
         return "required"
-    if model is not None or info.default is PydanticUndefined:
+    if is_section or info.default is PydanticUndefined:
         return ""
     value = info.default
     if value is None or value == () or value == {} or value == "":
@@ -80,17 +81,17 @@ def _duration(seconds: float) -> str:
     return f"{seconds:g}s"
 
 
-def _model(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    """(the section behind a field, whether it is a list of them)."""
+def _models(annotation: Any) -> tuple[list[type[BaseModel]], bool]:
+    """(the sections that may stand behind a field, whether it is a list of them)."""
     origin = typing.get_origin(annotation)
-    if origin in (typing.Union, types.UnionType, tuple, list, typing.Annotated):
-        for part in typing.get_args(annotation):
-            model, _ = _model(part)
-            if model is not None:
-                return model, origin in (tuple, list)
+    if origin is typing.Annotated:
+        return _models(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType, tuple, list):
+        found = [model for part in typing.get_args(annotation) for model in _models(part)[0]]
+        return found, bool(found) and origin in (tuple, list)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, False
-    return None, False
+        return [annotation], False
+    return [], False
 
 
 def _cell(text: str) -> str:

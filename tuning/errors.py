@@ -9,13 +9,15 @@
     └── LedgerUnavailable    the ledger cannot be written: no change may be made
     Permanent
     ├── ControlRefused       the endpoint said no (400, 401, 403, 404, 422), with its words
-    ├── NotApplied           the endpoint said yes, and the read-back shows the old value
+    ├── NotApplied           the endpoint said yes, and the read-back shows another value: `before`, `after`
     ├── NoCapacity           the cluster has no room for the replicas; the change was undone
     ├── NotOwner             somebody else owns this knob (GitOps, KEDA, a human): stand down
     └── QuantizationRefused  calibration data, the model or a gate says no
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from detection.errors import ConfigError, Permanent, SlotuneError, Temporary
 
@@ -67,7 +69,23 @@ class ControlRefused(Permanent):
 
 
 class NotApplied(Permanent):
-    """The endpoint accepted the change but the read-back shows another value."""
+    """The endpoint accepted the change but the read-back shows another value than the one asked for.
+
+    before, after: the knobs that stood before and that stand now, as they were read; empty where they are not known.
+    They differ where the endpoint took a value of its own (asked for 16, it took 8): then a change was made, and
+    `before` is the way back.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        before: Mapping[str, int | float | str] | None = None,
+        after: Mapping[str, int | float | str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.before: dict[str, int | float | str] = dict(before or {})
+        self.after: dict[str, int | float | str] = dict(after or {})
 
 
 class NoCapacity(Permanent):

@@ -103,8 +103,16 @@ class _Reader:
         self.problems: list[Problem] = []
         self.lines: dict[tuple[str | int, ...], int] = {}
         self.spelt: dict[tuple[str | int, ...], str] = {}
+        self.tags: dict[tuple[str | int, ...], str] = {}
 
-    def model(self, node: yaml.Node, cls: type[BaseModel], path: tuple[str | int, ...]) -> Any:
+    def model(
+        self,
+        node: yaml.Node,
+        cls: type[BaseModel],
+        path: tuple[str | int, ...],
+        others: Mapping[str, type[BaseModel]] | None = None,
+    ) -> Any:
+        """others: what else could stand here, by the name of the actuator that it is for."""
         self._note(node, path)
         if not isinstance(node, yaml.MappingNode):
             self._wrong(node, path, "must be a mapping of keys to values")
@@ -114,7 +122,7 @@ class _Reader:
             key = str(key_node.value)
             field = _field(cls, key)
             if field is None:
-                self._wrong(key_node, (*path, key), f"unknown key{_nearest(key, _spellings(cls))}")
+                self._wrong(key_node, (*path, key), _unknown(key, cls, others))
             elif field in data:
                 self._wrong(key_node, (*path, key), "is given twice")
             else:
@@ -124,10 +132,11 @@ class _Reader:
                 self.lines[here] = key_node.start_mark.line + 1
         return data
 
-    def _value(
-        self, node: yaml.Node, info: FieldInfo, field: str, key: str, path: tuple[str | int, ...]
-    ) -> Any:
+    def _value(self, node: yaml.Node, info: FieldInfo, field: str, key: str, path: tuple[str | int, ...]) -> Any:
         inner = _model_of(info.annotation)
+        variants = _variants(info.annotation)
+        if len(variants) > 1 and isinstance(node, yaml.MappingNode):
+            return self._variant(node, variants, path)
         if inner is not None and isinstance(node, yaml.SequenceNode):
             return [self.model(item, inner, (*path, i)) for i, item in enumerate(node.value)]
         if inner is not None and not _is_null(node):
@@ -141,6 +150,21 @@ class _Reader:
         if isinstance(raw, str) and _holds_number(info.annotation) and (match := _PERCENT.match(raw)):
             return float(match[1]) / 100.0
         return raw
+
+    def _variant(
+        self, node: yaml.MappingNode, variants: Mapping[str, type[BaseModel]], path: tuple[str | int, ...]
+    ) -> Any:
+        """The class of the actuator that is named reads the node; the first one where none is."""
+        named = [value for key, value in node.value if key.value == "actuator"]
+        tag = str(getattr(named[0], "value", "")) if named else next(iter(variants))
+        if tag not in variants:
+            known = ", ".join(variants)
+            self._note(node, path)
+            message = f"{tag!r} is not one of {known}{_nearest(tag, list(variants), say_known=False)}"
+            self._wrong(named[0], (*path, "actuator"), message)
+            return None
+        self.tags[path] = tag
+        return self.model(node, variants[tag], path, variants)
 
     def _duration(
         self, raw: str | float, node: yaml.Node, factor: float, *, exact: bool, path: tuple[str | int, ...], key: str
@@ -182,7 +206,7 @@ class _Reader:
 
     def problem(self, error: Mapping[str, Any]) -> Problem:
         """A pydantic error as a Problem at the line of the nearest known path."""
-        path = tuple(error["loc"])
+        path = self._untagged(error["loc"])
         known = path
         while known and known not in self.lines:
             known = known[:-1]
@@ -190,6 +214,14 @@ class _Reader:
         if path not in self.spelt and error["type"] == "missing":
             text = re.sub(r"_m?s$", "", text)
         return Problem(self.lines.get(known, 1), text, _sentence(error))
+
+    def _untagged(self, loc: Sequence[str | int]) -> tuple[str | int, ...]:
+        """pydantic names the class that it chose as a step of the path; the file has no such step."""
+        path: tuple[str | int, ...] = ()
+        for part in loc:
+            if self.tags.get(path) != part:
+                path = (*path, part)
+        return path
 
 
 def _twins(data: Mapping[str, Any], lines: Mapping[tuple[str | int, ...], int]) -> list[Problem]:
@@ -224,6 +256,14 @@ def _sentence(error: Mapping[str, Any]) -> str:
         return str(context.get("error", error["msg"]))
     message = str(error["msg"])
     return f"{message[0].lower()}{message[1:]} (found {given!r})" if not isinstance(given, (dict, list)) else message
+
+
+def _unknown(key: str, cls: type[BaseModel], others: Mapping[str, type[BaseModel]] | None) -> str:
+    elsewhere = [tag for tag, other in (others or {}).items() if _field(other, key) is not None]
+    if elsewhere:
+        ours = next(tag for tag, other in (others or {}).items() if other is cls)
+        return f"is a key of the actuator {' and '.join(elsewhere)}, not of {ours}; known: {', '.join(_spellings(cls))}"
+    return f"unknown key{_nearest(key, _spellings(cls))}"
 
 
 def _field(cls: type[BaseModel], key: str) -> str | None:
@@ -267,6 +307,15 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
         if isinstance(part, type) and issubclass(part, BaseModel):
             return part
     return None
+
+
+def _variants(annotation: Any) -> dict[str, type[BaseModel]]:
+    """The classes that a key may hold, by the actuator that each is for; {} where there is no such choice."""
+    found = {}
+    for part in _arguments(annotation):
+        if isinstance(part, type) and issubclass(part, BaseModel) and "actuator" in part.model_fields:
+            found[str(part.model_fields["actuator"].default)] = part
+    return found
 
 
 def _holds_number(annotation: Any) -> bool:

@@ -6,19 +6,30 @@ configuration reference in docs/ is generated from these classes, so every field
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from detection import presets
 from detection.model import Lever, Mode, Service, Slo
 from detection.settings import DetectionSettings
+from tuning.actuators.settings import (
+    OPTIONS,
+    HttpConfigOptions,
+    KubernetesOptions,
+    ModelRepositoryOptions,
+    PodSpecOptions,
+    TritonOptions,
+    TritonRepositoryOptions,
+)
 from tuning.guards.settings import SafetySettings
 from tuning.notifiers.settings import MailSettings
 from tuning.planning.settings import PlanningSettings
-from tuning.quantization.build_target import BuildTarget
 from tuning.settings_base import ConnectionName, Section
 from tuning.verification.settings import VerificationSettings
+
+MAX_BATCH_SIZE = 65_536
+MAX_REPLICAS = 100_000
 
 
 class PrometheusSettings(Section):
@@ -69,171 +80,120 @@ class BaseLever(Section):
 class BatchSizeLever(BaseLever):
     """Maximum batch size and batch timeout (task adjust_batch_size)."""
 
-    minimum: int = Field(1, ge=1, alias="min")
+    minimum: int = Field(1, ge=1, le=MAX_BATCH_SIZE, alias="min")
     """Smallest batch size that may be set."""
 
-    maximum: int = Field(32, ge=1, alias="max")
+    maximum: int = Field(32, ge=1, le=MAX_BATCH_SIZE, alias="max")
     """Largest batch size that may be set."""
-
-    timeout_min_ms: float = Field(0.0, ge=0)
-    """Shortest batch timeout that may be set."""
-
-    timeout_max_ms: float = Field(20.0, ge=0)
-    """Longest batch timeout that may be set."""
-
-    actuator: Literal["http_config", "triton", "pod_spec"] = "http_config"
-    """How it is changed: http_config (GET/POST /config), triton (repository load), pod_spec (env or args)."""
-
-    connection: ConnectionName
-    """Connection of the control endpoint (for pod_spec: of the cluster)."""
-
-    model: str = ""
-    """The model's name at the server; default: the service's name."""
-
-    endpoints: tuple[str, ...] = ()
-    """Connections of further replicas' control endpoints, where each has its own."""
-
-    canary: bool = True
-    """Change one replica first and compare it with the others, where each has its own endpoint and its own P95."""
-
-    namespace: str = ""
-    """pod_spec: the namespace of the workload."""
-
-    kind: Literal["Deployment", "StatefulSet"] = "Deployment"
-    """pod_spec: the kind of the workload."""
-
-    target: str = ""
-    """pod_spec: the name of the workload."""
-
-    container: str = ""
-    """pod_spec: the container; default: the only one."""
-
-    env: str = ""
-    """pod_spec: environment variable that holds the batch size."""
-
-    arg: str = ""
-    """pod_spec: command-line argument that holds the batch size, for example --max-num-seqs."""
-
-    request_timeout_s: float = Field(5.0, gt=0)
-    """How long one control call may take."""
-
-    load_timeout_s: float = Field(60.0, gt=0)
-    """triton: how long loading the model may take; large models and warm-up need more."""
-
-    rollout_timeout_s: float = Field(600.0, gt=0)
-    """pod_spec: after this long without a finished rollout the old pod template is put back."""
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
         _ordered("min", self.minimum, "max", self.maximum)
-        _ordered("timeout_min", self.timeout_min_ms, "timeout_max", self.timeout_max_ms)
-        if self.actuator == "pod_spec" and not (self.namespace and self.target and (self.env or self.arg)):
-            raise ValueError("actuator pod_spec needs namespace, target, and env or arg")
         return self
 
 
-class ReplicasLever(BaseLever):
-    """Replicas through their owner: HPA bounds, KEDA bounds, or the scale subresource (task scale_replicas)."""
+class HttpConfigLever(HttpConfigOptions, BatchSizeLever):
+    """Batch size and batch timeout through `GET`/`POST /config` of every replica."""
 
-    minimum: int = Field(1, ge=1, alias="min")
+    actuator: Literal["http_config"] = "http_config"
+    """How it is changed."""
+
+
+class TritonLever(TritonOptions, BatchSizeLever):
+    """Batch size and queue delay through Triton's repository load API."""
+
+    actuator: Literal["triton"] = "triton"
+    """How it is changed."""
+
+
+class PodSpecLever(PodSpecOptions, BatchSizeLever):
+    """Batch size in an environment variable or argument of the pod template: every change is a rollout."""
+
+    actuator: Literal["pod_spec"] = "pod_spec"
+    """How it is changed."""
+
+
+class ReplicasLever(BaseLever):
+    """How many replicas there may be (task scale_replicas)."""
+
+    minimum: int = Field(1, ge=1, le=MAX_REPLICAS, alias="min")
     """Fewest replicas that slotune may ask for."""
 
-    maximum: int = Field(4, ge=1, alias="max")
+    maximum: int = Field(4, ge=1, le=MAX_REPLICAS, alias="max")
     """Most replicas that slotune may ask for."""
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        _ordered("min", self.minimum, "max", self.maximum)
+        return self
+
+
+class KubernetesLever(KubernetesOptions, ReplicasLever):
+    """Replicas through their owner: HPA bounds, KEDA bounds, or the scale subresource (task scale_replicas)."""
 
     actuator: Literal["kubernetes"] = "kubernetes"
     """How it is changed."""
 
-    connection: ConnectionName
-    """Connection of the cluster's API server."""
 
-    namespace: str = Field(min_length=1)
-    """Namespace of the workload."""
+class BasePrecisionLever(BaseLever):
+    """What both precision levers have in common."""
 
-    kind: str = "Deployment"
-    """Kind of the workload: Deployment, StatefulSet, or a scalable custom resource as group/version/plural."""
-
-    target: str = Field(min_length=1)
-    """Name of the workload."""
-
-    hpa: str | None = None
-    """Name of its HorizontalPodAutoscaler; default: found by scaleTargetRef."""
-
-    unschedulable_after_s: float = Field(300.0, gt=0)
-    """A scale-up whose pods stay unschedulable this long is undone and reported as "no capacity"."""
-
-    @model_validator(mode="after")
-    def _bounds(self) -> Self:
-        _ordered("min", self.minimum, "max", self.maximum)
-        return self
+    @field_validator("min_speedup", check_fields=False)
+    @classmethod
+    def _faster(cls, value: float) -> float:
+        if value < 1:
+            raise ValueError(f"must be at least 1 (found {value:g}): a slower INT8 model helps nobody")
+        return value
 
 
-class PrecisionLever(BaseLever):
-    """FP32 to INT8 and back (task quantize_int8)."""
+class ModelRepositoryLever(ModelRepositoryOptions, BasePrecisionLever):
+    """FP32 to INT8 and back (task quantize_int8) on servers that load one version on request."""
 
-    actuator: Literal["model_repository", "triton_repository"] = "model_repository"
-    """How it is changed: a new version in the model repository, loaded beside the old one."""
+    actuator: Literal["model_repository"] = "model_repository"
+    """How it is changed: a version in the model repository, loaded beside the old one."""
 
-    connection: ConnectionName
-    """Connection of the server's model repository API."""
 
-    model: str = ""
-    """The model's name at the server; default: the service's name."""
+class TritonRepositoryLever(TritonRepositoryOptions, BasePrecisionLever):
+    """FP32 to INT8 and back (task quantize_int8) on Triton, through `version_policy`."""
 
-    onnx: str | None = None
-    """Path of the FP32 ONNX model. Without it the lever holds: no calibrated model configured."""
+    actuator: Literal["triton_repository"] = "triton_repository"
+    """How it is changed."""
 
-    calibration: str | None = None
-    """Path of the calibration data (.npz file or folder), or "recorded" for inputs that the service kept."""
 
-    repository: str | None = None
-    """Path of the model repository (Triton layout) that the server loads from."""
+def _actuator_or(default: str) -> Discriminator:
+    """Which class reads a lever: the one of its actuator, the default's where none is named."""
 
-    max_accuracy_drop: float = Field(0.01, ge=0, le=1)
-    """Largest loss of accuracy on held-back data."""
+    def tag(value: object) -> str:
+        named = value.get("actuator", default) if isinstance(value, dict) else getattr(value, "actuator", default)
+        return named if isinstance(named, str) else ""
 
-    min_agreement: float = Field(0.98, ge=0, le=1)
-    """Smallest share of answers on which INT8 and FP32 agree."""
+    return Discriminator(tag)
 
-    output: str | None = None
-    """Name of the output with the class scores that are compared, for a model with several."""
 
-    min_speedup: float = Field(1.1, ge=1)
-    """INT8 must be at least this many times faster, else it is refused."""
-
-    build: BuildTarget = BuildTarget()
-    """Where INT8 is made."""
-
-    endpoints: tuple[str, ...] = ()
-    """Connections of further replicas, where each loads its own."""
-
-    keep_versions: int = Field(4, ge=2)
-    """How many versions stay in the repository; the one in use and the way back are never removed."""
-
-    shadow_share: float = Field(0.1, ge=0, le=1)
-    """Share of live requests that also go through the old version after a swap, to compare the answers."""
-
-    max_calibration_age_days: float = Field(30.0, gt=0)
-    """Calibration data older than this are refused."""
-
-    request_timeout_s: float = Field(5.0, gt=0)
-    """How long one control call may take."""
-
-    load_timeout_s: float = Field(120.0, gt=0)
-    """How long loading a version may take."""
+BatchLever = Annotated[
+    Annotated[HttpConfigLever, Tag("http_config")]
+    | Annotated[PodSpecLever, Tag("pod_spec")]
+    | Annotated[TritonLever, Tag("triton")],
+    _actuator_or("http_config"),
+]
+PrecisionLever = Annotated[
+    Annotated[ModelRepositoryLever, Tag("model_repository")]
+    | Annotated[TritonRepositoryLever, Tag("triton_repository")],
+    _actuator_or("model_repository"),
+]
 
 
 class Levers(Section):
     """The levers that slotune may pull for a service; a lever that is not named is never touched."""
 
-    batch_size: BatchSizeLever | None = None
-    """Batch size and batch timeout."""
+    batch_size: BatchLever | None = None
+    """Batch size and batch timeout. `actuator` says how they are changed, and decides the other keys."""
 
-    replicas: ReplicasLever | None = None
+    replicas: KubernetesLever | None = None
     """Replicas."""
 
     precision: PrecisionLever | None = None
-    """Numeric precision of the model."""
+    """Numeric precision of the model. `actuator` says how it is changed."""
 
 
 class SloSettings(Section):
@@ -276,19 +236,22 @@ class ServiceSettings(Section):
     labels: dict[str, str] = {}
     """Free labels, and names of metrics for presets that let them be chosen."""
 
-    def to_service(self) -> Service:
+    def to_service(self, *, control_timeout_s: float | None = None) -> Service:
+        """As the rest of slotune knows it. control_timeout_s: no control call of a lever may take longer."""
         levers = {}
         for name in ("batch_size", "replicas", "precision"):
             lever: BaseLever | None = getattr(self.levers, name)
             if lever is None:
                 continue
-            core = {"mode", "cost_per_hour", "cool_down_s", "effect_delay_s", "minimum", "maximum", "actuator"}
-            options = {k: v for k, v in lever.model_dump(mode="json").items() if k not in core}
+            actuator = str(getattr(lever, "actuator"))  # noqa: B009 - each subclass narrows it to its own literal
+            options = lever.model_dump(mode="json", include=set(OPTIONS[actuator].model_fields))
             if "model" in options and not options["model"]:
                 options["model"] = self.name
+            if control_timeout_s is not None:
+                options["request_timeout_s"] = min(options["request_timeout_s"], control_timeout_s)
             levers[name] = Lever(
                 name=name,
-                actuator=getattr(lever, "actuator"),  # noqa: B009 - each subclass narrows it to its own literal
+                actuator=actuator,
                 minimum=getattr(lever, "minimum", 0),
                 maximum=getattr(lever, "maximum", 1),
                 mode=lever.mode,
@@ -370,7 +333,7 @@ class Settings(Section):
         return self.model_copy(update={"planning": planning, "verification": verification})
 
     def service_values(self) -> tuple[Service, ...]:
-        return tuple(service.to_service() for service in self.services)
+        return tuple(s.to_service(control_timeout_s=self.safety.control_timeout_s) for s in self.services)
 
 
 def _ordered(low_name: str, low: float, high_name: str, high: float) -> None:

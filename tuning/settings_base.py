@@ -22,4 +22,6 @@ ConnectionName = Annotated[str, AfterValidator(_bare_connection), Field(min_leng
 class Section(BaseModel):
     """Base of every section: an unknown key is an error, and the docstring under a field is its documentation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True, allow_inf_nan=False
+    )

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detection.errors import ConfigError
+from tuning.actuators.settings import OPTIONS
 from tuning.services_yaml import ServicesFileError, load, loads
 
 GOOD = """
@@ -42,7 +43,9 @@ def test_a_new_service_observes_unless_told_otherwise():
 def test_levers_reach_the_service_with_bounds_and_options():
     lever = loads(GOOD).services[0].to_service().levers["batch_size"]
     assert (lever.minimum, lever.maximum, lever.options["connection"]) == (2, 16, "ranker_control")
-    assert lever.options["model"] == "ranker"
+    assert set(lever.options) == set(OPTIONS[lever.actuator].model_fields)
+    triton = loads(GOOD.replace("{min: 2,", "{actuator: triton, min: 2,")).services[0].to_service().levers["batch_size"]
+    assert (triton.actuator, triton.options["model"]) == ("triton", "ranker")
 
 
 @pytest.mark.parametrize(

@@ -6,22 +6,23 @@ Shared by the implementations, which say how one endpoint is read and set.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from detection.model import Service, make_id
 from tuning.actuators import _options as options
-from tuning.actuators._http import Http, Unanswered, elsewhere
-from tuning.errors import ConfigError, ControlRefused, ControlUnreachable, NotApplied, NotOwner, OutcomeUnknown
-from tuning.model import Change, Knob, Receipt, Setting
+from tuning.actuators._http import Http, connections_of
+from tuning.actuators._swap import Knobs, show, swap
+from tuning.actuators.settings import BatchEndpointOptions
+from tuning.errors import ConfigError, NotOwner
+from tuning.model import Change, Receipt, Setting
 from tuning.ports import Connection, Connections
 
 if TYPE_CHECKING:
     from tuning.actuators._kubernetes_errors import Ref
 
 READ_BACKS = 3
-Knobs = dict[str, Knob]
 
 
 class BatchEndpoints:
@@ -29,6 +30,7 @@ class BatchEndpoints:
 
     name = ""
     lever = "batch_size"
+    options: type[BatchEndpointOptions] = BatchEndpointOptions
 
     def __init__(self, connections: Connections, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
         self._connections = connections
@@ -62,9 +64,10 @@ class BatchEndpoints:
         return all(_pods().may(self._connections, connection, verb, ref) for connection in pods)
 
     def apply(self, service: Service, change: Change, *, key: str) -> Receipt:
-        """Change every replica, or none: when one refuses, those already changed are put back.
+        """Change every replica, or none: when one refuses or takes another value, all are put back.
 
-        Raises ControlUnreachable (nothing changed), ControlRefused, NotApplied, NotOwner, OutcomeUnknown.
+        Raises ControlUnreachable, ControlRefused, NotOwner (nothing changed), NotApplied (its `before` and `after` say
+        whether anything stands changed), OutcomeUnknown.
         """
         return self._apply(service, change, key, self._endpoints(service))
 
@@ -76,45 +79,32 @@ class BatchEndpoints:
         receipt = self._apply(service, change, key, {replica: endpoints[replica]})
         return receipt.model_copy(update={"replica": replica, "reason": f"{receipt.reason}: {replica}"})
 
+    def options_of(self, service: Service) -> BatchEndpointOptions:
+        """The lever's options. Raises ConfigError."""
+        return options.of(service, self.lever, self.options)
+
     def _endpoints(self, service: Service) -> dict[str, Http]:
-        timeout_s = options.number(service, self.lever, "request_timeout_s", 5.0)
         found: dict[str, Connection] = {}
         for name, connection in self._given(service).items():
             if connection.url.startswith("pods://"):
                 found |= {pod.name: pod for pod in _pods().pod_connections(self._connections, connection)}
             else:
                 found[name] = connection
+        timeout_s = self.options_of(service).request_timeout_s
         return {name: Http(connection, timeout_s=timeout_s) for name, connection in found.items()}
 
     def _given(self, service: Service) -> dict[str, Connection]:
         """The connections as they are configured, by name."""
-        first = options.text(service, self.lever, "connection")
-        return {
-            name: self._connection(first, name)
-            for name in (first, *options.texts(service, self.lever, "endpoints"))
-        }
-
-    def _connection(self, first: str, name: str) -> Connection:
-        """A plain address shares the first connection's credentials."""
-        if not name.startswith(("http://", "https://")):
-            return self._connections.get(name)
-        return elsewhere(self._connections.get(first), name, name)
+        given = self.options_of(service)
+        return connections_of(self._connections, given.connection, given.endpoints)
 
     def _apply(self, service: Service, change: Change, key: str, endpoints: Mapping[str, Http]) -> Receipt:
         started_s = self._clock()
         before = {name: self.read_one(service, http) for name, http in endpoints.items()}
         _check_owner(service, change, before)
-        made: list[str] = []
-        for name, http in endpoints.items():
-            if options.agrees(before[name], change.new):
-                continue
-            try:
-                self._set(service, http, change.new)
-            except (ControlRefused, ControlUnreachable, NotApplied) as error:
-                self._put_back(service, endpoints, before, made, error)
-                raise
-            made.append(name)
-        after = {name: self.read_one(service, http) for name, http in endpoints.items()}
+        places = {name: _Place(self, service, http) for name, http in endpoints.items()}
+        made = swap(places, before, change.new, sleep=self._sleep, looks=READ_BACKS)
+        after = before | made
         at_s = self._clock()
         return options.receipt(
             service,
@@ -129,47 +119,19 @@ class BatchEndpoints:
             evidence={"replicas": {name: dict(values) for name, values in after.items()}},
         )
 
-    def _set(self, service: Service, http: Http, wanted: Knobs) -> None:
-        unanswered: Unanswered | None = None
-        try:
-            self.send(service, http, wanted)
-        except Unanswered as error:
-            unanswered = error
-        shown = self._read_back(service, http, wanted, patient=unanswered is not None)
-        if shown is None:
-            raise OutcomeUnknown(f"{unanswered or http.shown}; the read-back got no answer either") from unanswered
-        if options.agrees(shown, wanted):
-            return
-        if unanswered is not None:
-            raise OutcomeUnknown(f"{unanswered}; the read-back still shows {show(shown)}") from unanswered
-        raise NotApplied(f"{http.shown} accepted {show(wanted)} but its read-back shows {show(shown)}")
 
-    def _read_back(self, service: Service, http: Http, wanted: Knobs, *, patient: bool) -> Knobs | None:
-        shown: Knobs | None = None
-        for attempt in range(READ_BACKS):
-            try:
-                shown = self.read_one(service, http)
-            except ControlUnreachable:
-                shown = None
-            if shown is not None and (options.agrees(shown, wanted) or not patient):
-                return shown
-            if attempt + 1 < READ_BACKS:
-                self._sleep(0.5 * 2**attempt)
-        return shown
+class _Place:
+    """One replica of a service, as `swap` needs it."""
 
-    def _put_back(
-        self,
-        service: Service,
-        endpoints: Mapping[str, Http],
-        before: Mapping[str, Knobs],
-        made: Iterable[str],
-        why: Exception,
-    ) -> None:
-        for name in made:
-            try:
-                self._set(service, endpoints[name], before[name])
-            except (ControlRefused, ControlUnreachable, NotApplied, OutcomeUnknown) as error:
-                raise OutcomeUnknown(f"{why}; and {name}, changed before, could not be put back ({error})") from error
+    def __init__(self, lever: BatchEndpoints, service: Service, http: Http) -> None:
+        self.shown = http.shown
+        self._lever, self._service, self._http = lever, service, http
+
+    def read(self) -> Knobs:
+        return self._lever.read_one(self._service, self._http)
+
+    def send(self, wanted: Knobs) -> None:
+        self._lever.send(self._service, self._http, wanted)
 
 
 def _pods() -> ModuleType:
@@ -198,8 +160,3 @@ def _check_owner(service: Service, change: Change, shown: Mapping[str, Knobs]) -
             f"{service.name}: the batch setting is {show(_setting(shown).values)}, neither {show(change.old)} nor "
             f"{show(change.new)}: somebody else changed it; slotune stands down"
         )
-
-
-def show(values: Mapping[str, Knob]) -> str:
-    """The knobs for people."""
-    return ", ".join(f"{name} {values[name]}" for name in sorted(values))

@@ -1,31 +1,36 @@
 """One HTTP call to a control endpoint, and what each way of failing means for a change.
 
 Before the request can have left (no route, refused, TLS) nothing changed: ControlUnreachable. After it may have left
-(time-out, connection lost, 5xx) a POST may have landed: `Unanswered`, which the caller must settle by reading back.
+(time-out, connection lost, 5xx, a redirect) a POST may have landed: `Unanswered`, which the caller must settle by
+reading back. The transport (one deadline for the whole call, caps on every size, no redirects followed) is
+detection.http_border.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
-import requests
-from urllib3.exceptions import MaxRetryError, NewConnectionError
-
+from detection.http_access import Access, Address, address
+from detection.http_border import Answer, HttpFailure, Limits, exchange, retry_after_s
+from tuning.actuators._answers import Unusable, parse
 from tuning.actuators._options import bounded
-from tuning.errors import ControlRefused, ControlUnreachable, Temporary
-from tuning.ports import Connection
+from tuning.errors import ConfigError, ControlRefused, ControlUnreachable, Temporary
+from tuning.ports import Connection, Connections
 
 LIMIT_BYTES = 4 * 1024 * 1024
+MAX_WAIT_S = 600.0
 
 
 class Unanswered(Temporary):
     """A request was sent and no usable answer came. Never leaves the actuators: it becomes OutcomeUnknown.
 
-    status: the 5xx that was answered, None when nothing was.
+    status: the 3xx or 5xx that was answered, None when nothing was.
     """
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
@@ -34,12 +39,19 @@ class Unanswered(Temporary):
 
 
 class Http:
-    """Calls below one base URL with the credentials of a connection. No redirects, no retries, no shared sockets."""
+    """Calls below one base URL with the credentials of a connection. No redirects, no retries, no shared sockets.
+
+    ConfigError: the connection's address or one of its extras cannot be used.
+    """
 
     def __init__(self, connection: Connection, *, timeout_s: float = 5.0) -> None:
-        self.base = connection.url.rstrip("/")
         self.timeout_s = timeout_s
         self._connection = connection
+        try:
+            self.address: Address = address(connection.url)
+            self._access = Access.of(connection.extra, connection.login, connection.password)
+        except ConfigError as error:
+            raise ConfigError(f"the connection {bounded(connection.name, 80)}: {error}") from error
 
     @property
     def extra(self) -> Mapping[str, object]:
@@ -49,57 +61,64 @@ class Http:
     @property
     def shown(self) -> str:
         """The address without user, password or query: fit for messages."""
-        parts = urlsplit(self.base)
-        return f"{parts.scheme}://{parts.hostname or '?'}{f':{parts.port}' if parts.port else ''}{parts.path}"
+        return str(self.address)
 
     @property
     def place(self) -> str:
         """host:port, as Prometheus' label `instance` has it."""
-        parts = urlsplit(self.base)
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-        return f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+        return self.address.place
 
     def call(
         self, method: str, path: str, body: object = None, *, timeout_s: float | None = None, reading: bool = False
     ) -> Any:
         """The decoded JSON answer, None for an empty one. reading: a POST that changes nothing, like a GET.
 
-        Raises ControlUnreachable (nothing can have been sent, or a GET that got no answer), Unanswered (a POST
-        whose fate is unknown), ControlRefused (4xx with the body's words, or an answer that is not JSON).
+        timeout_s: for the whole call. What a change's "yes" says beside it is not looked at: reading back is.
+        Raises ControlUnreachable (nothing can have been sent, or a read that got no answer), Unanswered (a POST
+        whose fate is unknown), ControlRefused (4xx with the body's words, or an answer that cannot be used).
         """
         at = f"{method} {self.shown}{path}"
         reading = reading or method == "GET"
+        answer = self._exchange(method, path, body, at, reading, timeout_s or self.timeout_s, LIMIT_BYTES)
+        _check_status(answer, at, reading)
         try:
-            with requests.request(
-                method,
-                self.base + path,
-                json=body,
-                timeout=(min(5.0, self.timeout_s), timeout_s or self.timeout_s),
-                headers=self.headers(),
-                auth=self.auth(),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
-                data = response.raw.read(LIMIT_BYTES + 1, decode_content=True)
-                return _decode(response, data, at, reading)
-        except requests.RequestException as error:
-            raise _failure(error, at, reading) from error
-        except OSError as error:  # the body stopped half way; urllib3's own errors below requests
-            raise _lost(at, reading, type(error).__name__) from error
-        except Exception as error:
-            if type(error).__module__.startswith("urllib3"):
-                raise _lost(at, reading, type(error).__name__) from error
-            raise
+            return parse(answer.body)
+        except Unusable as error:
+            if not reading:
+                return None
+            raise ControlRefused(f"{at} answered {error}{_said(answer.body[:120])}") from error
+
+    def fetch(self, path: str, *, timeout_s: float, limit_bytes: int) -> bytes | None:
+        """The bytes of a GET that answered 200, None for everything else (larger ones too)."""
+        at = f"GET {self.shown}{path}"
+        try:
+            answer = self._exchange("GET", path, None, at, True, timeout_s, limit_bytes)
+        except (ControlUnreachable, ControlRefused):
+            return None
+        return answer.body if answer.status == 200 else None
 
     def headers(self) -> dict[str, str]:
-        """The connection's own headers, and its token as a bearer's."""
-        given, token = self._connection.extra.get("headers"), self._connection.extra.get("token")
-        own = {str(k): str(v) for k, v in given.items()} if isinstance(given, Mapping) else {}
-        return own | ({"Authorization": f"Bearer {token}"} if isinstance(token, str) and token else {})
+        """The connection's own headers, and its token or login as `Authorization`."""
+        return dict(self._access.headers)
 
-    def auth(self) -> tuple[str, str] | None:
-        login = self._connection.login
-        return (login, self._connection.password or "") if login else None
+    def _exchange(
+        self, method: str, path: str, body: object, at: str, reading: bool, timeout_s: float, limit_bytes: int
+    ) -> Answer:
+        try:
+            data = None if body is None else json.dumps(body, allow_nan=False).encode()
+        except ValueError as error:
+            raise ControlRefused(f"{at}: what would be sent holds a number that JSON cannot carry") from error
+        headers = {"Accept": "application/json"} | ({} if data is None else {"Content-Type": "application/json"})
+        limits = Limits(timeout_s, limit_bytes)
+        try:
+            return exchange(method, self.address, path, access=self._access, headers=headers, body=data, limits=limits)
+        except HttpFailure as failure:
+            raise _failed(failure, at, reading, limits) from failure
+
+
+def segment(name: str) -> str:
+    """A name from outside as one part of a path: it cannot lead anywhere else."""
+    return quote(name.encode("utf-8", "replace"), safe="")
 
 
 def elsewhere(connection: Connection, name: str, url: str) -> Connection:
@@ -109,45 +128,82 @@ def elsewhere(connection: Connection, name: str, url: str) -> Connection:
     host, _, port = grpc.rpartition(":")
     if host:
         del extra["grpc"]
-        if urlsplit(connection.url).hostname != urlsplit(url).hostname:
+        if _host(connection.url) != _host(url):
             extra["grpc"] = port
     return replace(connection, name=name, url=url, extra=extra)
 
 
-def _decode(response: requests.Response, data: bytes, at: str, reading: bool) -> Any:
-    status = response.status_code
+def beside(connection: Connection, url: str) -> Connection:
+    """A further replica that is written as a plain address: the connection's own credentials at another address.
+
+    ConfigError where the connection has credentials, and neither its address nor its extra `hosts` (a list of names or
+    patterns such as "*.ranker.svc") covers the host: who may write services.yaml may not send them anywhere.
+    """
+    host = _host(url)
+    listed = connection.extra.get("hosts") or ()
+    patterns = listed.split(",") if isinstance(listed, str) else listed if isinstance(listed, list | tuple) else ()
+    covered = host == _host(connection.url) or any(fnmatchcase(host, str(p).strip().lower()) for p in patterns)
+    if not covered and _secret(connection):
+        raise ConfigError(
+            f"the endpoint on {bounded(host, 80) or '?'} is on another host than the connection {connection.name}, "
+            "whose credentials are not sent there: give it a connection of its own, or name the host in the "
+            'connection\'s extra `hosts` (["*.ranker.svc"])'
+        )
+    return elsewhere(connection, url, url)
+
+
+def connections_of(known: Connections, first: str, endpoints: Sequence[str]) -> dict[str, Connection]:
+    """The connections of a lever by name: the first, and the further ones, which may be plain addresses."""
+    found = {first: known.get(first)}
+    for name in endpoints:
+        plain = name.startswith(("http://", "https://"))
+        found[name] = beside(found[first], name) if plain else known.get(name)
+    return found
+
+
+def _secret(connection: Connection) -> bool:
+    extra = connection.extra
+    return bool(connection.login or connection.password or any(extra.get(k) for k in ("token", "headers", "cert")))
+
+
+def _host(url: str) -> str:
+    try:
+        return address(url).host.lower()
+    except ConfigError:
+        return ""
+
+
+def _check_status(answer: Answer, at: str, reading: bool) -> None:
+    status = answer.status
     if status == 429:
-        raise ControlUnreachable(f"{at} answered 429 (too many requests)", delay_s=_retry_after_s(response))
-    if status >= 500:
-        words = f"{at} answered {status}{_said(data)}"
+        delay_s = retry_after_s(answer.headers.get("retry-after"), default_s=30.0, now_s=time.time(), most_s=MAX_WAIT_S)
+        raise ControlUnreachable(f"{at} answered 429 (too many requests)", delay_s=delay_s)
+    if status >= 500 or status < 200 or (300 <= status < 400 and not reading):
+        words = f"{at} answered {status}{_said(answer.body)}"
         raise ControlUnreachable(words) if reading else Unanswered(words, status=status)
     if status >= 300:
-        raise ControlRefused(f"{at} answered {status}{_said(data)}{_hint(status)}")
-    if len(data) > LIMIT_BYTES:
-        raise ControlRefused(f"{at} answered more than {LIMIT_BYTES // 2**20} MiB: this is no control endpoint")
-    if not data.strip():
-        return None
-    try:
-        return json.loads(data)
-    except ValueError as error:
-        raise ControlRefused(f"{at} answered something that is not JSON{_said(data[:120])}") from error
+        raise ControlRefused(f"{at} answered {status}{_said(answer.body)}{_hint(status)}")
 
 
-def _failure(error: requests.RequestException, at: str, reading: bool) -> Temporary | ControlRefused:
-    if isinstance(error, requests.exceptions.SSLError):
-        return ControlRefused(f"{at}: the TLS connection was refused ({bounded(str(error), 160)})")
-    if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
+def _failed(failure: HttpFailure, at: str, reading: bool, limits: Limits) -> Temporary | ControlRefused:
+    """What the failure of an exchange means."""
+    detail = f" ({bounded(failure.detail, 160)})" if failure.detail else ""
+    if failure.kind == "tls" and not failure.sent:
+        return ControlRefused(f"{at}: the TLS connection was refused{detail}")
+    if failure.kind == "address":
         return ControlRefused(f"{at}: this is not an address that can be called")
-    if isinstance(error, requests.exceptions.ConnectTimeout):
-        return ControlUnreachable(f"{at}: nobody answered; is it running?")
-    inner = error.args[0] if error.args else None
-    reason = inner.reason if isinstance(inner, MaxRetryError) else inner
-    if isinstance(reason, NewConnectionError):
-        return ControlUnreachable(f"{at}: nobody listens there; is it running?")
-    return _lost(at, reading, "no answer in time" if isinstance(error, requests.Timeout) else "connection lost")
-
-
-def _lost(at: str, reading: bool, why: str) -> Temporary:
+    if not failure.sent:
+        words = {
+            "unresolved": "no host has this name",
+            "timeout": f"nobody answered within {limits.total_s:g} s; is it running?",
+        }.get(failure.kind, "nobody listens there; is it running?")
+        return ControlUnreachable(f"{at}: {words}")
+    if reading and failure.kind in ("too_large", "encoding"):
+        what = f"more than {limits.body_bytes >> 20} MiB" if failure.kind == "too_large" else "an unknown encoding"
+        return ControlRefused(f"{at} answered {what}: this is no control endpoint")
+    why = {"timeout": f"no answer within {limits.total_s:g} s", "cut": "connection lost"}.get(
+        failure.kind, "no usable answer"
+    )
     return ControlUnreachable(f"{at}: {why}") if reading else Unanswered(f"{at}: {why} after the request was sent")
 
 
@@ -155,8 +211,8 @@ def _said(data: bytes) -> str:
     """The words of an error body: the "error"/"message" member of a JSON object, else its text; bounded."""
     words = data[:4096].decode("utf-8", "replace")
     try:
-        body = json.loads(data)
-    except ValueError:
+        body = parse(data)
+    except Unusable:
         body = None
     if isinstance(body, dict):
         words = str(body.get("error") or body.get("message") or words)
@@ -165,9 +221,6 @@ def _said(data: bytes) -> str:
 
 
 def _hint(status: int) -> str:
-    return " (check the connection's credentials)" if status in (401, 403) else ""
-
-
-def _retry_after_s(response: requests.Response) -> float:
-    value = response.headers.get("Retry-After", "")
-    return min(600.0, float(value)) if value.isdigit() else 30.0
+    if status in (401, 403):
+        return " (check the connection's credentials)"
+    return " (redirects are not followed: give the connection the final address)" if status < 400 else ""

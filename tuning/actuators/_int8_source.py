@@ -1,10 +1,7 @@
 """Where the precision lever gets its INT8 version from: the user's model and rows, judged, published once.
 
-Options of the lever: onnx (the FP32 model), calibration (.npz file or folder, or "recorded"), repository,
-max_accuracy_drop (0.01), min_agreement (0.98), min_speedup (1.1), output (of several, the one with the class scores),
-keep_versions (4), max_calibration_age_days (30; for files that say when they were recorded), build (where the build
-runs, see tuning.quantization.build_target), and drift (put there by the loop: what learn_baselines knows about this
-service).
+Options: tuning.actuators.settings.PrecisionOptions, and `drift`, which the loop puts there: what learn_baselines knows
+about the service.
 """
 
 from __future__ import annotations
@@ -15,7 +12,8 @@ from pathlib import Path
 
 from detection.model import Service
 from tuning.actuators import _options as options
-from tuning.errors import ConfigError, QuantizationRefused
+from tuning.actuators.settings import PrecisionOptions
+from tuning.errors import QuantizationRefused
 from tuning.ports import Connections
 from tuning.quantization import pipeline
 from tuning.quantization.build_target import BuildTarget
@@ -51,12 +49,12 @@ class Int8Source:
     ) -> None:
         self._connections, self._clock, self._sleep, self._make = connections, clock, sleep, make
 
-    def version(self, service: Service, model_name: str, key: str, around: Around) -> tuple[str, dict[str, object]]:
+    def version(
+        self, service: Service, given: PrecisionOptions, key: str, around: Around
+    ) -> tuple[str, dict[str, object]]:
         """(version to serve, evidence for the receipt). Raises QuantizationRefused, GateRefused, Temporary."""
-        path = options.optional_text(service, LEVER, "onnx")
-        calibration = options.optional_text(service, LEVER, "calibration")
-        root = options.optional_text(service, LEVER, "repository")
-        if path is None or calibration is None or root is None:
+        path, calibration, root = given.onnx, given.calibration, given.repository
+        if not path or not calibration or not root:
             raise QuantizationRefused(
                 f"no calibrated model is configured for {service.name}: its precision lever needs onnx, calibration "
                 "and repository"
@@ -71,18 +69,18 @@ class Int8Source:
             data, live = recorded, None
         else:
             data, live = load_calibration(Path(calibration), model), recorded
-            age_s = options.number(service, LEVER, "max_calibration_age_days", 30.0) * DAY_S
+            age_s = given.max_calibration_age_days * DAY_S
             check_fresh(data, now_s=self._clock(), max_age_s=age_s, drift=_drift(service))
-        build = _build_target(service)
+        build = given.build
         ensured = ensure_int8(
-            Repository(Path(root), model_name),
+            Repository(Path(root), given.model or service.name),
             model,
             data,
-            _recipe(service, around.batch_size),
+            _recipe(given, around.batch_size),
             key=key,
             live=live,
             serving=around.serving,
-            keep=int(options.number(service, LEVER, "keep_versions", 4)),
+            keep=given.keep_versions,
             make=self._make or self._maker(service, build, Path(root), key),
         )
         judged = "recorded live inputs" if recorded is not None else "held-back calibration rows"
@@ -112,15 +110,15 @@ def _largest(samples: Sequence[bytes | None], model: LoadedModel) -> Calibration
     return max(found, key=lambda data: data.rows, default=None)
 
 
-def _recipe(service: Service, batch_size: int | None) -> pipeline.Recipe:
+def _recipe(given: PrecisionOptions, batch_size: int | None) -> pipeline.Recipe:
     limits = GateLimits(
-        max_accuracy_drop=options.number(service, LEVER, "max_accuracy_drop", 0.01),
-        min_agreement=options.number(service, LEVER, "min_agreement", 0.98),
-        min_speedup=options.number(service, LEVER, "min_speedup", 1.1),
+        max_accuracy_drop=given.max_accuracy_drop,
+        min_agreement=given.min_agreement,
+        min_speedup=given.min_speedup,
     )
-    usable = isinstance(batch_size, int) and not isinstance(batch_size, bool) and 1 <= batch_size <= 256
+    usable = batch_size is not None and 1 <= batch_size <= 256
     batches = tuple(sorted({1, batch_size if usable and batch_size else 8}))
-    return pipeline.Recipe(limits=limits, batches=batches, output=options.optional_text(service, LEVER, "output"))
+    return pipeline.Recipe(limits=limits, batches=batches, output=given.output)
 
 
 def _drift(service: Service) -> TrafficDrift | None:
@@ -133,13 +131,3 @@ def _drift(service: Service) -> TrafficDrift | None:
         seen_s=float(figure.get("at_s") or 0.0),
         words=str(figure.get("reason") or ""),
     )
-
-
-def _build_target(service: Service) -> BuildTarget:
-    given = options.lever_of(service, LEVER).options.get("build")
-    try:
-        return BuildTarget.model_validate(given or {})
-    except ValueError as error:
-        raise ConfigError(
-            f"build is not usable: {error}", where=f"services.{service.name}.levers.{LEVER}.build"
-        ) from error

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
+
+from pydantic import ValidationError
 
 from detection.model import Lever, Service, make_id
+from detection.outside_text import printable
 from tuning.errors import ConfigError
 from tuning.knobs import same
 from tuning.model import Change, Knob, Receipt
+from tuning.settings_base import Section
+
+Options = TypeVar("Options", bound=Section)
+TOLD_BY_THE_LOOP = frozenset({"drift"})
+"""What the loop adds to a lever's options for one call; no setting of services.yaml."""
 
 
 def lever_of(service: Service, lever: str) -> Lever:
@@ -16,6 +25,27 @@ def lever_of(service: Service, lever: str) -> Lever:
     if found is None:
         raise ConfigError(f"service {service.name} has no lever {lever}", where=f"services.{service.name}.levers")
     return found
+
+
+def of(service: Service, lever: str, cls: type[Options]) -> Options:
+    """The lever's options as the actuator's own class (tuning.actuators.settings), which holds every default.
+
+    ConfigError names the first option that is missing, unknown or wrong.
+    """
+    try:
+        given = lever_of(service, lever).options
+        return cls.model_validate({name: value for name, value in given.items() if name not in TOLD_BY_THE_LOOP})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            words = f"{name} is missing"
+        elif first["type"] == "extra_forbidden":
+            words = f"{name} is no setting of this lever; known: {', '.join(sorted(cls.model_fields))}"
+        else:
+            words = f"{name} is not usable: {first['msg']} (found {bounded(repr(first['input']), 60)})"
+        where = _where(service, lever, name) if name else f"services.{service.name}.levers.{lever}"
+        raise ConfigError(words.removeprefix(" "), where=where) from error
 
 
 def text(service: Service, lever: str, option: str, default: str | None = None) -> str:
@@ -79,9 +109,8 @@ def receipt(
 
 
 def bounded(words: str, limit: int = 300) -> str:
-    """Text from outside, on one line and of bounded length, fit for a message."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in words).split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    """Text from outside, on one line and of bounded length, with nothing that could move a cursor."""
+    return printable(words, limit)
 
 
 def agrees(current: Mapping[str, object], wanted: Mapping[str, object]) -> bool:

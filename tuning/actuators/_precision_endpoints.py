@@ -4,36 +4,27 @@ To INT8: find or make an artefact that passed every gate (tuning.actuators._int8
 to load it, read back. Back: serve the old version, which is still in memory. When one replica refuses, those already
 changed go back too. Shared by the implementations, which say how one server is read and told.
 
-Options of the lever: connection, endpoints (further replicas: connection names or addresses), model (served name;
-default: the service's), repository (a path that this process and the servers share), shadow_share (0.1: of the live
-requests also go through the old version, so that the verifier can see whether the answers agree; 0 for none),
-request_timeout_s (5), load_timeout_s (120), and those of _int8_source.
+Options: tuning.actuators.settings.PrecisionOptions; `repository` is a path that this process and the servers share.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 from detection.model import Service, make_id
+from tuning.actuators import _answers as answers
 from tuning.actuators import _options as options
-from tuning.actuators._http import Http, Unanswered, elsewhere
+from tuning.actuators._http import Http, Unanswered, connections_of
 from tuning.actuators._int8_source import LEVER, Around, Int8Source
-from tuning.errors import (
-    ConfigError,
-    ControlRefused,
-    ControlUnreachable,
-    NotApplied,
-    NotOwner,
-    OutcomeUnknown,
-    QuantizationRefused,
-    SlotuneError,
-)
+from tuning.actuators._swap import Knobs, swap
+from tuning.actuators.settings import PrecisionOptions
+from tuning.errors import ConfigError, ControlRefused, ControlUnreachable, NotOwner, QuantizationRefused
 from tuning.model import Change, Knob, Receipt, Setting
-from tuning.ports import Connection, Connections
+from tuning.ports import Connections
 from tuning.quantization.ensure import Make
 from tuning.quantization.repository import Repository, Version, problems
 
@@ -64,6 +55,7 @@ class PrecisionEndpoints:
 
     name = ""
     lever = LEVER
+    options: type[PrecisionOptions] = PrecisionOptions
 
     def __init__(
         self,
@@ -75,6 +67,10 @@ class PrecisionEndpoints:
     ) -> None:
         self._connections, self._clock, self._sleep = connections, clock, sleep
         self._int8 = Int8Source(connections, clock, sleep, make)
+
+    def options_of(self, service: Service) -> PrecisionOptions:
+        """The lever's options. Raises ConfigError."""
+        return options.of(service, LEVER, self.options)
 
     # what an implementation says about its servers
 
@@ -93,9 +89,9 @@ class PrecisionEndpoints:
     def unload(self, service: Service, http: Http, served: Served, version: str) -> None:
         """Free one version that is neither served nor the way back. Errors as for `send`."""
 
-    def shadow(self, service: Service, http: Http, reference: str, share: float) -> str:
-        """Compare this share of the live answers with `reference` (0: stop); what came of it, in words."""
-        return "not available: this server cannot compare two versions" if share > 0 else "off"
+    def shadow(self, service: Service, http: Http, reference: str, *, on: bool) -> str:
+        """Compare a share of the live answers with `reference`, or stop it; what came of it, in words."""
+        return "not available: this server cannot compare two versions" if on else "off"
 
     def batch_size(self, service: Service, http: Http) -> int | None:
         """The batch size in force, None where the server does not tell."""
@@ -123,12 +119,14 @@ class PrecisionEndpoints:
         _check_owner(service, change, before)
         wanted = self._wanted(service, change, key, endpoints, before)
         swap_s = self._clock()
-        made = self._swap(service, endpoints, before, wanted)
+        places = {name: _Place(self, service, http) for name, http in endpoints.items()}
+        stood = {name: _knobs(served["version"], served["precision"]) for name, served in before.items()}
+        made = swap(places, stood, {"version": wanted.version}, sleep=self._sleep, looks=READ_BACKS)
         shadow = {name: self._shadow(service, http, before[name], wanted) for name, http in endpoints.items()}
         unloaded = sorted(
             {v for name, http in endpoints.items() for v in self._unload(service, http, before[name], wanted)}
         )
-        after = {name: self._served(service, http) for name, http in endpoints.items()}
+        after = {name: self._after(service, http, before[name], made.get(name)) for name, http in endpoints.items()}
         at_s = self._clock()
         return options.receipt(
             service,
@@ -152,14 +150,13 @@ class PrecisionEndpoints:
 
     def endpoints(self, service: Service) -> dict[str, Http]:
         """The replicas' addresses by name."""
-        first = options.text(service, LEVER, "connection")
-        timeout_s = options.number(service, LEVER, "request_timeout_s", 5.0)
-        named = dict.fromkeys((first, *options.texts(service, LEVER, "endpoints")))
-        return {name: Http(self._connection(first, name), timeout_s=timeout_s) for name in named}
+        given = self.options_of(service)
+        found = connections_of(self._connections, given.connection, given.endpoints)
+        return {name: Http(connection, timeout_s=given.request_timeout_s) for name, connection in found.items()}
 
     def model(self, service: Service) -> str:
         """The model's name at the server."""
-        return options.optional_text(service, LEVER, "model") or service.name
+        return self.options_of(service).model or service.name
 
     # where to go
 
@@ -187,7 +184,7 @@ class PrecisionEndpoints:
                 samples=tuple(self.recorded(service, http) for http in endpoints.values()),
                 batch_size=self.batch_size(service, next(iter(endpoints.values()))),
             )
-            version, evidence = self._int8.version(service, self.model(service), key, around)
+            version, evidence = self._int8.version(service, self.options_of(service), key, around)
             return Wanted(version, "int8", evidence)
         full = [name for name, version in known.items() if version.precision == "fp32"]
         if not known:  # no shared folder: trust the name, the server knows
@@ -198,62 +195,15 @@ class PrecisionEndpoints:
 
     # getting there
 
-    def _swap(
-        self, service: Service, endpoints: Mapping[str, Http], before: Mapping[str, Served], wanted: Wanted
-    ) -> list[str]:
-        made: list[str] = []
-        for name, http in endpoints.items():
-            if before[name]["version"] == wanted.version:
-                continue
-            try:
-                self._load(service, http, before[name], wanted.version)
-            except (ControlRefused, ControlUnreachable, NotApplied) as error:
-                self._put_back(service, endpoints, before, made, error)
-                raise
-            made.append(name)
-        return made
-
-    def _load(self, service: Service, http: Http, served: Served, version: str) -> None:
-        unanswered: Unanswered | None = None
+    def _after(self, service: Service, http: Http, before: Served, made: Knobs | None) -> Served:
+        """What serves after the swap. It was read back once: a server that is silent now takes nothing of that back."""
         try:
-            self.send(service, http, served, version)
-        except Unanswered as error:
-            unanswered = error
-        shown = self._read_back(service, http, version, patient=unanswered is not None)
-        if shown == version:
-            return
-        if shown is None or unanswered is not None:
-            found = "got no answer" if shown is None else f"shows version {shown}"
-            raise OutcomeUnknown(f"{unanswered or http.shown}; the read-back {found}") from unanswered
-        raise NotApplied(f"{http.shown} accepted version {version} but its read-back shows {shown}")
-
-    def _read_back(self, service: Service, http: Http, version: str, *, patient: bool) -> str | None:
-        shown: str | None = None
-        for attempt in range(READ_BACKS):
-            try:
-                shown = self._served(service, http)["version"]
-            except ControlUnreachable:
-                shown = None
-            if shown is not None and (shown == version or not patient):
-                return shown
-            if attempt + 1 < READ_BACKS:
-                self._sleep(0.5 * 2**attempt)
-        return shown
-
-    def _put_back(
-        self,
-        service: Service,
-        endpoints: Mapping[str, Http],
-        before: Mapping[str, Served],
-        made: Iterable[str],
-        why: Exception,
-    ) -> None:
-        for name in made:
-            try:
-                http = endpoints[name]
-                self._load(service, http, self._served(service, http), before[name]["version"])
-            except SlotuneError as error:
-                raise OutcomeUnknown(f"{why}; and {name}, changed before, could not be put back ({error})") from error
+            return self._served(service, http)
+        except (ControlUnreachable, ControlRefused):
+            if made is None:
+                return before
+            loaded = (*before["loaded"], str(made["version"]))
+            return Served(version=str(made["version"]), precision=str(made["precision"]), loaded=loaded)
 
     def _unload(self, service: Service, http: Http, before: Served, wanted: Wanted) -> list[str]:
         """Free the memory of versions that are neither served nor the way back. Never fails a change."""
@@ -272,10 +222,10 @@ class PrecisionEndpoints:
 
     def _shadow(self, service: Service, http: Http, before: Served, wanted: Wanted) -> str:
         """Compare live answers with the old version from now on, or stop it on the way back. Never fails a change."""
-        share = options.number(service, LEVER, "shadow_share", 0.1) if wanted.precision == "int8" else 0.0
-        if share > 0 and before["version"] == wanted.version:
+        on = wanted.precision == "int8"
+        if on and before["version"] == wanted.version:
             return "left as it is"
-        return self.shadow(service, http, before["version"], share)
+        return self.shadow(service, http, before["version"], on=on)
 
     # what is there
 
@@ -284,17 +234,27 @@ class PrecisionEndpoints:
         return served_of(self.versions(service, http), known, http.shown, self.model(service))
 
     def _on_disk(self, service: Service) -> dict[str, Version]:
-        root = options.optional_text(service, LEVER, "repository")
-        if root is None:
+        root = self.options_of(service).repository
+        if not root:
             return {}
         versions = Repository(Path(root), self.model(service)).versions()
         return {str(version.number): version for version in versions}
 
-    def _connection(self, first: str, name: str) -> Connection:
-        """A plain address shares the first connection's credentials."""
-        if not name.startswith(("http://", "https://")):
-            return self._connections.get(name)
-        return elsewhere(self._connections.get(first), name, name)
+
+class _Place:
+    """One replica of a service, as `swap` needs it."""
+
+    def __init__(self, lever: PrecisionEndpoints, service: Service, http: Http) -> None:
+        self.shown = http.shown
+        self._lever, self._service, self._http = lever, service, http
+
+    def read(self) -> Knobs:
+        served = self._lever._served(self._service, self._http)
+        return _knobs(served["version"], served["precision"])
+
+    def send(self, wanted: Knobs) -> None:
+        served = self._lever._served(self._service, self._http)
+        self._lever.send(self._service, self._http, served, str(wanted["version"]))
 
 
 def served_of(rows: list[Row], precisions: Mapping[str, str], shown: str, model: str) -> Served:
@@ -302,17 +262,18 @@ def served_of(rows: list[Row], precisions: Mapping[str, str], shown: str, model:
 
     Without a mark the highest loaded version serves: the protocol's rule for requests that name none.
     """
-    ready = [row for row in rows if row.get("state") == "READY" and str(row.get("version", "")).isdigit()]
+    loaded = [row for row in rows if row.get("state") == "READY"]
+    ready = [(number, row) for row in loaded if (number := answers.version(row.get("version"))) is not None]
     if not ready:
-        why = "; ".join(options.bounded(str(row["reason"]), 120) for row in rows if row.get("reason"))
+        why = "; ".join(options.bounded(str(row["reason"]), 120) for row in rows[:4] if row.get("reason"))
+        odd = "".join(f"a version called {options.bounded(repr(r.get('version')), 40)}, no number" for r in loaded[:1])
         raise ControlRefused(
-            f"{shown} has no version of {model} loaded ({why or 'model: is the served name right?'})"
+            f"{shown} has no version of {model} loaded ({odd or why or 'model: is the served name right?'})"
         )
-    marked = [row for row in ready if row.get("served") is True]
-    row = marked[0] if marked else max(ready, key=lambda r: int(r["version"]))
-    version = str(row["version"])
-    precision = row.get("precision") or precisions.get(version, "fp32")
-    return Served(version=version, precision=str(precision), loaded=tuple(str(r["version"]) for r in ready))
+    marked = [(number, row) for number, row in ready if row.get("served") is True]
+    version, row = marked[0] if marked else max(ready, key=lambda pair: int(pair[0]))
+    precision = options.bounded(str(row.get("precision") or precisions.get(version, "fp32")), 40)
+    return Served(version=version, precision=precision, loaded=tuple(number for number, _ in ready))
 
 
 def _setting(shown: Mapping[str, Served]) -> Setting:

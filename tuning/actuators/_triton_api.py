@@ -18,10 +18,10 @@ import importlib
 import json
 from collections.abc import Collection
 from typing import Any
-from urllib.parse import urlsplit
 
+from tuning.actuators import _answers as answers
 from tuning.actuators import _options as options
-from tuning.actuators._http import Http, Unanswered
+from tuning.actuators._http import Http, Unanswered, segment
 from tuning.errors import ControlRefused, ControlUnreachable, NotApplied
 
 Config = dict[str, Any]
@@ -30,11 +30,12 @@ Row = dict[str, Any]
 
 def config_of(http: Http, model: str) -> Config:
     """The complete configuration as Triton shows it. Raises ControlUnreachable, ControlRefused."""
-    config = http.call("GET", f"/v2/models/{model}/config")
-    size = config.get("max_batch_size") if isinstance(config, dict) else None
-    if not isinstance(size, int) or isinstance(size, bool):
-        raise ControlRefused(f"GET {http.shown}/v2/models/{model}/config is not the configuration of a model")
-    return dict(config)
+    path = f"/v2/models/{segment(model)}/config"
+    config = http.call("GET", path)
+    size = answers.whole(config.get("max_batch_size")) if isinstance(config, dict) else None
+    if size is None:
+        raise ControlRefused(f"GET {http.shown}{path} is not the configuration of a model")
+    return {**config, "max_batch_size": size}
 
 
 def reloadable(config: Config, model: str) -> Config:
@@ -48,8 +49,10 @@ def reloadable(config: Config, model: str) -> Config:
 
 def index(http: Http) -> list[Row]:
     """The index rows of all models: name, version, state, reason. Triton answers only to POST."""
-    rows = http.call("POST", "/v2/repository/index", {}, reading=True)
-    return [row for row in rows or [] if isinstance(row, dict)]
+    try:
+        return answers.rows(http.call("POST", "/v2/repository/index", {}, reading=True))
+    except answers.Unusable as error:
+        raise ControlRefused(f"POST {http.shown}/v2/repository/index answered {error}") from error
 
 
 def rows_of(http: Http, model: str) -> list[Row]:
@@ -59,7 +62,8 @@ def rows_of(http: Http, model: str) -> list[Row]:
 
 def ready(rows: Collection[Row]) -> set[int]:
     """The versions that answer requests."""
-    return {int(str(r["version"])) for r in rows if r.get("state") == "READY" and str(r.get("version", "")).isdigit()}
+    found = [answers.version(row.get("version")) for row in rows if row.get("state") == "READY"]
+    return {int(version) for version in found if version is not None}
 
 
 def pinned(config: Config, versions: Collection[int]) -> Config:
@@ -76,7 +80,11 @@ def change(http: Http, model: str, old: Config, new: Config, timeout_s: float) -
     try:
         load(http, model, new, timeout_s)
     except ControlRefused as error:
-        if ready(rows_of(http, model)):
+        try:
+            there = ready(rows_of(http, model))
+        except (ControlRefused, ControlUnreachable) as silent:
+            raise Unanswered(f"{error}; and what serves now cannot be read ({silent})") from error
+        if there:
             raise ControlRefused(f"{error}; the old configuration keeps serving") from error
         try:
             load(http, model, old, timeout_s)
@@ -85,7 +93,10 @@ def change(http: Http, model: str, old: Config, new: Config, timeout_s: float) -
                 f"{error}; NO version of {model} serves now, and loading it again failed: {worse}"
             ) from error
         raise ControlRefused(f"{error}; the model had gone, and the old configuration was loaded again") from error
-    check_ready(http, model, {int(v) for v in new["version_policy"]["specific"]["versions"]})
+    try:
+        check_ready(http, model, {int(v) for v in new["version_policy"]["specific"]["versions"]})
+    except (ControlRefused, ControlUnreachable) as error:
+        raise Unanswered(f"the configuration was loaded, but whether it serves cannot be read: {error}") from error
 
 
 def check_ready(http: Http, model: str, versions: Collection[int]) -> None:
@@ -93,7 +104,7 @@ def check_ready(http: Http, model: str, versions: Collection[int]) -> None:
     rows = rows_of(http, model)
     there = ready(rows)
     if not there:
-        why = "; ".join(options.bounded(str(row.get("reason") or row.get("state"))) for row in rows) or "not listed"
+        why = "; ".join(options.bounded(str(r.get("reason") or r.get("state"))) for r in rows[:4]) or "not listed"
         raise NotApplied(f"{http.shown} accepted the configuration, but no version of {model} is ready ({why})")
     if there != set(versions):
         raise NotApplied(
@@ -101,7 +112,10 @@ def check_ready(http: Http, model: str, versions: Collection[int]) -> None:
             f"not {_list(versions)}"
         )
     for version in sorted(there):
-        http.call("GET", f"/v2/models/{model}/versions/{version}/ready")
+        try:
+            http.call("GET", f"/v2/models/{segment(model)}/versions/{version}/ready")
+        except ControlRefused as error:
+            raise NotApplied(f"{http.shown} accepted the configuration, but version {version} is not ready") from error
 
 
 def ensembles_below(http: Http, model: str, batch_size: int) -> list[str]:
@@ -109,10 +123,14 @@ def ensembles_below(http: Http, model: str, batch_size: int) -> list[str]:
     others = {str(row.get("name")) for row in index(http) if row.get("state") == "READY"} - {model}
     found = []
     for name in sorted(others):
-        config = http.call("GET", f"/v2/models/{name}/config")
-        steps = (config.get("ensemble_scheduling") or {}).get("step") or [] if isinstance(config, dict) else []
-        if any(step.get("model_name") == model for step in steps) and int(config["max_batch_size"]) > batch_size:
-            found.append(f"{name} (up to {config['max_batch_size']})")
+        config = http.call("GET", f"/v2/models/{segment(name)}/config")
+        around = config.get("ensemble_scheduling") if isinstance(config, dict) else None
+        steps = around.get("step") if isinstance(around, dict) else None
+        if not isinstance(steps, list) or not any(isinstance(s, dict) and s.get("model_name") == model for s in steps):
+            continue
+        size = answers.whole(config.get("max_batch_size"))
+        if size is None or size > batch_size:
+            found.append(f"{options.bounded(name, 80)} (up to {'an unknown size' if size is None else size})")
     return found
 
 
@@ -121,13 +139,17 @@ def load(http: Http, model: str, config: Config, timeout_s: float) -> None:
 
     Raises ControlUnreachable, Unanswered (it may have landed), ControlRefused.
     """
-    text = json.dumps(config)
+    try:
+        text = json.dumps(config, allow_nan=False)
+    except ValueError as error:
+        raise ControlRefused(f"the configuration of {model} holds a number that JSON cannot carry") from error
     try:
         if not _load_by_grpc(http, model, text, timeout_s):
             body = {"parameters": {"config": text}}
-            http.call("POST", f"/v2/repository/models/{model}/load", body, timeout_s=timeout_s)
+            http.call("POST", f"/v2/repository/models/{segment(model)}/load", body, timeout_s=timeout_s)
     except Unanswered as error:
-        if error.status is None:
+        # a gateway gives up on a long load before Triton does, unless it is Triton that says so
+        if error.status not in (500, 501) and not _mode(str(error)):
             raise
         # Triton loads while one waits: a 5xx is its verdict on the new model
         raise ControlRefused(f"{error}{_mode(str(error))}") from error
@@ -162,7 +184,7 @@ def grpc_address(http: Http) -> str | None:
     text = str(given).removeprefix(":") if isinstance(given, str | int) and not isinstance(given, bool) else ""
     if not text:
         return None
-    host = urlsplit(http.base).hostname or ""
+    host = http.address.host
     return f"{f'[{host}]' if ':' in host else host}:{text}" if text.isdigit() else text
 
 

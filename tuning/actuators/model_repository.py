@@ -2,27 +2,28 @@
 
 Load brings a version in beside the old one and serves it; the old one stays in memory, so the way back is one call. The
 server may keep recorded inputs (`GET /recorded-inputs`) and compare live answers with another version (`POST /shadow`);
-both are used where they are there. Options: see tuning.actuators._precision_endpoints.
+both are used where they are there. Options: tuning.actuators.settings.ModelRepositoryOptions.
 """
 
 from __future__ import annotations
 
-import requests
-
 from detection.model import Service
+from tuning.actuators import _answers as answers
 from tuning.actuators import _options as options
-from tuning.actuators._http import LIMIT_BYTES, Http, Unanswered
-from tuning.actuators._int8_source import LEVER
+from tuning.actuators._http import LIMIT_BYTES, Http, Unanswered, segment
 from tuning.actuators._precision_endpoints import PrecisionEndpoints, Row, Served
+from tuning.actuators.settings import ModelRepositoryOptions
 from tuning.errors import ControlRefused, ControlUnreachable
 
 SAMPLE_LIMIT_BYTES = 16 * LIMIT_BYTES
+SAMPLE_TIMEOUT_S = 30.0
 
 
 class ModelRepository(PrecisionEndpoints):
     """The precision lever of the demo server and of others with the same calls."""
 
     name = "model_repository"
+    options = ModelRepositoryOptions
 
     def conclude(self, service: Service) -> None:
         """Stop shadowing on every replica; a server without it has nothing to stop."""
@@ -36,18 +37,21 @@ class ModelRepository(PrecisionEndpoints):
 
     def versions(self, service: Service, http: Http) -> list[Row]:
         index = http.call("GET", "/v2/repository/index")
-        rows = index.get("models") if isinstance(index, dict) else index
-        return [row for row in rows or () if isinstance(row, dict) and row.get("name") == self.model(service)]
+        try:
+            rows = answers.rows(index.get("models") if isinstance(index, dict) else index)
+        except answers.Unusable as error:
+            raise ControlRefused(f"GET {http.shown}/v2/repository/index answered {error}") from error
+        return [row for row in rows if row.get("name") == self.model(service)]
 
     def send(self, service: Service, http: Http, served: Served, version: str) -> None:
-        path = f"/v2/repository/models/{self.model(service)}/load"
-        timeout_s = options.number(service, LEVER, "load_timeout_s", 120.0)
-        http.call("POST", path, {"version": version}, timeout_s=timeout_s)
+        path = f"/v2/repository/models/{segment(self.model(service))}/load"
+        http.call("POST", path, {"version": version}, timeout_s=self.options_of(service).load_timeout_s)
 
     def unload(self, service: Service, http: Http, served: Served, version: str) -> None:
-        http.call("POST", f"/v2/repository/models/{self.model(service)}/unload", {"version": version})
+        http.call("POST", f"/v2/repository/models/{segment(self.model(service))}/unload", {"version": version})
 
-    def shadow(self, service: Service, http: Http, reference: str, share: float) -> str:
+    def shadow(self, service: Service, http: Http, reference: str, *, on: bool) -> str:
+        share = options.of(service, self.lever, ModelRepositoryOptions).shadow_share if on else 0.0
         body = {"reference": reference, "share": share} if share > 0 else {"share": 0.0}
         try:
             http.call("POST", "/shadow", body)
@@ -60,23 +64,7 @@ class ModelRepository(PrecisionEndpoints):
             body = http.call("GET", "/config")
         except (ControlRefused, ControlUnreachable):
             return None
-        return body.get("batch_size") if isinstance(body, dict) else None
+        return answers.whole(body.get("batch_size"), low=1) if isinstance(body, dict) else None
 
     def recorded(self, service: Service, http: Http) -> bytes | None:
-        try:
-            with requests.get(
-                f"{http.base}/recorded-inputs",
-                headers=http.headers(),
-                auth=http.auth(),
-                timeout=(5.0, 30.0),
-                stream=True,
-                allow_redirects=False,
-            ) as response:
-                if response.status_code != 200:
-                    return None
-                data = response.raw.read(SAMPLE_LIMIT_BYTES + 1, decode_content=True)
-                return bytes(data) if len(data) <= SAMPLE_LIMIT_BYTES else None
-        except (requests.RequestException, OSError):
-            return None
-
-
+        return http.fetch("/recorded-inputs", timeout_s=SAMPLE_TIMEOUT_S, limit_bytes=SAMPLE_LIMIT_BYTES)

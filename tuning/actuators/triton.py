@@ -6,8 +6,7 @@ preferred_batch_size, which Triton fills in by itself, has to follow, or the loa
 model (a second instance beside the old one for a moment); a load that fails leaves the old one serving. Ensembles,
 models with sequences, and a batch smaller than an ensemble around the model takes are refused: see _triton_api.
 
-Options of the lever: connection (the HTTP address; its extra settings: see _triton_api), endpoints, model,
-load_timeout_s (60), request_timeout_s (5).
+Options: tuning.actuators.settings.TritonOptions; extra settings of the connection: see _triton_api.
 """
 
 from __future__ import annotations
@@ -15,11 +14,14 @@ from __future__ import annotations
 import copy
 
 from detection.model import Service
+from tuning.actuators import _answers as answers
 from tuning.actuators import _options as options
 from tuning.actuators import _triton_api as api
-from tuning.actuators._batch_endpoints import BatchEndpoints, Knobs
+from tuning.actuators._batch_endpoints import BatchEndpoints
 from tuning.actuators._http import Http, Unanswered
+from tuning.actuators._swap import Knobs
 from tuning.actuators._triton_api import Config
+from tuning.actuators.settings import TritonOptions
 from tuning.errors import ControlRefused, ControlUnreachable
 from tuning.model import Setting
 
@@ -30,6 +32,7 @@ class Triton(BatchEndpoints):
     """The batch lever of Triton: max_batch_size and dynamic_batching.max_queue_delay_microseconds."""
 
     name = "triton"
+    options = TritonOptions
 
     def read(self, service: Service) -> Setting:
         """As every batch lever; useless where the model has no dynamic batcher: then no requests are joined."""
@@ -44,12 +47,17 @@ class Triton(BatchEndpoints):
         values: Knobs = {"batch_size": config["max_batch_size"]}
         batching = config.get("dynamic_batching")
         if isinstance(batching, dict):
-            values["batch_timeout_ms"] = int(batching.get("max_queue_delay_microseconds") or 0) / 1000
+            delay_us = answers.whole(batching.get("max_queue_delay_microseconds") or 0)
+            if delay_us is None:
+                raise ControlRefused(
+                    f"{http.shown}: the configuration of the model shows no usable max_queue_delay_microseconds "
+                    f"({options.bounded(repr(batching['max_queue_delay_microseconds']), 60)})"
+                )
+            values["batch_timeout_ms"] = delay_us / 1000
         return values
 
     def send(self, service: Service, http: Http, wanted: Knobs) -> None:
-        model = options.text(service, self.lever, "model", service.name)
-        timeout_s = options.number(service, self.lever, "load_timeout_s", 60.0)
+        model, timeout_s = self._model(service), options.of(service, self.lever, TritonOptions).load_timeout_s
         versions = api.ready(api.rows_of(http, model))
         if not versions:
             raise ControlRefused(f"{http.shown} has no version of {model} loaded: there is nothing to change")
@@ -77,8 +85,11 @@ class Triton(BatchEndpoints):
         except (ControlUnreachable, ControlRefused):
             return False
 
+    def _model(self, service: Service) -> str:
+        return options.of(service, self.lever, TritonOptions).model or service.name
+
     def _config(self, service: Service, http: Http) -> Config:
-        model = options.text(service, self.lever, "model", service.name)
+        model = self._model(service)
         config = api.reloadable(api.config_of(http, model), model)
         size = config["max_batch_size"]
         if size < 1:
@@ -96,7 +107,9 @@ def with_batching(config: Config, wanted: Knobs) -> Config:
         changed.setdefault("dynamic_batching", {}) if "batch_timeout_ms" in wanted else changed.get("dynamic_batching")
     )
     if isinstance(batching, dict):
-        preferred = [int(size) for size in batching.get("preferred_batch_size") or []]
+        given = batching.get("preferred_batch_size")
+        sizes = [answers.whole(size, low=1) for size in given] if isinstance(given, list) else []
+        preferred = [size for size in sizes if size is not None]
         if preferred == [old]:
             batching["preferred_batch_size"] = [new]  # what Triton had filled in by itself
         elif preferred:

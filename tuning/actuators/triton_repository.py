@@ -18,11 +18,10 @@ import re
 from pathlib import Path
 
 from detection.model import Service
-from tuning.actuators import _options as options
 from tuning.actuators import _triton_api as api
 from tuning.actuators._http import Http, Unanswered
-from tuning.actuators._int8_source import LEVER
 from tuning.actuators._precision_endpoints import PrecisionEndpoints, Row, Served
+from tuning.actuators.settings import TritonRepositoryOptions
 from tuning.errors import ControlRefused, ControlUnreachable
 from tuning.model import Setting
 
@@ -33,6 +32,7 @@ class TritonRepository(PrecisionEndpoints):
     """The precision lever of Triton."""
 
     name = "triton_repository"
+    options = TritonRepositoryOptions
 
     def versions(self, service: Service, http: Http) -> list[Row]:
         return api.rows_of(http, self.model(service))
@@ -51,7 +51,9 @@ class TritonRepository(PrecisionEndpoints):
         kind = str(config.get("backend") or config.get("platform") or "")
         if kind in NOT_ONNX or str(config.get("platform", "")).startswith("tensorflow"):
             raise ControlRefused(f"{model} runs on the backend {kind}: an INT8 ONNX version would not load there")
-        if any(group.get("kind") == "KIND_GPU" for group in config.get("instance_group") or []):
+        found = config.get("instance_group")
+        groups = found if isinstance(found, list) else []
+        if any(isinstance(group, dict) and group.get("kind") == "KIND_GPU" for group in groups):
             raise ControlRefused(
                 f"{model} runs on GPUs (KIND_GPU), and INT8 for ONNX Runtime is timed on a CPU: build its version with "
                 "`slotune quantize --target tensorrt` on such a node"
@@ -74,7 +76,7 @@ class TritonRepository(PrecisionEndpoints):
         """Nothing to do: `send` names every version that stays."""
 
     def batch_size(self, service: Service, http: Http) -> int | None:
-        return int(api.config_of(http, self.model(service))["max_batch_size"]) or None
+        return api.config_of(http, self.model(service))["max_batch_size"] or None
 
     def _config(self, service: Service, http: Http) -> api.Config:
         model = self.model(service)
@@ -82,19 +84,19 @@ class TritonRepository(PrecisionEndpoints):
 
     def _load_versions(self, service: Service, http: Http, versions: set[int]) -> None:
         model = self.model(service)
-        timeout_s = options.number(service, LEVER, "load_timeout_s", 120.0)
+        timeout_s = self.options_of(service).load_timeout_s
         config = self._config(service, http)
         old = api.pinned(config, api.ready(api.rows_of(http, model)))
         api.change(http, model, old, api.pinned(config, versions), timeout_s)
 
     def _restart_words(self, service: Service) -> str:
-        root = options.optional_text(service, LEVER, "repository")
+        root = self.options_of(service).repository
         file = Path(root or ".") / self.model(service) / "config.pbtxt"
         try:
             text = file.read_text(errors="replace")
         except OSError:
             text = ""
-        if root is None or re.search(r"version_policy\s*:?\s*\{\s*specific\b", text):
+        if not root or re.search(r"version_policy\s*:?\s*\{\s*specific\b", text):
             return ""
         return (
             "config.pbtxt has no version_policy with specific versions: a server that starts anew takes the newest "

@@ -74,7 +74,9 @@ class SafetySettings(BaseModel):
     all, it is open again, and proven or undone."""
 
     control_timeout_s: float = Field(30.0, gt=0)
-    """How long one call to a control endpoint may take, retries included."""
+    """How long one call to a control endpoint may take, from the connection to the last byte: a lever's
+    request_timeout is never longer. What a server does while one waits has limits of its own (load_timeout,
+    rollout_timeout)."""
 
     dead_task_s: float = Field(330.0, gt=0)
     """How long Airflow takes to notice that a task's process died and to run the task again: its [scheduler]

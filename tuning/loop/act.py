@@ -13,7 +13,7 @@ from typing import Any
 
 from detection.errors import Permanent, SlotuneError
 from detection.model import Incident, Mode, Service, make_id
-from tuning.errors import QuantizationRefused
+from tuning.errors import NotApplied, QuantizationRefused
 from tuning.guards import (
     GuardFacts,
     Truth,
@@ -277,23 +277,24 @@ def claim(parts: Parts, plan: Plan, at_s: float, *, run: str = "") -> None:
     parts.ledger.open_change(opened, records.intent_record(plan, at_s))
 
 
-def _refused(
-    parts: Parts, service: Service, plan: Plan, change: Change, error: Permanent, at_s: float
-) -> Receipt:
+def _refused(parts: Parts, service: Service, plan: Plan, change: Change, error: Permanent, at_s: float) -> Receipt:
     """What is true after a refusal is read, not assumed."""
     try:
         truth = {k: v for k, v in parts.actuator(service, change.lever).read(service).values.items() if k in change.new}
     except SlotuneError:
         truth = dict(change.old)
+    stood = dict(change.old)
+    if isinstance(error, NotApplied) and error.after:  # what the actuator saw at the replica that took another value
+        stood, truth = stood | error.before, error.after
     return Receipt(
         id="",
         plan_id=plan.id,
         service=plan.service,
         lever=change.lever,
-        before=change.old,
+        before=stood,
         after=truth,
         applied=False,
-        changed=any(truth.get(k) != change.old.get(k) for k in change.new),
+        changed=any(truth.get(k) != stood.get(k) for k in change.new),
         at_s=at_s,
         reason=str(error),
         evidence=error.evidence if isinstance(error, QuantizationRefused) else {},

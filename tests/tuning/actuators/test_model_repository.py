@@ -257,8 +257,10 @@ def test_one_refuses_and_all_go_back(world: World) -> None:
 
 def test_one_refuses_and_another_cannot_be_put_back(world: World) -> None:
     world.replicas[0].plan, world.replicas[1].plan = [None, 400], [400]
-    with pytest.raises(OutcomeUnknown, match="first, changed before, could not be put back"):
+    with pytest.raises(NotApplied, match="first, changed before, could not be put back") as caught:
         world.actuator().apply(world.service(), TO_INT8, key="p1:precision")
+    assert (caught.value.before["version"], caught.value.after["version"]) == ("1", "2")
+    assert world.served == ["2", "1"]
 
 
 def test_no_answer_but_the_read_back_shows_it(world: World) -> None:
@@ -269,14 +271,14 @@ def test_no_answer_but_the_read_back_shows_it(world: World) -> None:
 
 def test_no_answer_and_the_old_one_serves(world: World) -> None:
     world.replicas[0].plan = ["drop"]
-    with pytest.raises(OutcomeUnknown, match="the read-back shows version 1"):
+    with pytest.raises(OutcomeUnknown, match="the read-back still shows version 1"):
         world.actuator().apply(world.service(), TO_INT8, key="p1:precision")
     assert world.time.slept == [0.5, 1.0, 2.0, 4.0]
 
 
 def test_yes_said_and_not_done(world: World) -> None:
     world.replicas[0].plan = ["ignore"]
-    with pytest.raises(NotApplied, match="accepted version 2 but its read-back shows 1"):
+    with pytest.raises(NotApplied, match="accepted version 2 but its read-back shows version 1"):
         world.actuator().apply(world.service(), TO_INT8, key="p1:precision")
 
 
