@@ -117,3 +117,33 @@ def test_a_file_that_is_not_text(tmp_path):
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="UTF-8"):
         load(tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("lever", "path", "words"),
+    [
+        ("batch_size: {connection: c, env: BATCH}", "batch_size.env", "is a key of the actuator pod_spec, not of http_config"),
+        ("batch_size: {connection: c, load_timeout: 9s}", "batch_size.load_timeout", "is a key of the actuator triton, not of"),
+        ("batch_size: {actuator: tritom, connection: c}", "batch_size.actuator", "'tritom' is not one of http_config, pod_spec, triton; did you mean 'triton'?"),
+        ("batch_size: {actuator: pod_spec, connection: c, target: t}", "batch_size.namespace", "is missing"),
+        ("batch_size: {actuator: triton}", "batch_size.connection", "a lever needs an address"),
+        ("batch_size: {connection: c, request_timeout: 2h}", "batch_size.request_timeout", "less than or equal to 3600"),
+        ("batch_size: {connection: c, max: 99999999}", "batch_size.max", "less than or equal to 65536"),
+        ("batch_size: {connection: c, cost_per_hour: .inf}", "batch_size.cost_per_hour", "finite number"),
+        ("precision: {connection: c, min_speedup: 0.5}", "precision.min_speedup", "must be at least 1 (found 0.5)"),
+        ("precision: {actuator: triton_repository, connection: c, shadow_share: 0.5}", "precision.shadow_share", "is a key of the actuator model_repository"),
+        ("precision: {connection: c, build: {kind: pod}}", "precision.build", "a build in a pod needs connection"),
+        ("replicas: {connection: c, namespace: n, target: t, env: X}", "replicas.env", "unknown key"),
+    ],
+)  # fmt: skip
+def test_each_actuator_has_its_own_keys(lever: str, path: str, words: str) -> None:
+    text = GOOD.partition("    levers:")[0] + f"    levers:\n      {lever}\n"
+    (problem,) = wrong(text)
+    assert problem[:2] == (9, f"services[0].levers.{path}")
+    assert words in problem[2]
+
+
+def test_no_control_call_may_take_longer_than_safety_allows() -> None:
+    text = GOOD.replace("timeout_max: 5ms", "timeout_max: 5ms, request_timeout: 20s") + "safety: {control_timeout: 8s}\n"
+    levers = loads(text).service_values()[0].levers
+    assert {name: lever.options["request_timeout_s"] for name, lever in levers.items()} == {"batch_size": 8.0, "replicas": 8.0}

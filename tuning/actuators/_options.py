@@ -40,6 +40,8 @@ def of(service: Service, lever: str, cls: type[Options]) -> Options:
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "missing":
             words = f"{name} is missing"
+        elif first["type"] in ("too_short", "string_too_short"):
+            words = f"{name} must not be empty"
         elif first["type"] == "extra_forbidden":
             words = f"{name} is no setting of this lever; known: {', '.join(sorted(cls.model_fields))}"
         else:
