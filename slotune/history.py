@@ -40,10 +40,10 @@ def incidents(reader: Reader, *, service: str | None, since_s: float | None, lim
     of: dict[str, list[Line]] = defaultdict(list)
     for line in reversed(reader.find(Query(kinds=SUMMARY_KINDS, incident_ids=ids))):
         of[line.incident_id or line.id].append(line)
-    return [_incident_row(incident_id, of[incident_id]) for incident_id in ids]
+    return [incident_row(incident_id, of[incident_id]) for incident_id in ids]
 
 
-def _incident_row(incident_id: str, lines: Sequence[Line]) -> Row:
+def incident_row(incident_id: str, lines: Sequence[Line]) -> Row:
     bodies = [line.body for line in lines if line.kind == "open_incidents" and not line.body.get("closed")]
     first, body = (bodies[0], bodies[-1]) if bodies else ({}, {})
     closed = [line for line in lines if line.kind == "open_incidents" and line.body.get("closed")]
@@ -152,7 +152,7 @@ def _milliseconds(body: Mapping[str, Any]) -> str:
 def in_force(reader: Reader, *, now_s: float, since_s: float) -> list[Row]:
     """Changes that are in force: every open one, and those that were kept since `since_s`; newest first."""
     rows = [
-        _change_row(line.plan, line.state, line.opened_at_s, now_s, expires_at_s=line.expires_at_s)
+        change_row(line.plan, line.state, line.opened_at_s, now_s, expires_at_s=line.expires_at_s)
         for line in reader.open_lines()
     ]
     open_plans = {row["plan_id"] for row in rows}
@@ -163,7 +163,7 @@ def in_force(reader: Reader, *, now_s: float, since_s: float) -> list[Row]:
         key = (line.service, line.kind)
         if key in latest or not _kept(reader, line, str(line.body.get("id"))):
             continue
-        latest[key] = _change_row(line.body, "kept", line.at_s, now_s, expires_at_s=None)
+        latest[key] = change_row(line.body, "kept", line.at_s, now_s, expires_at_s=None)
     return sorted([*rows, *latest.values()], key=lambda row: -row["since_s"])
 
 
@@ -175,7 +175,7 @@ def _kept(reader: Reader, intent: Line, plan_id: str) -> bool:
     return kept and not any(line.kind == "roll_back" and line.parent_id in family for line in lines)
 
 
-def _change_row(plan: Mapping[str, Any], state: str, at_s: float, now_s: float, *, expires_at_s: float | None) -> Row:
+def change_row(plan: Mapping[str, Any], state: str, at_s: float, now_s: float, *, expires_at_s: float | None) -> Row:
     cost = float((plan.get("chosen") or {}).get("cost_per_hour") or 0.0)
     return {
         "plan_id": plan.get("id"),

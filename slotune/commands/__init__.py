@@ -19,6 +19,7 @@ MODULES: dict[str, str] = {
     "incidents": "history",
     "plan": "plan",
     "quantize": "quantize",
+    "serve": "serve",
     "show": "history",
 }
 

@@ -18,7 +18,7 @@ from detection.model import Anomaly, Incident, Service, Value
 from tuning.loop import records
 from tuning.loop.observe import REPLICA_SIGNALS, look_back
 from tuning.loop.parts import Parts
-from tuning.loop.window_store import pack, unpack
+from tuning.loop.window_store import DIGEST, digest, pack, unpack
 from tuning.model import Plan, Record, Refusal
 from tuning.ports import Ledger
 from tuning.query import Query
@@ -62,6 +62,7 @@ def pull_metrics(parts: Parts, at_s: float, only: Sequence[str] = ()) -> Sweep:
     windows = parts.source.read(services, signals, span)
     replicas = parts.source.read_replicas(services, REPLICA_SIGNALS, span)
     parts.ledger.put_blob(WINDOWS, pack(windows, replicas, at_s), at_s=at_s)
+    parts.ledger.put_blob(DIGEST, digest(windows, {}, at_s), at_s=at_s)
     silent = tuple(sorted({service.name for service in services} - set(windows)))
     if silent:
         _log.warning("pull_metrics: no series for %s; check their selectors", ", ".join(silent[:20]))

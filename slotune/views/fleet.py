@@ -1,0 +1,119 @@
+"""The fleet: every configured service in one row, the ones that need somebody first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from detection.model import Incident, Service
+from slotune.views import changes as change_views
+from slotune.views import incidents as incident_views
+from slotune.views.changes import ChangeRow
+from slotune.views.latest import Latest, Numbers, latest
+from slotune.views.reading import Reading
+
+State = Literal["broken", "at_risk", "ok", "no_data", "unreadable"]
+ORDER: tuple[State, ...] = ("broken", "unreadable", "at_risk", "no_data", "ok")
+AT_RISK = 0.85
+"""Share of the SLO from which a P95 is shown as at risk; shown only, nothing is decided by it."""
+
+
+@dataclass(frozen=True)
+class ServiceRow:
+    """One service. p95_ms: as of the last sweep, None where there is no number. trend: P95 over the look-back.
+
+    why: what the state rests on, in a sentence. next_step: what slotune does about it now.
+    """
+
+    name: str
+    serving: str
+    mode: str
+    state: State
+    why: str
+    p95_ms: float | None
+    slo_p95_ms: float
+    qps: float | None
+    error_rate: float | None
+    trend: tuple[float | None, ...]
+    incident_id: str | None
+    incident: str
+    change: ChangeRow | None
+    next_step: str
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """rows: worst first. counts: services by state. at_s: the time of the last sweep (None: there was none)."""
+
+    rows: tuple[ServiceRow, ...]
+    counts: Mapping[State, int]
+    at_s: float | None
+    incidents: int
+    changes: int
+
+
+def fleet(reading: Reading) -> Fleet:
+    """All services of services.yaml, as the last sweep saw them."""
+    seen, incidents = latest(reading), incident_views.open_rows(reading)
+    changes = change_views.open_by_service(reading)
+    rows = [
+        service_row(service, seen, incidents.get(service.name), changes.get(service.name), reading.now_s)
+        for service in reading.services.values()
+    ]
+    rows.sort(key=lambda row: (ORDER.index(row.state), row.incident_id is None, row.name))
+    counts = {state: sum(row.state == state for row in rows) for state in ORDER}
+    return Fleet(tuple(rows), counts, seen.at_s, len(incidents), len(changes))
+
+
+def service_row(
+    service: Service, seen: Latest, incident: Incident | None, change: ChangeRow | None, now_s: float
+) -> ServiceRow:
+    numbers = seen.services.get(service.name)
+    values = numbers.values if numbers is not None else {}
+    state, why = _state(service, numbers, seen.unreadable.get(service.name))
+    return ServiceRow(
+        name=service.name,
+        serving=service.serving,
+        mode=service.mode,
+        state=state,
+        why=why,
+        p95_ms=values.get("p95_ms"),
+        slo_p95_ms=service.slo.p95_ms,
+        qps=values.get("qps"),
+        error_rate=values.get("error_rate"),
+        trend=numbers.trend if numbers is not None else (),
+        incident_id=incident.id if incident is not None else None,
+        incident=incident.symptom.replace("_", " ") if incident is not None else "",
+        change=change,
+        next_step=_next_step(service, incident, change),
+    )
+
+
+def _state(service: Service, numbers: Numbers | None, unreadable: str | None) -> tuple[State, str]:
+    if unreadable:
+        return "unreadable", unreadable
+    if numbers is None:
+        return "no_data", "The last sweep found no series of this service: check its selectors."
+    p95, errors = numbers.values.get("p95_ms"), numbers.values.get("error_rate")
+    if errors is not None and errors > service.slo.error_rate:
+        return "broken", f"{errors:.1%} of requests fail; the SLO allows {service.slo.error_rate:.1%}."
+    if p95 is None:
+        return "no_data", "There is no P95 in the last sweep."
+    if p95 > service.slo.p95_ms:
+        return "broken", "P95 is over its SLO."
+    if p95 > AT_RISK * service.slo.p95_ms:
+        return "at_risk", f"P95 is above {AT_RISK:.0%} of its SLO."
+    return "ok", "P95 is under its SLO."
+
+
+def _next_step(service: Service, incident: Incident | None, change: ChangeRow | None) -> str:
+    if change is not None and change.state == "leased":
+        return "hands the change back when the load allows it"
+    if change is not None:
+        return "proves the change, or undoes it"
+    if incident is None:
+        return ""
+    if incident.tier == "warn":
+        return "watches"
+    return {"observe": "plans and mails only", "approve": "asks a person", "act": "changes one lever"}[service.mode]

@@ -1,0 +1,68 @@
+"""Is the loop itself well: when did it last look, what can it not see, what waits to be finished or said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from slotune.views.latest import latest
+from slotune.views.reading import Reading
+from tuning.query import Query
+
+MISSED = 3.0
+"""Sweeps that have to be missing before the loop is called dead; the rule that pages people waits as long."""
+UNSENT_S = 7 * 86_400.0
+
+
+@dataclass(frozen=True)
+class Health:
+    """swept_s: the last sweep. every_s: how often there should be one. unreadable: service -> why. silent: no series.
+
+    unsent: reports that nobody was sent yet. unproven: changes intended or made. overdue: leases past their end.
+    problems: the same as sentences, worst first; () when all is well.
+    """
+
+    swept_s: float | None
+    every_s: float
+    unreadable: Mapping[str, str]
+    silent: tuple[str, ...]
+    unsent: int
+    unproven: int
+    overdue: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def alive(self) -> bool:
+        return self.swept_s is not None and not any(problem.startswith("No sweep") for problem in self.problems)
+
+
+def health(reading: Reading) -> Health:
+    """The loop's state at `reading.now_s`."""
+    seen, every_s = latest(reading), reading.settings.schedule.watch_every_s
+    silent = tuple(sorted(set(reading.services) - set(seen.services) - set(seen.unreadable))) if seen.at_s else ()
+    since_s = reading.now_s - UNSENT_S
+    unsent = reading.reader.find(
+        Query(kinds=("email_report",), phase="intent", since_s=since_s, without=("id", ":sent"), bodies=False)
+    )
+    lines = reading.reader.open_lines()
+    unproven = sum(line.state != "leased" for line in lines)
+    leased = [line for line in lines if line.state == "leased" and line.expires_at_s is not None]
+    overdue = tuple(sorted(ln.service for ln in leased if (ln.expires_at_s or 0.0) + every_s < reading.now_s))
+    problems = (
+        *_sweep_problem(seen.at_s, every_s, reading.now_s),
+        *(f"{name} cannot be read: {why}" for name, why in sorted(seen.unreadable.items())),
+        *((f"No series of {', '.join(silent[:10])}: check the selectors.",) if silent else ()),
+        *((f"The lease of {', '.join(overdue[:10])} is over and not handed back.",) if overdue else ()),
+        *((f"{len(unsent)} reports wait to be sent.",) if unsent else ()),
+    )
+    return Health(seen.at_s, every_s, seen.unreadable, silent, len(unsent), unproven, overdue, problems)
+
+
+def _sweep_problem(at_s: float | None, every_s: float, now_s: float) -> tuple[str, ...]:
+    if at_s is None:
+        return ("No sweep has been recorded yet: is the DAG watch_services switched on?",)
+    age_s = now_s - at_s
+    if age_s <= MISSED * every_s:
+        return ()
+    wanted = f"there should be one every {every_s / 60:.3g} minutes"
+    return (f"No sweep for {age_s / 60:.0f} minutes, and {wanted}: see the DAG watch_services.",)

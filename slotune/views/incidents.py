@@ -1,0 +1,251 @@
+"""Incidents as rows, and one incident as a story: what hurt, what was weighed, what was done, whether it helped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from detection.model import Incident
+from slotune import history
+from slotune.views.reading import Reading
+from tuning.formats import change, ms
+from tuning.ledger.lines import Line
+from tuning.query import Query
+
+Tone = Literal["good", "bad", "busy", "calm"]
+TITLES = {
+    "pull_metrics": "Metrics read",
+    "detect_anomalies": "Anomalies",
+    "open_incidents": "Incident",
+    "choose_action": "Plan",
+    "guard": "Guard",
+    "adjust_batch_size": "Batch size",
+    "scale_replicas": "Replicas",
+    "quantize_int8": "INT8",
+    "hold": "Hold",
+    "settle": "Settle",
+    "verify_p95": "Verdict",
+    "keep": "Keep",
+    "roll_back": "Roll back",
+    "email_report": "Report",
+}
+
+
+@dataclass(frozen=True)
+class IncidentRow:
+    """One incident in a list. state: open or closed. done: what was changed, verdict: and what came of it."""
+
+    id: str
+    service: str
+    symptom: str
+    severity: str
+    tier: str
+    opened_at_s: float | None
+    closed_at_s: float | None
+    state: str
+    attempts: int
+    done: str
+    verdict: str
+    reason: str
+
+    @property
+    def tone(self) -> Tone:
+        if self.verdict.startswith("improved"):
+            return "good"
+        if self.state == "open":
+            return "busy" if self.tier == "warn" else "bad"
+        return "calm"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One record of the story, in words."""
+
+    at_s: float
+    kind: str
+    title: str
+    text: str
+    tone: Tone
+    intent: bool = False
+
+
+@dataclass(frozen=True)
+class OptionRow:
+    """One option that was weighed. predicted: P95 with its interval, in words; "?" where no model could tell."""
+
+    text: str
+    predicted: str
+    cost_per_hour: float
+    delay_s: float
+    risk: float
+    chosen: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class AttemptView:
+    """One plan and its fate. verdict: improved, unchanged, worse, inconclusive, or "" before one was reached."""
+
+    number: int
+    plan_id: str
+    at_s: float
+    mode: str
+    cause: str
+    evidence: tuple[str, ...]
+    reason: str
+    options: tuple[OptionRow, ...]
+    split_ms: tuple[tuple[str, float], ...]
+    verdict: str
+    resolved: bool | None
+    effect: str
+    before_ms: float | None
+    after_ms: float | None
+    verdict_reason: str
+    refusal: str
+
+
+@dataclass(frozen=True)
+class IncidentPage:
+    """Everything about one incident. timeline: (epoch seconds, P95 in ms) of the newest report, () before one."""
+
+    row: IncidentRow
+    steps: tuple[Step, ...]
+    attempts: tuple[AttemptView, ...]
+    anomalies: tuple[tuple[str, str], ...]
+    slo_p95_ms: float | None
+    timeline: tuple[tuple[float, float], ...]
+    events: tuple[tuple[float, str], ...]
+    emulated: bool
+
+
+def rows(
+    reading: Reading, *, service: str | None = None, since_s: float | None = None, limit: int = 50
+) -> list[IncidentRow]:
+    """The newest incidents first."""
+    found = history.incidents(reading.reader, service=service, since_s=since_s, limit=limit)
+    return [_row(row) for row in found]
+
+
+def _row(row: Mapping[str, Any]) -> IncidentRow:
+    names = IncidentRow.__dataclass_fields__
+    return IncidentRow(**{name: row[name] for name in names})
+
+
+def open_rows(reading: Reading) -> dict[str, Incident]:
+    """The newest open incident of each service: act before warn."""
+    unclosed = Query(kinds=("open_incidents",), without=("incident_id", ":closed"))
+    newest: dict[str, Incident] = {}
+    for line in reversed(reading.reader.find(unclosed)):
+        incident = _incident(line.body)
+        if incident is None:
+            continue
+        known = newest.get(incident.service)
+        if known is None or known.tier == "warn" or incident.tier == "act":
+            newest[incident.service] = incident
+    return newest
+
+
+def _incident(body: Mapping[str, Any]) -> Incident | None:
+    known = {name: value for name, value in body.items() if name in Incident.model_fields}
+    try:
+        return Incident.model_validate(known | {"anomalies": ()})
+    except ValueError:
+        return None
+
+
+def page(reading: Reading, incident_id: str) -> IncidentPage | None:
+    """The story of one incident; None where the ledger holds none of that id."""
+    lines = list(reading.reader.find(Query(incident_ids=(incident_id,))))[::-1]
+    if not any(line.kind == "open_incidents" for line in lines):
+        return None
+    row = _row(history.incident_row(incident_id, lines))
+    body = next((line.body for line in reversed(lines) if "anomalies" in line.body), {})
+    reports = [line.body for line in lines if line.kind == "email_report" and line.phase == "intent"]
+    report = reports[-1] if reports else {}
+    service = reading.services.get(row.service)
+    slo = report.get("slo_p95_ms") or (service.slo.p95_ms if service else None)
+    return IncidentPage(
+        row=row,
+        steps=tuple(_step(line) for line in lines),
+        attempts=tuple(_attempts(lines)),
+        anomalies=tuple((str(a.get("signal", "")), str(a.get("reason", ""))) for a in body.get("anomalies", ())),
+        slo_p95_ms=slo,
+        timeline=tuple((float(t), float(v)) for t, v in report.get("timeline", ()) if v is not None),
+        events=tuple((float(t), str(label)) for t, label in report.get("events", ())),
+        emulated=bool(report.get("emulated")),
+    )
+
+
+def _step(line: Line) -> Step:
+    intent = line.phase == "intent"
+    # The intent repeats the plan; here only what it is going to do matters.
+    planned = intent and "chosen" in line.body
+    text = history.option_text(line.body["chosen"]) if planned else history.sentence(line.kind, line.phase, line.body)
+    return Step(line.at_s, line.kind, TITLES.get(line.kind, line.kind), text, _tone(line), intent)
+
+
+def _tone(line: Line) -> Tone:
+    body = line.body
+    if line.kind == "verify_p95":
+        return "good" if body.get("verdict") == "improved" else "bad"
+    if line.kind == "roll_back" or body.get("applied") is False:
+        return "bad"
+    if line.kind == "keep" or body.get("closed"):
+        return "good"
+    return "busy" if line.phase == "intent" else "calm"
+
+
+def _attempts(lines: Sequence[Line]) -> Iterable[AttemptView]:
+    for line in lines:
+        if line.kind != "choose_action" or "chosen" not in line.body:
+            continue
+        plan_id = str(line.body.get("id", line.id))
+        mine = [other for other in lines if other.parent_id == plan_id]
+        verdicts = [other.body for other in mine if other.kind == "verify_p95"]
+        refusals = [other.body for other in mine if other.kind == "guard"]
+        yield _attempt(line, verdicts[-1] if verdicts else {}, refusals[-1] if refusals else {})
+
+
+def _attempt(line: Line, verdict: Mapping[str, Any], refusal: Mapping[str, Any]) -> AttemptView:
+    plan = line.body
+    diagnosis = plan.get("diagnosis") or {}
+    parts = (("queue", "queue_ms"), ("batch wait", "batch_wait_ms"), ("service", "service_ms"))
+    effect = (verdict.get("effect") or {}).get("value")
+    guard = f"{refusal.get('guard')}: {refusal.get('reason')}" if refusal else ""
+    return AttemptView(
+        number=int(plan.get("attempt") or 1),
+        plan_id=str(plan.get("id", line.id)),
+        at_s=line.at_s,
+        mode=str(plan.get("mode", "")),
+        cause=str(diagnosis.get("cause", "unknown")).replace("_", " "),
+        evidence=tuple(map(str, diagnosis.get("evidence") or ())),
+        reason=str(plan.get("reason") or ""),
+        options=tuple(_options(plan)),
+        split_ms=tuple((name, float(v)) for name, key in parts if isinstance(v := diagnosis.get(key), int | float)),
+        verdict=str(verdict.get("verdict", "")),
+        resolved=verdict.get("resolved"),
+        effect=change(effect) if isinstance(effect, int | float) else "",
+        before_ms=verdict.get("p95_before_ms"),
+        after_ms=verdict.get("p95_after_ms"),
+        verdict_reason=str(verdict.get("reason", "")),
+        refusal=guard,
+    )
+
+
+def _options(plan: Mapping[str, Any]) -> Iterable[OptionRow]:
+    for option, chosen in [(plan.get("chosen") or {}, True), *((o, False) for o in plan.get("rejected") or ())]:
+        predicted = option.get("predicted_p95_ms") or {}
+        low, high, value = (predicted.get(name) for name in ("low", "high", "value"))
+        text = "?" if value is None else ms(value)
+        if low is not None and high is not None:
+            text += f" [{ms(low)} to {ms(high)}]"
+        yield OptionRow(
+            text=history.option_text(option),
+            predicted=text,
+            cost_per_hour=float(option.get("cost_per_hour") or 0.0),
+            delay_s=float(option.get("effect_delay_s") or 0.0),
+            risk=float(option.get("risk") or 0.0),
+            chosen=chosen,
+            reason=str(option.get("reason") or ""),
+        )

@@ -1,0 +1,43 @@
+"""The newest numbers of every service, as the last sweep left them (tuning.loop.window_store.digest)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from slotune.views.reading import Reading
+from tuning.loop.window_store import DIGEST
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """values: the newest number by signal; absent where there is none. trend: P95 in ms over the look-back, thinned to
+    a few dozen points; None is a gap. percentile_source: what the percentiles rest on."""
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    trend: tuple[float | None, ...] = ()
+    percentile_source: str = "none"
+
+
+@dataclass(frozen=True)
+class Latest:
+    """at_s: the time of the sweep; None before the first. asked: the services that it looked at; unreadable: why."""
+
+    at_s: float | None = None
+    services: Mapping[str, Numbers] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+
+
+def latest(reading: Reading) -> Latest:
+    """The newest sweep's numbers; nothing where there was no sweep, or where what it left cannot be read."""
+    data = reading.blob(DIGEST)
+    try:
+        body = json.loads(data) if data else {}
+        services = {
+            name: Numbers(one["values"], tuple(one["trend"]), one["percentile_source"])
+            for name, one in body.get("services", {}).items()
+        }
+        return Latest(body.get("at_s"), services, body.get("unreadable", {}))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Latest()

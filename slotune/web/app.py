@@ -1,0 +1,159 @@
+"""The page as a FastAPI application: server-rendered, no script, every text from outside escaped.
+
+`create_app` is given how to read and who may look; it knows neither Airflow nor where the ledger is. Every request
+reads in a worker thread and writes nothing, so that nobody who looks can hold up the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from detection.errors import SlotuneError
+from detection.outside_text import printable
+from detection.signals import shown, title
+from slotune.views import changes, effects, fleet, health, incidents
+from slotune.views.latest import latest
+from slotune.views.reading import Reading
+from slotune.web import words
+from slotune.web.metrics import exposition
+from slotune.web.pictures import curve, sparkline
+
+REFRESH_S = 30
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+Guard = Callable[..., Any]
+
+
+def create_app(read: Callable[[], Reading], *, may_read: Sequence[Guard] = ()) -> FastAPI:
+    """read: a Reading of this moment; raises SlotuneError where the ledger or the settings cannot be read.
+
+    may_read: FastAPI dependencies that refuse (401, 403) whoever may not look.
+    """
+    app = FastAPI(title="slotune", docs_url=None, redoc_url=None, openapi_url=None)
+    guards = [Depends(guard) for guard in may_read]
+    pages = _Pages(_environment())
+
+    @app.middleware("http")
+    async def with_headers(request: Request, call_next: Callable[[Request], Any]) -> Response:
+        response: Response = await call_next(request)
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    @app.exception_handler(SlotuneError)
+    async def in_a_sentence(request: Request, error: SlotuneError) -> Response:
+        return pages.missing(request, f"This cannot be shown now: {error}", status=503)
+
+    @app.get("/style.css", include_in_schema=False)
+    def style() -> Response:
+        text = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+        return Response(text, media_type="text/css", headers={"Cache-Control": "max-age=300"})
+
+    @app.get("/", dependencies=guards)
+    def home(request: Request) -> Response:
+        seen = read()
+        rows, state = fleet.fleet(seen), health.health(seen)
+        return pages.show(request, seen, "fleet.html", here="Fleet", refresh=REFRESH_S, fleet=rows, health=state)
+
+    @app.get("/services/{name:path}", dependencies=guards)
+    def service(request: Request, name: str) -> Response:
+        seen = read()
+        known = seen.services.get(name)
+        if known is None:
+            return pages.missing(request, f"No service is called {name!r} in services.yaml.")
+        newest = latest(seen)
+        row = fleet.service_row(
+            known, newest, incidents.open_rows(seen).get(name), changes.open_by_service(seen).get(name), seen.now_s
+        )
+        numbers = newest.services.get(name)
+        values = numbers.values if numbers is not None else {}
+        signals = [(signal, shown(signal, value), title(signal)) for signal, value in sorted(values.items())]
+        rows = incidents.rows(seen, service=name, limit=30)
+        return pages.show(
+            request, seen, "service.html", here="Fleet", service=known, row=row, signals=signals, incidents=rows
+        )
+
+    @app.get("/incidents", dependencies=guards)
+    def incident_list(request: Request) -> Response:
+        seen = read()
+        return pages.show(request, seen, "incidents.html", here="Incidents", incidents=incidents.rows(seen, limit=200))
+
+    @app.get("/incidents/{incident_id}", dependencies=guards)
+    def incident(request: Request, incident_id: str) -> Response:
+        seen = read()
+        page = incidents.page(seen, incident_id)
+        if page is None:
+            return pages.missing(request, f"The ledger holds no incident {incident_id!r}.")
+        return pages.show(request, seen, "incident.html", here="Incidents", page=page)
+
+    @app.get("/changes", dependencies=guards)
+    def change_list(request: Request) -> Response:
+        seen = read()
+        return pages.show(request, seen, "changes.html", here="Changes", changes=changes.in_force(seen))
+
+    @app.get("/effects", dependencies=guards)
+    def effect_list(request: Request) -> Response:
+        seen = read()
+        return pages.show(request, seen, "effects.html", here="Effects", effects=effects.effects(seen))
+
+    @app.get("/health", dependencies=guards)
+    def health_page(request: Request) -> Response:
+        seen = read()
+        return pages.show(request, seen, "health.html", here="Health", health=health.health(seen))
+
+    @app.get("/metrics", dependencies=guards)
+    def metrics() -> Response:
+        return PlainTextResponse(exposition(read()), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return app
+
+
+class _Pages:
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+
+    def show(self, request: Request, seen: Reading, template: str, **values: object) -> Response:
+        text = self._environment.get_template(template).render(
+            {"refresh": None, **values}, root=_root(request), now_s=seen.now_s
+        )
+        return HTMLResponse(text)
+
+    def missing(self, request: Request, what: str, status: int = 404) -> Response:
+        text = self._environment.get_template("missing.html").render(
+            what=what, root=_root(request), now_s=words.now_s(), here="", refresh=None
+        )
+        return HTMLResponse(text, status_code=status)
+
+
+def _root(request: Request) -> str:
+    """Where the application is mounted, such as "/slotune"; "" at the top."""
+    return str(request.scope.get("root_path", "")).rstrip("/")
+
+
+def _shown(value: object) -> object:
+    """Control characters from outside become visible; autoescaping does the rest."""
+    return printable(value, 4000) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader(__name__.rpartition(".")[0]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= words.FILTERS | {"sparkline": sparkline, "curve": curve}
+    return environment

@@ -1,0 +1,125 @@
+"""The page over HTTP: what it shows, what it escapes, and whom it lets in."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from fastapi import HTTPException
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from detection.errors import ConfigError
+from slotune.commands.serve import from_here, is_loopback, with_token
+from slotune.views import incidents
+from slotune.web.app import create_app
+from tuning.errors import LedgerUnavailable
+
+PATHS = ("/", "/incidents", "/changes", "/effects", "/health", "/services/ranker", "/services/silent", "/incidents/nasty")
+
+
+@pytest.fixture(scope="module")
+def client(told) -> TestClient:
+    return TestClient(create_app(lambda: told))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_page_answers_and_escapes(client, path):
+    answer = client.get(path)
+    assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/html")
+    assert "<script" not in answer.text and "\x1b" not in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_a_hostile_text_is_shown_as_text(client):
+    text = client.get("/incidents/nasty").text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text and "\\x1b[31m" in text
+
+
+def test_every_link_leads_somewhere(client):
+    seen, todo = set(), ["/"]
+    while todo:
+        path = todo.pop()
+        seen.add(path)
+        answer = client.get(path)
+        assert answer.status_code == 200, path
+        todo += [p for p in re.findall(r'href="(/[^"]*)"', answer.text) if p not in seen and p not in todo]
+    assert len(seen) > 8
+
+
+def test_the_incident_shows_plan_verdict_and_picture(client, told):
+    row = next(r for r in incidents.rows(told) if r.service == "ranker")
+    text = client.get(f"/incidents/{row.id}").text
+    for words in ("Cause: load surge", "improved, resolved", "options were weighed", 'class="curve"', "SLO 150 ms", "Batch size 1 →"):
+        assert words in text
+
+
+@pytest.mark.parametrize("path", ["/incidents/none", "/services/none", "/services/%3Cb%3E", "/incidents/..%2f..%2fetc"])
+def test_what_is_not_there_is_a_sentence(client, path):
+    answer = client.get(path)
+    assert answer.status_code == 404 and "<b>" not in answer.text.replace('<a class="brand"', "")
+
+
+@pytest.mark.parametrize("error", [LedgerUnavailable("There is no ledger at sqlite:///x yet"), ConfigError("services.yaml:3: <no>")])
+def test_what_cannot_be_read_is_a_sentence(error):
+    def read():
+        raise error
+
+    answer = TestClient(create_app(read)).get("/")
+    assert answer.status_code == 503 and "This cannot be shown now" in answer.text and "<no>" not in answer.text
+
+
+def test_links_stay_under_the_place_where_it_is_mounted(told):
+    from fastapi import FastAPI
+
+    outer = FastAPI()
+    outer.mount("/slotune", create_app(lambda: told))
+    text = TestClient(outer).get("/slotune/").text
+    assert set(re.findall(r'href="(/[^/"]*)', text)) == {"/slotune"}
+
+
+def test_a_guard_keeps_people_out_of_everything_but_the_style(told):
+    def nobody():
+        raise HTTPException(401, "no")
+
+    client = TestClient(create_app(lambda: told, may_read=[nobody]))
+    assert [client.get(path).status_code for path in (*PATHS, "/metrics")] == [401] * (len(PATHS) + 1)
+    assert client.get("/style.css").status_code == 200
+
+
+def test_a_token_is_asked_for(told):
+    client = TestClient(create_app(lambda: told, may_read=[with_token("s3cret")]))
+    assert client.get("/").status_code == 401
+    for header in ("Bearer wrong", "Basic !!", "Basic d3Jvbmc6", "Bearer", "", "Basic \xff"):
+        assert client.get("/", headers={"Authorization": header.encode("latin-1")}).status_code == 401
+    assert client.get("/metrics", headers={"Authorization": "Bearer s3cret"}).status_code == 200
+    assert client.get("/", auth=("any", "s3cret")).status_code == 200
+
+
+def test_another_sites_name_for_this_machine_is_refused(told):
+    client = TestClient(create_app(lambda: told, may_read=[from_here(8642)]))
+    assert client.get("/", headers={"Host": "evil.example:8642"}).status_code == 403
+    assert client.get("/", headers={"Host": "127.0.0.1:8642"}).status_code == 200
+    assert client.get("/", headers={"Host": "localhost"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "yes"), [("127.0.0.1", True), ("::1", True), ("[::1]", True), ("localhost", True), ("0.0.0.0", False), ("10.0.0.1", False), ("example.com", False)]
+)
+def test_what_is_loopback(host, yes):
+    assert is_loopback(host) is yes
+
+
+def test_the_metrics_are_true_and_well_formed(client):
+    text = client.get("/metrics").text
+    samples = {
+        (s.name, tuple(sorted(s.labels.items()))): s.value for f in text_string_to_metric_families(text) for s in f.samples
+    }
+    assert samples["slotune_services", ()] == 2
+    assert samples["slotune_slo_p95_seconds", (("service", "ranker"),)] == 0.15
+    assert samples["slotune_attempts_total", (("lever", "batch_size"), ("service", "ranker"), ("verdict", "improved"))] == 1
+    assert samples["slotune_time_to_resolve_seconds_count", ()] == 1
+    assert samples["slotune_unreadable", (("part", "series"), ("service", "silent"))] == 1
+    assert 0 < samples["slotune_signal", (("service", "ranker"), ("signal", "p95_ms"))] < 150
+    assert samples["slotune_slo_broken", (("service", "ranker"),)] == 0
+    assert ("slotune_slo_broken", (("service", "silent"),)) not in samples  # nothing is known of it
