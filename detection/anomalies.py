@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from detection import ensemble
 from detection.model import Anomaly, Score, Tier, Value, make_id
 from detection.settings import DetectionSettings
-
-_OWN_CLOCK = ("rules", "absent")
 
 
 class DetectionState(Value):
@@ -30,7 +27,7 @@ def merge(
         if score.tier is not None and score.score is not None:
             voted[_key(score)].append(score)
     current = {key: _anomaly(key, group, at_s, state.open.get(key)) for key, group in voted.items()}
-    under = (s for s in scores if s.tier is None and s.score is not None and s.detector in ensemble.JOINT)
+    under = (s for s in scores if s.tier is None and s.score is not None and s.kind == "joint")
     holding = {(s.service, s.detector) for s in under}
     for key, anomaly in state.open.items():
         held = any((anomaly.service, name) in holding for name in anomaly.detectors)
@@ -41,28 +38,28 @@ def merge(
 
 
 def _key(score: Score) -> str:
-    family = "fluctuation|" if score.detector == "fluctuation" else ""
+    # what a detector calls by a name of its own stands beside the signal's other anomalies
+    family = f"{score.symptom}|" if score.symptom else ""
     return f"{family}{score.service}|{score.signal}|{score.replica or ''}"
 
 
 def _kept(anomaly: Anomaly, at_s: float, settings: DetectionSettings, *, held: bool) -> Anomaly | None:
     """An anomaly that nobody voted for this time: as it was for a while, then as a joint warning, then gone."""
-    if set(anomaly.detectors) & set(_OWN_CLOCK):
+    if "rule" in anomaly.kinds:
         # where a rule has let go by its own clock, it is over
         return None
     age_s = at_s - anomaly.at_s
     if 0 <= age_s < settings.keep_firing_for_s:
         return anomaly
-    joint = any(name in ensemble.JOINT for name in anomaly.detectors)
     stays_s = settings.joint_hold_s if held else settings.joint_keep_firing_for_s
-    if joint and 0 <= age_s < stays_s:
+    if "joint" in anomaly.kinds and 0 <= age_s < stays_s:
         return anomaly.model_copy(update={"tier": "warn"})
     return None
 
 
 def _anomaly(key: str, group: Sequence[Score], at_s: float, before: Anomaly | None) -> Anomaly:
     # a rule speaks first: its threshold is the promise
-    ranked = sorted(group, key=lambda s: (s.tier != "act", s.detector not in _OWN_CLOCK, -(s.score or 0.0)))
+    ranked = sorted(group, key=lambda s: (s.tier != "act", s.kind != "rule", -(s.score or 0.0)))
     lead = ranked[0]
     tier: Tier = "act" if lead.tier == "act" else "warn"
     since = [s.contributions["since_s"] for s in group if "since_s" in s.contributions] or [at_s]
@@ -85,6 +82,8 @@ def _anomaly(key: str, group: Sequence[Score], at_s: float, before: Anomaly | No
         contributions=shares,
         replica=lead.replica,
         reason="; ".join(reasons),
+        kinds=tuple(dict.fromkeys(s.kind for s in ranked)),
+        symptom=lead.symptom,
     )
 
 

@@ -6,13 +6,17 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detection.errors import SlotuneError
+from detection.ports import Baseline
 
-FORMAT = 1
+FORMAT = 2
+POOLED = "pooled/"
+"""Arrays under this prefix are of all services of a group together."""
 
 
 class BaselineUnreadable(SlotuneError):
@@ -24,8 +28,8 @@ class GroupBaseline:
     """Baselines of services with the same signals.
 
     step_s: resolution that was learned at. learned_at_s, history_s: per service, shape (services,). arrays: by
-    "detector/name"; the first axis is services * signals for "series/..." and "threshold/...", trees for the shared
-    forest, services for all others.
+    "detector/name"; the first axis is services * signals for "series/..." and "threshold/...", the method's own for
+    "pooled/...", services for all others.
     """
 
     services: tuple[str, ...]
@@ -41,7 +45,7 @@ class GroupBaseline:
         return {name[len(cut) :]: values for name, values in self.arrays.items() if name.startswith(cut)}
 
     def select(self, rows: Sequence[int]) -> GroupBaseline:
-        """The baselines of some of its services. Arrays of the shared forest are of all services and stay whole."""
+        """The baselines of some of its services. What is pooled is of all services and stays whole."""
         index = np.asarray(rows, dtype=np.int64)
         m = len(self.signals)
         flat = (index[:, None] * m + np.arange(m)).ravel()
@@ -49,7 +53,7 @@ class GroupBaseline:
         for name, values in self.arrays.items():
             if name.startswith(("series/", "threshold/")):
                 arrays[name] = values[flat]
-            elif name.startswith("isolation_forest/"):
+            elif name.startswith(POOLED):
                 arrays[name] = values
             else:
                 arrays[name] = values[index]
@@ -63,12 +67,12 @@ class GroupBaseline:
 class BaselineSet:
     """All baselines of an installation at one time.
 
-    abstained: why a service has none. forecasts: of detectors.dynamic, by "service/signal".
+    abstained: why a service has none. spoken: what each detector that speaks for itself learned, by its name.
     """
 
     groups: tuple[GroupBaseline, ...] = ()
     abstained: Mapping[str, str] = field(default_factory=dict)
-    forecasts: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    spoken: Mapping[str, Baseline] = field(default_factory=dict)
 
     def trust(self, service: str, wanted_s: float) -> float:
         """How much of the wanted history a service's baseline rests on, 0..1; 0 without one."""
@@ -80,7 +84,8 @@ class BaselineSet:
     def to_bytes(self) -> bytes:
         """The set as an .npz; from_bytes(to_bytes()) is the same set."""
         arrays: dict[str, NDArray[np.float32] | NDArray[np.float64]] = {}
-        meta: dict[str, object] = {"format": FORMAT, "abstained": dict(self.abstained), "forecasts": self.forecasts}
+        meta: dict[str, object] = {"format": FORMAT, "abstained": dict(self.abstained)}
+        meta["spoken"] = _to_json(self.spoken)
         meta["groups"] = [
             {"services": group.services, "signals": group.signals, "step_s": group.step_s} for group in self.groups
         ]
@@ -103,11 +108,30 @@ class BaselineSet:
                 _check_format(meta)
                 arrays = {name: stored[name] for name in stored.files if name != "meta"}
             groups = tuple(_group(index, item, arrays) for index, item in enumerate(meta["groups"]))
-            return BaselineSet(groups, dict(meta["abstained"]), dict(meta["forecasts"]))
+            return BaselineSet(groups, dict(meta["abstained"]), _from_json(meta["spoken"]))
         except BaselineUnreadable:
             raise
         except Exception as error:
             raise BaselineUnreadable("the stored baselines cannot be read; they will be learned again") from error
+
+
+def _to_json(value: Any) -> Any:
+    """Plain values and arrays as JSON; an array is marked, so that it comes back as one."""
+    if isinstance(value, np.ndarray):
+        return {"array": value.tolist(), "dtype": str(value.dtype)}
+    if isinstance(value, Mapping):
+        return {"items": {key: _to_json(part) for key, part in value.items()}}
+    return [_to_json(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_from_json(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    if "array" in value:
+        return np.array(value["array"], dtype=value["dtype"])
+    return {key: _from_json(part) for key, part in value["items"].items()}
 
 
 def _check_format(meta: Mapping[str, object]) -> None:

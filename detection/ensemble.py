@@ -1,4 +1,4 @@
-"""The votes of the single-series detectors and the scores of the joint ones, as matrices over services and time.
+"""The votes of the single-series detectors and the features of the joint ones, as matrices over services and time.
 
 One piece of code for everything: learning calibrates on it, a sweep judges its last column, a backtest judges many.
 """
@@ -11,29 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detection.detectors._band import Band, View
-from detection.detectors._features import features
-from detection.detectors.band import QuantileBand
-from detection.detectors.clock import Clock
-from detection.detectors.iqr import Iqr
-from detection.detectors.isolation_forest import SharedForest
-from detection.detectors.jump import Jump
-from detection.detectors.level import Level
-from detection.detectors.pca_residual import PcaResidual
-from detection.detectors.sigma import Sigma
+from detection.baselines import POOLED
+from detection.features import features
+from detection.methods import Band, Joint, View
 from detection.panel import Floats, Panel, signal_of
 from detection.series import Arrays, learn_series
 from detection.settings import DetectionSettings
 
-BANDS: dict[str, Band] = {method.name: method for method in (QuantileBand(), Clock(), Iqr(), Jump(), Level(), Sigma())}
-JOINT = ("isolation_forest", "pca_residual")
 WARN_VOTES, ACT_VOTES = 2, 3
-MIN_JOINT_SIGNALS = 3
-RUNNING = 3
 HOLD = 0.3
 """A standing joint anomaly holds while its score is above this share of the warn threshold."""
-# how a service's alarm budget is divided where votes, PCA residual and forest all watch it; the rest is reserve
-SHARES = {"votes": 0.16, "pca_residual": 0.6, "isolation_forest": 0.05, "fluctuation": 0.05}
 
 
 @dataclass(frozen=True)
@@ -66,17 +53,17 @@ def _sides(signals: Sequence[str], services: int) -> tuple[NDArray[np.bool_], ND
     return up, down
 
 
-def votes(view: View, signals: Sequence[str], names: Sequence[str], settings: DetectionSettings) -> Votes:
-    """The k-th largest scores of the named band detectors, on the worse side(s) of each signal."""
+def votes(view: View, signals: Sequence[str], bands: Sequence[Band], settings: DetectionSettings) -> Votes:
+    """The k-th largest scores of the band detectors, on the worse side(s) of each signal."""
     services = view.x.shape[0] // len(signals)
     up, down = _sides(signals, services)
-    signed = [_signed(BANDS[name], view) for name in names]
+    signed = [_signed(method, view) for method in bands]
     cap = effect(view, signals, settings)
     shape = view.now.shape
     warn, act = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     for side, rows in ((1.0, up), (-1.0, down)):
         if rows.any() and signed:
-            second, third = _second_third([np.float32(side) * part[rows] for part in signed])
+            second, third = _agreed([np.float32(side) * part[rows] for part in signed])
             warn[rows] = np.fmax(warn[rows], second)
             act[rows] = np.fmax(act[rows], third)
     unknown = ~np.isfinite(view.now)
@@ -93,15 +80,14 @@ def _signed(method: Band, view: View) -> Floats:
     return out
 
 
-def _second_third(scores: Sequence[Floats]) -> tuple[Floats, Floats]:
-    low = np.full(scores[0].shape, -np.inf, np.float32)
-    first, second, third = low, low.copy(), low.copy()
+def _agreed(scores: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """The WARN_VOTES-th and the ACT_VOTES-th largest of the scores, not below 0; the smallest where there are fewer."""
+    top = [np.full(scores[0].shape, -np.inf, np.float32) for _ in range(min(ACT_VOTES, len(scores)))]
     for part in scores:
-        part = np.where(np.isfinite(part), part, -np.inf)
-        third = np.maximum(third, np.minimum(second, part))
-        second = np.maximum(second, np.minimum(first, part))
-        first = np.maximum(first, part)
-    return np.maximum(second, 0), np.maximum(third, 0)
+        rest = np.where(np.isfinite(part), part, -np.inf)
+        for k, held in enumerate(top):
+            top[k], rest = np.maximum(held, rest), np.minimum(held, rest)
+    return np.maximum(top[min(WARN_VOTES, len(top)) - 1], 0), np.maximum(top[-1], 0)
 
 
 def effect(view: View, signals: Sequence[str], settings: DetectionSettings) -> Floats:
@@ -135,45 +121,20 @@ def joint_features(panel: Panel, stats: Arrays, first: int, hour: Floats | None 
     return features(panel.compressed(), panel.times, panel.step_s, stats, first, hour)
 
 
-def fit_joint(rows: Floats, names: Sequence[str], seed: int) -> dict[str, Floats]:
-    """Fits the named joint detectors to history features; arrays by "<detector>/<name>"."""
-    arrays: dict[str, Floats] = {}
-    if "pca_residual" in names:
-        arrays |= {f"pca_residual/{key}": values for key, values in PcaResidual().fit(rows).items()}
-    if "isolation_forest" in names:
-        arrays |= {f"isolation_forest/{key}": values for key, values in SharedForest(seed).fit(rows).items()}
-    return arrays
+def part_of(name: str, method: Joint, arrays: Mapping[str, Floats]) -> dict[str, Floats]:
+    """The arrays of one joint detector among those of a group, without their prefix."""
+    prefix = joint_prefix(name, method)
+    return {key.removeprefix(prefix): values for key, values in arrays.items() if key.startswith(prefix)}
 
 
-def running_mean(scores: Floats, count: int = RUNNING) -> Floats:
-    """Mean of each score and the count - 1 before it (fewer at the start): shape kept, (rows, C)."""
-    total = np.cumsum(scores, axis=1, dtype=np.float64)
-    out = total.copy()
-    out[:, count:] -= total[:, :-count]
-    n = np.minimum(np.arange(1, scores.shape[1] + 1), count)
-    return (out / n).astype(np.float32)
+def joint_prefix(name: str, method: Joint) -> str:
+    """Where a group keeps the arrays of a joint detector."""
+    return f"{POOLED}{name}/" if method.pooled else f"{name}/"
 
 
-def score_joint(name: str, rows: Floats, arrays: Mapping[str, Floats]) -> Floats:
-    """Raw scores of a joint detector: (services, C)."""
-    part = {key.removeprefix(f"{name}/"): values for key, values in arrays.items() if key.startswith(f"{name}/")}
-    return PcaResidual().score(rows, part) if name == "pca_residual" else SharedForest().score(rows, part)
-
-
-def contributions(name: str, row: Floats, arrays: Mapping[str, Floats], signals: Sequence[str]) -> dict[str, float]:
+def contributions(method: Joint, row: Floats, part: Arrays, signals: Sequence[str]) -> dict[str, float]:
     """Share of each signal in one service's joint score, strongest first, summing to 1. row: (features,)."""
-    part = {key.removeprefix(f"{name}/"): values for key, values in arrays.items() if key.startswith(f"{name}/")}
-    m = len(signals)
-    if name == "pca_residual":
-        squares = PcaResidual().residual(row[None, None], part)[0, 0] ** 2
-        weight = squares[:m] + squares[m:]
-    else:
-        # how far the score falls when a signal is put back to normal
-        variants = np.repeat(row[None], m + 1, axis=0)
-        for j in range(m):
-            variants[j + 1, [j, m + j]] = 0
-        scores = SharedForest().score(variants[None], part)[0]
-        weight = np.maximum(scores[0] - scores[1:], 0)
+    weight = method.weights(row, part, len(signals))
     total = float(weight.sum())
     shares = {name: float(w) / total for name, w in zip(signals, weight, strict=True)} if total > 0 else {}
     return dict(sorted(shares.items(), key=lambda item: -item[1]))

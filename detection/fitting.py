@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from detection import ensemble
 from detection.baselines import BaselineSet, GroupBaseline
 from detection.calibration import block_maxima, block_s_of, chance_per_block, conformal_threshold
-from detection.detectors.dynamic import DynamicThreshold
-from detection.detectors.fluctuation import SIGNALS as FLUCTUATING
-from detection.detectors.fluctuation import Fluctuation
-from detection.detectors.local_outlier import LocalOutlier
-from detection.model import MetricWindow, Service
+from detection.methods import Joint, Methods
+from detection.model import MetricWindow, Service, Tier
 from detection.panel import Floats, Panel, group_windows, signal_of
+from detection.ports import Baseline
 from detection.series import Arrays, last_hour
 from detection.settings import DetectionSettings
 
@@ -33,8 +31,10 @@ def learn(
     settings: DetectionSettings,
     previous: BaselineSet | None = None,
     alarm_since_s: Mapping[str, float] | None = None,
+    *,
+    methods: Methods,
 ) -> BaselineSet:
-    """Baselines of all services from their history.
+    """Baselines of all services from their history, for the given detectors.
 
     leave_out: incidents and deploys by service, as (start_s, end_s). previous, alarm_since_s: a service with an open
     alarm keeps its previous baseline until the alarm is relearn_after_s old; then its new level is accepted, so the
@@ -51,24 +51,17 @@ def learn(
         elif service not in frozen:
             usable[service] = _without(window, leave_out.get(service, ()))
     panels = [panel for panel in group_windows(usable) if judged_signals(panel.signals)]
-    groups = [_learn_group(panel, settings) for panel in panels]
+    groups = [_learn_group(panel, settings, methods) for panel in panels]
     judged = {name for panel in panels for name in panel.services}
     abstained |= {name: "no history: none of its signals can be judged" for name in usable if name not in judged}
     kept = [part for part in (_keep(group, frozen) for group in (previous.groups if previous else ())) if part]
-    return BaselineSet((*groups, *kept), abstained, _forecasts(usable, settings, previous))
+    return BaselineSet((*groups, *kept), abstained, _spoken(usable, methods, previous))
 
 
-def _forecasts(
-    usable: Mapping[str, MetricWindow], settings: DetectionSettings, previous: BaselineSet | None
-) -> Mapping[str, Mapping[str, object]]:
-    if not settings.dynamic_series:
-        return {}
-    learned = DynamicThreshold(settings.dynamic_series, settings.dynamic_method).learn(usable)
-    plain = {
-        key: {name: part.tolist() if isinstance(part, np.ndarray) else part for name, part in forecast.items()}
-        for key, forecast in learned.items()
-    }
-    return {**(previous.forecasts if previous is not None else {}), **plain}
+def _spoken(usable: Mapping[str, MetricWindow], methods: Methods, previous: BaselineSet | None) -> dict[str, Baseline]:
+    """What each detector that speaks for itself learned; of services that stand still, what it learned before."""
+    before = previous.spoken if previous is not None else {}
+    return {name: {**before.get(name, {}), **method.learn(usable)} for name, method in methods.speaking.items()}
 
 
 def look_back_points(step_s: float) -> int:
@@ -111,31 +104,30 @@ def judged_signals(signals: Sequence[str]) -> list[int]:
     return [index for index, name in enumerate(signals) if signal_of(name).worse != "none"]
 
 
-def _learn_group(panel: Panel, settings: DetectionSettings) -> GroupBaseline:
+def _learn_group(panel: Panel, settings: DetectionSettings, methods: Methods) -> GroupBaseline:
     """Learns chunk by chunk, so that memory does not grow with the number of services beyond their history."""
     keep = judged_signals(panel.signals)
     panel = replace(panel, signals=tuple(panel.signals[k] for k in keep), values=panel.values[:, keep])
+    job = _Job(methods, panel.signals, panel.step_s, block_s_of(panel.times.size * panel.step_s), settings)
     parts: list[dict[str, Floats]] = []
     sample: list[Floats] = []
     strangest: list[Floats] = []
-    joint = joint_names(panel.signals, settings)
-    block_s = block_s_of(panel.times.size * panel.step_s)
     stride = max(1, -(-panel.times.size * len(panel.services) // FIT_ROWS))
     for first in range(0, len(panel.services), CHUNK):
         chunk = panel.select(range(first, min(first + CHUNK, len(panel.services))))
         hour = last_hour(chunk.compressed().reshape(len(chunk.services) * len(chunk.signals), -1), chunk.step_s)
         stats = ensemble.learn_panel(chunk, hour)
-        part = _series_part(chunk, stats, hour, settings) | _fluctuation_part(chunk, stats, settings)
-        if joint:
+        part = _series_part(chunk, stats, hour, job) | _own_part(chunk, stats, job)
+        if job.joints:
             rows = ensemble.joint_features(chunk, stats, 0, hour)
-            part |= _own_joint_part(rows, panel.step_s, block_s, joint, settings)
-            if "isolation_forest" in joint:
+            part |= _joint_part(rows, job)
+            if any(method.pooled for method in job.joints.values()):
                 sample.append(rows.reshape(-1, rows.shape[2])[first % stride :: stride])
-                strangest.append(_strangest(rows, panel.step_s, block_s))
+                strangest.append(_strangest(rows, job.step_s, job.block_s))
         parts.append(part)
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if strangest:
-        arrays |= _forest_part(np.concatenate(sample), np.concatenate(strangest), block_s, settings)
+        arrays |= _pooled_part(np.concatenate(sample), np.concatenate(strangest), job)
     known = np.isfinite(panel.values).any(axis=1).sum(axis=1) * panel.step_s
     return GroupBaseline(
         panel.services,
@@ -147,103 +139,103 @@ def _learn_group(panel: Panel, settings: DetectionSettings) -> GroupBaseline:
     )
 
 
-def band_names(settings: DetectionSettings) -> list[str]:
-    """The single-series detectors that are switched on."""
-    return [name for name in sorted(ensemble.BANDS) if name in settings.detectors]
+@dataclass(frozen=True)
+class _Job:
+    """What all steps of learning one group share. block_s: length of the blocks that it is calibrated on."""
+
+    methods: Methods
+    signals: tuple[str, ...]
+    step_s: float
+    block_s: float
+    settings: DetectionSettings
+
+    @property
+    def joints(self) -> dict[str, Joint]:
+        return self.methods.joint_for(self.signals)
+
+    def threshold(self, scores: Floats, per_week: float) -> Floats:
+        """What scores (rows, T) may reach per_week times a week: (rows,)."""
+        return self.of_maxima(block_maxima(scores, self.step_s, self.block_s), per_week)
+
+    def of_maxima(self, top: Floats, per_week: float) -> Floats:
+        return conformal_threshold(top, chance_per_block(per_week, self.block_s))
+
+    def budget(self, tier: Tier, name: str | None = None) -> float:
+        """Alarms a week: of the tier in all, or the share of one detector."""
+        whole = self.settings.budget.act_per_week if tier == "act" else self.settings.budget.warn_per_week
+        return whole if name is None else whole * self.methods.share(name, self.signals)
 
 
-def joint_names(signals: Sequence[str], settings: DetectionSettings) -> list[str]:
-    """The joint detectors that are switched on, none where a service has too few signals."""
-    if len(signals) < ensemble.MIN_JOINT_SIGNALS:
-        return []
-    return [name for name in ensemble.JOINT if name in settings.detectors]
-
-
-def _series_part(panel: Panel, stats: Arrays, hour: Floats, settings: DetectionSettings) -> dict[str, Floats]:
+def _series_part(panel: Panel, stats: Arrays, hour: Floats, job: _Job) -> dict[str, Floats]:
     view = ensemble.view_of(panel, stats, 0, hour)
-    votes = ensemble.votes(view, panel.signals, band_names(settings), settings)
+    votes = ensemble.votes(view, panel.signals, list(job.methods.bands.values()), job.settings)
     out = {f"series/{name}": values for name, values in stats.items()}
-    block_s = block_s_of(panel.times.size * panel.step_s)
-    for tier, scores, budget in (
-        ("warn", votes.warn, settings.budget.warn_per_week),
-        ("act", votes.act, settings.budget.act_per_week),
-    ):
-        top = block_maxima(scores, panel.step_s, block_s)
-        threshold = conformal_threshold(top, chance_per_block(budget, block_s))
-        out[f"threshold/{tier}"] = np.fmax(threshold, np.float32(1))
-        out[f"service/{tier}"] = _service_factor(scores, out[f"threshold/{tier}"], panel, budget, block_s, settings)
+    scores_of: dict[Tier, Floats] = {"warn": votes.warn, "act": votes.act}
+    for tier, scores in scores_of.items():
+        out[f"threshold/{tier}"] = np.fmax(job.threshold(scores, job.budget(tier)), np.float32(1))
+        out[f"service/{tier}"] = _service_factor(scores, out[f"threshold/{tier}"], panel, tier, job)
     return out
 
 
-def _service_factor(
-    scores: Floats, threshold: Floats, panel: Panel, budget: float, block_s: float, settings: DetectionSettings
-) -> Floats:
+def _service_factor(scores: Floats, threshold: Floats, panel: Panel, tier: Tier, job: _Job) -> Floats:
     """By how much a service's thresholds rise so that all its signals together keep to the budget: (services,)."""
     services = len(panel.services)
     if len(panel.signals) == 1:
         return np.ones(services, np.float32)
     worst = (scores / threshold[:, None]).reshape(services, len(panel.signals), -1)
-    top = block_maxima(np.nan_to_num(worst, nan=0.0).max(axis=1), panel.step_s, block_s)
-    share = ensemble.SHARES["votes"] if joint_names(panel.signals, settings) else 1.0
-    factor = conformal_threshold(top, chance_per_block(budget * share, block_s))
+    factor = job.threshold(np.nan_to_num(worst, nan=0.0).max(axis=1), job.budget(tier, "votes"))
     return np.fmax(factor, np.float32(1))
 
 
-def fluctuating(signals: Sequence[str], settings: DetectionSettings) -> list[int]:
-    """Positions of the signals whose fluctuation is watched."""
-    if "fluctuation" not in settings.detectors:
-        return []
-    return [index for index, name in enumerate(signals) if name in FLUCTUATING]
+def _own_part(panel: Panel, stats: Arrays, job: _Job) -> dict[str, Floats]:
+    """The detectors that watch series in a way of their own: what is usual, and a threshold per series."""
+    found: dict[str, Floats] = {}
+    services, signals = len(panel.services), len(panel.signals)
+    for name, chosen in job.methods.own_for(panel.signals).items():
+        method = job.methods.own[name]
+        x = panel.compressed()[:, chosen].reshape(services * len(chosen), -1)
+        learned = method.fit(x, panel.step_s, stats["least"].reshape(services, signals)[:, chosen].ravel())
+        scores = method.score(x, panel.step_s, learned)
+        threshold = np.fmax(job.threshold(scores, job.budget("warn", name) / len(chosen)), 1)
+        parts = {**{f"{name}/{key}": values for key, values in learned.items()}, f"own/{name}": threshold}
+        found |= {key: values.reshape(services, len(chosen)).astype(np.float32) for key, values in parts.items()}
+    return found
 
 
-def _fluctuation_part(panel: Panel, stats: Arrays, settings: DetectionSettings) -> dict[str, Floats]:
-    chosen = fluctuating(panel.signals, settings)
-    if not chosen:
-        return {}
-    s, m = len(panel.services), len(panel.signals)
-    x = panel.compressed()[:, chosen].reshape(s * len(chosen), -1)
-    method = Fluctuation()
-    spread = method.spread(x, panel.step_s)
-    learned = method.fit(spread, stats["least"].reshape(s, m)[:, chosen].ravel())
-    scores = method.score(spread, learned, settings.fluctuation_ratio)
-    block_s = block_s_of(panel.times.size * panel.step_s)
-    top = block_maxima(scores, panel.step_s, block_s)
-    budget = settings.budget.warn_per_week * ensemble.SHARES["fluctuation"] / len(chosen)
-    threshold = np.fmax(conformal_threshold(top, chance_per_block(budget, block_s)), 1)
-    shape = (s, len(chosen))
-    return {
-        "fluctuation/usual": learned["usual"].reshape(shape),
-        "fluctuation/warn": threshold.reshape(shape).astype(np.float32),
-    }
-
-
-def _own_joint_part(
-    rows: Floats, step_s: float, block_s: float, names: Sequence[str], settings: DetectionSettings
-) -> dict[str, Floats]:
+def _joint_part(rows: Floats, job: _Job) -> dict[str, Floats]:
     """The joint detectors that are fitted to each service by itself."""
     arrays: dict[str, Floats] = {}
-    if "pca_residual" in names:
-        arrays = ensemble.fit_joint(rows, ["pca_residual"], settings.seed)
-        scores = ensemble.running_mean(ensemble.score_joint("pca_residual", rows, arrays))
-        arrays |= _joint_thresholds("pca_residual", block_maxima(scores, step_s, block_s), block_s, settings)
-    if "local_outlier" in settings.detectors:
-        arrays |= {f"local_outlier/{name}": values for name, values in LocalOutlier().fit(rows).items()}
+    for name, method in job.joints.items():
+        if method.pooled:
+            continue
+        learned = method.fit(rows)
+        arrays |= {ensemble.joint_prefix(name, method) + key: values for key, values in learned.items()}
+        if method.share:
+            scores = method.running(method.score(rows, learned))
+            arrays |= _joint_thresholds(name, block_maxima(scores, job.step_s, job.block_s), job)
     return arrays
 
 
-def _forest_part(sample: Floats, strangest: Floats, block_s: float, settings: DetectionSettings) -> dict[str, Floats]:
-    """The shared forest, calibrated for each service on the strangest rows of its blocks."""
-    arrays = ensemble.fit_joint(sample[None], ["isolation_forest"], settings.seed)
+def _pooled_part(sample: Floats, strangest: Floats, job: _Job) -> dict[str, Floats]:
+    """The joint detectors that all services share, calibrated for each on the strangest rows of its blocks."""
+    arrays: dict[str, Floats] = {}
     services, blocks, few, width = strangest.shape
-    scores = ensemble.score_joint("isolation_forest", strangest.reshape(services, blocks * few, width), arrays)
-    top: Floats = scores.reshape(services, blocks, few).max(axis=2)
-    return arrays | _joint_thresholds("isolation_forest", top, block_s, settings)
+    for name, method in job.joints.items():
+        if not method.pooled:
+            continue
+        learned = method.fit(sample[None])
+        arrays |= {ensemble.joint_prefix(name, method) + key: values for key, values in learned.items()}
+        scores = method.score(strangest.reshape(services, blocks * few, width), learned)
+        if method.share:
+            arrays |= _joint_thresholds(name, scores.reshape(services, blocks, few).max(axis=2), job)
+    return arrays
 
 
-def _joint_thresholds(name: str, top: Floats, block_s: float, settings: DetectionSettings) -> dict[str, Floats]:
+def _joint_thresholds(name: str, top: Floats, job: _Job) -> dict[str, Floats]:
     found = {}
-    for tier, budget in (("warn", settings.budget.warn_per_week), ("act", settings.budget.act_per_week)):
-        threshold = conformal_threshold(top, chance_per_block(budget * ensemble.SHARES[name], block_s))
+    tiers: tuple[Tier, ...] = ("warn", "act")
+    for tier in tiers:
+        threshold = job.of_maxima(top, job.budget(tier, name))
         found[f"joint/{name}/{tier}"] = np.where(np.isfinite(threshold), threshold, np.inf).astype(np.float32)
     return found
 
@@ -251,7 +243,7 @@ def _joint_thresholds(name: str, top: Floats, block_s: float, settings: Detectio
 def _strangest(rows: Floats, step_s: float, block_s: float) -> Floats:
     """The rows of each block that are furthest from normal: (services, blocks, few, features).
 
-    The forest is dear to ask; what it calls strangest is among these.
+    A forest is dear to ask; what it calls strangest is among these.
     """
     energy = (np.minimum(np.abs(rows), 8) ** 2).sum(axis=2)
     services, points = energy.shape

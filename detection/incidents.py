@@ -46,8 +46,8 @@ def symptom_of(anomaly: Anomaly) -> str:
     """What an anomaly is a symptom of. Signals that the table does not know are "traffic": seen, not understood."""
     if anomaly.replica is not None:
         return "slow_replica"
-    if anomaly.detectors == ("fluctuation",):
-        return "fluctuation"
+    if anomaly.symptom:
+        return anomaly.symptom
     if anomaly.signal in ("busy", "gpu_util"):
         low = anomaly.expected_low is not None and anomaly.observed is not None
         return "idle" if low and (anomaly.observed or 0.0) < (anomaly.expected_low or 0.0) else "saturation"
@@ -123,13 +123,16 @@ def _continues(incident: Incident, current: Sequence[Anomaly]) -> bool:
 
 def _headline(anomalies: Sequence[Anomaly]) -> tuple[str, Tier]:
     tier: Tier = "act" if any(anomaly.tier == "act" for anomaly in anomalies) else "warn"
-    return min((symptom_of(a) for a in anomalies if a.tier == tier), key=SYMPTOMS.index), tier
+    return min((symptom_of(a) for a in anomalies if a.tier == tier), key=_rank), tier
+
+
+def _rank(symptom: str) -> int:
+    """What hurts first; a symptom that only its detector knows comes with the traffic."""
+    return SYMPTOMS.index(symptom if symptom in SYMPTOMS else "traffic")
 
 
 def _ranked(anomalies: Sequence[Anomaly]) -> tuple[Anomaly, ...]:
-    return tuple(
-        sorted(anomalies, key=lambda a: (a.tier != "act", SYMPTOMS.index(symptom_of(a)), -a.score, a.signal, a.id))
-    )
+    return tuple(sorted(anomalies, key=lambda a: (a.tier != "act", _rank(symptom_of(a)), -a.score, a.signal, a.id)))
 
 
 def _severity(symptom: str, tier: Tier) -> Severity:

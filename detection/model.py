@@ -20,6 +20,7 @@ FloatArray = NDArray[np.float64]
 Mode = Literal["observe", "approve", "act"]
 Tier = Literal["warn", "act"]
 Severity = Literal["info", "warning", "critical"]
+Kind = Literal["rule", "vote", "joint", "own"]
 PercentileSource = Literal["histogram", "summary", "none"]
 
 
@@ -161,6 +162,8 @@ class Score(Value):
     """What one detector said about one service at one time.
 
     score: scaled so that 1 is the detector's own threshold; None when it abstains (then `reason` says why).
+    kind: how what it opens is kept: a rule lets go by its own clock, a joint score may hold what stands. symptom: what
+    an anomaly of it is called, "" where the signal says it.
     """
 
     service: str
@@ -175,6 +178,8 @@ class Score(Value):
     contributions: dict[str, float] = {}
     replica: str | None = None
     reason: str = ""
+    kind: Kind = "vote"
+    symptom: str = ""
 
 
 class Anomaly(Value):
@@ -194,6 +199,8 @@ class Anomaly(Value):
     contributions: dict[str, float] = {}
     replica: str | None = None
     reason: str
+    kinds: tuple[Kind, ...] = ()
+    symptom: str = ""
 
 
 class Incident(Value):

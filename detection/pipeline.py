@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from detection import fitting, peers
+from detection import detectors, fitting, peers
 from detection.anomalies import DetectionState, merge
 from detection.baselines import BaselineSet
-from detection.detectors.absent import AbsentData
-from detection.detectors.dynamic import DynamicThreshold
-from detection.detectors.rules import ThresholdRules, rules_for
+from detection.detectors.rules import rules_for
+from detection.methods import Methods
 from detection.model import Anomaly, MetricWindow, Score, Service
 from detection.scoring import judge
 from detection.settings import DetectionSettings
 
-__all__ = ["BaselineSet", "DetectionState", "detect", "learn", "lookback_s", "signals_needed"]
-
-learn = fitting.learn
+__all__ = ["BaselineSet", "DetectionState"]
 
 _STATISTICAL = (
     "p50_ms",
@@ -44,10 +41,34 @@ def signals_needed(services: Sequence[Service], settings: DetectionSettings | No
     return tuple(dict.fromkeys((*_STATISTICAL, *ruled)))
 
 
+def unknown_names(
+    settings: DetectionSettings, registry: detectors.Registry = detectors.REGISTRY
+) -> dict[tuple[str | int, ...], str]:
+    """Detectors and rules that the settings name and nothing knows: by path below `detection`, what is wrong."""
+    return detectors.unknown_names(settings, registry)
+
+
 def lookback_s(settings: DetectionSettings, step_s: float) -> float:
     """How much of the recent past a sweep at this step must read."""
     step_s = max(step_s, settings.history_step_s)
     return max(settings.lookback_s, (fitting.look_back_points(step_s) + 1) * step_s)
+
+
+def learn(
+    services: Sequence[Service],
+    history: Mapping[str, MetricWindow],
+    leave_out: fitting.Spans,
+    settings: DetectionSettings,
+    previous: BaselineSet | None = None,
+    alarm_since_s: Mapping[str, float] | None = None,
+    registry: detectors.Registry = detectors.REGISTRY,
+) -> BaselineSet:
+    """Baselines of all services from their history: see detection.fitting.learn.
+
+    registry: where the names in settings.detectors are looked up. Raises ConfigError for one that is not there.
+    """
+    methods = detectors.chosen(services, settings, registry)
+    return fitting.learn(services, history, leave_out, settings, previous, alarm_since_s, methods=methods)
 
 
 def detect(
@@ -58,24 +79,21 @@ def detect(
     settings: DetectionSettings,
     state: DetectionState | None = None,
     replicas: Mapping[str, Mapping[str, MetricWindow]] | None = None,
+    registry: detectors.Registry = detectors.REGISTRY,
 ) -> tuple[list[Anomaly], list[Score], DetectionState]:
     """Everything that is wrong at at_s, using no sample after it.
 
     Returns the anomalies (one per service, signal and replica), the scores that voted or abstained with a reason,
     and the state to hand to the next sweep. Rules work without any baseline; the other detectors abstain.
+    registry: where the names in settings.detectors are looked up. Raises ConfigError for one that is not there.
     """
     watched = {service.name for service in services}
     windows = {name: window for name, window in windows.items() if name in watched}
-    scores: list[Score] = []
-    if "rules" in settings.detectors:
-        scores += ThresholdRules(services, settings).firing(windows, at_s)
-        scores += AbsentData(services, settings).score(windows, {}, at_s)
+    methods = detectors.chosen(services, settings, registry)
+    scores = spoken_scores(methods, windows, baselines, at_s)
     state = state or DetectionState()
     standing = {anomaly.service for anomaly in state.open.values()}
-    scores += judge(services, windows, baselines, at_s, settings, standing)
-    if settings.dynamic_series:
-        dynamic = DynamicThreshold(settings.dynamic_series, settings.dynamic_method)
-        scores += [_as_warning(score) for score in dynamic.score(windows, baselines.forecasts, at_s)]
+    scores += judge(services, windows, baselines, at_s, settings, methods, standing)
     if replicas:
         scores += peers.compare(services, replicas, at_s, settings)
     anomalies, state = merge(scores, at_s, settings, state)
@@ -83,5 +101,12 @@ def detect(
     return anomalies, telling, state
 
 
-def _as_warning(score: Score) -> Score:
-    return score.model_copy(update={"tier": "warn"}) if score.score is not None and score.score > 1 else score
+def spoken_scores(
+    methods: Methods, windows: Mapping[str, MetricWindow], baselines: BaselineSet, at_s: float
+) -> list[Score]:
+    """What the detectors that speak for themselves say at at_s; a score above 1 without a tier is a warning."""
+    return [
+        score.model_copy(update={"tier": "warn"}) if score.tier is None and (score.score or 0.0) > 1 else score
+        for name, detector in methods.speaking.items()
+        for score in detector.score(windows, baselines.spoken.get(name, {}), at_s)
+    ]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from detection.model import BucketWindow, MetricWindow, Score, Service, Span
+import numpy as np
+from numpy.typing import NDArray
+
+from detection.model import BucketWindow, FloatArray, MetricWindow, Score, Service, Span
 
 Baseline = Mapping[str, Any]
 """What a detector learned: numpy arrays and plain values only, because each task is a fresh process."""
@@ -34,14 +37,30 @@ class MetricsSource(Protocol):
 
 
 class Detector(Protocol):
-    """Scores services. Never alarms by itself: `detection.incidents` turns scores into anomalies and incidents."""
+    """A detector that speaks for itself, window by window; see detection.methods for those computed as matrices.
+
+    Never alarms by itself: `detection.anomalies` and `detection.incidents` turn scores into anomalies and incidents.
+    """
 
     name: str
 
     def learn(self, history: Mapping[str, MetricWindow]) -> Baseline:
-        """What is normal, from history without incidents; vectorised over services."""
+        """What is normal, from history without incidents, by keys of one's own (a service, a series)."""
         ...
 
     def score(self, windows: Mapping[str, MetricWindow], baseline: Baseline, at_s: float) -> Sequence[Score]:
-        """Scores at `at_s`, using no sample after it. Abstains (score None, with a reason) rather than guess."""
+        """Scores at `at_s`, using no sample after it. Abstains (score None, with a reason) rather than guess.
+
+        A score above 1 without a tier is a warning. What is well within its threshold may be left out.
+        """
+        ...
+
+
+@runtime_checkable
+class SeldomSpeaks(Protocol):
+    """What a detector may also offer, so that a replay need not ask it at every time."""
+
+    def may_speak(self, window: MetricWindow, times_s: FloatArray) -> NDArray[np.bool_]:
+        """At which of the times it could have something to say about the window's service; the others are passed
+        over."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,14 +10,11 @@ from numpy.typing import NDArray
 
 from detection import ensemble, fitting
 from detection.baselines import BaselineSet, GroupBaseline
-from detection.detectors._band import View
-from detection.detectors.fluctuation import Fluctuation
-from detection.detectors.local_outlier import LocalOutlier
+from detection.methods import Joint, Methods, View
 from detection.model import MetricWindow, Score, Service, Tier
 from detection.panel import Floats, Panel, panel_at, signal_of
 from detection.settings import DetectionSettings
-
-CONFIRM = 1.5
+from detection.signals import Signal
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class Judged:
     """Scores over judged columns in units of the calibrated thresholds: a tier is reached above 1.
 
     warn, act: (services, signals, C). joint: by detector, (warn, act) each (services, C). rows: joint features.
-    spread: (services, fluctuating signals, C).
+    own: by detector of its own series, (services, the signals it watches, C).
     """
 
     view: View
@@ -33,60 +30,56 @@ class Judged:
     act: Floats
     joint: Mapping[str, tuple[Floats, Floats]]
     rows: Floats | None
-    spread: Floats | None = None
+    own: Mapping[str, Floats]
 
 
-def judge_panel(panel: Panel, group: GroupBaseline, first: int, settings: DetectionSettings) -> Judged:
+def judge_panel(
+    panel: Panel, group: GroupBaseline, first: int, settings: DetectionSettings, methods: Methods
+) -> Judged:
     """All columns from `first` on; the columns before are look-back. The heart of sweep and backtest alike."""
-    stats = group.part("series")
-    view = ensemble.view_of(panel, stats, first)
-    votes = ensemble.votes(view, panel.signals, fitting.band_names(settings), settings)
+    view = ensemble.view_of(panel, group.part("series"), first)
+    votes = ensemble.votes(view, panel.signals, list(methods.bands.values()), settings)
+    old = (group.history_s >= settings.min_history_s)[:, None]
     shape = (len(panel.services), len(panel.signals), -1)
-    warn = (votes.warn / group.arrays["threshold/warn"][:, None]).reshape(shape)
-    act = (votes.act / group.arrays["threshold/act"][:, None]).reshape(shape)
-    warn = warn / group.arrays["service/warn"][:, None, None]
-    act = act / group.arrays["service/act"][:, None, None]
-    joint: dict[str, tuple[Floats, Floats]] = {}
-    rows: Floats | None = None
-    names = [n for n in fitting.joint_names(panel.signals, settings) if f"joint/{n}/warn" in group.arrays]
-    if names:
-        # one judgement is not enough: the ones before are scored, too
-        before = max(0, first - ensemble.RUNNING + 1)
-        rows = ensemble.joint_features(panel, stats, before, view.whole_hour)
-        for name in names:
-            raw = _running(name, ensemble.score_joint(name, rows, group.arrays))[:, first - before :]
-            low, high = (group.arrays[f"joint/{name}/{tier}"][:, None] for tier in ("warn", "act"))
-            joint[name] = (raw / low, raw / high)
-        rows = rows[:, first - before :]
-    enough = (group.history_s >= settings.min_history_s)[:, None, None]
-    joint = {
-        name: (np.where(enough[:, 0], low, np.nan), np.where(enough[:, 0], high, np.nan))
-        for name, (low, high) in joint.items()
-    }
-    spread = _spread(panel, group, first, settings)
-    spread = np.where(enough, spread, np.nan) if spread is not None else None
-    return Judged(view, np.where(enough, warn, np.nan), np.where(enough, act, np.nan), joint, rows, spread)
+    levels = []
+    for tier, scores in (("warn", votes.warn), ("act", votes.act)):
+        level = (scores / group.arrays[f"threshold/{tier}"][:, None]).reshape(shape)
+        levels.append(np.where(old[..., None], level / group.arrays[f"service/{tier}"][:, None, None], np.nan))
+    joint, rows = _joint_levels(panel, group, view, methods)
+    joint = {name: (np.where(old, low, np.nan), np.where(old, high, np.nan)) for name, (low, high) in joint.items()}
+    own = _own_levels(panel, group, first, methods)
+    own = {name: np.where(old[..., None], level, np.nan) for name, level in own.items()}
+    return Judged(view, levels[0], levels[1], joint, rows, own)
 
 
-def _running(name: str, raw: Floats) -> Floats:
-    """The PCA residual as the mean of three judgements, the forest as the smaller of two."""
-    if name == "pca_residual":
-        return ensemble.running_mean(raw)
-    out: Floats = np.minimum(raw, np.concatenate([raw[:, :1], raw[:, :-1]], axis=1))
-    return out
+def _joint_levels(
+    panel: Panel, group: GroupBaseline, view: View, methods: Methods
+) -> tuple[dict[str, tuple[Floats, Floats]], Floats | None]:
+    """By joint detector its scores over the thresholds of both tiers, and the features of the judged columns."""
+    known = {n: m for n, m in methods.joint_for(panel.signals).items() if f"joint/{n}/warn" in group.arrays}
+    if not known:
+        return {}, None
+    # one judgement is not enough: the ones before are scored, too
+    before = max(0, view.first - max(method.steps for method in known.values()) + 1)
+    rows = ensemble.joint_features(panel, view.stats, before, view.whole_hour)
+    found = {}
+    for name, method in known.items():
+        raw = method.running(method.score(rows, ensemble.part_of(name, method, group.arrays)))[:, view.first - before :]
+        low, high = (group.arrays[f"joint/{name}/{tier}"][:, None] for tier in ("warn", "act"))
+        found[name] = (raw / low, raw / high)
+    return found, rows[:, view.first - before :]
 
 
-def _spread(panel: Panel, group: GroupBaseline, first: int, settings: DetectionSettings) -> Floats | None:
-    chosen = fitting.fluctuating(panel.signals, settings)
-    if not chosen or "fluctuation/usual" not in group.arrays:
-        return None
-    x = panel.compressed()[:, chosen].reshape(len(panel.services) * len(chosen), -1)
-    usual = {"usual": group.arrays["fluctuation/usual"].ravel()}
-    method = Fluctuation()
-    scores = method.score(method.spread(x, panel.step_s), usual, settings.fluctuation_ratio)
-    scores = scores / group.arrays["fluctuation/warn"].ravel()[:, None]
-    out: Floats = scores.reshape(len(panel.services), len(chosen), -1)[:, :, first:]
-    return out
+def _own_levels(panel: Panel, group: GroupBaseline, first: int, methods: Methods) -> dict[str, Floats]:
+    found: dict[str, Floats] = {}
+    for name, chosen in methods.own_for(panel.signals).items():
+        if f"own/{name}" not in group.arrays:
+            continue
+        x = panel.compressed()[:, chosen].reshape(len(panel.services) * len(chosen), -1)
+        learned = {key: values.ravel() for key, values in group.part(name).items()}
+        scores = methods.own[name].score(x, panel.step_s, learned) / group.arrays[f"own/{name}"].ravel()[:, None]
+        found[name] = scores.reshape(len(panel.services), len(chosen), -1)[:, :, first:]
+    return found
 
 
 def judge(
@@ -95,6 +88,7 @@ def judge(
     baselines: BaselineSet,
     at_s: float,
     settings: DetectionSettings,
+    methods: Methods,
     standing: Collection[str] | None = None,
 ) -> list[Score]:
     """Scores at at_s that reached a tier, and one abstention with its reason per service that cannot be judged.
@@ -112,10 +106,10 @@ def judge(
         covered |= set(part.services)
         points = fitting.look_back_points(part.step_s) + 1
         panel = panel_at(windows, part.services, part.signals, part.step_s, at_s, points)
-        judged = judge_panel(panel, part, points - 1, settings)
-        scores += scores_at(judged, part, 0, at_s, settings, standing)
+        judged = judge_panel(panel, part, points - 1, settings, methods)
+        scores += scores_at(judged, part, 0, at_s, settings, methods, standing)
         scores += _too_young(part, at_s, settings)
-    if fitting.band_names(settings):
+    if methods.bands:
         for name in sorted(watched & set(windows) - covered):
             reason = baselines.abstained.get(name, "no baseline has been learned yet")
             scores.append(Score(service=name, detector="votes", signal=None, at_s=at_s, score=None, reason=reason))
@@ -128,13 +122,14 @@ def scores_at(
     column: int,
     at_s: float,
     settings: DetectionSettings,
+    methods: Methods,
     standing: Collection[str] | None = None,
 ) -> list[Score]:
     """The scores of one judged column that reached a tier, with their explanations, and those that hold what stands."""
     return [
-        *_vote_scores(judged, group, column, at_s, settings),
-        *_joint_scores(judged, group, column, at_s, standing),
-        *_spread_scores(judged, group, column, at_s, settings),
+        *_vote_scores(judged, group, column, at_s, settings, methods),
+        *_joint_scores(judged, group, column, at_s, methods, standing),
+        *_own_scores(judged, group, column, at_s, methods),
     ]
 
 
@@ -145,8 +140,8 @@ def service_level(judged: Judged, tier: Tier = "warn") -> Floats:
     top = votes if tier == "warn" else np.nan_to_num(judged.act, nan=-1).max(axis=1)
     for warn, act in judged.joint.values():
         top = np.fmax(top, warn if tier == "warn" else np.fmin(act, votes))
-    if judged.spread is not None and tier == "warn":
-        top = np.fmax(top, np.nan_to_num(judged.spread, nan=-1).max(axis=1))
+    for level in judged.own.values() if tier == "warn" else ():
+        top = np.fmax(top, np.nan_to_num(level, nan=-1).max(axis=1))
     out: Floats = np.where(top < 0, np.nan, top).astype(np.float32)
     return out
 
@@ -179,137 +174,121 @@ def trust(group: GroupBaseline, index: int, settings: DetectionSettings) -> floa
 
 
 def _vote_scores(
-    judged: Judged, group: GroupBaseline, column: int, at_s: float, settings: DetectionSettings
+    judged: Judged, group: GroupBaseline, column: int, at_s: float, settings: DetectionSettings, methods: Methods
 ) -> list[Score]:
     warn, act = judged.warn[:, :, column], judged.act[:, :, column]
     hits = np.argwhere((warn > 1) | (act > 1))
     if not hits.size:
         return []
-    names = fitting.band_names(settings)
-    bands = {name: ensemble.BANDS[name].band(judged.view) for name in names}
-    m = len(group.signals)
-    out = []
+    view, out = judged.view, []
+    bands = {
+        name: [np.broadcast_to(part, view.now.shape)[:, column] for part in method.band(view)]
+        for name, method in methods.bands.items()
+    }
     for s, j in hits:
-        row = int(s * m + j)
-        tier: Tier = "act" if act[s, j] > 1 else "warn"
+        row, signal = int(s) * len(group.signals) + int(j), signal_of(group.signals[j])
+        value = float(view.now[row, column])
+        low, high, voted = expected(value, {n: (float(c[row]), float(h[row])) for n, (c, h) in bands.items()})
+        seen, low, high = (_plain(signal, number) for number in (value, low, high))
+        sure = trust(group, s, settings)
+        note = "" if sure >= 1 else f" (baseline rests on {sure:.0%} of the wanted history)"
         out.append(
-            _vote_score(
-                judged.view,
-                bands,
-                (row, column),
-                group,
-                int(s),
-                int(j),
-                tier,
-                float(np.fmax(warn[s, j], act[s, j])),
-                at_s,
-                settings,
+            Score(
+                service=group.services[s],
+                detector="votes",
+                signal=signal.name,
+                at_s=at_s,
+                score=float(np.fmax(warn[s, j], act[s, j])),
+                tier="act" if act[s, j] > 1 else "warn",
+                observed=seen,
+                expected_low=low,
+                expected_high=high,
+                contributions={f"vote:{name}": times for name, times in voted.items()},
+                reason=f"{signal.title} is {seen:.4g}, expected {low:.4g} to {high:.4g}{note}",
             )
         )
     return out
 
 
-def _vote_score(
-    view: View,
-    bands: Mapping[str, tuple[Floats, Floats]],
-    place: tuple[int, int],
-    group: GroupBaseline,
-    s: int,
-    j: int,
-    tier: Tier,
-    score: float,
-    at_s: float,
-    settings: DetectionSettings,
-) -> Score:
-    signal = signal_of(group.signals[j])
-    value = float(view.now[place])
-    lows, highs, voted = [], [], {}
-    for name, (center, half) in bands.items():
-        c, h = (float(np.broadcast_to(part, view.now.shape)[place]) for part in (center, half))
-        if not np.isfinite([c, h]).all():
-            continue
-        if abs(value - c) > h:
-            voted[f"vote:{name}"] = abs(value - c) / h
-        lows.append(c - h)
-        highs.append(c + h)
-    back = (lambda v: float(np.expm1(v))) if signal.log else float
-    low, high, seen = back(float(np.median(lows))), back(float(np.median(highs))), back(value)
-    sure = trust(group, s, settings)
-    note = "" if sure >= 1 else f" (baseline rests on {sure:.0%} of the wanted history)"
-    return Score(
-        service=group.services[s],
-        detector="votes",
-        signal=signal.name,
-        at_s=at_s,
-        score=score,
-        tier=tier,
-        observed=seen,
-        expected_low=low,
-        expected_high=high,
-        contributions=voted,
-        reason=f"{signal.title} is {seen:.4g}, expected {low:.4g} to {high:.4g}{note}",
-    )
+def expected(value: float, bands: Mapping[str, tuple[float, float]]) -> tuple[float, float, dict[str, float]]:
+    """Median lower and upper edge of the bands (centre, half width), and by how many half widths each is exceeded.
+
+    Bands that are not known are left out; NaN edges where none is known.
+    """
+    known = {name: band for name, band in bands.items() if np.isfinite(band).all()}
+    if not known:
+        return float("nan"), float("nan"), {}
+    voted = {name: abs(value - c) / h for name, (c, h) in known.items() if abs(value - c) > h}
+    low = float(np.median([c - h for c, h in known.values()]))
+    high = float(np.median([c + h for c, h in known.values()]))
+    return low, high, voted
+
+
+def _plain(signal: Signal, value: float) -> float:
+    return float(np.expm1(value)) if signal.log else value
 
 
 def _joint_scores(
-    judged: Judged, group: GroupBaseline, column: int, at_s: float, standing: Collection[str] | None
+    judged: Judged, group: GroupBaseline, column: int, at_s: float, methods: Methods, standing: Collection[str] | None
 ) -> list[Score]:
     out = []
     for name, (warn, act) in judged.joint.items():
         for s in np.flatnonzero(warn[:, column] > ensemble.HOLD):
-            if warn[s, column] <= 1:  # opens nothing, and holds what stands
-                if standing is not None and group.services[s] not in standing:
-                    continue
-                score = float(warn[s, column])
-                out.append(Score(service=group.services[s], detector=name, signal=None, at_s=at_s, score=score))
+            service, score = group.services[s], float(warn[s, column])
+            if score <= 1:  # opens nothing, and holds what stands
+                if standing is None or service in standing:
+                    out.append(Score(service=service, detector=name, signal=None, at_s=at_s, score=score, kind="joint"))
                 continue
             assert judged.rows is not None  # noqa: S101 - set wherever joint is
-            arrays = group.select([int(s)]).arrays
-            shares = ensemble.contributions(name, judged.rows[s, column], arrays, group.signals)
-            lead = next(iter(shares), group.signals[0])
-            voted = bool((judged.warn[s, :, column] > 1).any()) or _confirmed(judged.rows[s, column], arrays)
-            tier: Tier = "act" if act[s, column] > 1 and voted else "warn"
+            row, arrays = judged.rows[s, column], group.select([int(s)]).arrays
+            method = methods.joints[name]
+            shares = ensemble.contributions(method, row, ensemble.part_of(name, method, arrays), group.signals)
+            agreed = bool((judged.warn[s, :, column] > 1).any()) or _confirmed(row, arrays, methods.joints)
+            told = ", ".join(f"{signal} ({share:.0%})" for signal, share in list(shares.items())[:3])
             out.append(
                 Score(
-                    service=group.services[s],
+                    service=service,
                     detector=name,
-                    signal=lead,
+                    signal=next(iter(shares), group.signals[0]),
                     at_s=at_s,
-                    score=float(warn[s, column]),
-                    tier=tier,
+                    score=score,
+                    tier="act" if act[s, column] > 1 and agreed else "warn",
                     contributions=shares,
-                    reason=f"{name}: unusual together, mostly "
-                    + ", ".join(f"{signal} ({share:.0%})" for signal, share in list(shares.items())[:3]),
+                    reason=f"{name}: unusual together, mostly {told}",
+                    kind="joint",
                 )
             )
     return out
 
 
-def _confirmed(row: Floats, arrays: Mapping[str, Floats]) -> bool:
-    part = {key.removeprefix("local_outlier/"): v for key, v in arrays.items() if key.startswith("local_outlier/")}
-    return bool(part) and bool(LocalOutlier().score(row[None, None], part)[0, 0] > CONFIRM)
+def _confirmed(row: Floats, arrays: Mapping[str, Floats], joints: Mapping[str, Joint]) -> bool:
+    """Whether a joint detector that opens nothing by itself calls a row strange. row: (features,)."""
+    asked = {name: method for name, method in joints.items() if np.isfinite(method.confirms_above)}
+    parts: Iterable[tuple[Joint, dict[str, Floats]]] = (
+        (method, ensemble.part_of(name, method, arrays)) for name, method in asked.items()
+    )
+    return any(part and method.score(row[None, None], part)[0, 0] > method.confirms_above for method, part in parts)
 
 
-def _spread_scores(
-    judged: Judged, group: GroupBaseline, column: int, at_s: float, settings: DetectionSettings
-) -> list[Score]:
-    if judged.spread is None:
-        return []
-    chosen = fitting.fluctuating(group.signals, settings)
+def _own_scores(judged: Judged, group: GroupBaseline, column: int, at_s: float, methods: Methods) -> list[Score]:
     found = []
-    for s, j in np.argwhere(np.nan_to_num(judged.spread[:, :, column]) > 1):
-        signal = signal_of(group.signals[chosen[j]])
-        score = float(judged.spread[s, j, column])
-        times = score * float(group.arrays["fluctuation/warn"][s, j]) * settings.fluctuation_ratio
-        found.append(
-            Score(
-                service=group.services[s],
-                detector="fluctuation",
-                signal=signal.name,
-                at_s=at_s,
-                score=score,
-                tier="warn",
-                reason=f"{signal.title} fluctuates {times:.1f} times as much as usual over the last hour",
+    chosen = methods.own_for(group.signals)
+    for name, level in judged.own.items():
+        method = methods.own[name]
+        for s, j in np.argwhere(np.nan_to_num(level[:, :, column]) > 1):
+            signal = signal_of(group.signals[chosen[name][j]])
+            score = float(level[s, j, column])
+            found.append(
+                Score(
+                    service=group.services[s],
+                    detector=name,
+                    signal=signal.name,
+                    at_s=at_s,
+                    score=score,
+                    tier="warn",
+                    reason=method.reason(signal.title, score * float(group.arrays[f"own/{name}"][s, j])),
+                    kind="own",
+                    symptom=method.symptom,
+                )
             )
-        )
     return found

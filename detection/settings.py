@@ -70,9 +70,6 @@ class DetectionSettings(Section):
     lookback_s: float = Field(7200.0, gt=0)
     """How much of the recent past a sweep reads; at least an hour and a half for the comparison with the last hour."""
 
-    learn_every_s: float = Field(3600.0, gt=0)
-    """How often baselines are learned again."""
-
     relearn_after_s: float = Field(DAY_S, gt=0)
     """A baseline stands still while an alarm is open, but no longer than this: then the new level is accepted."""
 
@@ -90,7 +87,8 @@ class DetectionSettings(Section):
         "rules",
         "sigma",
     )
-    """Which detectors run. `rules` alone is a plain threshold monitor; see docs/detection.md for each."""
+    """Which detectors run. `rules` alone is a plain threshold monitor (absent data comes with it); see
+    docs/detection.md for each."""
 
     rules: dict[str, RuleOverride] = {}
     """Changes to the threshold rules, by rule name (latency_p95, latency_p99, errors, queue_backlog, gpu_memory,
@@ -137,3 +135,12 @@ class DetectionSettings(Section):
 
     seed: int = 0
     """Seed of the isolation forest's sampling."""
+
+    def running(self) -> tuple[str, ...]:
+        """Names of the detectors that run: `absent` along with `rules`, `dynamic` where series are named for it."""
+        names = set(self.detectors)
+        if "rules" in names:
+            names.add("absent")
+        if self.dynamic_series:
+            names.add("dynamic")
+        return tuple(sorted(names))

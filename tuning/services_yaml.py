@@ -12,7 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from detection import pipeline
 from detection.errors import ConfigError
 from tuning.settings import Settings
 
@@ -75,6 +76,7 @@ def loads(text: str, name: str = "services.yaml") -> Settings:
         # The class as a whole complains of what was already found at its place.
         problems += [p for p in found if p.path not in seen and (p.path or not problems)]
         raise ServicesFileError(name, problems) from error
+    problems += _unknown_names(settings, reader)
     if problems:
         raise ServicesFileError(name, problems)
     return settings.completed()
@@ -183,6 +185,10 @@ class _Reader:
 
     def _plain(self, node: yaml.Node, path: tuple[str | int, ...]) -> Any:
         self._note(node, path)
+        for index, part in enumerate(node.value if isinstance(node, yaml.SequenceNode) else []):
+            self._note(part, (*path, index))
+        for part, _ in node.value if isinstance(node, yaml.MappingNode) else []:
+            self._note(part, (*path, str(part.value)))
         try:
             return yaml.SafeLoader("").construct_object(node, deep=True)
         except (yaml.YAMLError, ValueError, TypeError):
@@ -207,13 +213,17 @@ class _Reader:
     def problem(self, error: Mapping[str, Any]) -> Problem:
         """A pydantic error as a Problem at the line of the nearest known path."""
         path = self._untagged(error["loc"])
+        found = self.at(path, _sentence(error))
+        if path not in self.spelt and error["type"] == "missing":
+            return replace(found, path=re.sub(r"_m?s$", "", found.path))
+        return found
+
+    def at(self, path: tuple[str | int, ...], message: str) -> Problem:
+        """A mistake at the line of the nearest known path."""
         known = path
         while known and known not in self.lines:
             known = known[:-1]
-        text = self._text(path)
-        if path not in self.spelt and error["type"] == "missing":
-            text = re.sub(r"_m?s$", "", text)
-        return Problem(self.lines.get(known, 1), text, _sentence(error))
+        return Problem(self.lines.get(known, 1), self._text(path), message)
 
     def _untagged(self, loc: Sequence[str | int]) -> tuple[str | int, ...]:
         """pydantic names the class that it chose as a step of the path; the file has no such step."""
@@ -238,6 +248,16 @@ def _twins(data: Mapping[str, Any], lines: Mapping[tuple[str | int, ...], int]) 
         elif isinstance(name, str):
             seen[name] = index
     return problems
+
+
+def _unknown_names(settings: Settings, reader: _Reader) -> list[Problem]:
+    """Detectors, rules and series below `detection` that nothing here knows, each with its line."""
+    wrong = pipeline.unknown_names(settings.detection)
+    services = sorted(service.name for service in settings.services)
+    for index, series in enumerate(settings.detection.dynamic_series):
+        if series.rpartition("/")[0] not in services:
+            wrong["dynamic_series", index] = f"{series!r} names no service and signal; services: {', '.join(services)}"
+    return [reader.at(("detection", *path), message) for path, message in wrong.items()]
 
 
 def _sentence(error: Mapping[str, Any]) -> str:

@@ -64,7 +64,6 @@ def replayed(cases: list[Case]) -> Replay:
     settings = DetectionSettings(history_step_s=STEP_S)
     first = cases[0].window.span
     replay = Replay([c.service for c in cases], {c.service.name: c.window for c in cases}, settings, 6 * 3600.0)
-    replay.rules = True
     # the week before is only history: nothing is judged in it
     replay.done_s = first.start_s + HISTORY_DAYS * 86_400 - STEP_S
     for _ in replay.run():

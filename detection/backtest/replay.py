@@ -1,6 +1,6 @@
 """The replay itself: learn at each epoch from what was known then, judge what follows, merge, open incidents.
 
-`fitting.learn`, `scoring.judge_panel`, `scoring.scores_at`, `merging.merge` and `incidents.open_incidents` are the
+`pipeline.learn`, `scoring.judge_panel`, `scoring.scores_at`, `anomalies.merge` and `incidents.open_incidents` are the
 very functions of a live sweep; the replay only judges the columns between two learnings at once.
 """
 
@@ -10,17 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from detection import fitting, scoring
+from detection import detectors, fitting, pipeline, scoring
 from detection import incidents as incidents_
 from detection.anomalies import DetectionState, merge
 from detection.baselines import BaselineSet, GroupBaseline
-from detection.detectors._rule import Rule
-from detection.detectors.absent import AbsentData
-from detection.detectors.rules import ThresholdRules, rules_for
+from detection.methods import Methods
 from detection.model import Anomaly, FloatArray, Incident, MetricWindow, Score, Service, Span, Tier
 from detection.panel import panel_at
+from detection.ports import SeldomSpeaks
 from detection.settings import DetectionSettings
 
 
@@ -48,7 +46,7 @@ class Replay:
     windows: Mapping[str, MetricWindow]
     settings: DetectionSettings
     learn_every_s: float
-    rules: bool = False
+    registry: detectors.Registry = field(default_factory=lambda: detectors.REGISTRY)
     confirmed: bool = False
     state: DetectionState = field(default_factory=DetectionState)
     open: list[Incident] = field(default_factory=list)
@@ -78,14 +76,20 @@ class Replay:
         now_s = span.start_s + (start - 1) * span.step_s
         if start > 0:
             history = {name: window.between(now_s - self.settings.history_s, now_s) for name, window in windows.items()}
-            self.baselines = fitting.learn(
-                self.services, history, self._left_out(), self.settings, self.baselines, self._alarms()
+            self.baselines = pipeline.learn(
+                self.services,
+                history,
+                self._left_out(),
+                self.settings,
+                self.baselines,
+                self._alarms(),
+                self.registry,
             )
         last_s = span.start_s + (stop - 1) * span.step_s
         times = span.start_s + span.step_s * np.arange(start, stop, dtype=np.float64)
-        found = self._judged(windows, last_s, times)
-        if self.rules:
-            self._add_rules(windows, times, found)
+        methods = detectors.chosen(self.services, self.settings, self.registry)
+        found = self._judged(windows, last_s, times, methods)
+        self._add_spoken(windows, times, methods, found)
         self._walk(times, found)
 
     def _left_out(self) -> dict[str, list[tuple[float, float]]]:
@@ -105,7 +109,9 @@ class Replay:
             return {}
         return {incident.service: incident.opened_at_s for incident in self.open if incident.tier == "act"}
 
-    def _judged(self, windows: Mapping[str, MetricWindow], last_s: float, times: FloatArray) -> dict[int, list[Score]]:
+    def _judged(
+        self, windows: Mapping[str, MetricWindow], last_s: float, times: FloatArray, methods: Methods
+    ) -> dict[int, list[Score]]:
         """Scores that open or hold an anomaly, by column; fills in the verdicts' scores on the way."""
         found: dict[int, list[Score]] = {}
         level = {name: np.full((2, times.size), np.nan) for name in windows}
@@ -114,8 +120,8 @@ class Replay:
             part = group if len(rows) == len(group.services) else group.select(rows)
             points = times.size + fitting.look_back_points(part.step_s)
             panel = panel_at(windows, part.services, part.signals, part.step_s, last_s, points)
-            judged = scoring.judge_panel(panel, part, points - times.size, self.settings)
-            self._collect(judged, part, times, found, level)
+            judged = scoring.judge_panel(panel, part, points - times.size, self.settings, methods)
+            self._collect(judged, part, times, methods, found, level)
         for name, values in level.items():
             verdict = self.verdicts[name]
             verdict.times += times.tolist()
@@ -128,6 +134,7 @@ class Replay:
         judged: scoring.Judged,
         group: GroupBaseline,
         times: FloatArray,
+        methods: Methods,
         found: dict[int, list[Score]],
         level: Mapping[str, FloatArray],
     ) -> None:
@@ -135,22 +142,25 @@ class Replay:
         for row, name in enumerate(group.services):
             level[name][:] = warn[row], act[row]
         for column in np.flatnonzero(scoring.telling(judged)):
-            scores = scoring.scores_at(judged, group, int(column), float(times[column]), self.settings)
+            scores = scoring.scores_at(judged, group, int(column), float(times[column]), self.settings, methods)
             found.setdefault(int(column), []).extend(scores)
 
-    def _add_rules(self, windows: Mapping[str, MetricWindow], times: FloatArray, found: dict[int, list[Score]]) -> None:
-        """The rules at the columns where any of them could fire; all others are skipped, which changes nothing."""
-        for service in self.services:
-            if service.name not in windows:
-                continue
-            window = windows[service.name]
-            rules = ThresholdRules([service], self.settings)
-            absent = AbsentData([service], self.settings)
-            for column in np.flatnonzero(_worth_a_look(window, rules_for(service, self.settings), times)):
-                at_s = float(times[column])
-                recent = {service.name: window.between(at_s - self.settings.lookback_s, at_s)}
-                scores = [*rules.score(recent, {}, at_s), *absent.score(recent, {}, at_s)]
-                found.setdefault(int(column), []).extend(score for score in scores if score.tier is not None)
+    def _add_spoken(
+        self, windows: Mapping[str, MetricWindow], times: FloatArray, methods: Methods, found: dict[int, list[Score]]
+    ) -> None:
+        """What the detectors that speak for themselves say, asked at the times at which they could have something to
+        say; all others are skipped, which changes nothing."""
+        back_s = pipeline.lookback_s(self.settings, next(iter(windows.values())).span.step_s) if windows else 0.0
+        for name, detector in methods.speaking.items():
+            alone = Methods(speaking={name: detector})
+            for service, window in windows.items():
+                look = detector.may_speak(window, times) if isinstance(detector, SeldomSpeaks) else np.ones_like(times)
+                for column in np.flatnonzero(look):
+                    at_s = float(times[column])
+                    recent = {service: window.between(at_s - back_s, at_s)}
+                    scores = pipeline.spoken_scores(alone, recent, self.baselines, at_s)
+                    said = [score for score in scores if score.tier is not None and score.service == service]
+                    found.setdefault(int(column), []).extend(said)
 
     def _walk(self, times: FloatArray, found: Mapping[int, list[Score]]) -> None:
         for column, at_s in enumerate(times.tolist()):
@@ -186,25 +196,3 @@ class Replay:
         held |= {incident.id: incident for incident in changed}
         self.incidents |= {incident.id: incident for incident in changed}
         self.open = list(held.values())
-
-
-def _worth_a_look(window: MetricWindow, rules: Sequence[Rule], times: FloatArray) -> NDArray[np.bool_]:
-    """Which of the times have a breach of any rule, or silence, within the stretch that could still matter."""
-    grid = window.span.times()
-    known = np.any([np.isfinite(series) for series in window.values.values()], axis=0)
-    look = _recent(~known, grid, times, window.span.step_s)
-    for rule in rules:
-        if rule.signal in window.values:
-            values = window.values[rule.signal]
-            with np.errstate(invalid="ignore"):
-                breach = values < rule.threshold if rule.below else values > rule.threshold
-            look |= _recent(breach, grid, times, rule.for_s + 4 * rule.keep_firing_for_s + 3600)
-    return look
-
-
-def _recent(bad: NDArray[np.bool_], grid: FloatArray, times: FloatArray, within_s: float) -> NDArray[np.bool_]:
-    total = np.concatenate([[0], np.cumsum(bad)])
-    last = np.searchsorted(grid, times + 1e-6, side="right")
-    first = np.searchsorted(grid, times - within_s - 1e-6, side="left")
-    out: NDArray[np.bool_] = total[last] > total[first]
-    return out

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from detection import detectors
 from detection.backtest.recorded import VALUE, Recording
 from detection.backtest.replay import Replay
 from detection.model import Service, Slo, make_id
@@ -45,11 +46,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to replay and how. slo: None judges without SLO rules."""
+    """What to replay and how. slo: None judges without SLO rules. registry: where detectors are looked up."""
 
     settings: DetectionSettings
     learn_every_s: float = 3600.0
     slo: Slo | None = None
+    registry: detectors.Registry = field(default_factory=lambda: detectors.REGISTRY)
 
     def fingerprint(self, group: Sequence[Recording]) -> str:
         """Changes whenever the result could: the settings, the data's extent, or its values."""
@@ -117,9 +119,11 @@ def replay_group(group: Sequence[Recording], plan: Plan, report: Callable[[float
             "close_after_s": max(plan.settings.close_after_s, 3 * span.step_s),
         }
     )
-    known = any(name in SIGNALS for r in group for name in r.window.values)
-    replay = Replay(services, {r.name: r.window for r in group}, settings, max(plan.learn_every_s, span.step_s))
-    replay.rules = known and "rules" in settings.detectors
+    if not any(name in SIGNALS for r in group for name in r.window.values):
+        # rules speak of known signals, and a gap in a bare series is no outage
+        settings = settings.model_copy(update={"detectors": tuple(n for n in settings.detectors if n != "rules")})
+    learn_every_s = max(plan.learn_every_s, span.step_s)
+    replay = Replay(services, {r.name: r.window for r in group}, settings, learn_every_s, plan.registry)
     for upto_s in replay.run():
         report((upto_s - span.start_s) / max(span.end_s - span.start_s, 1.0))
     return [_outcome(recording, replay) for recording in group]

@@ -1,54 +1,75 @@
-"""Detectors, one method a file. `REGISTRY` makes each of them a detection.ports.Detector.
+"""Detectors, one method a file. What stands in `REGISTRY` is what the settings may name, and what runs.
 
-The sweep does not run them one by one: `detection.scoring` computes the same methods as matrices over all services.
+A detector is one of the kinds of `detection.methods` or speaks for itself (`detection.ports.Detector`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from detection.detectors._band import BandDetector
-from detection.detectors._joint import JointDetector
 from detection.detectors.absent import AbsentData
 from detection.detectors.band import QuantileBand
 from detection.detectors.clock import Clock
 from detection.detectors.dynamic import DynamicThreshold
-from detection.detectors.fluctuation import FluctuationDetector
+from detection.detectors.fluctuation import Fluctuation
 from detection.detectors.iqr import Iqr
 from detection.detectors.isolation_forest import SharedForest
 from detection.detectors.jump import Jump
 from detection.detectors.level import Level
 from detection.detectors.local_outlier import LocalOutlier
 from detection.detectors.pca_residual import PcaResidual
-from detection.detectors.rules import ThresholdRules
+from detection.detectors.rules import RULES, ThresholdRules
 from detection.detectors.sigma import Sigma
 from detection.errors import ConfigError
+from detection.methods import Method, Methods
 from detection.model import Service
-from detection.ports import Detector
 from detection.settings import DetectionSettings
 
-Factory = Callable[[Sequence[Service], DetectionSettings], Detector]
+Factory = Callable[[Sequence[Service], DetectionSettings], Method]
+Registry = Mapping[str, Factory]
 
-REGISTRY: dict[str, Factory] = {
+REGISTRY: Registry = {
     "absent": AbsentData,
-    "band": lambda services, settings: BandDetector(QuantileBand()),
-    "clock": lambda services, settings: BandDetector(Clock()),
+    "band": lambda services, settings: QuantileBand(),
+    "clock": lambda services, settings: Clock(),
     "dynamic": lambda services, settings: DynamicThreshold(settings.dynamic_series, settings.dynamic_method),
-    "fluctuation": lambda services, settings: FluctuationDetector(settings.fluctuation_ratio),
-    "iqr": lambda services, settings: BandDetector(Iqr()),
-    "isolation_forest": lambda services, settings: JointDetector(SharedForest(settings.seed)),
-    "jump": lambda services, settings: BandDetector(Jump()),
-    "level": lambda services, settings: BandDetector(Level()),
-    "local_outlier": lambda services, settings: JointDetector(LocalOutlier()),
-    "pca_residual": lambda services, settings: JointDetector(PcaResidual()),
+    "fluctuation": lambda services, settings: Fluctuation(settings.fluctuation_ratio),
+    "iqr": lambda services, settings: Iqr(),
+    "isolation_forest": lambda services, settings: SharedForest(settings.seed),
+    "jump": lambda services, settings: Jump(),
+    "level": lambda services, settings: Level(),
+    "local_outlier": lambda services, settings: LocalOutlier(),
+    "pca_residual": lambda services, settings: PcaResidual(),
     "rules": ThresholdRules,
-    "sigma": lambda services, settings: BandDetector(Sigma()),
+    "sigma": lambda services, settings: Sigma(),
 }
 
 
-def get(name: str) -> Factory:
+def get(name: str, registry: Registry = REGISTRY) -> Factory:
     """The factory of a detector. ConfigError with the known names when there is none."""
     try:
-        return REGISTRY[name]
+        return registry[name]
     except KeyError:
-        raise ConfigError(f"there is no detector {name!r}; known: {', '.join(sorted(REGISTRY))}") from None
+        raise ConfigError(f"there is no detector {name!r}; known: {', '.join(sorted(registry))}") from None
+
+
+def chosen(services: Sequence[Service], settings: DetectionSettings, registry: Registry = REGISTRY) -> Methods:
+    """The detectors that the settings switch on, made for these services. ConfigError for a name that is not known."""
+    return Methods.of({name: get(name, registry)(services, settings) for name in settings.running()})
+
+
+def unknown_names(settings: DetectionSettings, registry: Registry = REGISTRY) -> dict[tuple[str | int, ...], str]:
+    """What the settings name and nothing knows: by path below `detection`, the sentence with the known names."""
+    known = ", ".join(sorted(registry))
+    wrong: dict[tuple[str | int, ...], str] = {
+        ("detectors", index): f"there is no detector {name!r}; known: {known}"
+        for index, name in enumerate(settings.detectors)
+        if name not in registry
+    }
+    rules = sorted({*RULES, AbsentData.rule})
+    wrong |= {
+        ("rules", name): f"there is no rule {name!r}; known: {', '.join(rules)}"
+        for name in settings.rules
+        if name not in rules
+    }
+    return wrong

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from detection.model import MetricWindow, Score, Service
+from detection.model import FloatArray, MetricWindow, Score, Service
 from detection.ports import Baseline
+from detection.rule import recently
 from detection.settings import DetectionSettings
 
 
@@ -19,10 +21,11 @@ class AbsentData:
     """
 
     name = "absent"
+    rule = "absent_data"
 
     def __init__(self, services: Sequence[Service], settings: DetectionSettings) -> None:
         self._services = tuple(service.name for service in services)
-        override = settings.rules.get("absent_data")
+        override = settings.rules.get(self.rule)
         self._enabled = override is None or override.enabled
         self._for_s = settings.absent_for_s if override is None or override.for_s is None else override.for_s
         self._tier = override.tier if override is not None else None
@@ -35,17 +38,23 @@ class AbsentData:
         """A score for every service that is watched: silence over absent_for_s."""
         return [self._one(name, windows.get(name), at_s) for name in self._services] if self._enabled else []
 
+    def may_speak(self, window: MetricWindow, times_s: FloatArray) -> NDArray[np.bool_]:
+        """At which of the times nothing was known of late."""
+        known = np.any([np.isfinite(series) for series in window.values.values()], axis=0)
+        return recently(~known, window.span.times(), times_s, window.span.step_s)
+
     def _one(self, service: str, window: MetricWindow | None, at_s: float) -> Score:
         newest = newest_sample_s(window, at_s) if window is not None else None
         if newest is None:
             return Score(
                 service=service,
                 detector=self.name,
-                signal="absent_data",
+                signal=self.rule,
                 at_s=at_s,
                 score=1.0,
                 tier=self._tier or "warn",
                 reason="no series at all: not deployed, not scraped, or the selectors match nothing",
+                kind="rule",
             )
         silent_s = at_s - newest
         # one missing sample at a coarse step is a gap, not silence
@@ -54,7 +63,7 @@ class AbsentData:
         return Score(
             service=service,
             detector=self.name,
-            signal="absent_data",
+            signal=self.rule,
             at_s=at_s,
             score=max(1.0, silent_s / for_s) if fires else silent_s / for_s * 0.999,
             tier=(self._tier or "act") if fires else None,
@@ -62,6 +71,7 @@ class AbsentData:
             expected_high=for_s,
             contributions={"since_s": newest} if fires else {},
             reason=f"no sample of any signal for {silent_s:.0f} s" if fires else "",
+            kind="rule",
         )
 
 

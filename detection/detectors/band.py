@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from detection.detectors._band import View
+from detection.methods import Band, View
 from detection.panel import Floats
 
 
-class QuantileBand:
+class QuantileBand(Band):
     """Follows skewed distributions, which mean and median rules do not."""
 
     name = "band"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from detection.detectors._band import View
+from detection.methods import Band, View
 from detection.panel import Floats
 
 
-class Clock:
+class Clock(Band):
     """Takes the daily curve out; where there are fewer than three days it is the level."""
 
     name = "clock"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from detection.detectors._band import View
+from detection.methods import Band, View
 from detection.panel import Floats
 
 
-class Iqr:
+class Iqr(Band):
     """The classic box plot at its outer fences; blind where half of the history is one value."""
 
     name = "iqr"

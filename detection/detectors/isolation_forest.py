@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from detection.detectors._trees import fit_trees, score_rows
+from detection.methods import Joint
 from detection.panel import Floats
 from detection.series import Arrays
+from detection.trees import fit_trees, score_rows
 
 TREES = 100
 SAMPLES = 512
 FIT_ROWS = 100_000
 
 
-class SharedForest:
+class SharedForest(Joint):
     """Sees many signals moving a little at once; blind to one signal of many, which the votes see."""
 
     name = "isolation_forest"
+    share = 0.05
+    pooled = True
+    steps = 2
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
@@ -33,3 +37,17 @@ class SharedForest:
     def score(self, rows: Floats, arrays: Arrays) -> Floats:
         """-score_samples of each row: (services, T), about 0.5 for ordinary ones."""
         return score_rows(rows.reshape(-1, rows.shape[2]), arrays).reshape(rows.shape[:2])
+
+    def running(self, raw: Floats) -> Floats:
+        """The smaller of two judgements in a row."""
+        out: Floats = np.minimum(raw, np.concatenate([raw[:, :1], raw[:, :-1]], axis=1))
+        return out
+
+    def weights(self, row: Floats, arrays: Arrays, signals: int) -> Floats:
+        """How far the score falls when a signal is put back to normal."""
+        variants = np.repeat(row[None], signals + 1, axis=0)
+        for j in range(signals):
+            variants[j + 1, [j, signals + j]] = 0
+        scores = self.score(variants[None], arrays)[0]
+        out: Floats = np.maximum(scores[0] - scores[1:], 0)
+        return out

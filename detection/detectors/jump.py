@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from detection.detectors._band import View
+from detection.methods import Band, View
 from detection.panel import Floats
 
 
-class Jump:
+class Jump(Band):
     """Sees onsets that are small against a day's swing; forgets them after an hour."""
 
     name = "jump"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from detection.detectors._band import View
+from detection.methods import Band, View
 from detection.panel import Floats
 
 
-class Level:
+class Level(Band):
     """Like sigma, but neither the centre nor the width moves with a few outliers in the history."""
 
     name = "level"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from detection.methods import Joint
 from detection.panel import Floats
 from detection.series import Arrays
 
@@ -14,10 +15,11 @@ NEIGHBOURS = 20
 REFERENCE = 400
 
 
-class LocalOutlier:
+class LocalOutlier(Joint):
     """Keeps up to 400 evenly spread rows of history per service and compares densities with them."""
 
     name = "local_outlier"
+    confirms_above = 1.5
 
     def fit(self, rows: Floats) -> dict[str, Floats]:
         """rows: (services, T, features). Reference rows, their k-distances and reachability densities."""

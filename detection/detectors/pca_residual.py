@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from detection.methods import Joint
 from detection.panel import Floats
 from detection.series import Arrays
 
@@ -11,10 +12,12 @@ EXPLAINED = 0.9
 LEAST = 0.05
 
 
-class PcaResidual:
+class PcaResidual(Joint):
     """A basis per service; the score is the length of what the basis does not explain."""
 
     name = "pca_residual"
+    share = 0.6
+    steps = 3
 
     def fit(self, rows: Floats) -> dict[str, Floats]:
         """rows: (services, T, features). basis: (services, features, features); mean, sd: (services, features).
@@ -50,3 +53,20 @@ class PcaResidual:
         """Root of the summed squares of the residual: (services, T)."""
         out: Floats = np.sqrt((self.residual(rows, arrays) ** 2).sum(axis=2)).astype(np.float32)
         return out
+
+    def running(self, raw: Floats) -> Floats:
+        """The mean of `steps` judgements (fewer at the start)."""
+        return running_mean(raw, self.steps)
+
+    def weights(self, row: Floats, arrays: Arrays, signals: int) -> Floats:
+        """The squared residual of both features of a signal."""
+        return super().weights(self.residual(row[None, None], arrays)[0, 0], arrays, signals)
+
+
+def running_mean(scores: Floats, count: int) -> Floats:
+    """Mean of each score and the count - 1 before it (fewer at the start): shape kept, (rows, C)."""
+    total = np.cumsum(scores, axis=1, dtype=np.float64)
+    out = total.copy()
+    out[:, count:] -= total[:, :-count]
+    n = np.minimum(np.arange(1, scores.shape[1] + 1), count)
+    return (out / n).astype(np.float32)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from detection.detectors._band import View
+from detection.methods import Band, View
 from detection.panel import Floats
 
 
-class Sigma:
+class Sigma(Band):
     """Finds large excursions; a single wild hour in the history widens it, so it only ever votes."""
 
     name = "sigma"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from detection import ensemble
-from detection.detectors._features import FREE_JUMP
+from detection.features import FREE_JUMP
 from detection.model import MetricWindow, Span
 from detection.panel import group_windows
 

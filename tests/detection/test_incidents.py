@@ -94,19 +94,19 @@ def test_what_only_stands_without_new_votes_does_not_keep_it_open() -> None:
 
 def test_a_kept_anomaly_fades_from_act_to_warn_to_gone() -> None:
     settings = DetectionSettings(keep_firing_for_s=300, joint_keep_firing_for_s=3600)
-    seen = anomaly(detectors=("band", "pca_residual"))
+    seen = anomaly(detectors=("band", "pca_residual"), kinds=("vote", "joint"))
     rows = [(200.0, ["act"]), (500.0, ["warn"]), (3600.0, ["warn"]), (3800.0, [])]
     for at_s, tiers in rows:
         found, _ = merge([], at_s, settings, DetectionState(open={"k": seen}))
         assert [a.tier for a in found] == tiers, at_s
-    ruled = anomaly(detectors=("rules", "pca_residual"))
+    ruled = anomaly(detectors=("rules", "pca_residual"), kinds=("rule", "joint"))
     assert merge([], 115.0, settings, DetectionState(open={"k": ruled}))[0] == []
 
 
 def test_a_joint_score_under_its_threshold_holds_what_stands_and_opens_nothing() -> None:
     settings = DetectionSettings(keep_firing_for_s=300, joint_keep_firing_for_s=1800, joint_hold_s=7200)
-    seen = anomaly(detectors=("pca_residual",))
-    under = Score(service=seen.service, detector="pca_residual", signal=None, at_s=0.0, score=0.8)
+    seen = anomaly(detectors=("pca_residual",), kinds=("joint",))
+    under = Score(service=seen.service, detector="pca_residual", signal=None, at_s=0.0, score=0.8, kind="joint")
     assert merge([under], 100.0, settings, DetectionState())[0] == []
     for at_s, tiers in [(5000.0, ["warn"]), (7400.0, [])]:
         found, _ = merge([under], at_s, settings, DetectionState(open={"k": seen}))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detection.detectors._rule import Rule, evaluate
 from detection.detectors.rules import ThresholdRules, rules_for
 from detection.model import MetricWindow, Service, Slo, Span
+from detection.rule import Rule, evaluate
 from detection.settings import DetectionSettings, RuleOverride
 
 N = float("nan")
-RULE = Rule("r", "p95_ms", 100.0, "latency", "act", for_s=60, keep_firing_for_s=60, clear=90)
-LOW = Rule("r", "busy", 0.1, "idle", "warn", for_s=60, keep_firing_for_s=0, below=True)
+RULE = Rule("r", "p95_ms", 100.0, "act", for_s=60, keep_firing_for_s=60, clear=90)
+LOW = Rule("r", "busy", 0.1, "warn", for_s=60, keep_firing_for_s=0, below=True)
 
 
 @pytest.mark.parametrize(

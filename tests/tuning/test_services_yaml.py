@@ -147,3 +147,29 @@ def test_no_control_call_may_take_longer_than_safety_allows() -> None:
     text = GOOD.replace("timeout_max: 5ms", "timeout_max: 5ms, request_timeout: 20s") + "safety: {control_timeout: 8s}\n"
     levers = loads(text).service_values()[0].levers
     assert {name: lever.options["request_timeout_s"] for name, lever in levers.items()} == {"batch_size": 8.0, "replicas": 8.0}
+
+
+def test_a_detector_rule_or_series_that_nobody_knows_is_refused_with_the_known_ones_and_its_line() -> None:
+    text = """
+services:
+  - {name: chat, serving: slotune_demo, selectors: {service: chat}, slo: {p95: 100ms}}
+detection:
+  detectors:
+    - rules
+    - forest
+  rules:
+    errors: {enabled: false}
+    latency_p59: {threshold: 3}
+  dynamic_series: [chat/p95_ms, chta/p95_ms]
+"""
+    with pytest.raises(ServicesFileError) as caught:
+        loads(text, "s.yaml")
+    found = str(caught.value).splitlines()
+    assert [line.split(" ", 1)[0] for line in found] == [
+        "s.yaml:7:", "s.yaml:10:", "s.yaml:11:",
+    ]  # fmt: skip
+    assert "no detector 'forest'" in found[0]
+    assert "isolation_forest" in found[0]
+    assert "latency_p95" in found[1]
+    assert "absent_data" in found[1]
+    assert "chta/p95_ms" in found[2]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detection.model import FloatArray, Tier
 
@@ -23,7 +24,6 @@ class Rule:
     name: str
     signal: str
     threshold: float
-    symptom: str
     tier: Tier
     for_s: float = 60.0
     keep_firing_for_s: float = 60.0
@@ -74,3 +74,12 @@ def evaluate(rule: Rule, times: FloatArray, values: FloatArray) -> Firing:
             firing = pending = None
         previous = now
     return Firing(firing, float(seen[-1]))
+
+
+def recently(bad: NDArray[np.bool_], grid_s: FloatArray, times_s: FloatArray, within_s: float) -> NDArray[np.bool_]:
+    """At which of the times a bad grid point lies no more than within_s back. bad, grid_s: (n,); times_s: (m,)."""
+    total = np.concatenate([[0], np.cumsum(bad)])
+    last = np.searchsorted(grid_s, times_s + 1e-6, side="right")
+    first = np.searchsorted(grid_s, times_s - within_s - 1e-6, side="left")
+    out: NDArray[np.bool_] = total[last] > total[first]
+    return out

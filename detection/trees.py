@@ -7,7 +7,6 @@ scikit-learn's -score_samples (Liu, Ting and Zhou 2008: 2 ** (-E[path length] / 
 from __future__ import annotations
 
 import numpy as np
-from sklearn.ensemble import IsolationForest
 
 from detection.panel import Floats
 from detection.series import Arrays
@@ -24,6 +23,9 @@ def path_norm(n: float) -> float:
 
 def fit_trees(rows: Floats, *, trees: int, samples: int, seed: int) -> dict[str, Floats]:
     """Fits and unpacks: feature, threshold, left, right, depth of shape (trees, nodes), and norm of shape (1,)."""
+    # half a second of importing, which only learning needs
+    from sklearn.ensemble import IsolationForest
+
     samples = min(samples, rows.shape[0])
     forest = IsolationForest(n_estimators=trees, max_samples=samples, contamination="auto", random_state=seed)
     forest.fit(rows)
