@@ -5,7 +5,8 @@
     ├── OutcomeUnknown       a change was sent and no answer came: it may have landed; read back before deciding
     ├── Conflict             somebody else changed the same object meanwhile (HTTP 409): re-read, retry bounded
     ├── StillStarting        an earlier change of the same lever is still taking effect
-    ├── ChangeAlreadyOpen    this service has an open change: wait for its verdict
+    ├── ClaimRefused         a cap is reached (changes at once, per hour, cool-down): nothing was claimed
+    │   └── ChangeAlreadyOpen  this service has an unproven change: wait for its verdict
     └── LedgerUnavailable    the ledger cannot be written: no change may be made
     Permanent
     ├── ControlRefused       the endpoint said no (400, 401, 403, 404, 422), with its words
@@ -23,6 +24,7 @@ from detection.errors import ConfigError, Permanent, SlotuneError, Temporary
 
 __all__ = [
     "ChangeAlreadyOpen",
+    "ClaimRefused",
     "ConfigError",
     "Conflict",
     "ControlRefused",
@@ -52,8 +54,23 @@ class Conflict(Temporary):
     """The object was changed by somebody else between our read and our write."""
 
 
-class ChangeAlreadyOpen(Temporary):
-    """The service already has an open change."""
+class ClaimRefused(Temporary):
+    """A cap, counted in the transaction of the claim, is reached: nothing was claimed, nothing may be changed.
+
+    guard: the name of the guard that says no. until_s: when asking again makes sense (epoch seconds), None: unknown.
+    """
+
+    def __init__(self, message: str, *, guard: str, until_s: float | None = None) -> None:
+        super().__init__(message)
+        self.guard = guard
+        self.until_s = until_s
+
+
+class ChangeAlreadyOpen(ClaimRefused):
+    """The service already has an open change that is not proven yet."""
+
+    def __init__(self, message: str, *, guard: str = "one_open_change", until_s: float | None = None) -> None:
+        super().__init__(message, guard=guard, until_s=until_s)
 
 
 class StillStarting(Temporary):

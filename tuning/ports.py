@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 from detection.model import BucketWindow, Incident, MetricWindow, Service, Slo
+from tuning.caps import Caps, Standing
 from tuning.mail import Mail
 from tuning.model import Change, Observation, OpenChange, Outcome, Plan, Receipt, Record, Setting
 from tuning.query import Query
@@ -129,10 +130,16 @@ class Ledger(Protocol):
         """All records that are meant, newest first."""
         ...
 
-    def open_change(self, change: OpenChange, intent: Record) -> None:
-        """Write the intent and claim the service in one transaction; ChangeAlreadyOpen when it is taken.
+    def standing(self, at_s: float, memory_s: float) -> Standing:
+        """What counts against the caps at `at_s`: unproven changes, and those made within `memory_s` before it."""
+        ...
 
-        Claiming again with the same plan_id is a no-op (a task that is run again after a restart).
+    def open_change(self, change: OpenChange, intent: Record, caps: Caps | None = None) -> None:
+        """Count, write the intent and claim the service in one transaction, so that no two claims count the same room.
+
+        ClaimRefused when a cap is reached, ChangeAlreadyOpen when the service has another unproven change. caps None:
+        for a change that is in force already, which only has to be proven. Claiming again with the same plan_id is a
+        no-op (a task that is run again after a restart).
         """
         ...
 

@@ -206,12 +206,18 @@ def approved(context: Mapping[str, Any]) -> list[str]:
 
 def pull_lever(context: Mapping[str, Any], lever: str) -> dict[str, Any]:
     """One lever. Skipped, with the reason, when the change was refused and nothing was changed."""
+    from tuning.errors import ClaimRefused
     from tuning.loop import act, prove
 
     with as_airflow_failures():
         loop, at_s = parts(context), now_s(context)
         plan = plan_of(context, loop)
-        receipt = act.pull_lever(loop, plan, lever, at_s, run=context["dag_run"].run_id, now=time.time)
+        try:
+            receipt = act.pull_lever(loop, plan, lever, at_s, run=context["dag_run"].run_id, now=time.time)
+        except ClaimRefused as error:
+            # The refusal is in the ledger; the report says it, and the incident is looked at again when there is room.
+            act.hold(loop, plan, at_s, str(error))
+            raise AirflowSkipException(str(error)) from error
         if not receipt.changed:
             if prove.nothing_changed(loop, plan):
                 prove.close(loop, plan, at_s, "hold", receipt.reason or "nothing had to be changed")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.ledger import FakeLedger
 from tests.postgresql import fresh_database
-from tuning.errors import ChangeAlreadyOpen, Permanent, SlotuneError
+from tuning.caps import Caps
+from tuning.errors import ChangeAlreadyOpen, ClaimRefused, Permanent, SlotuneError
 from tuning.ledger import SqlLedger
 from tuning.model import Change, Diagnosis, OpenChange, Option, Plan, Record
 from tuning.ports import Ledger
@@ -168,6 +170,112 @@ def test_a_second_change_of_a_service_is_refused_and_writes_nothing(ledger: Ledg
     assert ledger.open_changes("nobody") == []
 
 
+def test_a_proven_change_on_lease_keeps_nobody_out(ledger: Ledger) -> None:
+    ledger.open_change(open_change(), record("intent"))
+    ledger.update_change("p1", "made", record("made"))
+    ledger.update_change("p1", "leased", record("leased"), expires_at_s=500.0)
+    ledger.open_change(open_change("p2"), record("intent2"))
+    assert [(c.plan_id, c.state) for c in ledger.open_changes("ranker")] == [("p1", "leased"), ("p2", "intended")]
+    with pytest.raises(ChangeAlreadyOpen):
+        ledger.open_change(open_change("p3"), record("intent3"))
+    ledger.update_change("p2", "leased", record("leased too"), expires_at_s=600.0)
+    assert [c.state for c in ledger.open_changes("ranker")] == ["leased", "leased"]
+
+
+CAPS = Caps(services_at_once=2, changes_per_hour=2, changes_per_hour_total=4)
+
+
+def make(ledger: Ledger, plan_id: str, service: str, at_s: float, *, changed: bool = True) -> None:
+    """A change that is claimed, made and closed at one time."""
+    claim = open_change(plan_id, service).model_copy(update={"opened_at_s": at_s})
+    ledger.open_change(claim, record(f"{plan_id}:intent", at_s, kind="adjust_batch_size", phase="intent", service=service))
+    receipt = record(
+        f"{plan_id}:receipt", at_s, kind="adjust_batch_size", service=service, parent_id=plan_id, body={"changed": changed}
+    )
+    ledger.update_change(plan_id, "made", receipt)
+    ledger.update_change(plan_id, "closed", record(f"{plan_id}:closed", at_s, kind="keep", service=service))
+
+
+def claim(ledger: Ledger, plan_id: str, service: str, at_s: float, caps: Caps = CAPS) -> str | None:
+    """The guard that refuses the claim; None where it is there now."""
+    wanted = open_change(plan_id, service).model_copy(update={"opened_at_s": at_s})
+    try:
+        ledger.open_change(wanted, record(f"{plan_id}:intent", at_s, service=service), caps)
+    except ClaimRefused as error:
+        assert ledger.get(f"{plan_id}:intent") is None, "a refused claim writes nothing"
+        return error.guard
+    return None
+
+
+def test_a_claim_is_counted_against_the_caps(ledger: Ledger) -> None:
+    assert claim(ledger, "p1", "a", 100.0) is None
+    assert claim(ledger, "p2", "b", 100.0) is None
+    assert claim(ledger, "p3", "c", 100.0) == "services_at_once"
+    assert claim(ledger, "p1", "a", 100.0) is None, "its own claim is not counted against it"
+    ledger.update_change("p1", "leased", record("p1 proven", service="a"))
+    assert claim(ledger, "p3", "c", 100.0) is None, "what is proven makes room"
+    assert claim(ledger, "p4", "c", 100.0) == "one_open_change"
+
+
+def test_what_was_made_within_the_hour_is_counted(ledger: Ledger) -> None:
+    make(ledger, "p1", "a", 100.0)
+    make(ledger, "p2", "a", 200.0)
+    make(ledger, "p3", "a", 300.0, changed=False)
+    assert claim(ledger, "p4", "a", 400.0) == "changes_per_hour"
+    assert claim(ledger, "p4", "a", 3701.0) is None
+    make(ledger, "p5", "b", 3702.0)
+    assert claim(ledger, "p6", "c", 3703.0) is None
+    assert claim(ledger, "p7", "d", 3704.0, replace(CAPS, services_at_once=9)) == "changes_per_hour", "of all together"
+
+
+def test_a_lever_cools_down_for_longer_than_an_hour_where_it_is_told_to(ledger: Ledger) -> None:
+    make(ledger, "p1", "a", 100.0)
+    slow = replace(CAPS, cool_down_s={"batch_size": 86_400.0})
+    assert claim(ledger, "p2", "a", 80_000.0, slow) == "cool_down"
+    assert claim(ledger, "p2", "a", 86_501.0, slow) is None
+
+
+def test_a_clock_that_steps_back_makes_no_room(ledger: Ledger) -> None:
+    now_s = 100_000.0
+    make(ledger, "p1", "a", now_s)
+    make(ledger, "p2", "a", now_s + 10.0)
+    back_s = now_s - 3000.0
+    assert claim(ledger, "p3", "a", back_s) == "changes_per_hour"
+    for minute in range(1, 66):
+        ledger.put(record(f"sweep {minute}", back_s + 60.0 * minute, kind="open_incidents"))
+    assert claim(ledger, "p3", "a", back_s + 1800.0) == "changes_per_hour"
+    assert claim(ledger, "p3", "a", now_s + 3611.0) is None, "by the clock that stepped back it is an hour later"
+
+
+def test_a_time_far_ahead_that_was_wrong_blocks_nobody_for_ever(ledger: Ledger) -> None:
+    wrong_s, right_s = 5_000_000.0, 100_000.0
+    make(ledger, "p1", "a", wrong_s)
+    make(ledger, "p2", "a", wrong_s)
+    assert claim(ledger, "p3", "a", right_s) == "changes_per_hour"
+    for minute in range(0, 70, 5):
+        ledger.put(record(f"sweep {minute}", right_s + 60.0 * minute, kind="open_incidents"))
+    assert claim(ledger, "p3", "a", right_s + 3601.0) is None, "an hour of records lies behind it"
+
+
+def test_a_change_that_is_in_force_is_claimed_whatever_the_caps_say(ledger: Ledger) -> None:
+    assert claim(ledger, "p1", "a", 100.0) is None
+    assert claim(ledger, "p2", "b", 100.0) is None
+    found = open_change("p3", "c")
+    ledger.open_change(found, record("p3:intent"))
+    with pytest.raises(ChangeAlreadyOpen):
+        ledger.open_change(open_change("p4", "c"), record("p4:intent"))
+
+
+def test_what_counts_can_be_asked_before_a_claim(ledger: Ledger) -> None:
+    make(ledger, "p1", "a", 100.0)
+    claim(ledger, "p2", "b", 200.0)
+    standing = ledger.standing(300.0, 3600.0)
+    assert [(u.plan_id, u.service, u.levers) for u in standing.unproven] == [("p2", "b", ("batch_size",))]
+    assert standing.unproven[0].what == "batch_size 1 -> 8"
+    assert {(m.plan_id, m.at_s) for m in standing.made} == {("p1", 100.0), ("p2", 200.0)}
+    assert {m.plan_id for m in ledger.standing(300.0, 150.0).made} == {"p2"}
+
+
 def test_claiming_again_is_harmless_until_the_change_is_closed(ledger: Ledger) -> None:
     ledger.open_change(open_change(), record("intent"))
     ledger.update_change("p1", "made", record("made"))
@@ -235,3 +343,18 @@ def test_of_many_claims_at_once_exactly_one_wins(ledger: Ledger) -> None:
     assert all(isinstance(error, ChangeAlreadyOpen) for error in errors if error is not None)
     assert len(ledger.open_changes("ranker")) == 1
     assert len(ledger.find(Query())) == 1
+
+
+def test_of_many_services_at_once_only_as_many_claim_as_the_caps_allow(ledger: Ledger) -> None:
+    if isinstance(ledger, FakeLedger):
+        pytest.skip("the fake lives in one thread")
+    few = Caps(services_at_once=3, changes_per_hour=9, changes_per_hour_total=99)
+    calls = [
+        lambda n=n: ledger.open_change(open_change(f"p{n}", f"s{n}"), record(f"intent{n}"), few)  # type: ignore[misc]
+        for n in range(10)
+    ]
+    errors = race(calls)
+    assert sum(error is None for error in errors) == 3
+    assert {error.guard for error in errors if isinstance(error, ClaimRefused)} == {"services_at_once"}
+    assert len(ledger.open_changes()) == 3
+    assert len(ledger.find(Query())) == 3

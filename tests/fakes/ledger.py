@@ -6,7 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Literal
 
-from tuning.errors import ChangeAlreadyOpen, LedgerUnavailable, Permanent
+from tuning.caps import Caps, Standing
+from tuning.errors import ChangeAlreadyOpen, ClaimRefused, LedgerUnavailable, Permanent
+from tuning.guards.caps import capped, claim_of, one_open_change, standing_of, unproven_of
 from tuning.ledger.sql import to_json
 from tuning.model import OpenChange, Record
 from tuning.query import Query
@@ -65,13 +67,29 @@ class FakeLedger:
         since_s, until_s = query.since_s, query.until_s
         return (since_s is None or record.at_s >= since_s) and (until_s is None or record.at_s <= until_s)
 
-    def open_change(self, change: OpenChange, intent: Record) -> None:
+    def standing(self, at_s: float, memory_s: float) -> Standing:
+        self._up()
+        unproven = [unproven_of(change) for change in self.changes.values() if change.state != "leased"]
+        since_s, written = at_s - memory_s, list(self.records.values())
+        made = [
+            record
+            for n, record in enumerate(written)
+            if since_s <= record.at_s <= at_s
+            or (record.at_s > at_s and not any(r.at_s <= since_s for r in written[n:]))
+        ]
+        return standing_of(unproven, made)
+
+    def open_change(self, change: OpenChange, intent: Record, caps: Caps | None = None) -> None:
         self._up()
         if change.plan_id in self.closed:
             raise ChangeAlreadyOpen(f"Plan {change.plan_id} was carried out and closed already.")
         if change.plan_id not in self.changes:
-            if any(other.service == change.service for other in self.changes.values()):
-                raise ChangeAlreadyOpen(f"Service {change.service} has an open change.")
+            standing = self.standing(change.opened_at_s, caps.memory_s if caps is not None else 0.0)
+            claim = claim_of(change.plan, change.opened_at_s)
+            if (taken := one_open_change(claim, standing)) is not None:
+                raise ChangeAlreadyOpen(taken.reason, until_s=taken.until_s)
+            if caps is not None and (stop := capped(claim, caps, standing)) is not None:
+                raise ClaimRefused(stop.reason, guard=stop.name, until_s=stop.until_s)
             self.changes[change.plan_id] = change
         self.put(intent)
 

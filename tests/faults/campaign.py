@@ -36,6 +36,7 @@ from tests.faults.outside import (
 )
 from tests.faults.replicas import ReplicaBatch, ReplicaSource
 from tuning import planning, verification
+from tuning.caps import Caps
 from tuning.errors import LedgerUnavailable
 from tuning.ledger import SqlLedger
 from tuning.loop.once import run_once
@@ -112,9 +113,9 @@ class SteppedLedger:
         self._step(f"after put {record.kind}")
         return new
 
-    def open_change(self, change: OpenChange, intent: Record) -> None:
+    def open_change(self, change: OpenChange, intent: Record, caps: Caps | None = None) -> None:
         self._step("before open_change")
-        self._ledger.open_change(change, intent)
+        self._ledger.open_change(change, intent, caps)
         self._step("after open_change")
 
     def update_change(self, plan_id: str, state: Any, record: Record, *, expires_at_s: float | None = None) -> None:

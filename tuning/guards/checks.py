@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from detection.model import make_id
+from tuning.guards.caps import capped, caps_of, claim_of
 from tuning.guards.facts import GuardFacts, Unreadable
 from tuning.guards.stop import effective_mode, stopped
 from tuning.knobs import same_knobs
 from tuning.model import Change, Knob, Plan, Refusal
 
-HOUR_S = 3600.0
 MAIN_KNOBS = {"batch_size": ("batch_size",), "replicas": ("min_replicas", "max_replicas", "replicas"), "precision": ()}
 
 
@@ -92,69 +92,11 @@ def error_budget(plan: Plan, facts: GuardFacts) -> Refusal | None:
     )
 
 
-def one_open_change(plan: Plan, facts: GuardFacts) -> Refusal | None:
-    for change in facts.open_changes:
-        if change.service == plan.service and change.plan_id != plan.id:
-            word = "still temporary" if change.state == "leased" else "not proven yet"
-            return refuse(
-                plan,
-                facts,
-                "one_open_change",
-                f"{plan.service} has an open change ({change.plan.chosen.text()}, {word}): one at a time.",
-                until_s=change.expires_at_s,
-            )
-    return None
-
-
-def services_at_once(plan: Plan, facts: GuardFacts) -> Refusal | None:
-    busy = {c.service for c in facts.open_changes if c.state != "leased" and c.service != plan.service}
-    if len(busy) < facts.safety.services_at_once:
-        return None
-    return refuse(
-        plan,
-        facts,
-        "services_at_once",
-        f"{len(busy)} other services have an unproven change ({', '.join(sorted(busy)[:5])}), and "
-        f"{facts.safety.services_at_once} at once are allowed.",
+def caps(plan: Plan, facts: GuardFacts) -> Refusal | None:
+    found = capped(
+        claim_of(plan, facts.at_s), caps_of(facts.safety, facts.service, plan.chosen.levers), facts.standing
     )
-
-
-def cool_down(plan: Plan, facts: GuardFacts) -> Refusal | None:
-    for name in plan.chosen.levers:
-        lever = facts.service.levers.get(name)
-        own = lever.cool_down_s if lever is not None else None
-        wait_s = facts.safety.cool_down_s if own is None else own
-        times = [m.at_s for m in facts.made if m.service == plan.service and m.lever == name and m.at_s <= facts.at_s]
-        if times and facts.at_s - max(times) < wait_s:
-            return refuse(
-                plan,
-                facts,
-                "cool_down",
-                f"{name} of {plan.service} was changed {facts.at_s - max(times):.0f} s ago, and its cool-down is "
-                f"{wait_s:.0f} s.",
-                until_s=max(times) + wait_s,
-            )
-    return None
-
-
-def changes_per_hour(plan: Plan, facts: GuardFacts) -> Refusal | None:
-    recent = [m for m in facts.made if facts.at_s - HOUR_S < m.at_s <= facts.at_s]
-    own = [m for m in recent if m.service == plan.service]
-    limits = (
-        (own, facts.safety.changes_per_hour, f"{plan.service} was"),
-        (recent, facts.safety.changes_per_hour_total, "all services together were"),
-    )
-    for made, limit, who in limits:
-        if len(made) >= limit:
-            until_s = min((m.at_s for m in made), default=facts.at_s) + HOUR_S
-            return refuse(
-                plan,
-                facts,
-                "changes_per_hour",
-                f"In the last hour {who} changed {len(made)} times, and {limit} are allowed.",
-                until_s=until_s,
-            )
-    return None
+    return None if found is None else refuse(plan, facts, found.name, found.reason, found.until_s)
 
 
 def ownership(plan: Plan, facts: GuardFacts) -> Refusal | None:
@@ -209,10 +151,7 @@ GUARDS: tuple[Callable[[Plan, GuardFacts], Refusal | None], ...] = (
     bounds,
     stale_data,
     error_budget,
-    one_open_change,
-    services_at_once,
-    cool_down,
-    changes_per_hour,
+    caps,
     ownership,
     approval,
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from detection.model import Service
+from tuning.caps import Standing
 from tuning.guards.settings import SafetySettings
-from tuning.model import LEVER_STEPS, Knob, OpenChange, Record, Setting
+from tuning.model import Knob, Record, Setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,48 +22,26 @@ Truth = Mapping[str, Setting | Unreadable]
 """What was read, by lever. A lever that is missing was not asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class MadeChange:
-    """A change that an actuator really made (roll-backs excluded)."""
-
-    service: str
-    lever: str
-    at_s: float
-
-
 @dataclass(frozen=True)
 class GuardFacts:
     """Everything that a guard may look at.
 
-    open_changes: of ALL services. made: changes of all services within the last day. last_written: what slotune wrote
-    last, by lever, of this service. foreign_since_s: when slotune first saw that somebody else had changed a lever.
-    stale_s: age of the newest P95 sample (None: there is none). error_rate: None when not exported. approved: a
-    person said yes (or will be asked right after these guards).
+    standing: what counts against the caps, of ALL services. last_written: what slotune wrote last, by lever, of this
+    service. foreign_since_s: when slotune first saw that somebody else had changed a lever. stale_s: age of the newest
+    P95 sample (None: there is none). error_rate: None when not exported. approved: a person said yes (or will be asked
+    right after these guards).
     """
 
     at_s: float
     service: Service
     safety: SafetySettings
     settings_now: Truth = field(default_factory=dict)
-    open_changes: Sequence[OpenChange] = ()
-    made: Sequence[MadeChange] = ()
+    standing: Standing = field(default_factory=Standing)
     last_written: Mapping[str, Mapping[str, Knob]] = field(default_factory=dict)
     foreign_since_s: Mapping[str, float] = field(default_factory=dict)
     stale_s: float | None = 0.0
     error_rate: float | None = None
     approved: bool = False
-
-
-def made_changes(records: Iterable[Record]) -> list[MadeChange]:
-    """From the results of the lever steps; a receipt that changed nothing does not count, and a change that was made on
-    one replica first is one change, as old as its last step."""
-    levers = {step: lever for lever, step in LEVER_STEPS.items()}
-    found: dict[tuple[str, str | None], MadeChange] = {}
-    for record in sorted(records, key=lambda r: r.at_s):
-        if record.kind in levers and record.phase == "result" and record.body.get("changed"):
-            key = (record.kind, record.parent_id or record.id)
-            found[key] = MadeChange(record.service, levers[record.kind], record.at_s)
-    return list(found.values())
 
 
 def last_written(records: Iterable[Record], service: str) -> dict[str, dict[str, Knob]]:

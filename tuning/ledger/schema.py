@@ -1,7 +1,7 @@
 """The ledger's tables, as SQLAlchemy Core sees them.
 
 `records` only grows (triggers refuse UPDATE and DELETE). `changes` holds one row per change, whose `state` moves
-intended -> made -> leased -> closed; a partial unique index lets at most one unclosed change of a service exist.
+intended -> made -> leased -> closed; a partial unique index lets at most one unproven change of a service exist.
 `blobs` are big values under a key, which may be replaced.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration: a ledger at another revision is migrated, or refused when it is newer than this program."""
 
 metadata = sa.MetaData()
@@ -50,9 +50,15 @@ changes = sa.Table(
     sa.Column("run", sa.Text, nullable=False),
     sa.CheckConstraint("state IN ('intended', 'made', 'leased', 'closed')", name="changes_state"),
     sa.Index(
-        "changes_one_open_per_service",
+        "changes_one_unproven_per_service",
         "service",
         unique=True,
+        sqlite_where=sa.text("state IN ('intended', 'made')"),
+        postgresql_where=sa.text("state IN ('intended', 'made')"),
+    ),
+    sa.Index(
+        "changes_unclosed",
+        "opened_at_s",
         sqlite_where=sa.text("state <> 'closed'"),
         postgresql_where=sa.text("state <> 'closed'"),
     ),

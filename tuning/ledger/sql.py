@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,14 +9,16 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
-from sqlalchemy.exc import IntegrityError
 
+from tuning.caps import Caps, Standing
 from tuning.errors import ChangeAlreadyOpen, LedgerUnavailable, Permanent
+from tuning.ledger import claims
 from tuning.ledger import engine as engines
 from tuning.ledger.lines import OpenLine
+from tuning.ledger.rows import json_object, open_change_of, record_of, to_json
 from tuning.ledger.schema import ORDER, blobs, changes, records
 from tuning.ledger.statements import select
-from tuning.model import OpenChange, Plan, Record
+from tuning.model import OpenChange, Record
 from tuning.query import Query
 
 _INSERT_RECORD = sa.text(
@@ -68,12 +68,12 @@ class SqlLedger:
     def get(self, record_id: str) -> Record | None:
         with self._read() as connection:
             row = connection.execute(sa.select(records).where(records.c.id == record_id)).first()
-        return None if row is None else _record(row)
+        return None if row is None else record_of(row)
 
     def find(self, query: Query) -> Sequence[Record]:
         text, values = select(query, "sqlite" if self._engine.dialect.name == "sqlite" else "postgresql")
         with self._read() as connection:
-            return [_record(row) for row in connection.execute(sa.text(text), values)]
+            return [r for row in connection.execute(sa.text(text), values) if (r := record_of(row)) is not None]
 
     def pages(self, *, since_s: float | None = None, size: int = 10_000) -> Iterator[Sequence[Record]]:
         """Every record, in the order of writing, page by page: an export needs no more memory than one page."""
@@ -87,26 +87,25 @@ class SqlLedger:
             if not rows:
                 return
             last = rows[-1].seq
-            yield [_record(row) for row in rows]
+            yield [r for row in rows if (r := record_of(row)) is not None]
 
-    def open_change(self, change: OpenChange, intent: Record) -> None:
+    def standing(self, at_s: float, memory_s: float) -> Standing:
+        with self._read() as connection:
+            return claims.standing(connection, at_s, memory_s)
+
+    def open_change(self, change: OpenChange, intent: Record, caps: Caps | None = None) -> None:
         with self._write() as connection:
-            known = connection.execute(sa.select(changes).where(changes.c.plan_id == change.plan_id)).first()
-            if known is not None:
-                if known.state == "closed":
-                    raise ChangeAlreadyOpen(
-                        f"Plan {change.plan_id} of {change.service} was carried out and closed already; a plan is "
-                        "carried out once."
-                    )
-                _append(connection, intent)
-                return
-            values = change.model_dump(mode="json", exclude={"plan"}) | {"plan": change.plan.model_dump_json()}
-            try:
-                # A savepoint, so that the claim alone fails and the reason can still be read.
-                with connection.begin_nested():
-                    connection.execute(changes.insert().values(**values))
-            except IntegrityError as error:
-                raise ChangeAlreadyOpen(_taken(connection, change)) from error
+            claims.one_after_the_other(connection)
+            known = connection.execute(sa.select(changes.c.state).where(changes.c.plan_id == change.plan_id)).scalar()
+            if known == "closed":
+                raise ChangeAlreadyOpen(
+                    f"Plan {change.plan_id} of {change.service} was carried out and closed already; a plan is "
+                    "carried out once."
+                )
+            if known is None:
+                claims.refuse(connection, change, caps)
+                values = change.model_dump(mode="json", exclude={"plan"}) | {"plan": change.plan.model_dump_json()}
+                connection.execute(changes.insert().values(**values))
             _append(connection, intent)
 
     def update_change(
@@ -132,26 +131,29 @@ class SqlLedger:
             connection.execute(changes.update().where(changes.c.plan_id == plan_id).values(**values))
 
     def open_changes(self, service: str | None = None) -> Sequence[OpenChange]:
+        return [c for row in self._unclosed(service) if (c := open_change_of(row)) is not None]
+
+    def open_lines(self) -> Sequence[OpenLine]:
+        """The open changes for a listing, also those whose plan this program cannot read whole."""
+        return [
+            OpenLine(
+                row.plan_id,
+                row.service,
+                row.incident_id,
+                row.state,
+                json_object(row.plan),
+                row.opened_at_s,
+                row.expires_at_s,
+            )
+            for row in self._unclosed(None)
+        ]
+
+    def _unclosed(self, service: str | None) -> Sequence[Row[Any]]:
         query = sa.select(changes).where(sa.text("state <> 'closed'")).order_by(changes.c.opened_at_s)
         if service is not None:
             query = query.where(changes.c.service == service)
         with self._read() as connection:
-            return [_open_change(row) for row in connection.execute(query)]
-
-    def open_lines(self) -> Sequence[OpenLine]:
-        """The open changes for a listing."""
-        return [
-            OpenLine(
-                change.plan_id,
-                change.service,
-                change.incident_id,
-                change.state,
-                change.plan.model_dump(mode="json"),
-                change.opened_at_s,
-                change.expires_at_s,
-            )
-            for change in self.open_changes()
-        ]
+            return connection.execute(query).all()
 
     def put_blob(self, key: str, data: bytes, *, at_s: float) -> None:
         with self._write() as connection:
@@ -178,56 +180,3 @@ class SqlLedger:
 def _append(connection: Connection, record: Record) -> bool:
     values = record.model_dump(exclude={"body"}) | {"body": to_json(record.body)}
     return connection.execute(_INSERT_RECORD, values).rowcount == 1
-
-
-def _taken(connection: Connection, change: OpenChange) -> str:
-    holder = connection.execute(
-        sa.select(changes.c.plan_id, changes.c.state)
-        .where(changes.c.service == change.service)
-        .where(sa.text("state <> 'closed'"))
-    ).first()
-    by = f"plan {holder.plan_id} is {holder.state}" if holder is not None else "another plan has just claimed it"
-    return f"Service {change.service} has an open change ({by}): one change at a time, and each is proven first."
-
-
-def _record(row: Row[Any]) -> Record:
-    # The row was validated when it was written: model_construct keeps a listing of thousands fast.
-    return Record.model_construct(
-        id=row.id,
-        kind=row.kind,
-        phase=row.phase,
-        service=row.service,
-        parent_id=row.parent_id,
-        incident_id=row.incident_id,
-        at_s=row.at_s,
-        body=json.loads(row.body),
-    )
-
-
-def _open_change(row: Row[Any]) -> OpenChange:
-    return OpenChange(
-        plan_id=row.plan_id,
-        service=row.service,
-        incident_id=row.incident_id,
-        state=row.state,
-        plan=Plan.model_validate_json(row.plan),
-        opened_at_s=row.opened_at_s,
-        expires_at_s=row.expires_at_s,
-        run=row.run,
-    )
-
-
-def to_json(body: object) -> str:
-    """JSON without NaN: a number that is none becomes null, so that every reader can read it."""
-    try:
-        return json.dumps(body, allow_nan=False, separators=(",", ":"))
-    except ValueError:
-        return json.dumps(_finite(body), allow_nan=False, separators=(",", ":"))
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -13,16 +13,16 @@ from typing import Any
 
 from detection.errors import Permanent, SlotuneError
 from detection.model import Incident, Mode, Service, make_id
-from tuning.errors import NotApplied, QuantizationRefused
+from tuning.errors import ClaimRefused, NotApplied, QuantizationRefused
 from tuning.guards import (
     GuardFacts,
     Truth,
     Unreadable,
+    caps_of,
     effective_mode,
     foreign_since,
     guard,
     last_written,
-    made_changes,
 )
 from tuning.loop import canary, records
 from tuning.loop.learn import drift_figures
@@ -34,7 +34,6 @@ from tuning.ports import PerReplica
 from tuning.query import Query
 
 _log = logging.getLogger(__name__)
-_CAPS_MEMORY_S = 86400.0
 QUALITY = ("accuracy", "agreement")
 """Signals whose drift says that the inputs changed; the amount of traffic says nothing about them."""
 
@@ -83,17 +82,16 @@ def guard_plan(parts: Parts, plan: Plan, at_s: float, *, approved: bool = False)
     The levers are read again: between the plan and the change somebody may have moved them.
     """
     service = parts.service(plan.service)
-    steps = tuple(LEVER_STEPS.values())
-    recent = parts.ledger.find(Query(kinds=steps, phase="result", since_s=at_s - _CAPS_MEMORY_S))
-    own = parts.ledger.find(Query(kinds=(*steps, "roll_back", "guard"), services=(service.name,), phase="result"))
+    kinds = (*LEVER_STEPS.values(), "roll_back", "guard")
+    own = parts.ledger.find(Query(kinds=kinds, services=(service.name,), phase="result"))
+    caps = caps_of(parts.settings.safety, service, plan.chosen.levers)
     window = parts.source.read([service], ("p95_ms", "error_rate"), look_back(parts, at_s)).get(service.name)
     facts = GuardFacts(
         at_s=at_s,
         service=service,
         safety=parts.settings.safety,
         settings_now=truth(parts, plan),
-        open_changes=parts.ledger.open_changes(),
-        made=made_changes(recent),
+        standing=parts.ledger.standing(at_s, caps.memory_s),
         last_written=last_written(own, service.name),
         foreign_since_s=foreign_since(own, service.name),
         stale_s=window.stale_s.get("p95_ms") if window is not None else None,
@@ -147,7 +145,7 @@ def pull_lever(
 
     now: epoch seconds when it is asked: an INT8 build may be refused long after `at_s`, when the task began.
 
-    Raises ChangeAlreadyOpen, LedgerUnavailable (nothing was changed), and OutcomeUnknown or another Temporary when
+    Raises ClaimRefused, LedgerUnavailable (nothing was changed), and OutcomeUnknown or another Temporary when
     the fate of the change is not known: the intent stays open, and the next try or the reconciliation settles it.
     A permanent refusal becomes a receipt with applied False.
     """
@@ -263,8 +261,12 @@ def _made_earlier(receipt: Receipt, change: Change, opened_at_s: float) -> Recei
     )
 
 
-def claim(parts: Parts, plan: Plan, at_s: float, *, run: str = "") -> None:
-    """The intent with its old values into the ledger; ChangeAlreadyOpen when another plan holds the service."""
+def claim(parts: Parts, plan: Plan, at_s: float, *, run: str = "", counted: bool = True) -> None:
+    """The intent with its old values into the ledger, counted against the caps in the same transaction.
+
+    counted False: for a change that is in force already. ClaimRefused, with the refusal in the ledger, when a cap is
+    reached; ChangeAlreadyOpen when another plan holds the service.
+    """
     opened = OpenChange(
         plan_id=plan.id,
         service=plan.service,
@@ -274,7 +276,21 @@ def claim(parts: Parts, plan: Plan, at_s: float, *, run: str = "") -> None:
         opened_at_s=at_s,
         run=run,
     )
-    parts.ledger.open_change(opened, records.intent_record(plan, at_s))
+    caps = caps_of(parts.settings.safety, parts.service(plan.service), plan.chosen.levers) if counted else None
+    try:
+        parts.ledger.open_change(opened, records.intent_record(plan, at_s), caps)
+    except ClaimRefused as error:
+        refusal = Refusal(
+            id=make_id(plan.id, "refusal", error.guard, at_s),
+            plan_id=plan.id,
+            service=plan.service,
+            guard=error.guard,
+            reason=str(error),
+            at_s=at_s,
+            until_s=error.until_s,
+        )
+        parts.ledger.put(records.refusal_record(refusal, plan))
+        raise
 
 
 def _refused(parts: Parts, service: Service, plan: Plan, change: Change, error: Permanent, at_s: float) -> Receipt:

@@ -72,7 +72,7 @@ def _reopen_one(parts: Parts, closing: Record, at_s: float) -> str | None:
         }
     )
     parts.ledger.put(records.plan_record(again))
-    act.claim(parts, again, at_s)
+    act.claim(parts, again, at_s, counted=False)
     if closing.kind == "roll_back":
         # It was on trial already and was put back: it is put back again, without another trial.
         prove.undo(parts, again, at_s)

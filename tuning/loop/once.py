@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tuning.errors import ChangeAlreadyOpen
+from tuning.errors import ClaimRefused
 from tuning.loop import act, prove, reconcile, tell, verify, watch
 from tuning.loop.parts import Parts
 from tuning.loop.watch import TuneRequest
@@ -46,7 +46,7 @@ def _change_and_prove(
     try:
         for change in plan.chosen.changes:
             act.pull_lever(parts, plan, change.lever, now(), run=run, now=now)
-    except ChangeAlreadyOpen as error:
+    except ClaimRefused as error:
         act.hold(parts, plan, now(), str(error))
         return
     if prove.nothing_changed(parts, plan):

@@ -8,21 +8,22 @@ from datetime import UTC, datetime
 import pytest
 
 from detection.model import Lever, Mode, Service, Slo
+from tuning.caps import Unproven
 from tuning.guards import (
     GUARDS,
     GuardFacts,
     MadeChange,
     SafetySettings,
+    Standing,
     Unreadable,
     effective_mode,
     foreign_since,
     guard,
     last_written,
-    made_changes,
     stopped,
 )
 from tuning.guards.freeze import frozen_until, parse_freeze, zone
-from tuning.model import Change, Diagnosis, Knob, OpenChange, Option, Plan, Record, Setting
+from tuning.model import Change, Diagnosis, Knob, Option, Plan, Record, Setting
 
 NOW_S = 1_000_000.0
 
@@ -83,19 +84,6 @@ def refused_by(one: Plan, known: GuardFacts) -> str | None:
     assert refusal.reason.endswith((".", "it was not read", "down", "timeout")) or ":" in refusal.reason
     assert (refusal.plan_id, refusal.service, refusal.at_s) == (one.id, one.service, known.at_s)
     return refusal.guard
-
-
-def open_change(service_name: str, plan_id: str = "p9", state: str = "made") -> OpenChange:
-    return OpenChange.model_validate(
-        {
-            "plan_id": plan_id,
-            "service": service_name,
-            "incident_id": "i",
-            "state": state,
-            "plan": plan(),
-            "opened_at_s": 0.0,
-        }
-    )
 
 
 def test_nothing_speaks_against_an_ordinary_change() -> None:
@@ -160,38 +148,15 @@ def test_error_budget(rate: float | None, by: str | None) -> None:
     assert refused_by(plan(), facts(error_rate=rate)) == by
 
 
-def test_one_open_change_per_service() -> None:
-    assert refused_by(plan(), facts(open_changes=[open_change("ranker")])) == "one_open_change"
-    assert refused_by(plan(), facts(open_changes=[open_change("ranker", state="leased")])) == "one_open_change"
-    assert refused_by(plan(), facts(open_changes=[open_change("other")])) is None
-    own = facts(open_changes=[open_change("ranker", plan_id="p1")])
-    assert refused_by(plan(), own) is None, "a step that is run again meets its own claim"
-
-
-def test_services_at_once() -> None:
-    busy = [open_change(f"s{n}", plan_id=f"p{n}x") for n in range(3)]
-    assert refused_by(plan(), facts(open_changes=busy)) == "services_at_once"
-    assert refused_by(plan(), facts(open_changes=busy[:2])) is None
-    leased = [open_change(f"s{n}", plan_id=f"p{n}x", state="leased") for n in range(3)]
-    assert refused_by(plan(), facts(open_changes=leased)) is None
-
-
-def test_cool_down_counts_per_lever_and_says_until_when() -> None:
-    made = [MadeChange("ranker", "batch_size", NOW_S - 500), MadeChange("ranker", "replicas", NOW_S - 1)]
-    refusal = guard(plan(), facts(made=made))
+def test_the_caps_are_guards_like_the_others() -> None:
+    busy = Standing((Unproven("p9", "ranker", ("batch_size",), NOW_S - 60, "batch_size 1 -> 8"),))
+    refusal = guard(plan(), facts(standing=busy))
     assert refusal is not None
-    assert (refusal.guard, refusal.until_s) == ("cool_down", NOW_S + 100)
-    assert guard(plan(), facts(made=made, service=service(cool_down_s=400.0))) is None
-    assert guard(plan(), facts(made=[MadeChange("other", "batch_size", NOW_S - 1)])) is None
-
-
-def test_changes_per_hour() -> None:
-    own = [MadeChange("ranker", "replicas", NOW_S - 700 - n) for n in range(6)]
-    assert refused_by(plan(), facts(made=own)) == "changes_per_hour"
-    old = [MadeChange("ranker", "replicas", NOW_S - 3601) for _ in range(6)]
-    assert refused_by(plan(), facts(made=old)) is None
-    everybody = [MadeChange(f"s{n}", "replicas", NOW_S - 10) for n in range(30)]
-    assert refused_by(plan(), facts(made=everybody)) == "changes_per_hour"
+    assert (refusal.guard, refusal.until_s) == ("one_open_change", NOW_S + 600.0)
+    assert "batch_size 1 -> 8, not proven yet" in refusal.reason
+    cooling = Standing(made=[MadeChange("ranker", "batch_size", NOW_S - 500)])
+    assert refused_by(plan(), facts(standing=cooling)) == "cool_down"
+    assert refused_by(plan(), facts(standing=cooling, service=service(cool_down_s=400.0))) is None
 
 
 def test_ownership_stands_down_for_somebody_elses_hand() -> None:
@@ -298,7 +263,6 @@ def test_facts_are_read_out_of_the_ledger() -> None:
         Record(id="g2", kind="guard", service="ranker", at_s=5.0, body={"guard": "ownership:batch_size"}),
         Record(id="g0", kind="guard", service="ranker", at_s=1.5, body={"guard": "ownership:batch_size"}),
     ]
-    assert made_changes(records) == [MadeChange("ranker", "batch_size", 2.0)], "roll-backs and no-ops do not count"
     assert last_written(records, "ranker") == {"batch_size": {"batch_size": 1}}
     assert last_written(records, "other") == {}
     assert foreign_since(records, "ranker") == {"batch_size": 4.0}, "since slotune last wrote it"

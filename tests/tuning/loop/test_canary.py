@@ -114,11 +114,9 @@ def test_all_at_once_where_no_replica_can_be_told_apart(services: str, labelled:
 
 
 def test_one_change_on_two_stages_counts_once_for_the_guards() -> None:
-    from tuning.guards import made_changes
-
     world, ledger, _mails, _lever, loop = fleet(qps=surge)
     drive(world, loop, 420)
-    assert len(made_changes(ledger.records.values())) == 1
+    assert len(ledger.standing(world.now(), 3600.0).made) == 1
 
 
 # -- deaths -----------------------------------------------------------------------------------------------------------
@@ -147,7 +145,7 @@ def killed_when(ledger: FakeLedger, wanted):
 
     ledger.put = dying(real_put, lambda record: record)
     ledger.update_change = dying(real_update, lambda _plan, _state, record: record)
-    ledger.open_change = dying(real_open, lambda _change, intent: intent)
+    ledger.open_change = dying(real_open, lambda _change, intent, *_caps: intent)
 
 
 def ends(name: str):
