@@ -3,10 +3,13 @@
     SlotuneError
     ├── Temporary              try again after `delay_s`; nothing is known to be wrong with the configuration
     │   └── SourceUnreachable  the metrics source gave no answer (down, slow, 5xx, 429)
+    │       └── SourcePartial  the answer says of itself that it is not whole
     └── Permanent              a person has to change something first
         ├── ConfigError        services.yaml (or an environment variable) is wrong
-        ├── SourceRefused      the source answered, and the answer is no (401, 403, 400 bad query)
+        ├── SourceRefused      the source answered, and the answer is no (401, 403, no such page)
+        │   └── QueryRefused   this query alone is refused (400, 413, 414, 422, 431); others may be answered
         └── SourceGarbage      the source answered something that is not what it should be
+            └── AnswerTooLarge this query's answer is beyond the caps; a narrower one may be answered
 
 Every message is a sentence for a person: what is wrong, where, what to do. Causes are chained with `raise ... from`.
 """
@@ -48,3 +51,15 @@ class SourceRefused(Permanent):
 
 class SourceGarbage(Permanent):
     """The metrics source answered something that is not a Prometheus answer."""
+
+
+class SourcePartial(SourceUnreachable):
+    """The metrics source said that its answer lacks something (a store that is down, a limit that was hit)."""
+
+
+class QueryRefused(SourceRefused):
+    """The metrics source will not run this query; it may well run another one."""
+
+
+class AnswerTooLarge(SourceGarbage):
+    """The answer to this query is larger than what is accepted; a narrower query may fit."""

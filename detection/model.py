@@ -8,9 +8,9 @@ in `_s`; durations end in `_s` or `_ms`. Values that travel (XCom, ledger) are p
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +104,9 @@ class MetricWindow:
 
     values[signal]: float64, shape (span.points,); NaN is a gap and never means 0. A signal that the source does not
     have at all is absent from `values`. `stale_s[signal]`: age of the newest sample at the span's end.
+    bounds_ms: upper edges of the finite buckets behind the percentiles, ascending; a percentile at the last of them is
+    censored: it lies there or anywhere beyond (see detection.windows). `unread[signal]`: why a signal that was asked
+    for could not be read, which is another thing than a service that does not export it.
     """
 
     service: str
@@ -112,6 +115,8 @@ class MetricWindow:
     percentile_source: PercentileSource = "none"
     replica: str | None = None
     stale_s: Mapping[str, float] = field(default_factory=dict)
+    bounds_ms: tuple[float, ...] = ()
+    unread: Mapping[str, str] = field(default_factory=dict)
 
     def coverage(self, signal: str) -> float:
         """Share of grid points that hold a number, 0..1; 0 for an absent signal."""
@@ -141,6 +146,8 @@ class MetricWindow:
             self.percentile_source,
             self.replica,
             dict(self.stale_s),
+            self.bounds_ms,
+            dict(self.unread),
         )
 
 
@@ -156,6 +163,34 @@ class BucketWindow:
     span: Span
     upper_ms: FloatArray
     counts: FloatArray
+
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, eq=False)
+class Reading(Mapping[str, _T], Generic[_T]):
+    """What a source found, by service name, and what it could not read.
+
+    unreadable: services that were asked for and could not be read, with the reason in a sentence; none of them is
+    among what was found. A service in neither has no series. notes: what is odd about a service that was read.
+    clock_skew_s: the source's clock minus ours as far as it is certain (0.0: no difference can be told), None where
+    the source shows no clock.
+    """
+
+    found: Mapping[str, _T] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    clock_skew_s: float | None = None
+
+    def __getitem__(self, service: str) -> _T:
+        return self.found[service]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.found)
+
+    def __len__(self) -> int:
+        return len(self.found)
 
 
 class Score(Value):

@@ -17,8 +17,9 @@ Baseline = Mapping[str, Any]
 class MetricsSource(Protocol):
     """Reads signals. A service without any series is absent from the answer; an unreachable source raises.
 
-    Raises SourceUnreachable (try again), SourceRefused or SourceGarbage; never answers half of what was asked
-    without saying so.
+    Where the answer is a `Reading`, its `unreadable` names the services that could not be read, each with its reason,
+    while the others were. Raises where nothing at all could be read: SourceUnreachable (try again), SourceRefused,
+    SourceGarbage or ConfigError. Never answers half of what was asked without saying so.
     """
 
     def read(self, services: Sequence[Service], signals: Sequence[str], span: Span) -> Mapping[str, MetricWindow]:

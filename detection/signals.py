@@ -9,6 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
+from detection.model import FloatArray
+
 Direction = Literal["up", "down", "both", "none"]
 
 
@@ -55,6 +59,23 @@ _TABLE = (
 )
 
 SIGNALS: dict[str, Signal] = {signal.name: signal for signal in _TABLE}
+
+
+MOST = 1e12
+"""Beyond this no signal has a meaning: some exporters write a huge number where they have no value."""
+
+
+def plausible(name: str, values: FloatArray) -> FloatArray:
+    """The series with a gap wherever no such value can be: negative (no signal is) or beyond any meaning.
+
+    A ratio of estimates may come out a little below 0, which means 0.
+    """
+    signal = SIGNALS.get(name)
+    with np.errstate(invalid="ignore"):
+        if signal is not None and signal.unit == "ratio":
+            values = np.maximum(values, 0.0)
+        bad = np.abs(values) > MOST if signal is None else (values < -1e-9) | (values > MOST)
+    return np.where(bad, np.nan, values) if bad.any() else values
 
 
 def title(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from detection.errors import ConfigError
@@ -24,6 +24,9 @@ class Preset:
     window, and `$(name)` any of `names`, which a service overrides through `Service.labels["metric.<name>"]`.
     buckets: cumulative bucket rates by le (ms = le * bucket_scale_ms), "" where the system exports no histogram.
     engine: the name of what turns load into latency there (tuning/planning/engines).
+    presence: a selector with one series for each scrape of a replica; more of them are one target scraped twice.
+    native: templates for services whose `duration` is a native histogram, by signal.
+    versions: the releases whose metrics these names are.
     counters never appear without rate() or increase(); a share is absent (not 0) where its base is absent.
     """
 
@@ -36,6 +39,9 @@ class Preset:
     names: Mapping[str, str] = field(default_factory=dict)
     replica_label: str = "replica"
     engine: str = "dynamic_batching"
+    presence: str = ""
+    versions: str = ""
+    native: Mapping[str, str] = field(default_factory=dict)
 
     def resolved(self, labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         """The names of this preset with a service's overrides, as a hashable value.
@@ -53,7 +59,9 @@ class Preset:
             if not _METRIC_NAME.match(value):
                 raise ConfigError(f"{value!r} is not a Prometheus metric name (override {key!r})")
             names[name] = value
-        return tuple(sorted(names.items()))
+        # a name may stand on another one ("$(prefix):num_requests_running")
+        filled = {name: _PLACE.sub(lambda match: names[match.group(1)], value) for name, value in names.items()}
+        return tuple(sorted(filled.items()))
 
     def query(self, template: str, *, selector: str, by: str, window: str, names: Mapping[str, str]) -> str:
         """A template with its places filled. Unknown places are a mistake in the preset: KeyError."""
@@ -66,9 +74,30 @@ def ratio(top: str, bottom: str) -> str:
     return f"({top}) / (({bottom}) > 0)"
 
 
-def quantile_ms(quantile: float, bucket: str, scale: float = 1e3) -> str:
+def rate(counters: str | Sequence[str], matcher: str = "") -> str:
+    """The rate of a counter, one series each. Several names are one counter in different releases: a replica exports
+    one of them, or the same figures under both, and then the first counts."""
+    names = [counters] if isinstance(counters, str) else counters
+    return " or ".join(f"rate({name}{{$sel{matcher}}}[$w])" for name in names)
+
+
+def quantile_ms(quantile: float, bucket: str | Sequence[str], scale: float = 1e3) -> str:
     """A quantile in ms of a cumulative histogram, over all series of a service."""
-    return f"{scale:g} * histogram_quantile({quantile:g}, sum by ($by le) (rate({bucket}{{$sel}}[$w])))"
+    return f"{scale:g} * histogram_quantile({quantile:g}, sum by ($by le) ({rate(bucket)}))"
+
+
+def increases(bucket: str | Sequence[str]) -> str:
+    """What fell into a cumulative histogram's buckets during the window."""
+    names = [bucket] if isinstance(bucket, str) else bucket
+    return f"sum by ($by le) ({' or '.join(f'increase({name}{{$sel}}[$w])' for name in names)})"
+
+
+def native_histogram(metric: str, scale: float = 1e3) -> dict[str, str]:
+    """The latency signals of a native histogram (Prometheus 2.40 or later), which has neither `le` nor parts."""
+    rates = f"sum by ($by) (rate({metric}{{$sel}}[$w]))"
+    found = {f"p{q}_ms": f"{scale:g} * histogram_quantile(0.{q}, {rates})" for q in ("50", "95", "99")}
+    count = f"histogram_count({rates})"
+    return {**found, "mean_ms": f"{scale:g} * " + ratio(f"histogram_sum({rates})", count), "qps": count}
 
 
 def summary_or_ms(histogram: str, quantile: float, summary: str, scale: float) -> str:
@@ -80,17 +109,26 @@ def summary_or_ms(histogram: str, quantile: float, summary: str, scale: float) -
     return f'label_replace({worst}, "{PERCENTILE_LABEL}", "summary", "", "") or on ($by) {histogram}'
 
 
-def mean_ms(metric: str, scale: float = 1e3) -> str:
+def mean_ms(metric: str | Sequence[str], scale: float = 1e3) -> str:
     """Mean in ms of a histogram or summary from its _sum and _count."""
-    return f"{scale:g} * " + ratio(f"sum by ($by) (rate({metric}_sum{{$sel}}[$w]))", total_rate(f"{metric}_count"))
+    names = [metric] if isinstance(metric, str) else metric
+    sums, counts = ([f"{name}_{part}" for name in names] for part in ("sum", "count"))
+    return f"{scale:g} * " + ratio(total_rate(sums), total_rate(counts))
 
 
-def total_rate(counter: str, matcher: str = "") -> str:
+def total_rate(counter: str | Sequence[str], matcher: str = "") -> str:
     """Summed rate of a counter over all series of a service."""
-    return f"sum by ($by) (rate({counter}{{$sel{matcher}}}[$w]))"
+    return f"sum by ($by) ({rate(counter, matcher)})"
 
 
-def share(part: str, part_matcher: str, whole: str) -> str:
+def share(
+    part: str | Sequence[str], part_matcher: str, whole: str | Sequence[str], whole_matcher: str = ""
+) -> str:
     """part / whole, where the part may have no series until it first happens: then it is 0, not absent."""
-    base = total_rate(whole)
+    base = total_rate(whole, whole_matcher)
     return ratio(f"{total_rate(part, part_matcher)} or 0 * {base}", base)
+
+
+def instances(series: str) -> str:
+    """How many replicas have a series like this, told apart by `instance`."""
+    return f"count by ($by) (count by ($by instance) ({series}))"

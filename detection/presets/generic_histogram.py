@@ -7,7 +7,16 @@ names are those of dcgm-exporter. A metric that a service does not export gives 
 
 from __future__ import annotations
 
-from detection.presets._preset import Preset, mean_ms, quantile_ms, ratio, total_rate
+from detection.presets._preset import (
+    Preset,
+    increases,
+    instances,
+    mean_ms,
+    native_histogram,
+    quantile_ms,
+    ratio,
+    total_rate,
+)
 
 _ALL = total_rate("$(requests)")
 _FAILED = " or ".join(
@@ -20,7 +29,9 @@ _FAILED = " or ".join(
 )
 
 PRESET = Preset(
+    versions="any",
     replica_label="instance",
+    presence="$(duration)_count{$sel}",
     name="generic_histogram",
     title="any service with a Prometheus histogram",
     signals={
@@ -37,9 +48,10 @@ PRESET = Preset(
             "sum by ($by) ($(gpu_memory_used){$sel}) / "
             "(sum by ($by) ($(gpu_memory_used){$sel}) + sum by ($by) ($(gpu_memory_free){$sel}))"
         ),
-        "replicas": "count by ($by) (count by ($by instance) ($(duration)_count{$sel}))",
+        "replicas": instances("$(duration)_count{$sel}"),
     },
-    buckets="sum by ($by le) (increase($(duration)_bucket{$sel}[$w]))",
+    buckets=increases("$(duration)_bucket"),
+    native=native_histogram("$(duration)"),
     names={
         "duration": "http_request_duration_seconds",
         "requests": "http_requests_total",

@@ -6,12 +6,23 @@ Errors are counted in front of the runtime: in Knative by the queue proxy, `revi
 
 from __future__ import annotations
 
-from detection.presets._preset import Preset, mean_ms, quantile_ms, share, total_rate
+from detection.presets._preset import (
+    Preset,
+    increases,
+    instances,
+    mean_ms,
+    native_histogram,
+    quantile_ms,
+    share,
+    total_rate,
+)
 
 PRESET = Preset(
     name="kserve",
     title="KServe (Python runtimes)",
+    versions="0.10 to 0.16; errors and queue from Knative before its OpenTelemetry names",
     replica_label="instance",
+    presence="$(duration)_count{$sel}",
     signals={
         "p50_ms": quantile_ms(0.5, "$(duration)_bucket"),
         "p95_ms": quantile_ms(0.95, "$(duration)_bucket"),
@@ -20,9 +31,10 @@ PRESET = Preset(
         "qps": total_rate("$(duration)_count"),
         "error_rate": share("$(requests)", 'response_code_class="5xx"', "$(requests)"),
         "queue_depth": "sum by ($by) ($(queue_depth){$sel})",
-        "replicas": "count by ($by) (count by ($by instance) ($(duration)_count{$sel}))",
+        "replicas": instances("$(duration)_count{$sel}"),
     },
-    buckets="sum by ($by le) (increase($(duration)_bucket{$sel}[$w]))",
+    buckets=increases("$(duration)_bucket"),
+    native=native_histogram("$(duration)"),
     names={
         "duration": "request_predict_seconds",
         "requests": "revision_app_request_count",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detection.presets._preset import Preset, mean_ms, quantile_ms, ratio, share, total_rate
+from detection.presets._preset import Preset, increases, instances, mean_ms, quantile_ms, ratio, share, total_rate
 
 _REQUEST = "inference_request_duration_seconds"
 _GAP = "inference_interarrival_seconds"
@@ -15,6 +15,8 @@ _GAPS = total_rate(f"{_GAP}_count")
 PRESET = Preset(
     name="slotune_demo",
     title="slotune demo inference server",
+    versions="of this release",
+    presence="inference_batch_size_limit{$sel}",
     signals={
         "p50_ms": quantile_ms(0.5, f"{_REQUEST}_bucket"),
         "p95_ms": quantile_ms(0.95, f"{_REQUEST}_bucket"),
@@ -33,7 +35,7 @@ PRESET = Preset(
         "busy": "avg by ($by) (rate(inference_busy_seconds_total{$sel}[$w]))",
         "emulated": "max by ($by) (inference_emulated{$sel})",
         "load_failures": share("inference_load_failures_total", "", "inference_load_attempts_total"),
-        "replicas": "count by ($by) (count by ($by instance) (inference_batch_size_limit{$sel}))",
+        "replicas": instances("inference_batch_size_limit{$sel}"),
         # cv^2 = E[x^2] / E[x]^2 - 1 of the times between arrivals
         "arrival_cv2": (
             f"({total_rate(f'{_GAP}_squared_sum')}) * ({_GAPS}) / (({total_rate(f'{_GAP}_sum')}) ^ 2 > 0) - 1"
@@ -42,5 +44,5 @@ PRESET = Preset(
         "batch_cv2": f"sum by ($by) ({_SQUARES} - {_LEVEL}) / (sum by ($by) ({_LEVEL}) > 0)",
         "agreement": ratio(total_rate("inference_shadow_agree_total"), total_rate("inference_shadow_total")),
     },
-    buckets=f"sum by ($by le) (increase({_REQUEST}_bucket{{$sel}}[$w]))",
+    buckets=increases(f"{_REQUEST}_bucket"),
 )

@@ -8,14 +8,16 @@ model, so the error rate is asked of `metric.requests`, a counter with a `code` 
 
 from __future__ import annotations
 
-from detection.presets._preset import Preset, quantile_ms, ratio, share, total_rate
+from detection.presets._preset import Preset, increases, instances, quantile_ms, ratio, share, total_rate
 
 _REQUESTS = total_rate("ts_inference_requests_total")
 
 PRESET = Preset(
     name="torchserve",
     title="TorchServe",
+    versions="0.8 to 0.12",
     replica_label="instance",
+    presence="ts_inference_requests_total{$sel}",
     signals={
         "p50_ms": quantile_ms(0.5, "$(duration)_bucket"),
         "p95_ms": quantile_ms(0.95, "$(duration)_bucket"),
@@ -24,8 +26,8 @@ PRESET = Preset(
         "qps": _REQUESTS,
         "error_rate": share("$(requests)", 'code=~"5.."', "$(requests)"),
         "queue_ms": "1e-3 * " + ratio(total_rate("ts_queue_latency_microseconds"), _REQUESTS),
-        "replicas": "count by ($by) (count by ($by instance) (ts_inference_requests_total{$sel}))",
+        "replicas": instances("ts_inference_requests_total{$sel}"),
     },
-    buckets="sum by ($by le) (increase($(duration)_bucket{$sel}[$w]))",
+    buckets=increases("$(duration)_bucket"),
     names={"duration": "http_request_duration_seconds", "requests": "http_requests_total"},
 )

@@ -14,7 +14,7 @@ show more than 1. The GPU's series carry no model: they are those of the replica
 
 from __future__ import annotations
 
-from detection.presets._preset import Preset, quantile_ms, ratio, summary_or_ms, total_rate
+from detection.presets._preset import Preset, increases, quantile_ms, ratio, summary_or_ms, total_rate
 
 _OK = total_rate("nv_inference_request_success")
 _FAILED = total_rate("nv_inference_request_failure")
@@ -35,7 +35,9 @@ def _of_gpus(per_instance: str) -> str:
 
 
 PRESET = Preset(
+    versions="2.40 to 2.60; percentiles by histogram from 24.11 on",
     replica_label="instance",
+    presence="nv_inference_exec_count{$sel}",
     name="triton",
     title="NVIDIA Triton Inference Server",
     signals={
@@ -50,11 +52,12 @@ PRESET = Preset(
         "batch_ms": f"1e-3 * {_BATCH_US}",
         "rows_per_batch": ratio(_ROWS, _BATCHES),
         "busy": f"1e-6 * {_BATCH_US} * {_BATCHES} / count by ($by) ({_PLACES})",
+        "replicas": f"count by ($by) ({_PLACES})",
         "gpu_util": _of_gpus("avg by (instance) (nv_gpu_utilization)"),
         "gpu_memory": _of_gpus(
             "sum by (instance) (nv_gpu_memory_used_bytes) / sum by (instance) (nv_gpu_memory_total_bytes)"
         ),
     },
-    buckets=f"sum by ($by le) (increase({_HISTOGRAM}{{$sel}}[$w]))",
+    buckets=increases(_HISTOGRAM),
     bucket_scale_ms=1.0,
 )

@@ -1,68 +1,49 @@
 """Prometheus as a metrics source: one range query per signal for all services of a preset.
 
 Services of one preset with the same selector keys (and metric names) share a query: their values become one regular
-expression per key, the answer is grouped by the keys and mapped back. Queries are split where the answer would exceed
-`MAX_SAMPLES` or Prometheus' own limit of 11,000 points a series, and run on a few threads.
+expression per key, the answer is grouped by the keys and mapped back. A service that cannot be read is named with its
+reason while all others are answered (see `_asking`); a target that is scraped twice is counted once and named (see
+`_twice`). Percentiles come with the histogram's bounds; P95 is held against the service's SLO where it is censored, so
+that it is a breach, the mean's, or a gap, and never a number that looks healthy (see detection.windows).
 """
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
 from detection import presets
-from detection.errors import ConfigError
-from detection.model import BucketWindow, FloatArray, MetricWindow, PercentileSource, Service, Span
-from detection.presets import PERCENTILE_LABEL, Preset
+from detection.errors import SlotuneError
+from detection.http_access import Access
+from detection.model import BucketWindow, FloatArray, MetricWindow, PercentileSource, Reading, Service, Span
+from detection.presets import PERCENTILE_LABEL
+from detection.signals import plausible
+from detection.sources import _buckets, _twice
+from detection.sources._asking import Answers, Job, ask, reasons
 from detection.sources._client import RangeClient, Row
+from detection.sources._queries import MAX_POINTS, MAX_SAMPLES, Group, groups, pieces
+from detection.windows import PERCENTILES, against
 
-MAX_SAMPLES = 1_000_000
-MAX_POINTS = 10_000
-_THREADS = 4
-_J = TypeVar("_J")
-_R = TypeVar("_R")
+__all__ = ["MAX_POINTS", "MAX_SAMPLES", "PrometheusSource"]
 
-
-@dataclass(frozen=True)
-class _Group:
-    """Services that one query can ask for."""
-
-    preset: Preset
-    names: Mapping[str, str]
-    keys: tuple[str, ...]
-    services: tuple[Service, ...]
-
-    def selector(self) -> str:
-        parts = []
-        for key in self.keys:
-            values = sorted({service.selectors[key] for service in self.services})
-            pattern = "|".join(re.escape(value).replace("\\-", "-") for value in values)
-            parts.append(f'{key}=~"{_quoted(pattern)}",' if len(values) > 1 else f'{key}="{_quoted(values[0])}",')
-        return "".join(parts)
-
-    def owners(self) -> Mapping[tuple[str, ...], list[str]]:
-        found: dict[tuple[str, ...], list[str]] = defaultdict(list)
-        for service in self.services:
-            found[tuple(service.selectors[key] for key in self.keys)].append(service.name)
-        return found
-
-
-def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+ESSENTIAL = ("p95_ms", "qps", "error_rate")
+"""Without one of these that it exports, a service is not judged at all: it is unreadable."""
+_BOUNDS = "bounds"
+_REPLICAS_EACH, _BOUNDS_EACH = 8, 32
+_T = TypeVar("_T")
+_Values = dict[tuple[str, str | None], dict[str, FloatArray]]
 
 
 class PrometheusSource:
     """detection.ports.MetricsSource over a Prometheus server (or anything that speaks its HTTP API).
 
-    rate_window_s: the window of every rate(), at least four scrape intervals. headers, auth, verify: as in requests
-    (a bearer token goes into headers; verify is False or the path of a CA bundle). timeout_s: for a whole answer.
-    client: another way to run a query, for tests.
+    rate_window_s: the window of every rate(), at least four scrape intervals. access: headers and TLS; headers, auth,
+    verify: the same as in requests. method: "GET" where POST is known to be refused. timeout_s: for a whole answer.
+    query_range: another way to run a query, for tests.
     """
 
     def __init__(
@@ -70,105 +51,128 @@ class PrometheusSource:
         url: str,
         *,
         rate_window_s: float,
+        access: Access | None = None,
         headers: Mapping[str, str] | None = None,
         auth: tuple[str, str] | None = None,
         verify: bool | str = True,
+        method: str = "POST",
         timeout_s: float = 10.0,
         retries: int = 2,
         query_range: Callable[[str, Span], list[Row]] | None = None,
     ) -> None:
         self._window_s = rate_window_s
-        self._query = (
-            query_range
-            or RangeClient(
-                url, headers=headers, auth=auth, verify=verify, timeout_s=timeout_s, retries=retries
-            ).query_range
+        self._client = RangeClient(
+            url,
+            access=access,
+            headers=headers,
+            auth=auth,
+            verify=verify,
+            method=method,
+            timeout_s=timeout_s,
+            retries=retries,
         )
+        self._query = query_range or self._client.query_range
 
-    def read(self, services: Sequence[Service], signals: Sequence[str], span: Span) -> Mapping[str, MetricWindow]:
+    def read(self, services: Sequence[Service], signals: Sequence[str], span: Span) -> Reading[MetricWindow]:
         """Windows by service name; a service without any series is absent. See detection.ports.MetricsSource."""
-        found = self._signals(services, signals, span, replica=False)
-        return {name: values[None] for name, values in found.items() if None in values}
+        found, unreadable, notes = self._signals(services, signals, span, replica=False)
+        windows = {name: values[None] for name, values in found.items() if None in values}
+        return Reading(windows, unreadable, notes, self._client.clock_skew_s)
 
     def read_replicas(
         self, services: Sequence[Service], signals: Sequence[str], span: Span
-    ) -> Mapping[str, Mapping[str, MetricWindow]]:
+    ) -> Reading[Mapping[str, MetricWindow]]:
         """Windows by service name and replica, {} for a service whose series carry no replica label."""
-        found = self._signals(services, signals, span, replica=True)
-        return {
-            service.name: {
-                replica: window for replica, window in found.get(service.name, {}).items() if replica is not None
-            }
+        found, unreadable, notes = self._signals(services, signals, span, replica=True)
+        replicas = {
+            service.name: {r: window for r, window in found.get(service.name, {}).items() if r is not None}
             for service in services
+            if service.name not in unreadable
         }
+        return Reading(replicas, unreadable, notes, self._client.clock_skew_s)
 
-    def read_buckets(self, services: Sequence[Service], span: Span) -> Mapping[str, BucketWindow]:
+    def read_buckets(self, services: Sequence[Service], span: Span) -> Reading[BucketWindow]:
         """Requests per bucket and step by service name, from the increase of the histogram over each step."""
-        jobs = [group for group in _groups(services, span.points * 16) if group.preset.buckets]
-        window = f"{max(span.step_s, self._window_s):g}s"
-        factor = span.step_s / max(span.step_s, self._window_s)
-
-        def run(group: _Group) -> dict[str, BucketWindow]:
-            query = group.preset.query(
-                group.preset.buckets, selector=group.selector(), by=_by(group.keys), window=window, names=group.names
-            )
-            return _buckets(group, self._rows(query, span), span, factor)
-
+        asked, wrong = groups(services, span.points * 16)
+        window_s = max(span.step_s, self._window_s)
+        jobs = [Job(group, "buckets", group.preset.buckets) for group in asked if group.preset.buckets]
+        answers = ask(lambda job: self._rows(job.group.query(job.template, window_s), span), jobs)
         found: dict[str, BucketWindow] = {}
-        for part in _concurrently(run, jobs):
-            found.update(part)
-        return found
+        for job, rows in answers.results:
+            found.update(_buckets.windows(job.group, rows, span, span.step_s / window_s))
+        return Reading(found, _unreadable(services, found, wrong, answers, ("buckets",)))
+
+    def clock_skew_s(self) -> float:
+        """The clock by which Prometheus evaluates queries minus ours, as far as it is certain (0.0: no difference)."""
+        return self._client.server_clock_skew_s()
+
+    def names(self, service: Service, at_s: float) -> Sequence[str]:
+        """The names of all metrics that have series with the service's labels: where to look for a renamed one."""
+        group = groups([service], 1)[0]
+        return self._client.names(group[0].selector(), at_s) if group else ()
 
     def _signals(
         self, services: Sequence[Service], signals: Sequence[str], span: Span, *, replica: bool
-    ) -> dict[str, dict[str | None, MetricWindow]]:
-        factor = 8 if replica else 1
-        jobs = [
-            (group, signal)
-            for group in _groups(services, span.points * factor)
-            for signal in dict.fromkeys(signals)
-            if signal in group.preset.signals
-        ]
-        values: dict[tuple[str, str | None], dict[str, FloatArray]] = defaultdict(dict)
-        sources: dict[tuple[str, str | None], str] = {}
+    ) -> tuple[dict[str, dict[str | None, MetricWindow]], dict[str, str], dict[str, str]]:
+        each = max(span.points * (_REPLICAS_EACH if replica else 1), _BOUNDS_EACH)
+        asked, wrong = groups(services, each)
+        asked, notes = _twice.once(asked, span, self._rows)
+        wanted = tuple(dict.fromkeys(signals))
+        jobs = [Job(g, s, g.preset.signals[s]) for g in asked for s in wanted if s in g.preset.signals]
+        if any(signal in PERCENTILES for signal in wanted):
+            jobs += [Job(group, _BOUNDS, group.preset.buckets) for group in asked if group.preset.buckets]
 
-        def run(job: tuple[_Group, str]) -> tuple[_Group, str, list[Row]]:
-            group, signal = job
-            keys = (*group.keys, group.preset.replica_label) if replica else group.keys
-            query = group.preset.query(
-                group.preset.signals[signal],
-                selector=group.selector(),
-                by=_by(keys),
-                window=f"{self._window_s:g}s",
-                names=group.names,
-            )
-            return group, signal, self._rows(query, span)
+        def run(job: Job) -> list[Row]:
+            more = (job.group.preset.replica_label,) if replica and job.signal != _BOUNDS else ()
+            where = _ends(span) if job.signal == _BOUNDS else span
+            return self._rows(job.group.query(job.template, self._window_s, more), where)
 
-        for group, signal, rows in _concurrently(run, jobs):
-            owners = group.owners()
-            for row in rows:
-                label = row.labels.get(group.preset.replica_label) if replica else None
-                if replica and not label:
-                    continue
-                for name in owners.get(tuple(row.labels.get(key, "") for key in group.keys), ()):
-                    known = values[name, label].get(signal)
-                    values[name, label][signal] = row.values if known is None else _filled(known, row.values)
-                    if source := row.labels.get(PERCENTILE_LABEL):
-                        sources[name, label] = source
+        answers = ask(run, jobs)
+        values, sources, bounds = _sorted(answers, span, replica=replica)
+        native = self._native(asked, wanted, values, span, replica=replica)
+        for place, series in native.items():
+            values.setdefault(place, {}).update(series)
         by_name = {service.name: service for service in services}
         found: dict[str, dict[str | None, MetricWindow]] = defaultdict(dict)
+        unreadable = _unreadable(services, {name for name, _ in values}, wrong, answers, (*ESSENTIAL, _BOUNDS))
         for (name, label), series in values.items():
-            found[name][label] = _window(by_name[name], label, series, span, sources.get((name, label)))
-        return found
+            if name in unreadable:
+                continue
+            edges = () if any(p in native.get((name, label), ()) for p in PERCENTILES) else bounds.get(name, ())
+            unread = {signal: str(error) for signal, error in answers.failures.get(name, {}).items()}
+            source = sources.get((name, label))
+            found[name][label] = _window(by_name[name], label, series, span, source, edges, unread)
+        return found, unreadable, notes
+
+    def _native(
+        self, asked: Sequence[Group], wanted: Sequence[str], values: _Values, span: Span, *, replica: bool
+    ) -> _Values:
+        """The signals of services whose histogram is a native one, asked for only where the classic one is missing.
+
+        A server that knows no native histograms refuses these queries, which says no more than that.
+        """
+        jobs = []
+        measured = {name for (name, _), series in values.items() if "p95_ms" in series}
+        for group in asked:
+            lacking = [service for service in group.services if service.name not in measured]
+            if group.preset.native and "p95_ms" in wanted and lacking:
+                part = group.of(lacking)
+                jobs += [Job(part, s, t) for s, t in group.preset.native.items() if s in wanted]
+
+        def run(job: Job) -> list[Row]:
+            more = (job.group.preset.replica_label,) if replica else ()
+            return self._rows(job.group.query(job.template, self._window_s, more), span)
+
+        return _sorted(ask(run, jobs), span, replica=replica)[0] if jobs else {}
 
     def _rows(self, query: str, span: Span) -> list[Row]:
         """The query over the whole span, in pieces that Prometheus accepts."""
-        pieces = list(_pieces(span))
-        if len(pieces) == 1:
+        parts = list(pieces(span))
+        if len(parts) == 1:
             return self._query(query, span)
         merged: dict[tuple[tuple[str, str], ...], FloatArray] = {}
         at = 0
-        for piece in pieces:
+        for piece in parts:
             for row in self._query(query, piece):
                 key = tuple(sorted(row.labels.items()))
                 merged.setdefault(key, np.full(span.points, np.nan))[at : at + piece.points] = row.values
@@ -176,42 +180,56 @@ class PrometheusSource:
         return [Row(dict(key), series) for key, series in merged.items()]
 
 
-def _pieces(span: Span) -> Iterator[Span]:
-    for first in range(0, span.points, MAX_POINTS):
-        last = min(first + MAX_POINTS, span.points) - 1
-        yield Span(span.start_s + first * span.step_s, span.start_s + last * span.step_s, span.step_s)
+def _ends(span: Span) -> Span:
+    """Two points, the first and the last: enough to learn a histogram's bounds."""
+    length_s = span.end_s - span.start_s
+    return Span(span.start_s, span.end_s, length_s) if length_s > 0 else span
 
 
-def _by(keys: Sequence[str]) -> str:
-    return "".join(f"{key}," for key in keys)
+def _sorted(
+    answers: Answers[list[Row]], span: Span, *, replica: bool
+) -> tuple[_Values, dict[tuple[str, str | None], str], dict[str, tuple[float, ...]]]:
+    """Series by (service, replica) and signal, where percentiles came from, and the histograms' bounds by service."""
+    values: _Values = defaultdict(dict)
+    sources: dict[tuple[str, str | None], str] = {}
+    bounds: dict[str, tuple[float, ...]] = {}
+    for job, rows in answers.results:
+        group, signal = job.group, job.signal
+        if signal == _BOUNDS:
+            bounds.update(_buckets.bounds_ms(group, rows))
+            continue
+        owners = group.owners()
+        for row in rows:
+            label = row.labels.get(group.preset.replica_label) if replica else None
+            if replica and not label:
+                continue
+            for name in owners.get(tuple(row.labels.get(key, "") for key in group.keys), ()):
+                known = values[name, label].get(signal)
+                series = plausible(signal, row.values)
+                values[name, label][signal] = series if known is None else _filled(known, series)
+                if source := row.labels.get(PERCENTILE_LABEL):
+                    sources[name, label] = source
+    return values, sources, bounds
 
 
-def _groups(services: Sequence[Service], samples_each: int) -> list[_Group]:
-    """Services that share a query, split so that one answer stays under MAX_SAMPLES."""
-    shared: dict[tuple[str, tuple[tuple[str, str], ...], tuple[str, ...]], list[Service]] = defaultdict(list)
-    for service in services:
-        preset = presets.get(service.serving)
-        if not service.selectors:
-            raise ConfigError(f"the service {service.name!r} has no selectors, so its series cannot be found")
-        shared[preset.name, preset.resolved(service.labels), tuple(sorted(service.selectors))].append(service)
-    size = max(1, MAX_SAMPLES // max(1, min(samples_each, MAX_POINTS)))
-    return [
-        _Group(presets.get(name), dict(names), keys, tuple(members[first : first + size]))
-        for (name, names, keys), members in shared.items()
-        for first in range(0, len(members), size)
-    ]
-
-
-def _concurrently(run: Callable[[_J], _R], jobs: Sequence[_J]) -> Iterator[_R]:
-    """Results in order; the first error cancels what has not started and is raised."""
-    if len(jobs) <= 1:
-        yield from map(run, jobs)
-        return
-    pool = ThreadPoolExecutor(max_workers=_THREADS)
-    try:
-        yield from pool.map(run, jobs)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def _unreadable(
+    services: Sequence[Service],
+    found: Mapping[str, object] | set[str],
+    wrong: Mapping[str, SlotuneError],
+    answers: Answers[_T],
+    essential: Sequence[str],
+) -> dict[str, str]:
+    """The services that could not be read, with why; raises the first error where nothing could be read at all."""
+    errors: dict[str, SlotuneError] = dict(wrong)
+    sentences = {name: str(error) for name, error in wrong.items()}
+    for name, failed in answers.failures.items():
+        vital = {signal: error for signal, error in failed.items() if signal in essential}
+        if vital or name not in found:
+            errors[name] = next(iter((vital or failed).values()))
+            sentences[name] = reasons(vital or failed)
+    if errors and all(service.name in errors for service in services):
+        raise next(errors[service.name] for service in services)
+    return sentences
 
 
 def _filled(values: FloatArray, others: FloatArray) -> FloatArray:
@@ -220,32 +238,25 @@ def _filled(values: FloatArray, others: FloatArray) -> FloatArray:
 
 
 def _window(
-    service: Service, replica: str | None, series: Mapping[str, FloatArray], span: Span, source: str | None
+    service: Service,
+    replica: str | None,
+    series: Mapping[str, FloatArray],
+    span: Span,
+    source: str | None,
+    bounds_ms: tuple[float, ...],
+    unread: Mapping[str, str],
 ) -> MetricWindow:
     found: PercentileSource = "summary" if source == "summary" else presets.get(service.serving).percentile_source
-    measured = any(name in series for name in ("p50_ms", "p95_ms", "p99_ms"))
+    measured = any(name in series for name in PERCENTILES)
     stale_s = {}
     for name, values in series.items():
         finite = np.flatnonzero(np.isfinite(values))
         if finite.size:
             stale_s[name] = float((span.points - 1 - finite[-1]) * span.step_s)
-    return MetricWindow(service.name, span, dict(series), found if measured else "none", replica, stale_s)
-
-
-def _buckets(group: _Group, rows: Sequence[Row], span: Span, factor: float) -> dict[str, BucketWindow]:
-    owners = group.owners()
-    edges: dict[tuple[str, ...], list[tuple[float, FloatArray]]] = defaultdict(list)
-    for row in rows:
-        key = tuple(row.labels.get(label, "") for label in group.keys)
-        if key in owners and "le" in row.labels:
-            edges[key].append((float(row.labels["le"]) * group.preset.bucket_scale_ms, row.values))
-    found = {}
-    for key, columns in edges.items():
-        columns.sort(key=lambda column: column[0])
-        cumulative = np.stack([values for _, values in columns], axis=1) * factor
-        counts = np.diff(cumulative, axis=1, prepend=0.0)
-        upper = np.array([edge for edge, _ in columns])
-        for name in owners[key]:
-            # extrapolation of increase() can leave tiny negative differences between buckets
-            found[name] = BucketWindow(name, span, upper, np.where(counts < 0, 0.0, counts))
-    return found
+    kind: PercentileSource = found if measured else "none"
+    edges = bounds_ms if kind == "histogram" else ()
+    window = MetricWindow(service.name, span, dict(series), kind, replica, stale_s, edges, unread)
+    if "p95_ms" not in series:
+        return window
+    # held against the SLO here, once: nobody behind this border can take "at least 1 s" for 1 s
+    return replace(window, values={**series, "p95_ms": against(window, "p95_ms", service.slo.p95_ms)})

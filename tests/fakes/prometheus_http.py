@@ -7,8 +7,9 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 Series = tuple[dict[str, str], Callable[[float], str | None]]
 
@@ -17,7 +18,9 @@ class FakePrometheus:
     """`series` by a piece of the query that must occur in it; the first match answers. `behave` makes it fail.
 
     behave: ok, slow, hang_body, half, garbage, html, error_body, empty, or an HTTP status as text. fail_first: how many
-    requests fail with 503 before it behaves.
+    requests fail with 503 before it behaves. refuse: the HTTP status that a query is answered with, None: none.
+    beside: what stands beside the data in every answer. sent: further headers. no_post: the status that a POST gets.
+    skew_s: how far its clock (the header Date, and time()) is ahead of ours.
     """
 
     def __init__(self) -> None:
@@ -26,6 +29,11 @@ class FakePrometheus:
         self.fail_first = 0
         self.queries: list[str] = []
         self.headers: list[dict[str, str]] = []
+        self.refuse: Callable[[str], int | None] = lambda query: None
+        self.beside: dict[str, object] = {}
+        self.sent: dict[str, str] = {}
+        self.no_post = 0
+        self.skew_s = 0.0
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -36,7 +44,19 @@ class FakePrometheus:
                 form = {key: values[0] for key, values in parse_qs(body.decode()).items()}
                 fake.queries.append(form["query"])
                 fake.headers.append(dict(self.headers))
+                if fake.no_post:
+                    fake._send(self, fake.no_post, b"no POST here")
+                    return
                 fake._answer(self, form)
+
+            def do_GET(self) -> None:
+                form = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
+                fake.queries.append(form["query"])
+                fake.headers.append(dict(self.headers))
+                fake._answer(self, form)
+
+            def date_time_string(self, timestamp: float | None = None) -> str:
+                return formatdate(time.time() + fake.skew_s, usegmt=True)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -56,6 +76,10 @@ class FakePrometheus:
             self.fail_first -= 1
             self._send(handler, 503, b'{"status":"error","error":"warming up"}')
             return
+        status = self.refuse(form["query"])
+        if status is not None:
+            self._send(handler, status, b'{"status":"error","errorType":"execution","error":"too many samples"}')
+            return
         if self.behave == "slow":
             time.sleep(0.6)
         if self.behave.isdigit():
@@ -74,6 +98,9 @@ class FakePrometheus:
         self._send(handler, 200, body, cut=self.behave == "half", hang=self.behave == "hang_body")
 
     def _matrix(self, form: dict[str, str]) -> bytes:
+        if form["query"] == "time()":
+            now = time.time() + self.skew_s
+            return json.dumps({"status": "success", "data": {"resultType": "scalar", "result": [now, str(now)]}}).encode()
         start, end, step = (float(form[key]) for key in ("start", "end", "step"))
         found = next((rows for piece, rows in self.series.items() if piece in form["query"]), [])
         wanted = dict(re.findall(r'(\w+)=~?"([^"]*)"', form["query"]))
@@ -87,14 +114,15 @@ class FakePrometheus:
             samples = [[t, value(t)] for t in times if value(t) is not None]
             if samples:
                 result.append({"metric": labels, "values": samples})
-        answer = {"status": "success", "data": {"resultType": "matrix", "result": result}}
+        answer = {"status": "success", "data": {"resultType": "matrix", "result": result}} | self.beside
         return json.dumps(answer, separators=(",", ":")).encode()
 
-    @staticmethod
     def _send(
-        handler: BaseHTTPRequestHandler, status: int, body: bytes, *, cut: bool = False, hang: bool = False
+        self, handler: BaseHTTPRequestHandler, status: int, body: bytes, *, cut: bool = False, hang: bool = False
     ) -> None:
         handler.send_response(status)
+        for name, value in self.sent.items():
+            handler.send_header(name, value)
         handler.send_header("Content-Length", str(len(body)))
         if status == 429:
             handler.send_header("Retry-After", "7")

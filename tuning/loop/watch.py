@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from detection import incidents as incident_rules
 from detection import pipeline
 from detection.baselines import BaselineUnreadable
-from detection.model import Anomaly, Incident, Service, Value
+from detection.detectors.absent import newest_sample_s
+from detection.errors import AnswerTooLarge, QueryRefused, SlotuneError
+from detection.model import Anomaly, Incident, MetricWindow, Reading, Service, Value
 from tuning.loop import records
 from tuning.loop.observe import REPLICA_SIGNALS, look_back
 from tuning.loop.parts import Parts
@@ -32,13 +34,19 @@ _INCIDENT_MEMORY_S = 14 * 86400.0
 class Sweep(Value):
     """What travels from task to task: when, how many services answered, and which have no series at all.
 
-    only: the services that this sweep looks at; empty for all of them.
+    only: the services that this sweep looks at; empty for all of them. unreadable: services that could not be read,
+    with the reason; nothing is concluded about them. asleep: silent services that are scaled to zero on purpose.
+    notes: what is odd about services that were read. clock_skew_s: the source's clock minus ours, None: unknown.
     """
 
     at_s: float
     services: int
     only: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
+    unreadable: dict[str, str] = {}
+    asleep: tuple[str, ...] = ()
+    notes: dict[str, str] = {}
+    clock_skew_s: float | None = None
     anomalies: int = 0
 
 
@@ -60,13 +68,61 @@ def pull_metrics(parts: Parts, at_s: float, only: Sequence[str] = ()) -> Sweep:
     span = look_back(parts, at_s)
     signals = pipeline.signals_needed(services, parts.settings.detection)
     windows = parts.source.read(services, signals, span)
-    replicas = parts.source.read_replicas(services, REPLICA_SIGNALS, span)
+    try:
+        replicas = parts.source.read_replicas(services, REPLICA_SIGNALS, span)
+    except (QueryRefused, AnswerTooLarge) as error:
+        replicas = {}
+        _log.warning("pull_metrics: replicas are not compared: %s", error)
     parts.ledger.put_blob(WINDOWS, pack(windows, replicas, at_s), at_s=at_s)
     parts.ledger.put_blob(DIGEST, digest(windows, {}, at_s), at_s=at_s)
-    silent = tuple(sorted({service.name for service in services} - set(windows)))
+    unreadable, notes, skew_s = reading_of(windows)
+    asleep = _asleep(parts, services, windows, at_s)
+    silent = tuple(sorted({service.name for service in services} - set(windows) - set(unreadable) - set(asleep)))
     if silent:
         _log.warning("pull_metrics: no series for %s; check their selectors", ", ".join(silent[:20]))
-    return Sweep(at_s=at_s, services=len(windows), only=tuple(only), silent=silent)
+    for name, sentence in (*unreadable.items(), *notes.items()):
+        _log.warning("pull_metrics: %s: %s", name, sentence)
+    return Sweep(
+        at_s=at_s,
+        services=len(windows),
+        only=tuple(only),
+        silent=silent,
+        unreadable=unreadable,
+        asleep=asleep,
+        notes=notes,
+        clock_skew_s=skew_s,
+    )
+
+
+def reading_of(found: Mapping[str, object]) -> tuple[dict[str, str], dict[str, str], float | None]:
+    """What a source says beside its windows: who could not be read, what is odd, and how far its clock is off."""
+    if not isinstance(found, Reading):
+        return {}, {}, None
+    return dict(found.unreadable), dict(found.notes), found.clock_skew_s
+
+
+def _asleep(
+    parts: Parts, services: Sequence[Service], windows: Mapping[str, MetricWindow], at_s: float
+) -> tuple[str, ...]:
+    """The services without fresh samples whose owner wants no replica: nothing is missing there."""
+    for_s = parts.settings.detection.absent_for_s
+    found = []
+    for service in services:
+        window = windows.get(service.name)
+        newest_s = newest_sample_s(window, at_s) if window is not None else None
+        if "replicas" not in service.levers or (newest_s is not None and at_s - newest_s <= for_s):
+            continue
+        try:
+            if parts.actuator(service, "replicas").read(service).values.get("replicas") == 0:
+                found.append(service.name)
+        except SlotuneError as error:
+            _log.info("pull_metrics: %s: whether it is scaled to zero cannot be told: %s", service.name, error)
+    return tuple(found)
+
+
+def _looked_at(parts: Parts, sweep: Sweep) -> tuple[Service, ...]:
+    """The services about which this sweep can say something."""
+    return tuple(service for service in _watched(parts, sweep.only) if service.name not in sweep.unreadable)
 
 
 def _watched(parts: Parts, only: Sequence[str]) -> tuple[Service, ...]:
@@ -80,7 +136,7 @@ def detect_anomalies(parts: Parts, sweep: Sweep) -> Sweep:
     windows, replicas, stored_s = unpack(data) if data else ({}, {}, -1.0)
     if stored_s != sweep.at_s:
         raise LookupError(f"the windows of the sweep at {sweep.at_s:.0f} were replaced by a later one")
-    services = _watched(parts, sweep.only)
+    services = _looked_at(parts, sweep)
     baselines = stored_baselines(parts.ledger) or pipeline.BaselineSet()
     state = _state_before(parts.ledger, sweep.at_s)
     anomalies, _scores, after = pipeline.detect(
@@ -93,6 +149,7 @@ def detect_anomalies(parts: Parts, sweep: Sweep) -> Sweep:
         replicas=replicas,
     )
     _keep_state(parts.ledger, sweep.at_s, state, after)
+    anomalies = [a for a in anomalies if a.signal != "absent_data" or a.service not in sweep.asleep]
     body = {"at_s": sweep.at_s, "anomalies": [a.model_dump(mode="json") for a in anomalies]}
     parts.ledger.put_blob(ANOMALIES, json.dumps(body).encode(), at_s=sweep.at_s)
     return sweep.model_copy(update={"anomalies": len(anomalies)})
@@ -129,7 +186,7 @@ def open_incidents(parts: Parts, sweep: Sweep) -> list[TuneRequest]:
     if stored["at_s"] != sweep.at_s:
         raise LookupError(f"the anomalies of the sweep at {sweep.at_s:.0f} were replaced by a later one")
     anomalies = [Anomaly.model_validate(a) for a in stored["anomalies"]]
-    services = _watched(parts, sweep.only)
+    services = _looked_at(parts, sweep)
     watched = {service.name for service in services}
     everything = open_incidents_of(parts.ledger, sweep.at_s)
     known = [incident for incident in everything if incident.service in watched]

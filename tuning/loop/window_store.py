@@ -28,6 +28,8 @@ def pack(windows: Mapping[str, MetricWindow], replicas: Replicas, at_s: float) -
             "span": [w.span.start_s, w.span.end_s, w.span.step_s],
             "percentile_source": w.percentile_source,
             "stale_s": dict(w.stale_s),
+            "bounds_ms": list(w.bounds_ms),
+            "unread": dict(w.unread),
             "signals": sorted(w.values),
         }
         for w in flat
@@ -82,6 +84,8 @@ def unpack(data: bytes) -> tuple[dict[str, MetricWindow], dict[str, dict[str, Me
                 percentile_source=cast(PercentileSource, row["percentile_source"]),
                 replica=row["replica"],
                 stale_s=row["stale_s"],
+                bounds_ms=tuple(row.get("bounds_ms", ())),
+                unread=row.get("unread", {}),
             )
             if window.replica is None:
                 windows[window.service] = window
