@@ -235,9 +235,13 @@ def _values(line: Line) -> list[object]:
     return [*(row[name] for name in EXPORT_COLUMNS[:-1]), json.dumps(row["body"])]
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""How a cell begins that a spreadsheet runs; some read the full-width forms as the plain ones."""
+
+
 def _cell(value: object) -> object:
     # A spreadsheet runs what begins like a formula; an apostrophe makes it text.
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA else value
 
 
 def _write_parquet(pages: Iterable[Sequence[Line]], to: Path) -> int:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import smtplib
-
-from detection.errors import Permanent, Temporary
-from tuning.notifiers.smtp import _open
+from detection.errors import Permanent
+from detection.outside_text import printable
+from tuning.notifiers._smtp_client import conversation
 from tuning.ports import Connection
 
 
 def probe(connection: Connection) -> str:
     """The server's words. Raises Temporary (no answer) or Permanent (it refuses the login, TLS, or NOOP)."""
-    where = f"the mail server of connection {connection.name!r}"
-    try:
-        with _open(connection) as client:
-            code, words = client.noop()
-    except smtplib.SMTPAuthenticationError as error:
-        raise Permanent(f"{where} refuses the login; check the connection's login and password") from error
-    except smtplib.SMTPNotSupportedError as error:
-        raise Permanent(f"{where} lacks what the connection asks for: {error}") from error
-    except (OSError, smtplib.SMTPException) as error:
-        raise Temporary(f"{where} gives no answer ({type(error).__name__})") from error
+    with conversation(connection) as client:
+        code, words = client.noop()
     if code != 250:
-        raise Permanent(f"{where} answered {code} to NOOP")
-    return words.decode("ascii", "replace")
+        raise Permanent(f"the mail server of connection {connection.name!r} answered {code} to NOOP")
+    return printable(words.decode("ascii", "replace"), 200)

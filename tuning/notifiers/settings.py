@@ -19,7 +19,7 @@ class MailSettings(Section):
     """The From address."""
 
     connection: ConnectionName = "smtp_default"
-    """SMTP connection (host, port, login, password, extra: disable_ssl, disable_tls, timeout)."""
+    """SMTP connection: host, port, login, password; extra: disable_ssl, disable_tls, timeout, ca, verify, cert, key."""
 
     airflow_url: str | None = None
     """Base address of Airflow's UI for the links in a mail; default: Airflow's own [api] base_url."""

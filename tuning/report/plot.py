@@ -11,6 +11,7 @@ import matplotlib.dates as mdates
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from detection.outside_text import printable
 from tuning.model import Report
 
 _INK, _SLO, _LINE, _MARK = "#1f2933", "#c0392b", "#1f6fb2", "#7b8794"
@@ -87,5 +88,4 @@ def _day(at_s: float) -> float:
 
 def _short(label: str) -> str:
     # A dollar sign would start matplotlib's mathematics: outside text must stay text.
-    text = label.replace("$", r"\$")
-    return text if len(text) <= 40 else text[:37] + "..."
+    return printable(label, 40).replace("$", r"\$")
