@@ -17,6 +17,7 @@ _CONFIG = """\
 global: {{scrape_interval: {scrape_ms}ms, scrape_timeout: {timeout_ms}ms, evaluation_interval: 5s}}
 scrape_configs:
   - job_name: inference
+    honor_labels: {honor_labels}
     file_sd_configs: [{{files: ["{folder}/targets.json"], refresh_interval: 5s}}]
 """
 
@@ -33,7 +34,8 @@ class Target:
 class Prometheus:
     """Start, `targets`, stop. As root it runs as `nobody`, in a folder of its own."""
 
-    def __init__(self, log: Path, *, scrape_s: float = 1.0, retention: str = "2h") -> None:
+    def __init__(self, log: Path, *, scrape_s: float = 1.0, retention: str = "2h", honor_labels: bool = False) -> None:
+        """honor_labels: a label of the series itself goes before the target's (slotune's own metrics name services)."""
         program = shutil.which("prometheus")
         if program is None:
             raise DemoError(
@@ -41,6 +43,7 @@ class Prometheus:
                 "(Debian: sudo apt-get install --no-install-recommends prometheus)."
             )
         self._program, self._log, self._scrape_s, self._retention = program, log, scrape_s, retention
+        self._honor_labels = honor_labels
         self._folder = Path(tempfile.mkdtemp(prefix="slotune-prometheus-"))
         self._child: Child | None = None
         self.url = ""
@@ -53,7 +56,14 @@ class Prometheus:
         self.targets([])
         scrape_ms = round(self._scrape_s * 1000)
         config = self._folder / "prometheus.yml"
-        config.write_text(_CONFIG.format(scrape_ms=scrape_ms, timeout_ms=round(scrape_ms * 0.9), folder=self._folder))
+        config.write_text(
+            _CONFIG.format(
+                scrape_ms=scrape_ms,
+                timeout_ms=round(scrape_ms * 0.9),
+                folder=self._folder,
+                honor_labels=str(self._honor_labels).lower(),
+            )
+        )
         self._folder.chmod(0o755)
         if user:
             shutil.chown(data, user)

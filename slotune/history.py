@@ -95,8 +95,16 @@ def change_text(change: Mapping[str, Any]) -> str:
 
 
 def option_text(option: object) -> str:
-    changes = option.get("changes") if isinstance(option, Mapping) else None
-    return " and ".join(change_text(change) for change in changes or []) or "hold"
+    return " and ".join(change_text(change) for change in _changes(option)) or "hold"
+
+
+def changes_of(plan: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The changes of a plan's chosen option, from its JSON; () for a hold."""
+    return _changes(plan.get("chosen"))
+
+
+def _changes(option: object) -> Sequence[Mapping[str, Any]]:
+    return (option.get("changes") or ()) if isinstance(option, Mapping) else ()
 
 
 def story(reader: Reader, wanted: str) -> Sequence[Line]:

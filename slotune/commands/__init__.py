@@ -15,10 +15,12 @@ MODULES: dict[str, str] = {
     "backtest": "backtest",
     "changes": "history",
     "check": "check",
+    "dashboards": "monitoring",
     "export": "history",
     "incidents": "history",
     "plan": "plan",
     "quantize": "quantize",
+    "rules": "monitoring",
     "serve": "serve",
     "show": "history",
 }

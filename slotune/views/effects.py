@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from slotune.views.outcomes import levers_of
 from slotune.views.reading import Reading
 from tuning.query import Query
 
@@ -42,7 +43,7 @@ def effects(reading: Reading, *, since_s: float | None = None) -> list[EffectRow
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     for plan_id in verdicts:
         plan = plans[plan_id]
-        levers = " and ".join(str(c.get("lever")) for c in (plan.get("chosen") or {}).get("changes") or ())
+        levers = " and ".join(levers_of(plan))
         cause = str((plan.get("diagnosis") or {}).get("cause", "unknown"))
         groups[levers, cause].append(plan_id)
     rows = [_row(lever, cause, ids, plans, verdicts, undone) for (lever, cause), ids in groups.items()]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from slotune import history
 from slotune.views.reading import Reading
 from tuning.ledger.lines import Line
 from tuning.model import LEVER_STEPS
@@ -91,8 +92,7 @@ def _attempts(plans: Mapping[str, Mapping[str, Any]], verdicts: Mapping[str, Lin
 
 def levers_of(plan: Mapping[str, Any]) -> tuple[str, ...]:
     """The levers of a plan's chosen option, from its JSON."""
-    changes = (plan.get("chosen") or {}).get("changes") or ()
-    return tuple(str(change.get("lever")) for change in changes)
+    return tuple(str(change.get("lever")) for change in history.changes_of(plan))
 
 
 def _seconds(opened: Mapping[str, tuple[str, float]], ended: Mapping[str, float]) -> dict[str, float]:

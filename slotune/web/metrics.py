@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
-from slotune.views import changes, fleet, health, incidents
+from slotune import history
+from slotune.views import approvals, changes, fleet, health, incidents
 from slotune.views.latest import latest
 from slotune.views.outcomes import Outcomes, outcomes
 from slotune.views.reading import Reading
@@ -58,10 +59,13 @@ def _loop(reading: Reading) -> Iterable[Metric]:
     unsent = _gauge("reports_unsent", "Reports that no channel has taken yet.")
     unsent.add_metric([], state.unsent)
     in_force = _gauge("changes_in_force", "Open changes of slotune's by state.", ["state"])
-    counted = Counter(row.state for row in changes.open_by_service(reading).values())
+    counted = Counter(change.state for change in changes.open_by_service(reading).values())
     for name in ("intended", "made", "leased"):
         in_force.add_metric([name], counted[name])
-    yield from (swept, every, watched, unreadable, unsent, in_force)
+    asked = _gauge("approval_asked_timestamp_seconds", "When a plan began to wait for a person's answer.", ["service"])
+    for row in approvals.waiting(reading):
+        asked.add_metric([row.service], row.asked_s)
+    yield from (swept, every, watched, unreadable, unsent, in_force, asked)
 
 
 def _services(reading: Reading) -> Iterable[Metric]:
@@ -89,7 +93,7 @@ def _services(reading: Reading) -> Iterable[Metric]:
         for signal_name in incident.signals:
             anomaly.add_metric([name, signal_name, incident.tier], 1.0)
     for line in reading.reader.open_lines():
-        for one in (line.plan.get("chosen") or {}).get("changes") or ():
+        for one in history.changes_of(line.plan):
             moved = [str(one.get("lever")), _knobs(one.get("old")), _knobs(one.get("new"))]
             change.add_metric([line.service, *moved], 1.0)
     yield from (slo, signal, broken, anomaly, opened, since, change, expires)

@@ -35,7 +35,7 @@ def told(tmp_path_factory) -> Reading:
         world.wait(15)
     body = {
         "id": "nasty", "service": "silent", "symptom": NASTY, "tier": "warn", "severity": "warning",
-        "opened_at_s": world.now_s - 5, "detected_at_s": world.now_s, "signals": [], "anomalies": [], "reason": NASTY,
+        "opened_at_s": world.now_s - 5, "detected_at_s": world.now_s, "signals": ["p95_ms"], "anomalies": [], "reason": NASTY,
     }  # fmt: skip
     ledger.put(
         Record(id="nasty", kind="open_incidents", service="silent", incident_id="nasty", at_s=world.now_s, body=body)

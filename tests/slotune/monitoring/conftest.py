@@ -1,0 +1,1 @@
+from tests.slotune.story import told  # noqa: F401 (a fixture)
