@@ -11,9 +11,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
-from demo.kubernetes_api import patches, status, validation
+from demo.kubernetes_api import admission, patches, status, validation
 from demo.kubernetes_api.rbac import ANONYMOUS, Rbac
-from demo.kubernetes_api.resources import ACCESS_REVIEW, SERVED, Address, Resource, parse
+from demo.kubernetes_api.resources import ACCESS_REVIEW, NAMESPACE, SERVED, Address, Resource, parse
 from demo.kubernetes_api.status import ApiError
 from demo.kubernetes_api.store import Object, Store
 
@@ -66,6 +66,17 @@ class Api:
         except ApiError as error:
             return Answer(error.code, error.body, {})
 
+    def forbid(self, request: Request) -> Answer:
+        """What the authoriser answers to somebody without the right to this request."""
+        at = parse(request.path, self.served)
+        try:
+            user = self.rbac.user(request.headers.get("authorization"))
+            if at is None:
+                raise status.not_served()
+            raise status.forbidden(at.resource, at.name, self._verb(request, at), user, at.namespace, at.sub)
+        except ApiError as error:
+            return Answer(error.code, error.body, {})
+
     def _answer(self, request: Request) -> Answer:
         user = self.rbac.user(request.headers.get("authorization"))
         if request.path in ("/version", "/healthz", "/livez", "/readyz"):
@@ -115,7 +126,7 @@ class Api:
         if at.sub == "scale":
             return Answer(200, self._write_scale(request, at, body), {})
         if request.method == "POST":
-            warnings = self._strict(request, at.resource, body)
+            warnings = self._strict(request, at.resource, body) | self._pod_warning(at, body)
             made = self.store.create(
                 at.resource, space, validation.drop_unknown(at.resource, body), request.manager, dry=request.dry
             )
@@ -126,6 +137,7 @@ class Api:
                 raise status.bad_request(
                     'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
                 )
+            validation.check_applied(at.resource, at.name, body)
             fresh = self.store.find(at.resource, space, at.name) is None
             force = request.query.get("force") in ("true", "True")
             done = self.store.apply(at.resource, space, at.name, body, request.manager, force=force, dry=request.dry)
@@ -153,6 +165,15 @@ class Api:
             return lambda obj: patches.strategic_patch(obj, body)
         raise status.unsupported_media_type(kind)
 
+    def _pod_warning(self, at: Address, body: Any) -> dict[str, str]:
+        """PodSecurity lets a workload through whose pods it will refuse, and warns."""
+        template = (body.get("spec") or {}).get("template") if at.resource.scalable and isinstance(body, dict) else None
+        space = self.store.find(NAMESPACE, "", at.namespace or "")
+        if not isinstance(template, dict) or space is None:
+            return {}
+        words = admission.pod_warning(space["metadata"].get("labels", {}), template.get("spec") or {})
+        return {"Warning": f"299 - {json.dumps(words)}"} if words else {}
+
     @staticmethod
     def _strict(request: Request, resource: Resource, body: Any) -> dict[str, str]:
         unknown = validation.unknown_fields(resource, body) if isinstance(body, dict) else []
@@ -179,7 +200,7 @@ class Api:
             "kind": "Scale",
             "apiVersion": "autoscaling/v1",
             "metadata": {k: meta[k] for k in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")},
-            "spec": {"replicas": obj["spec"].get("replicas", 0)},
+            "spec": {"replicas": obj["spec"]["replicas"]} if obj["spec"].get("replicas") else {},  # zero is left out
             "status": {
                 "replicas": obj.get("status", {}).get("replicas", 0),
                 "selector": ",".join(f"{k}={v}" for k, v in labels.items()),

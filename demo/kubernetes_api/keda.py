@@ -45,7 +45,8 @@ def _target(scaled: Object) -> Object:
 
 def _hpa(scaled: Object, name: str, low: int, high: int) -> Object:
     meta = scaled["metadata"]
-    owner = {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": meta["name"], "uid": meta["uid"]}
+    owner = {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": meta["name"], "uid": meta["uid"],
+             "controller": True}  # fmt: skip
     return {
         "metadata": {"name": name, "labels": {"scaledobject.keda.sh/name": meta["name"]}, "ownerReferences": [owner]},
         "spec": {"scaleTargetRef": _target(scaled), "minReplicas": low, "maxReplicas": high},

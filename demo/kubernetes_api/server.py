@@ -87,8 +87,9 @@ class KubernetesApi:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def add_namespace(self, name: str) -> None:
-        self.store.create(NAMESPACE, "", {"metadata": {"name": name}}, CREATOR)
+    def add_namespace(self, name: str, labels: dict[str, str] | None = None) -> None:
+        """labels: pod-security.kubernetes.io/enforce: restricted, for one, means what it says."""
+        self.store.create(NAMESPACE, "", {"metadata": {"name": name, "labels": labels or {}}}, CREATOR)
 
     def add_deployment(
         self,
@@ -187,6 +188,17 @@ class KubernetesApi:
         if room is not None:
             self.cluster.room[namespace] = room
 
+    def add_quota(self, namespace: str, name: str, pods: int | None) -> None:
+        """A ResourceQuota on the number of pods; None takes it away."""
+        self.store.quotas.pop(namespace, None)
+        if pods is not None:
+            self.store.quotas[namespace] = (name, pods)
+
+    def starting(self, times: int = 3, **which: Any) -> None:
+        """The next `times` requests that match are answered as by an API server whose caches are not filled yet: 403
+        to whoever a Role would allow it."""
+        self.faults.add(Fault(times=times, code=403, **which))
+
     def fail_next(self, times: int = 1, **what: Any) -> None:
         """The next `times` requests that match go wrong; the arguments are those of `Fault`."""
         self.faults.add(Fault(times=times, **what))
@@ -281,6 +293,9 @@ def _handler(owner: KubernetesApi) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 return
             if fault.code is not None:
+                if fault.code == 403:
+                    self._send(owner.api.forbid(request))
+                    return
                 make = status.BY_CODE.get(fault.code)
                 if fault.code == 504 and request.method == "GET":
                     make = status.read_timeout

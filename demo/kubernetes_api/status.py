@@ -119,6 +119,12 @@ def forbidden(resource: Resource, name: str, verb: str, user: str, namespace: st
     return ApiError(403, "Forbidden", message, _details(resource, name))
 
 
+def not_admitted(resource: Resource, name: str, words: str) -> ApiError:
+    """A refusal of an admission plugin: 403 like the authoriser's, and of another kind."""
+    message = f'{resource.qualified} "{name}" is forbidden: {words}'
+    return ApiError(403, "Forbidden", message, _details(resource, name))
+
+
 def terminating(resource: Resource, name: str, namespace: str) -> ApiError:
     words = f"namespace {namespace} is being terminated"
     message = (

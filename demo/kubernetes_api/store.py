@@ -10,8 +10,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from demo.kubernetes_api import fields, status, validation
-from demo.kubernetes_api.resources import HPA, NAMESPACE, Resource
+from demo.kubernetes_api import admission, fields, status, validation
+from demo.kubernetes_api.resources import HPA, NAMESPACE, POD, Resource
 
 Object = dict[str, Any]
 Policy = Callable[[Object], str | None]
@@ -32,6 +32,8 @@ class Store:
         self.events: deque[tuple[int, str, Resource, Object]] = deque(maxlen=2000)
         self.policies: dict[str, tuple[Resource, Policy]] = {}
         self.terminating: set[str] = set()
+        self.quotas: dict[str, tuple[str, int]] = {}
+        """By namespace: the name of a ResourceQuota and the pods that it allows."""
         self.logs: dict[tuple[str, str], str] = {}
         """Pod logs by (namespace, name)."""
         self._objects: dict[tuple[Resource, str, str], Object] = {}
@@ -71,6 +73,7 @@ class Store:
             new = validation.defaulted(resource, validation.coerce(resource, obj, obj))
             validation.check(resource, name, new)
             self._admit(resource, name, new)
+            self._admit_pod(resource, namespace, name, new)
             meta = new["metadata"]
             meta |= {"uid": str(uuid.uuid4()), "creationTimestamp": now_text()}
             if resource.namespaced:
@@ -166,6 +169,16 @@ class Store:
             words = rule(obj) if kind == resource else None
             if words:
                 raise status.policy_denied(resource, name, policy, words)
+
+    def _admit_pod(self, resource: Resource, namespace: str, name: str, obj: Object) -> None:
+        if resource != POD:
+            return
+        quota, limit = self.quotas.get(namespace, ("", 1_000_000))
+        live = [p for p in self.list(POD, namespace) if p["status"].get("phase") not in ("Succeeded", "Failed")]
+        labels = self.get(NAMESPACE, "", namespace)["metadata"].get("labels", {})
+        words = admission.pod_security(labels, obj.get("spec") or {}) or admission.over_quota(quota, limit, len(live))
+        if words:
+            raise status.not_admitted(resource, name, words)
 
     def _commit(self, resource: Resource, namespace: str, name: str, old: Object, new: Object, dry: bool) -> Object:
         if "generation" in old["metadata"] and old.get("spec") != new.get("spec"):

@@ -93,6 +93,13 @@ def check(resource: Resource, name: str, obj: dict[str, Any]) -> None:
         raise invalid(resource, name, causes)
 
 
+def check_applied(resource: Resource, name: str, body: Any) -> None:
+    """A manifest that is applied stands on its own: an HPA without maxReplicas is refused (422), whoever set it."""
+    spec = (body.get("spec") or {}) if isinstance(body, dict) else {}
+    if resource == HPA and "maxReplicas" not in spec:
+        raise invalid(resource, name, [_invalid("spec.maxReplicas", 0, "must be greater than 0")])
+
+
 def check_scale(resource: Resource, name: str, replicas: int) -> None:
     if replicas < 0:
         cause = _invalid("spec.replicas", replicas, "must be greater than or equal to 0")

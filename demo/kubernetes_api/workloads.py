@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from demo.kubernetes_api.resources import DEPLOYMENT, POD, REPLICA_SET, Resource
+from demo.kubernetes_api.resources import DEPLOYMENT, EVENT, POD, REPLICA_SET, Resource
+from demo.kubernetes_api.status import ApiError
 from demo.kubernetes_api.store import Object, Store, now_text
 
 MANAGER = "kube-controller-manager"
@@ -24,17 +25,21 @@ class Cluster:
     """What the pods run on.
 
     start_s: a pod is ready so long after it was placed. room: pods that fit in a namespace (None: no limit).
+    schedule_s: a pod has no PodScheduled condition for so long. failures: why the last pod of a workload could not be
+    created.
     ready: tells how many pods of a workload are ready instead of start_s. healthy: whether a pod template can ever
     become ready. where: (address, port) of the pods of a workload, in order.
     """
 
     start_s: float = 0.0
+    schedule_s: float = 0.0
     room: dict[str, int] = field(default_factory=dict)
     ready: Callable[[str, str], int] | None = None
     healthy: Callable[[Object], bool] = lambda _: True
     where: Callable[[str, str], list[tuple[str, int]]] | None = None
     started_s: dict[tuple[str, str], float] = field(default_factory=dict)
     rollout_s: dict[tuple[str, str], float] = field(default_factory=dict)
+    failures: dict[tuple[str, str], str] = field(default_factory=dict)
     serial: int = 0
 
 
@@ -50,16 +55,27 @@ def sync(store: Store, cluster: Cluster, resource: Resource, namespace: str, nam
             return 0
         wanted: int = workload["spec"]["replicas"]
         template = workload["spec"].get("template", {})
-        mark = template_hash(template)
         labels = workload["spec"].get("selector", {}).get("matchLabels") or {"app": name}
-        pods = store.list(POD, namespace, labels)
+        maker = _controller(resource.api_version, resource.kind, workload)
         if resource == DEPLOYMENT:
-            _replica_set(store, workload, namespace, name, mark)
-        _roll(store, cluster, namespace, name, labels, template, mark, wanted, pods, now_s)
-        pods = store.list(POD, namespace, labels)
-        _kubelet(store, cluster, namespace, name, pods, now_s)
-        _status(store, cluster, resource, namespace, name, mark, wanted, labels, now_s)
+            made = _replica_set(store, workload, namespace, name, template_hash(template))
+            template, maker = made["spec"]["template"], _controller("apps/v1", "ReplicaSet", made)
+        mark = template_hash(template)
+        makers = {workload["metadata"]["uid"], *(s["metadata"]["uid"] for s in _sets(store, namespace, name))}
+        _roll(store, cluster, workload, labels, template, maker, _own(store, namespace, labels, makers), now_s)
+        _kubelet(store, cluster, namespace, name, _own(store, namespace, labels, makers), now_s)
+        _status(store, cluster, resource, workload, mark, _own(store, namespace, labels, makers), now_s)
         return wanted
+
+
+def _own(store: Store, namespace: str, labels: dict[str, str], makers: set[str]) -> list[Object]:
+    """The pods that a workload's controllers made; who merely carries its labels is none of its business."""
+    found = store.list(POD, namespace, labels)
+    return [p for p in found if any(r.get("uid") in makers for r in p["metadata"].get("ownerReferences", []))]
+
+
+def _sets(store: Store, namespace: str, name: str) -> list[Object]:
+    return [s for s in store.list(REPLICA_SET, namespace) if _owner(s) == name]
 
 
 def ready_pods(pods: list[Object]) -> list[Object]:
@@ -70,28 +86,39 @@ def _hash(pod: Object) -> str:
     return str(pod["metadata"]["labels"].get("pod-template-hash", ""))
 
 
-def _replica_set(store: Store, workload: Object, namespace: str, name: str, mark: str) -> None:
-    """The ReplicaSet of the current template, made once and reused when an old template comes back."""
-    sets = [s for s in store.list(REPLICA_SET, namespace) if _owner(s) == name]
+def _replica_set(store: Store, workload: Object, namespace: str, name: str, mark: str) -> Object:
+    """The ReplicaSet of the current template, made once and reused when an old template comes back. While the
+    Deployment is paused a new template gets none."""
+    sets = _sets(store, namespace, name)
     newest = max((int(s["metadata"]["annotations"][REVISION]) for s in sets), default=0)
+    last = next((s for s in sets if int(s["metadata"]["annotations"][REVISION]) == newest), None)
+    if last is not None and (workload["spec"].get("paused") or last["metadata"]["labels"]["pod-template-hash"] == mark):
+        return last
     mine = next((s for s in sets if s["metadata"]["labels"]["pod-template-hash"] == mark), None)
-    if mine is not None and int(mine["metadata"]["annotations"][REVISION]) == newest:
-        return
     revision = str(newest + 1)
     if mine is None:
         body = {
             "metadata": {
                 "name": f"{name}-{mark}",
-                "labels": {"pod-template-hash": mark},
+                "labels": {**workload["spec"].get("template", {}).get("metadata", {}).get("labels", {}),
+                           "pod-template-hash": mark},
                 "annotations": {REVISION: revision},
-                "ownerReferences": [{"kind": "Deployment", "name": name, "uid": workload["metadata"]["uid"]}],
+                "ownerReferences": [_controller("apps/v1", "Deployment", workload)],
             },
             "spec": {"template": workload["spec"].get("template", {}), "replicas": workload["spec"]["replicas"]},
         }
-        store.create(REPLICA_SET, namespace, body, MANAGER)
+        made = store.create(REPLICA_SET, namespace, body, MANAGER)
     else:
-        store.update(REPLICA_SET, namespace, f"{name}-{mark}", lambda o: _annotate(o, revision), MANAGER)
+        made = store.update(REPLICA_SET, namespace, f"{name}-{mark}", lambda o: _annotate(o, revision), MANAGER)
     store.update(DEPLOYMENT, namespace, name, lambda o: _annotate(o, revision), MANAGER)
+    return made
+
+
+def _controller(version: str, kind: str, obj: Object) -> Object:
+    """The owner reference that an object's controller puts on what it makes."""
+    meta = obj["metadata"]
+    return {"apiVersion": version, "kind": kind, "name": meta["name"], "uid": meta["uid"], "controller": True,
+            "blockOwnerDeletion": True}  # fmt: skip
 
 
 def _annotate(obj: Object, revision: str) -> Object:
@@ -104,22 +131,33 @@ def _owner(obj: Object) -> str:
 
 
 def _roll(
-    store: Store, cluster: Cluster, namespace: str, name: str, labels: dict[str, str], template: Object, mark: str,
-    wanted: int, pods: list[Object], now_s: float,
+    store: Store, cluster: Cluster, workload: Object, labels: dict[str, str], template: Object, maker: Object,
+    pods: list[Object], now_s: float,
 ) -> None:  # fmt: skip
-    """New pods first (surge one), old ones leave as new ones get ready; surplus leaves, the youngest first."""
+    """New pods first (surge one), old ones leave as new ones get ready; surplus leaves, the youngest first. A
+    StatefulSet keeps the old pods below its partition, and all of them with OnDelete."""
+    namespace, name = workload["metadata"]["namespace"], workload["metadata"]["name"]
+    wanted, mark = workload["spec"]["replicas"], template_hash(template)
     new = [p for p in pods if _hash(p) == mark]
     old = [p for p in pods if _hash(p) != mark]
-    surge = 1 if old and wanted else 0
+    kept = min(len(old), _old_ones(workload, wanted))
+    surge = 1 if len(old) > kept and wanted else 0
     room = wanted + surge - len(pods) if old else wanted - len(new)
-    for _ in range(max(0, min(room, wanted - len(new)))):
+    cluster.failures.pop((namespace, name), None)
+    for _ in range(max(0, min(room, wanted - kept - len(new)))):
         cluster.serial += 1
-        pod_name = f"{name}-{mark}-{cluster.serial:04d}"
-        _create_pod(store, cluster, namespace, pod_name, {**labels, "pod-template-hash": mark}, template, now_s)
+        pod_name, marked = f"{name}-{mark}-{cluster.serial:04d}", {**labels, "pod-template-hash": mark}
+        try:
+            _create_pod(store, cluster, namespace, pod_name, marked, template, maker, now_s)
+        except ApiError as error:
+            cluster.failures[(namespace, name)] = str(error)
+            _failed_create(store, namespace, maker, str(error))
+            break
     spare = len(ready_pods(new)) + len(ready_pods(old)) - wanted
-    doomed = [p for p in old if p not in ready_pods(old)] if ready_pods(new) else []
-    doomed += ready_pods(old)[: max(0, spare)]
-    surplus = len(new) - wanted
+    leaving = old[: len(old) - kept]
+    doomed = [p for p in leaving if p not in ready_pods(old)] if ready_pods(new) else []
+    doomed += ready_pods(leaving)[: max(0, spare)]
+    surplus = len(new) + kept - wanted
     if surplus > 0:
         pending_first = sorted(new, key=lambda p: (p in ready_pods(new), -_serial(p)))
         doomed += pending_first[:surplus]
@@ -130,21 +168,38 @@ def _roll(
         cluster.started_s.pop((namespace, pod["metadata"]["name"]), None)
 
 
+def _old_ones(workload: Object, wanted: int) -> int:
+    """Pods that keep the old template, whatever happens to the new one."""
+    strategy = workload["spec"].get("updateStrategy") or {}
+    if strategy.get("type") == "OnDelete":
+        return wanted
+    return int((strategy.get("rollingUpdate") or {}).get("partition") or 0)
+
+
+def _failed_create(store: Store, namespace: str, maker: Object, words: str) -> None:
+    """The event that the maker of the pods leaves, once for the same words."""
+    name = f"{maker['name']}.failed-create"
+    event = {
+        "metadata": {"name": name},
+        "involvedObject": {"kind": maker["kind"], "namespace": namespace, "name": maker["name"]},
+        "reason": "FailedCreate",
+        "type": "Warning",
+        "message": f"Error creating: {words}",
+    }
+    if store.find(EVENT, namespace, name) is None:
+        store.create(EVENT, namespace, event, MANAGER)
+
+
 def _serial(pod: Object) -> int:
     return int(pod["metadata"]["name"].rsplit("-", 1)[1])
 
 
 def _create_pod(
-    store: Store,
-    cluster: Cluster,
-    namespace: str,
-    pod_name: str,
-    labels: dict[str, str],
-    template: Object,
-    now_s: float,
-) -> None:
+    store: Store, cluster: Cluster, namespace: str, pod_name: str, labels: dict[str, str], template: Object,
+    maker: Object, now_s: float,
+) -> None:  # fmt: skip
     body = {
-        "metadata": {"name": pod_name, "labels": labels},
+        "metadata": {"name": pod_name, "labels": labels, "ownerReferences": [maker]},
         "spec": template.get("spec", {"containers": [{"name": "server", "image": "demo"}]}),
         "status": {"phase": "Pending", "conditions": []},
     }
@@ -158,6 +213,8 @@ def _kubelet(store: Store, cluster: Cluster, namespace: str, name: str, pods: li
     ready_count = cluster.ready(namespace, name) if cluster.ready else None
     for index, pod in enumerate(sorted(pods, key=_serial)):
         age_s = now_s - cluster.started_s.get((namespace, pod["metadata"]["name"]), now_s)
+        if age_s < cluster.schedule_s:
+            continue
         placed = room is None or index < room
         ready = placed and cluster.healthy(pod["spec"])
         started = age_s >= cluster.start_s or pod in ready_pods(pods)
@@ -192,24 +249,24 @@ def _pod_status(
 
 
 def _status(
-    store: Store, cluster: Cluster, resource: Resource, namespace: str, name: str, mark: str, wanted: int,
-    labels: dict[str, str], now_s: float,
-) -> None:  # fmt: skip
-    pods = store.list(POD, namespace, labels)
-    updated = [p for p in pods if _hash(p) == mark]
-    workload = store.get(resource, namespace, name)
+    store: Store, cluster: Cluster, resource: Resource, workload: Object, mark: str, pods: list[Object], now_s: float
+) -> None:
+    namespace, name = workload["metadata"]["namespace"], workload["metadata"]["name"]
+    wanted, ready = workload["spec"]["replicas"], len(ready_pods(pods))
     state: dict[str, Any] = {
         "observedGeneration": workload["metadata"]["generation"],
         "replicas": len(pods),
-        "updatedReplicas": len(updated),
-        "readyReplicas": len(ready_pods(pods)),
-        "availableReplicas": len(ready_pods(pods)),
-        "unavailableReplicas": max(0, wanted - len(ready_pods(pods))),
+        "updatedReplicas": len([p for p in pods if _hash(p) == template_hash(workload["spec"].get("template", {}))]),
+        "readyReplicas": ready,
+        "availableReplicas": ready,
+        "unavailableReplicas": max(0, wanted - ready),
     }
     if resource == DEPLOYMENT:
         state["conditions"] = [_progress(cluster, workload, namespace, name, mark, state, wanted, now_s)]
-    old = dict(workload.get("status", {}))
-    if old == state:
+        failure = cluster.failures.get((namespace, name))
+        if failure:
+            state["conditions"].append(_replica_failure(workload, failure))
+    if dict(workload.get("status", {})) == state:
         return
 
     def change(obj: Object) -> Object:
@@ -219,6 +276,13 @@ def _status(
     store.update(resource, namespace, name, change, MANAGER, sub="status")
 
 
+def _replica_failure(workload: Object, words: str) -> dict[str, Any]:
+    conditions = workload.get("status", {}).get("conditions", [])
+    since = next((c.get("lastTransitionTime") for c in conditions if c["type"] == "ReplicaFailure"), None)
+    return {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": words,
+            "lastTransitionTime": since or now_text()}  # fmt: skip
+
+
 def _progress(
     cluster: Cluster, workload: Object, namespace: str, name: str, mark: str, state: Object, wanted: int, now_s: float
 ) -> dict[str, Any]:
@@ -226,7 +290,9 @@ def _progress(
     key = (f"{namespace}/{name}", f"{mark}/{workload['metadata']['generation']}")
     began_s = cluster.rollout_s.setdefault(key, now_s)
     old = next((c for c in workload.get("status", {}).get("conditions", []) if c["type"] == "Progressing"), {})
-    if done:
+    if workload["spec"].get("paused"):
+        found = {"status": "Unknown", "reason": "DeploymentPaused", "message": "Deployment is paused"}
+    elif done:
         found = {
             "status": "True",
             "reason": "NewReplicaSetAvailable",

@@ -89,7 +89,8 @@ def test_409_already_exists(subject: Subject) -> None:
 def test_409_apply_conflict_and_force(subject: Subject) -> None:
     subject.patch(spec(minReplicas=4), field_manager="scaler")
     ref = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}
-    code, answer = refused(lambda: subject.apply({"scaleTargetRef": ref, "minReplicas": 2}, "gitops"))
+    manifest = {"scaleTargetRef": ref, "minReplicas": 2, "maxReplicas": 10}
+    code, answer = refused(lambda: subject.apply(manifest, "gitops"))
     message = 'Apply failed with 1 conflict: conflict with "scaler" using autoscaling/v2: .spec.minReplicas'
     cause = {
         "reason": "FieldManagerConflict",
@@ -97,7 +98,7 @@ def test_409_apply_conflict_and_force(subject: Subject) -> None:
         "field": ".spec.minReplicas",
     }
     assert (code, answer) == (409, expected(409, "Conflict", message, {"causes": [cause]}))
-    forced = subject.apply({"scaleTargetRef": ref, "minReplicas": 2}, "gitops", force=True)
+    forced = subject.apply(manifest, "gitops", force=True)
     assert forced.spec.min_replicas == 2
     holders = [m.manager for m in forced.metadata.managed_fields if "f:minReplicas" in m.fields_v1.get("f:spec", {})]
     assert holders == ["gitops"]

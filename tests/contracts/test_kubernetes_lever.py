@@ -56,6 +56,7 @@ def role(*, patch: bool = True) -> Rules:
     verbs = ["get", "patch"] if patch else ["get"]
     return [
         {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": verbs, **named},
+        {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get"], **named},
         {"apiGroups": ["apps"], "resources": ["deployments/scale"], "verbs": ["get"], **named},
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
     ]

@@ -11,23 +11,27 @@ import json
 import os
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlencode
 
 import urllib3
 from kubernetes import client
 from kubernetes import config as kube_config
-from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError
 
+from tuning.actuators import _kubernetes_shape as shape
 from tuning.actuators._http import Unanswered
-from tuning.actuators._kubernetes_errors import Missing, Ref, translate
-from tuning.errors import ConfigError, ControlRefused
+from tuning.actuators._kubernetes_errors import Missing, Ref, answered, unanswered
+from tuning.actuators._kubernetes_shape import Object
+from tuning.actuators._kubernetes_transport import Answer, exchange, watched
+from tuning.errors import ConfigError, ControlRefused, SlotuneError
 from tuning.ports import Connection, Connections
 
 FIELD_MANAGER = "slotune"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
-Object = dict[str, Any]
+KNOWN_GROUPS = ("", "apps", "autoscaling", "keda.sh")
+"""Whose spec and status are known; a custom resource is free in everything but its metadata."""
 
 
 class Cluster:
@@ -40,14 +44,17 @@ class Cluster:
         self._client: Any = None
 
     def get(self, ref: Ref) -> Object:
-        """One object. Raises ControlUnreachable, ControlRefused."""
+        """One object, its parts checked. Raises ControlUnreachable, ControlRefused (Missing: 404)."""
         return self._object(self._call("GET", "get", ref), ref)
 
     def items(self, ref: Ref, selector: str = "") -> list[Object]:
         """The objects of a collection, by label selector. Raises ControlUnreachable, ControlRefused."""
         query = [("labelSelector", selector)] if selector else []
-        answer = self._object(self._call("GET", "list", ref, query=query), ref)
-        return [item for item in answer.get("items") or [] if isinstance(item, dict)]
+        data = self._call("GET", "list", ref, query=query)
+        try:
+            return shape.many(shape.decode(data), known=_known(ref))
+        except shape.Malformed as error:
+            raise ControlRefused(f"{ref}: the answer {error}; is this the address of an API server?") from error
 
     def patch(self, ref: Ref, body: Object | list[Any]) -> Object:
         """A merge patch (or a JSON patch, for a list), with field manager and strict validation.
@@ -74,8 +81,8 @@ class Cluster:
 
     def log(self, ref: Ref, *, lines: int = 40) -> str:
         """The last lines of a pod's log. Raises ControlUnreachable, ControlRefused."""
-        answer = self._call("GET", "get", replace(ref, sub="log"), query=[("tailLines", str(lines))])
-        return answer if isinstance(answer, str) else "" if answer is None else json.dumps(answer)
+        query = [("tailLines", str(lines))]
+        return self._call("GET", "get", replace(ref, sub="log"), query=query).decode("utf-8", "replace")
 
     def may(self, verb: str, ref: Ref) -> bool:
         """Whether these credentials have one right (SelfSubjectAccessReview; changes nothing)."""
@@ -94,15 +101,16 @@ class Cluster:
         }
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
         asked = Ref("authorization.k8s.io", "v1", "selfsubjectaccessreviews", ref.namespace)
-        answer = self._object(self._call("POST", "create", asked, body=body, path=path, writing=False), asked)
-        return bool((answer.get("status") or {}).get("allowed"))
+        data = self._call("POST", "create", asked, body=body, path=path, writing=False)
+        return bool((self._object(data, asked).get("status") or {}).get("allowed"))
 
     @staticmethod
-    def _object(answer: Any, ref: Ref, *, writing: bool = False) -> Object:
-        if isinstance(answer, dict):
-            return answer
-        said = f"{ref}: the address answered something that is not a Kubernetes object"
-        raise Unanswered(said) if writing else ControlRefused(said)
+    def _object(data: bytes, ref: Ref, *, writing: bool = False) -> Object:
+        try:
+            return shape.one(shape.decode(data), known=_known(ref))
+        except shape.Malformed as error:
+            said = f"{ref}: the answer {error}; is this the address of an API server?"
+            raise (Unanswered(said) if writing else ControlRefused(said)) from error
 
     def _call(
         self,
@@ -115,40 +123,53 @@ class Cluster:
         content_type: str = "application/json",
         path: str = "",
         writing: bool | None = None,
-    ) -> Any:
+    ) -> bytes:
         writing = method != "GET" if writing is None else writing
+        target = (path or ref.path) + (f"?{urlencode(query)}" if query else "")
         for attempt in (1, 2):
-            try:
-                return self._send(method, path or ref.path, query or [], body, content_type)
-            except ApiException as error:
-                if error.status == 401 and attempt == 1:
-                    self._client = None  # a projected token may have been renewed on disk, or in the connection
-                    continue
-                raise translate(error, verb, ref, writing=writing) from error
-            except HTTPError as error:
-                raise translate(error, verb, ref, writing=writing) from error
-            except (AttributeError, UnicodeDecodeError) as error:  # the client stumbles over error bodies of no text
-                if isinstance(error.__context__, ApiException):
-                    error.__context__.body = None
-                    raise translate(error.__context__, verb, ref, writing=writing) from error
-                return None  # an answer of no text: no Kubernetes object
+            answer = self._send(method, target, verb, ref, body, content_type, writing=writing)
+            if answer.status == 401 and attempt == 1:
+                self._client = None  # a projected token may have been renewed on disk, or in the connection
+                continue
+            if not 200 <= answer.status <= 299:
+                raise answered(answer, verb, ref, writing=writing)
+            return answer.data
         raise AssertionError("unreachable")
 
-    def _send(self, method: str, path: str, query: list[tuple[str, str]], body: object, content_type: str) -> Any:
+    def _send(
+        self, method: str, target: str, verb: str, ref: Ref, body: object, content_type: str, *, writing: bool
+    ) -> Answer:
         if self._client is None:
             self._client = client.ApiClient(configuration(self._connections.get(self._name)))
-        accept = "*/*" if path.endswith("/log") else "application/json"
-        return self._client.call_api(
-            path,
-            method,
-            query_params=query,
-            header_params={"Accept": accept, "Content-Type": content_type},
-            body=body,
-            response_types_map={200: "object", 201: "object"},
-            auth_settings=["BearerToken"],
-            _return_http_data_only=True,
-            _request_timeout=(min(5.0, self._timeout_s), self._timeout_s),
+            watched(self._client.rest_client.pool_manager)
+        headers = {"Accept": "*/*" if ref.sub == "log" else "application/json", "User-Agent": FIELD_MANAGER}
+        if body is not None:
+            headers["Content-Type"] = content_type
+        try:
+            self._client.update_params_for_auth(headers, [], ["BearerToken"])
+            return exchange(
+                self._client.rest_client.pool_manager,
+                method,
+                self._client.configuration.host + target,
+                headers=headers,
+                body=None if body is None else json.dumps(body).encode(),
+                timeout_s=self._timeout_s,
+            )
+        except (HTTPError, OSError) as error:
+            raise unanswered(error, verb, ref, writing=writing) from error
+        except ConfigException as error:
+            raise self._unusable(error) from error
+        except ValueError as error:  # a token or an address with characters that no request can carry
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> SlotuneError:
+        return ConfigError(
+            f"the connection {self._name} cannot be used ({type(error).__name__}): look at its address and its token"
         )
+
+
+def _known(ref: Ref) -> bool:
+    return ref.group in KNOWN_GROUPS or ref.sub == "scale"
 
 
 def configuration(connection: Connection) -> Any:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from urllib.parse import quote
 
-from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
@@ -16,13 +16,35 @@ from urllib3.exceptions import (
     SSLError,
 )
 
+from tuning.actuators import _kubernetes_shape as shape
 from tuning.actuators._http import Unanswered
+from tuning.actuators._kubernetes_transport import Answer, TooLarge, TooSlow
 from tuning.actuators._options import bounded
-from tuning.errors import Conflict, ControlRefused, ControlUnreachable, NotOwner, SlotuneError
+from tuning.errors import ConfigError, Conflict, ControlRefused, ControlUnreachable, NotOwner, SlotuneError
+
+RBAC = re.compile(r"\bcannot \w+ (resource|path)\b")
+"""How the authoriser says that a right is missing; admission's refusals are 403 too, and of another kind."""
+ADMISSION = (
+    ("exceeded quota", "a ResourceQuota has no room for it"),
+    ("violates PodSecurity", "the namespace's PodSecurity level refuses the pod"),
+    (" usage per ", "a LimitRange refuses it"),
+    ("error looking up service account", "its service account does not exist"),
+    ("admission webhook", "an admission webhook refuses it"),
+    ("denied request", "an admission policy refuses it"),
+)
 
 
 class Missing(ControlRefused):
     """There is no such object (404)."""
+
+
+class Forbidden(ControlRefused):
+    """The authoriser says that these credentials may not do this (403); an API server that is just starting says so
+    too, of rights that it will know in a moment."""
+
+
+class NotAdmitted(ControlRefused):
+    """Admission (a quota, PodSecurity, a LimitRange, a webhook, a policy) refuses the object, whatever the rights."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +60,9 @@ class Ref:
 
     @property
     def path(self) -> str:
-        base = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-        path = f"{base}/namespaces/{self.namespace}/{self.plural}"
-        return path + (f"/{self.name}" if self.name else "") + (f"/{self.sub}" if self.sub else "")
+        parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
+        parts += ["namespaces", self.namespace, self.plural, self.name, self.sub]
+        return "".join(f"/{_segment(part, self)}" for part in parts if part)
 
     @property
     def resource(self) -> str:
@@ -50,22 +72,22 @@ class Ref:
         return f"{self.resource} {self.namespace}/{self.name}" if self.name else f"{self.resource} of {self.namespace}"
 
 
-def translate(error: Exception, verb: str, ref: Ref, *, writing: bool) -> SlotuneError:
-    """The error to raise instead of a client's error. Unanswered: a write that may have landed."""
-    if isinstance(error, ApiException):
-        return _answered(error, verb, ref, writing=writing)
-    return _unanswered(error, verb, ref, writing=writing)
-
-
 def role_snippet(verb: str, ref: Ref) -> str:
     """The rule of a Role that grants one right."""
     names = f', resourceNames: ["{ref.name}"]' if ref.name else ""
     return f'{{apiGroups: ["{ref.group}"], resources: ["{ref.resource}"]{names}, verbs: ["{verb}"]}}'
 
 
-def _answered(error: ApiException, verb: str, ref: Ref, *, writing: bool) -> SlotuneError:
-    status, body = int(error.status or 0), _body(error)
-    words = bounded(str(body.get("message") or error.reason or "no words"))
+def _segment(text: str, ref: Ref) -> str:
+    if text in (".", ".."):
+        raise ConfigError(f"{ref.plural} of {ref.namespace!r}: {text!r} is no name")
+    return quote(text, safe="")
+
+
+def answered(answer: Answer, verb: str, ref: Ref, *, writing: bool) -> SlotuneError:
+    """What an answer other than 2xx means. Unanswered: a write that may have landed all the same."""
+    status, body = answer.status, shape.whole(answer.data.decode("utf-8", "replace"))
+    words = bounded(str(body.get("message") or f"HTTP {status}"))
     if status == 403:
         return _forbidden(words, body, verb, ref)
     if status == 404:
@@ -77,37 +99,53 @@ def _answered(error: ApiException, verb: str, ref: Ref, *, writing: bool) -> Slo
     if status == 410:
         return ControlUnreachable(f"{verb} {ref}: {words}; list again", delay_s=1.0)
     if status == 429:
-        return ControlUnreachable(f"{verb} {ref}: the API server asks to slow down ({words})", delay_s=_delay_s(error))
+        return ControlUnreachable(f"{verb} {ref}: the API server asks to slow down ({words})", delay_s=_delay_s(answer))
     if status >= 500:
         said = f"{verb} {ref}: the API server answered {status} ({words})"
-        return Unanswered(said) if writing else ControlUnreachable(said)
-    if status == 0:  # the client's way of saying "TLS"
-        return ControlRefused(f"{verb} {ref}: the TLS connection to the API server was refused ({words})")
+        return Unanswered(said, status=status) if writing else ControlUnreachable(said)
+    if 300 <= status <= 399:
+        return ControlRefused(f"{verb} {ref}: the address sends elsewhere (HTTP {status}); it is no API server's own")
+    known = next((what for mark, what in ADMISSION if mark in words), None)
+    if known:
+        return NotAdmitted(f"{verb} {ref}: {known}: {words}")
     return ControlRefused(f"{verb} {ref}: the API server refused it: {words}")
 
 
-def _forbidden(words: str, body: dict[str, Any], verb: str, ref: Ref) -> ControlRefused:
-    causes = (body.get("details") or {}).get("causes") or []
-    if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
+def _forbidden(words: str, body: Mapping[str, object], verb: str, ref: Ref) -> ControlRefused:
+    if "NamespaceTerminating" in _causes(body):
         return ControlRefused(f"the namespace {ref.namespace} is being deleted ({words})")
-    return ControlRefused(
+    known = next((what for mark, what in ADMISSION if mark in words), None)
+    if known:
+        return NotAdmitted(f"{verb} {ref}: {known}; this is no matter of slotune's Role: {words}")
+    if not RBAC.search(words):
+        return NotAdmitted(f"{verb} {ref}: the API server forbids it, and not for want of a right: {words}")
+    return Forbidden(
         f"slotune may not {verb} {ref} ({words}); its Role in {ref.namespace} needs the rule {role_snippet(verb, ref)}"
     )
 
 
-def _conflict(words: str, body: dict[str, Any], ref: Ref) -> SlotuneError:
-    causes = (body.get("details") or {}).get("causes") or []
-    if any(cause.get("reason") == "FieldManagerConflict" for cause in causes):
+def _causes(body: Mapping[str, object]) -> list[str]:
+    """The reasons of a Status' causes."""
+    details = body.get("details")
+    causes = details.get("causes") if isinstance(details, dict) else None
+    return [str(c.get("reason")) for c in causes if isinstance(c, dict)] if isinstance(causes, list) else []
+
+
+def _conflict(words: str, body: Mapping[str, object], ref: Ref) -> SlotuneError:
+    if "FieldManagerConflict" in _causes(body):
         return NotOwner(f"{ref}: another manager owns the field ({words}); slotune stands down")
     return Conflict(f"{ref} was changed by somebody else meanwhile ({words})", delay_s=1.0)
 
 
-def _unanswered(error: Exception, verb: str, ref: Ref, *, writing: bool) -> SlotuneError:
+def unanswered(error: Exception, verb: str, ref: Ref, *, writing: bool) -> SlotuneError:
+    """What an exchange that ended without an answer means. Unanswered: a write that may have landed."""
     reason = error.reason if isinstance(error, MaxRetryError) else error
     if isinstance(reason, NewConnectionError | ConnectTimeoutError | NameResolutionError):
         return ControlUnreachable(f"{verb} {ref}: the API server cannot be reached ({_short(reason)})")
     if isinstance(reason, SSLError):
         return ControlRefused(f"{verb} {ref}: the TLS connection to the API server was refused ({_short(reason)})")
+    if isinstance(reason, TooLarge) and not writing:
+        return ControlRefused(f"{verb} {ref}: {reason}; is this the address of an API server?")
     said = f"{verb} {ref}: no answer from the API server ({_short(reason or error)})"
     return Unanswered(said) if writing else ControlUnreachable(said)
 
@@ -115,19 +153,13 @@ def _unanswered(error: Exception, verb: str, ref: Ref, *, writing: bool) -> Slot
 def _short(error: BaseException) -> str:
     if isinstance(error, NewConnectionError | NameResolutionError):
         return "nobody listens there"
+    if isinstance(error, TooSlow | TooLarge):
+        return str(error)
     if isinstance(error, HTTPError) and "timed out" in str(error):
         return "timed out"
     return bounded(f"{type(error).__name__}", 80)
 
 
-def _body(error: ApiException) -> dict[str, Any]:
-    try:
-        body = json.loads(error.body or "")
-    except (TypeError, ValueError):
-        return {}
-    return body if isinstance(body, dict) else {}
-
-
-def _delay_s(error: ApiException) -> float:
-    value = (error.headers or {}).get("Retry-After", "")
-    return min(600.0, float(value)) if str(value).isdigit() else 5.0
+def _delay_s(answer: Answer) -> float:
+    value = next((v for k, v in answer.headers.items() if k.lower() == "retry-after"), "")
+    return min(600.0, float(value)) if value.isascii() and value.isdigit() else 5.0

@@ -1,33 +1,23 @@
-"""Who owns the replicas of a workload: an HPA, a KEDA ScaledObject, or nobody; and whether slotune may write there.
+"""Who decides the replicas of a workload: an HPA, a KEDA ScaledObject, or nobody but the workload itself.
 
-A GitOps tool that sets the field, a pause, or a person's change after slotune's own means: stand down.
+Whether slotune may write there is another question: see _kubernetes_stand_down.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
-from tuning.actuators._kubernetes_client import FIELD_MANAGER, Cluster, Object
+from tuning.actuators._kubernetes_client import Cluster
 from tuning.actuators._kubernetes_errors import Missing, Ref
-from tuning.errors import ConfigError, ControlRefused, NotOwner
+from tuning.actuators._kubernetes_shape import Object
+from tuning.errors import ConfigError, ControlRefused, ControlUnreachable, NotOwner
 from tuning.model import Knob
 
 LAST_SET = "slotune/last-set"
 """Annotation with the values that slotune set last: how it sees that somebody else changed them since."""
 BUILT_IN = {"Deployment": ("apps", "v1", "deployments"), "StatefulSet": ("apps", "v1", "statefulsets")}
-GITOPS_LABELS = {
-    "argocd.argoproj.io/instance": "Argo CD",
-    "kustomize.toolkit.fluxcd.io/name": "Flux",
-    "helm.toolkit.fluxcd.io/name": "Flux",
-}
-GITOPS_ANNOTATIONS = {"argocd.argoproj.io/tracking-id": "Argo CD"}
-GITOPS_MANAGERS = ("argocd-controller", "argocd-application-controller", "kustomize-controller", "helm-controller")
-FLUX_OFF = {"kustomize.toolkit.fluxcd.io/reconcile": "disabled", "kustomize.toolkit.fluxcd.io/ssa": "ignore"}
-APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 @dataclass(frozen=True)
@@ -48,9 +38,19 @@ class Owner:
     def version(self) -> str:
         return str(self.obj.get("metadata", {}).get("resourceVersion", ""))
 
+    @property
+    def floor(self) -> str:
+        """The knob by which replicas are raised."""
+        return "replicas" if self.kind == "none" else "min_replicas"
+
     def values(self) -> dict[str, Knob]:
-        """The knobs that this owner holds. Raises ControlRefused for an object without usable numbers."""
+        """The knobs that this owner holds. Raises ControlRefused for an object without usable numbers.
+
+        A Scale of zero replicas leaves the number out; anything that is no Scale and has no number tells nothing.
+        """
         spec = self.obj.get("spec") or {}
+        if self.kind == "none" and "replicas" not in spec and self.obj.get("kind") != "Scale":
+            raise ControlRefused(f"{self.ref} shows no spec.replicas: the answer is no Scale")
         found: dict[str, Knob] = {}
         for knob, field in self.fields.items():
             value = spec.get(field, self.defaults.get(knob))
@@ -60,11 +60,11 @@ class Owner:
         return found
 
     def body(self, values: Mapping[str, Knob], version: str) -> Object:
-        """The merge patch that sets these knobs, under the optimistic lock of a resource version."""
+        """The merge patch that sets these knobs and no other field, under the optimistic lock of a resource version."""
         meta: Object = {"resourceVersion": version}
         mine = {knob: values[knob] for knob in self.fields if knob in values}
         if not self.ref.sub:
-            meta["annotations"] = {LAST_SET: json.dumps(mine, sort_keys=True)}
+            meta["annotations"] = {LAST_SET: json.dumps({**self.values(), **mine}, sort_keys=True)}
         return {"metadata": meta, "spec": {self.fields[knob]: value for knob, value in mine.items()}}
 
 
@@ -83,8 +83,9 @@ def find_owner(cluster: Cluster, scale: Ref, hpa: str | None) -> Owner:
     hpas = Ref("autoscaling", "v2", "horizontalpodautoscalers", scale.namespace)
     if hpa:
         found = [cluster.get(_named(hpas, hpa))]
+        found[0]["metadata"].setdefault("name", hpa)
         if not _targets(found[0], scale):
-            ref = found[0].get("spec", {}).get("scaleTargetRef", {})
+            ref = (found[0].get("spec") or {}).get("scaleTargetRef") or {}
             raise ConfigError(
                 f"the HPA {hpa} in {scale.namespace} scales {ref.get('kind')} {ref.get('name')}, not {scale.name}"
             )
@@ -98,42 +99,32 @@ def find_owner(cluster: Cluster, scale: Ref, hpa: str | None) -> Owner:
     scaled = _scaled_object(cluster, scale)
     if scaled is not None:
         return _keda(scaled, scale.namespace)
-    return Owner("none", scale, {"replicas": "replicas"}, {"replicas": 0}, cluster.get(scale))
+    return Owner("none", scale, {"replicas": "replicas"}, {"replicas": 0}, scale_view(cluster, scale))
+
+
+def scale_view(cluster: Cluster, scale: Ref) -> Object:
+    """The Scale of a workload. Raises what Cluster.get does; ControlRefused for a custom resource without replicas,
+    whose /scale an API server answers with 500."""
+    try:
+        return cluster.get(scale)
+    except ControlUnreachable:
+        if (scale.group, scale.version, scale.plural) in BUILT_IN.values():
+            raise
+        whole = cluster.get(workload_ref(scale))
+        if (whole.get("spec") or {}).get("replicas") is None:
+            said = f"{workload_ref(scale)} sets no spec.replicas, so its /scale fails: set it once"
+            raise ControlRefused(said) from None
+        raise
+
+
+def workload_ref(scale: Ref) -> Ref:
+    """The workload behind a scale subresource."""
+    return Ref(scale.group, scale.version, scale.plural, scale.namespace, scale.name)
 
 
 def refetch(cluster: Cluster, owner: Owner) -> Owner:
     """The same owner, read again."""
     return Owner(owner.kind, owner.ref, owner.fields, owner.defaults, cluster.get(owner.ref))
-
-
-def stand_down(owner: Owner, holder: Object, at_s: float, stand_down_s: float) -> str | None:
-    """Why slotune may not write, None when it may.
-
-    holder: the object with the metadata that tells (the owner itself, or the workload behind a scale subresource).
-    """
-    meta = holder.get("metadata") or {}
-    notes, labels = meta.get("annotations") or {}, meta.get("labels") or {}
-    paused = notes.get("autoscaling.keda.sh/paused-replicas"), notes.get("autoscaling.keda.sh/paused")
-    if owner.kind == "keda" and (paused[0] is not None or str(paused[1]).lower() == "true"):
-        return f"{owner.name} is paused by an annotation"
-    entries = [entry for entry in meta.get("managedFields") or [] if isinstance(entry, dict)]
-    applier = next(
-        (e for e in entries if e.get("operation") == "Apply" and _mine_not(e) and _holds(e, owner.fields.values())),
-        None,
-    )
-    if applier is not None:
-        return f"{applier.get('manager')} applies {_field_list(owner)} of {owner.name} (server-side apply)"
-    tool = gitops_tool(labels, notes)
-    if tool and _manifest_sets(owner, entries, notes):
-        return f"{owner.name} is managed by {tool}, which would undo or fight the change"
-    return _changed_by_other(owner, entries, notes, at_s, stand_down_s)
-
-
-def writer_of(owner: Owner, holder: Object) -> str:
-    """The manager that wrote the owner's fields last, "" when managedFields do not tell."""
-    entries = (holder.get("metadata") or {}).get("managedFields") or []
-    held = [e for e in entries if isinstance(e, dict) and _holds(e, owner.fields.values())]
-    return str(max(held, key=lambda e: str(e.get("time", "")))["manager"]) if held else ""
 
 
 def _named(ref: Ref, name: str) -> Ref:
@@ -152,7 +143,9 @@ def _hpa_or_keda(cluster: Cluster, hpas: Ref, obj: Object) -> Owner:
     meta = obj["metadata"]
     keda = next((o for o in meta.get("ownerReferences") or [] if o.get("kind") == "ScaledObject"), None)
     if keda is not None:
-        scaled = cluster.get(Ref("keda.sh", "v1alpha1", "scaledobjects", hpas.namespace, str(keda["name"])))
+        name = str(keda.get("name") or "")
+        scaled = cluster.get(Ref("keda.sh", "v1alpha1", "scaledobjects", hpas.namespace, name))
+        scaled["metadata"].setdefault("name", name)
         return _keda(scaled, hpas.namespace)
     fields = {"min_replicas": "minReplicas", "max_replicas": "maxReplicas"}
     return Owner("hpa", _named(hpas, meta["name"]), fields, {"min_replicas": 1}, obj)
@@ -173,68 +166,3 @@ def _scaled_object(cluster: Cluster, scale: Ref) -> Object | None:
     return next((obj for obj in found if _targets(obj, scale)), None)
 
 
-def gitops_tool(labels: Mapping[str, Any], notes: Mapping[str, Any]) -> str | None:
-    """The GitOps tool that manages an object by its labels and annotations, None when none does (or it is off)."""
-    if any(str(notes.get(key, "")).lower() == value for key, value in FLUX_OFF.items()):
-        return None
-    for known, given in ((GITOPS_LABELS, labels), (GITOPS_ANNOTATIONS, notes)):
-        for key, tool in known.items():
-            if key in given:
-                return tool
-    return None
-
-
-def _manifest_sets(owner: Owner, entries: list[Object], notes: Mapping[str, Any]) -> bool:
-    """Whether the tool's manifest sets our fields; unless there is evidence that it does not, it does."""
-    tools = [e for e in entries if e.get("manager") in GITOPS_MANAGERS]
-    if any(e.get("operation") == "Apply" for e in tools):
-        return any(_holds(e, owner.fields.values()) for e in tools)
-    try:
-        spec = json.loads(notes.get(APPLIED) or "")["spec"]
-    except (ValueError, TypeError, KeyError):
-        return True
-    return any(field in spec for field in owner.fields.values()) or any(_holds(e, owner.fields.values()) for e in tools)
-
-
-def _changed_by_other(
-    owner: Owner, entries: list[Object], notes: Mapping[str, Any], at_s: float, stand_down_s: float
-) -> str | None:
-    """Somebody changed what slotune had set: that stands for `stand_down_s`, then it is the new starting point."""
-    try:
-        last = json.loads(notes.get(LAST_SET) or "")
-    except ValueError:
-        return None
-    values = owner.values()
-    moved = [owner.fields[k] for k in values if k in last and values[k] != last[k]] if isinstance(last, dict) else []
-    if not moved:
-        return None
-    others = [e for e in entries if _mine_not(e) and _holds(e, moved)]
-    newest = max(others, key=lambda e: str(e.get("time", "")), default={"manager": "somebody else"})
-    age_s = at_s - _epoch_s(str(newest.get("time", "")), at_s)
-    if age_s >= stand_down_s:
-        return None
-    now = ", ".join(f"{knob} {value}" for knob, value in values.items())
-    return (
-        f"{newest['manager']} changed {owner.name} after slotune did ({now} now); "
-        f"slotune leaves it alone for another {max(0.0, stand_down_s - age_s) / 60:.0f} minutes"
-    )
-
-
-def _mine_not(entry: Object) -> bool:
-    return entry.get("manager") != FIELD_MANAGER and entry.get("subresource", "") != "status"
-
-
-def _holds(entry: Object, fields: Iterable[str]) -> bool:
-    spec = (entry.get("fieldsV1") or {}).get("f:spec") or {}
-    return any(f"f:{field}" in spec for field in fields)
-
-
-def _field_list(owner: Owner) -> str:
-    return " and ".join(f"spec.{field}" for field in owner.fields.values())
-
-
-def _epoch_s(text: str, default_s: float) -> float:
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return default_s

@@ -18,8 +18,9 @@ import numpy as np
 
 from detection.model import make_id
 from tuning.actuators._http import Unanswered
-from tuning.actuators._kubernetes_client import Cluster, Object
+from tuning.actuators._kubernetes_client import Cluster
 from tuning.actuators._kubernetes_errors import Missing, Ref
+from tuning.actuators._kubernetes_shape import Object
 from tuning.actuators._options import bounded
 from tuning.errors import (
     Conflict,

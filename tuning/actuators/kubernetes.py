@@ -13,12 +13,22 @@ from collections.abc import Callable
 
 from detection.model import Service
 from tuning.actuators import _options as options
+from tuning.actuators._kubernetes_capacity import hpa_trouble, pods_of, replicas_of, switched_off
 from tuning.actuators._kubernetes_client import Cluster
 from tuning.actuators._kubernetes_errors import Ref
-from tuning.actuators._kubernetes_owners import Owner, find_owner, scale_ref, stand_down, writer_of
-from tuning.actuators._kubernetes_pods import Pods, read_pods
-from tuning.actuators._kubernetes_writes import check_old, check_owner, holder_of, show, write
-from tuning.errors import ConfigError, NoCapacity, SlotuneError, StillStarting, Temporary
+from tuning.actuators._kubernetes_owners import (
+    Owner,
+    find_owner,
+    refetch,
+    scale_ref,
+    scale_view,
+    workload_ref,
+)
+from tuning.actuators._kubernetes_pods import Pods
+from tuning.actuators._kubernetes_shape import Object
+from tuning.actuators._kubernetes_stand_down import stand_down, writer_of
+from tuning.actuators._kubernetes_writes import check_old, check_owner, holder_of, moved, show, write
+from tuning.errors import ConfigError, NoCapacity, NotOwner, OutcomeUnknown, SlotuneError, StillStarting
 from tuning.model import Change, Knob, Receipt, Setting
 from tuning.ports import Connections
 
@@ -46,23 +56,21 @@ class KubernetesReplicas:
         """
         cluster, scale = self._cluster(service), self._scale(service)
         owner = find_owner(cluster, scale, options.optional_text(service, self.lever, "hpa"))
-        view = owner.obj if owner.kind == "none" else cluster.get(scale)
+        view = owner.obj if owner.kind == "none" else scale_view(cluster, scale)
         pods = self._pods(cluster, scale, view)
         holder = holder_of(cluster, owner)
-        wait_s = options.number(service, self.lever, "stand_down_s", 3600.0)
-        reason = stand_down(owner, holder, self._clock(), wait_s)
         return Setting(
             lever=self.lever,
-            values={**owner.values(), "replicas": _replicas(view)},
+            values={**owner.values(), "replicas": replicas_of(view, scale)},
             version=owner.version,
             owner=f"{owner.name} ({writer_of(owner, holder) or 'manager unknown'})",
-            note="; ".join(filter(None, [f"slotune stands down: {reason}" if reason else "", f"pods: {pods.text()}"])),
+            note="; ".join([*self._hands_off(service, owner, holder, view), f"pods: {pods.text()}"]),
         )
 
     def pods(self, service: Service) -> Pods:
         """Ready, starting and unschedulable pods of the workload."""
         cluster, scale = self._cluster(service), self._scale(service)
-        return self._pods(cluster, scale, cluster.get(scale))
+        return self._pods(cluster, scale, scale_view(cluster, scale))
 
     def rights(self, service: Service) -> list[tuple[str, Ref]]:
         """What slotune's Role has to grant for this lever, as (verb, object), found by looking at the owner.
@@ -72,14 +80,14 @@ class KubernetesReplicas:
         scale = self._scale(service)
         hpa = options.optional_text(service, self.lever, "hpa")
         hpas = Ref("autoscaling", "v2", "horizontalpodautoscalers", scale.namespace, hpa or "")
-        first = [("get", scale), ("list", Ref("", "v1", "pods", scale.namespace)), ("get" if hpa else "list", hpas)]
+        whole, pods = workload_ref(scale), Ref("", "v1", "pods", scale.namespace)
+        first = [("get", scale), ("get", whole), ("list", pods), ("get" if hpa else "list", hpas)]
         if not all(self.may(service, verb, ref) for verb, ref in first):
             return first
         owner = find_owner(self._cluster(service), scale, hpa)
         if owner.kind == "none":
-            whole = Ref(scale.group, scale.version, scale.plural, scale.namespace, scale.name)
             scaled = Ref("keda.sh", "v1alpha1", "scaledobjects", scale.namespace)
-            return [*first, ("list", scaled), ("get", whole), ("patch", scale)]
+            return [*first, ("list", scaled), ("patch", scale)]
         return [*first, *(right for right in (("get", owner.ref), ("patch", owner.ref)) if right not in first)]
 
     def may(self, service: Service, verb: str, ref: Ref) -> bool:
@@ -97,18 +105,29 @@ class KubernetesReplicas:
         owner = find_owner(cluster, scale, options.optional_text(service, self.lever, "hpa"))
         change = _for_owner(owner, change)
         before = owner.values()
-        if options.agrees(before, change.new):
+        if options.agrees(before, moved(owner, change)):
             return self._receipt(service, change, key, before, owner, started_s, changed=False, reason="already there")
-        check_owner(cluster, owner, started_s, options.number(service, self.lever, "stand_down_s", 3600.0))
+        wait_s = options.number(service, self.lever, "stand_down_s", 3600.0)
+        check_owner(cluster, owner, change, started_s, wait_s)
         check_old(owner, change)
-        up = _floor(change.new) > _floor(change.old)
+        up, earlier = _floor(change.new) > _floor(change.old), Pods()
         if up:
             _check_bounds(service, self.lever, change)
-            self._check_settled(cluster, scale)
+            earlier = self._check_can_grow(service, cluster, scale, owner)
         owner = write(cluster, owner, change, self._sleep)
-        pods = self._placed(service, cluster, scale, owner, change) if up else None
+        pods = self._placed(service, cluster, scale, owner, change, earlier) if up else None
         reason = f"{owner.name}: {change.text()}" + (f"; pods: {pods.text()}" if pods else "")
         return self._receipt(service, change, key, before, owner, started_s, changed=True, reason=reason)
+
+    def _hands_off(self, service: Service, owner: Owner, holder: Object, view: Object) -> list[str]:
+        """Why the lever would refuse as things stand: for the knob that raises replicas, else for the other one."""
+        wait_s = options.number(service, self.lever, "stand_down_s", 3600.0)
+        reason = stand_down(owner, holder, self._clock(), wait_s, [owner.floor]) or switched_off(owner, view)
+        if reason:
+            return [f"slotune stands down: {reason}"]
+        others = [knob for knob in owner.fields if knob != owner.floor]
+        reason = stand_down(owner, holder, self._clock(), wait_s, others) if others else None
+        return [f"slotune leaves {' and '.join(others)} alone: {reason}"] if reason else []
 
     def _cluster(self, service: Service) -> Cluster:
         """One client per connection: its sockets and its token serve all calls."""
@@ -123,48 +142,73 @@ class KubernetesReplicas:
             options.text(service, self.lever, "target"),
         )
 
-    def _pods(self, cluster: Cluster, scale: Ref, view: dict[str, object]) -> Pods:
-        status = view.get("status")
-        selector = str(status.get("selector") or "") if isinstance(status, dict) else ""
-        if not selector:
-            return Pods()
-        return read_pods(cluster.items(Ref("", "v1", "pods", scale.namespace), selector), self._clock())
+    def _pods(self, cluster: Cluster, scale: Ref, view: Object) -> Pods:
+        return pods_of(cluster, scale, view, self._clock())
 
-    def _check_settled(self, cluster: Cluster, scale: Ref) -> None:
-        pods = self._pods(cluster, scale, cluster.get(scale))
-        if pods.waiting:
-            raise StillStarting(
-                f"{scale.namespace}/{scale.name} has pods that are not ready yet ({pods.text()}): no further scale-up"
-            )
+    def _check_can_grow(self, service: Service, cluster: Cluster, scale: Ref, owner: Owner) -> Pods:
+        """The pods before a scale-up. NotOwner: it is switched off; StillStarting, NoCapacity: earlier pods first."""
+        view = owner.obj if owner.kind == "none" else scale_view(cluster, scale)
+        reason = switched_off(owner, view)
+        if reason:
+            raise NotOwner(f"{reason}; slotune stands down")
+        cluster.get(workload_ref(scale))  # what it says is needed when pods do not come: no change without that right
+        pods = self._pods(cluster, scale, view)
+        where, deadline_s = f"{scale.namespace}/{scale.name}", self._deadline_s(service)
+        if pods.failure or (pods.blocked and pods.stuck_s >= deadline_s):
+            raise NoCapacity(f"{where} has pods that do not come ({pods.text()}): nothing was changed")
+        if pods.waiting or pods.missing:
+            raise StillStarting(f"{where} has pods that are not ready yet ({pods.text()}): no further scale-up")
+        return pods
 
-    def _placed(self, service: Service, cluster: Cluster, scale: Ref, owner: Owner, change: Change) -> Pods | None:
-        """Waits until enough pods exist and none is unschedulable; undoes the change at the deadline.
+    def _deadline_s(self, service: Service) -> float:
+        return options.number(service, self.lever, "unschedulable_after_s", 300.0)
+
+    def _placed(
+        self, service: Service, cluster: Cluster, scale: Ref, owner: Owner, change: Change, earlier: Pods
+    ) -> Pods | None:
+        """Waits until enough pods exist and none is kept from coming; undoes the change at the deadline.
 
         No answer while waiting is no reason to undo: None, and the caller's verification sees what happened.
         """
-        started_s = self._clock()
-        deadline_s = options.number(service, self.lever, "unschedulable_after_s", 300.0)
-        pods: Pods | None = None
+        started_s, deadline_s = self._clock(), self._deadline_s(service)
         while True:
-            try:
-                pods = self._pods(cluster, scale, cluster.get(scale))
-            except Temporary:
-                pods = None
             waited_s = self._clock() - started_s
-            stuck = pods is not None and bool(pods.unschedulable)
-            enough = pods is not None and pods.total >= _floor(change.new)
-            if not stuck and (enough or waited_s >= CONTROLLER_WAIT_S):
-                return pods
-            if stuck and pods is not None and waited_s >= deadline_s:
-                self._undo(cluster, owner, change, pods, waited_s)
+            try:
+                pods = self._pods(cluster, scale, scale_view(cluster, scale))
+            except SlotuneError:
+                if waited_s >= CONTROLLER_WAIT_S:
+                    return None
+            else:
+                crashing = set(pods.crashing) - set(earlier.crashing)
+                blocked = pods.blocked or crashing or pods.failure or (pods.missing and not pods.waiting)
+                if not blocked and pods.total >= _floor(change.new):
+                    return pods
+                if not blocked and waited_s >= CONTROLLER_WAIT_S:
+                    return self._unless_off(cluster, owner, change, pods, waited_s)
+                if blocked and waited_s >= deadline_s:
+                    self._undo(cluster, owner, change, f"no capacity: after {waited_s:.0f} s {pods.text()}")
             self._sleep(LOOK_EVERY_S)
 
-    def _undo(self, cluster: Cluster, owner: Owner, change: Change, pods: Pods, waited_s: float) -> None:
-        said = f"no capacity: after {waited_s:.0f} s {pods.text()}"
+    def _unless_off(self, cluster: Cluster, owner: Owner, change: Change, pods: Pods, waited_s: float) -> Pods:
+        """The controller has not acted: undone when it says why it will not."""
+        if owner.kind != "hpa":
+            return pods
+        try:
+            reason = hpa_trouble(refetch(cluster, owner))
+        except SlotuneError:
+            return pods
+        if reason:
+            self._undo(cluster, owner, change, f"no effect after {waited_s:.0f} s: {reason}")
+        return pods
+
+    def _undo(self, cluster: Cluster, owner: Owner, change: Change, said: str) -> None:
+        """Put the old values back and raise NoCapacity; NotOwner or OutcomeUnknown when that could not be done."""
         try:
             write(cluster, owner, change.inverse(), self._sleep)
+        except NotOwner as error:
+            raise NotOwner(f"{said}; {error}") from error
         except SlotuneError as error:
-            raise type(error)(f"{said}; undoing it failed: {error}") from error
+            raise OutcomeUnknown(f"{said}; undoing it failed: {error}") from error
         raise NoCapacity(f"{said}; {owner.name} is back at {show(change.old)}")
 
     def _receipt(
@@ -192,12 +236,6 @@ class KubernetesReplicas:
             reason=reason,
             evidence={"owner": owner.name, "namespace": owner.ref.namespace, "resource_version": owner.version},
         )
-
-
-def _replicas(view: dict[str, object]) -> int:
-    spec = view.get("spec")
-    value = spec.get("replicas") if isinstance(spec, dict) else None
-    return value if isinstance(value, int) else 0
 
 
 def _for_owner(owner: Owner, change: Change) -> Change:

@@ -1,9 +1,11 @@
 """Batch size through the pod template, for servers that read it only at start (vLLM's --max-num-seqs and the like).
 
 A rollout is an expensive change: it replaces every pod, so give this lever a cool-down of its own (30 minutes or more).
-A rollout that fails or does not finish in time is rolled back: the old value makes the old template again, and the
-Deployment controller goes back to the old ReplicaSet. A StatefulSet whose first new pod never gets ready may need that
-pod to be deleted by hand (Kubernetes does not replace it by itself); the message says so.
+Where a rollout cannot happen (paused, OnDelete, a partition) nothing is changed. One that fails or does not finish in
+time is rolled back: the old value makes the old template again, and the Deployment controller goes back to the old
+ReplicaSet. A StatefulSet whose first new pod never gets ready may need that pod to be deleted by hand (Kubernetes does
+not replace it by itself); the message says so. After a rollout the template and the pods' own specs are read again:
+both have to hold the value.
 
 Options of the lever: connection (of the cluster), namespace, kind (Deployment or StatefulSet), target, container
 (default: the only one), env or arg, rollout_timeout_s (600), request_timeout_s (10).
@@ -18,9 +20,14 @@ from tuning.actuators import _options as options
 from tuning.actuators._http import Unanswered
 from tuning.actuators._kubernetes_client import Cluster
 from tuning.actuators._kubernetes_errors import Ref
-from tuning.actuators._kubernetes_owners import BUILT_IN, gitops_tool
-from tuning.actuators._kubernetes_rollouts import Place, Workload, appliers, find_place, progress
-from tuning.errors import ConfigError, Conflict, ControlUnreachable, NotApplied, NotOwner, OutcomeUnknown, Temporary
+from tuning.actuators._kubernetes_owners import BUILT_IN
+from tuning.actuators._kubernetes_places import Place, Workload, find_place, value_in_pod
+from tuning.actuators._kubernetes_pods import own_pods, read_pods
+from tuning.actuators._kubernetes_rollouts import appliers, hindrance, progress
+from tuning.actuators._kubernetes_stand_down import ROLLOUT_REF, controller_of, gitops_tool
+from tuning.actuators._kubernetes_writes import until_read
+from tuning.actuators._options import bounded
+from tuning.errors import ConfigError, Conflict, ControlRefused, NotApplied, NotOwner, OutcomeUnknown, SlotuneError
 from tuning.model import Change, Receipt, Setting
 from tuning.ports import Connections
 
@@ -43,18 +50,19 @@ class PodSpec:
     def read(self, service: Service) -> Setting:
         """The batch size in the pod template (which a rollout may still be bringing to the pods: see `note`)."""
         workload, place = self._read(service)
-        _, words = progress(workload)
+        reason, (_, words) = _stand_down(workload, place) or hindrance(workload), progress(workload)
         return Setting(
             lever=self.lever,
             values={"batch_size": place.value},
             version=str(workload["metadata"].get("resourceVersion", "")),
             owner=f"{self._ref(service)}",
-            note="; ".join(filter(None, [_stand_down(workload, place), words])),
+            note="; ".join(filter(None, [f"slotune stands down: {reason}" if reason else "", words])),
         )
 
     def rights(self, service: Service) -> list[tuple[str, Ref]]:
         """What slotune's Role has to grant for this lever."""
-        return [(verb, self._ref(service)) for verb in ("get", "patch")]
+        ref = self._ref(service)
+        return [("get", ref), ("patch", ref), ("list", Ref("", "v1", "pods", ref.namespace))]
 
     def may(self, service: Service, verb: str, ref: Ref) -> bool:
         """Whether it does."""
@@ -63,7 +71,8 @@ class PodSpec:
     def apply(self, service: Service, change: Change, *, key: str) -> Receipt:
         """Change the template, wait for the rollout, and put the old value back when it fails or takes too long.
 
-        Raises ControlUnreachable, ControlRefused, NotOwner, Conflict, OutcomeUnknown, NotApplied (rolled back).
+        Raises ControlUnreachable, ControlRefused (also for a rollout that cannot happen), NotOwner (also when somebody
+        set another value while the rollout went on), Conflict, OutcomeUnknown, NotApplied (rolled back).
         """
         started_s = self._clock()
         new, old = _size(change, change.new), _size(change, change.old)
@@ -73,6 +82,10 @@ class PodSpec:
             reason = _stand_down(workload, place)
             if reason:
                 raise NotOwner(f"{self._ref(service)}: {reason}; slotune stands down")
+            reason = hindrance(workload)
+            if reason:
+                raise ControlRefused(f"{self._ref(service)}: {reason}; nothing was changed")
+            self._pods(service, workload)  # they are read after the rollout: no change without that right
             self._write(service, old, new)
         words = self._roll_out(service, old, new)
         at_s = self._clock()
@@ -102,14 +115,26 @@ class PodSpec:
         namespace = options.text(service, self.lever, "namespace")
         return Ref(*BUILT_IN[kind], namespace, options.text(service, self.lever, "target"))
 
-    def _read(self, service: Service) -> tuple[Workload, Place]:
+    def _where(self, service: Service) -> tuple[str, str, str]:
+        """(container, env, arg)."""
         env = options.optional_text(service, self.lever, "env") or ""
         arg = options.optional_text(service, self.lever, "arg") or ""
         if not env and not arg:
             raise ConfigError(f"pod_spec of {service.name} needs env or arg: where the batch size stands")
+        return options.optional_text(service, self.lever, "container") or "", env, arg
+
+    def _read(self, service: Service) -> tuple[Workload, Place]:
+        where = self._where(service)
         workload = self._cluster(service).get(self._ref(service))
-        container = options.optional_text(service, self.lever, "container") or ""
-        return workload, find_place(workload, container, env, arg)
+        return workload, find_place(workload, *where)
+
+    def _pods(self, service: Service, workload: Workload) -> list[Workload]:
+        """The workload's own pods."""
+        ref = self._ref(service)
+        labels = ((workload.get("spec") or {}).get("selector") or {}).get("matchLabels")
+        chosen = ",".join(f"{k}={v}" for k, v in labels.items()) if isinstance(labels, dict) else ""
+        found = self._cluster(service).items(Ref("", "v1", "pods", ref.namespace), chosen)
+        return own_pods(found, options.text(service, self.lever, "kind", "Deployment"), ref.name)
 
     def _write(self, service: Service, old: int, new: int) -> None:
         """One JSON patch under the resource version; a conflict or a lost answer is re-read and tried again."""
@@ -117,46 +142,62 @@ class PodSpec:
         for attempt in range(TRIES):
             if attempt:
                 self._sleep(0.05 * 2 ** (attempt - 1))
-            try:
-                workload, place = self._read(service)
-            except ControlUnreachable as error:
-                if lost is None:
-                    raise
-                raise OutcomeUnknown(f"{lost}; the read-back got no answer either ({error})") from error
+            workload, place = self._again(service, lost)
             if place.value == new:
                 return
-            if place.value != old:
-                raise NotOwner(
-                    f"{self._ref(service)} shows {place.value}, neither {old} nor {new}: somebody else changed it"
-                )
-            version = workload["metadata"]["resourceVersion"]
+            self._check_old(service, place, old, new)
+            version = workload["metadata"].get("resourceVersion")
             patch = [
                 {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
                 {"op": "replace", "path": place.pointer, "value": place.with_value(new)},
             ]
             try:
                 self._cluster(service).patch(self._ref(service), patch)
+                lost = Unanswered(f"{self._ref(service)} was patched")
             except Conflict:
                 continue
             except Unanswered as error:
                 lost = error
-        _, place = self._read(service)
+            except SlotuneError:
+                if lost is None:
+                    raise
+        _, place = self._again(service, lost)
         if place.value == new:
             return
         if lost is not None:
             raise OutcomeUnknown(f"{lost}; reading back shows {place.value}, and it may still land") from lost
         raise Conflict(f"{self._ref(service)} changes faster than slotune can write it", delay_s=15.0)
 
+    def _again(self, service: Service, lost: Unanswered | None) -> tuple[Workload, Place]:
+        """The place read anew; once a patch may have landed, no refusal counts until it has been asked for a while."""
+        if lost is None:
+            return self._read(service)
+        return until_read(lambda: self._read(service), self._sleep, str(lost))
+
+    def _check_old(self, service: Service, place: Place, old: int, new: int) -> None:
+        if place.value != old:
+            raise NotOwner(
+                f"{self._ref(service)} shows {place.value}, neither {old} nor {new}: somebody else changed it"
+            )
+
     def _roll_out(self, service: Service, old: int, new: int) -> str:
         state, words = self._watch(service)
         if state == "done":
-            return words
+            self._check_held(service, new)
+            state, words = self._check_pods(service, new, words)
+            if state == "done":
+                return words
         problem = (
             f"the rollout of batch size {new} {'failed' if state == 'failed' else 'did not finish in time'} ({words})"
         )
         if old == new:
             raise NotApplied(problem)
-        self._write(service, new, old)
+        try:
+            self._write(service, new, old)
+        except NotOwner as error:
+            raise NotOwner(f"{problem}; {error}") from error
+        except SlotuneError as error:
+            raise OutcomeUnknown(f"{problem}; putting {old} back failed: {error}") from error
         back, after = self._watch(service)
         if back == "done":
             raise NotApplied(f"{problem}; the old pod template with batch size {old} is back and ready")
@@ -165,14 +206,42 @@ class PodSpec:
             "a StatefulSet may need its broken pod deleted by hand"
         )
 
+    def _check_held(self, service: Service, new: int) -> None:
+        """NotOwner when the template holds another value by now: somebody edited it while the rollout went on."""
+        _, place = self._again(service, Unanswered(f"batch size {new} was rolled out"))
+        if place.value != new:
+            raise NotOwner(
+                f"{self._ref(service)} was set to {place.value} by somebody else while {new} rolled out; "
+                "that value stands"
+            )
+
+    def _check_pods(self, service: Service, new: int, words: str) -> tuple[str, str]:
+        """("done", the words), or ("failed", why) when a running pod was started with another value: an admission
+        webhook rewrote it, for one."""
+        where = self._where(service)
+        what = Unanswered(f"batch size {new} was rolled out")
+        pods = until_read(lambda: self._pods(service, self._read(service)[0]), self._sleep, str(what))
+        ready = set(read_pods(pods, self._clock()).ready)
+        for pod in pods:
+            name = str(pod["metadata"].get("name"))
+            if name not in ready:
+                continue
+            try:
+                value: object = value_in_pod(pod, *where)
+            except SlotuneError as error:
+                value = str(error)
+            if value != new:
+                return "failed", f"pod {name} runs with {value}, not with {new}, although the template says so"
+        return "done", words
+
     def _watch(self, service: Service) -> tuple[str, str]:
-        """("done", "failed" or "slow", the words). No answer while watching is waited out."""
+        """("done", "failed" or "slow", the words). Whatever is answered instead of the workload is waited out."""
         until_s = self._clock() + options.number(service, self.lever, "rollout_timeout_s", 600.0)
         words = ""
         while True:
             try:
                 state, words = progress(self._cluster(service).get(self._ref(service)))
-            except Temporary as error:
+            except SlotuneError as error:
                 state, words = "going", str(error)
             if state != "going":
                 return state, words
@@ -194,8 +263,14 @@ def _size(change: Change, values: dict[str, int | float | str]) -> int:
 
 def _stand_down(workload: Workload, place: Place) -> str:
     meta = workload.get("metadata") or {}
+    notes = meta.get("annotations") or {}
+    above = controller_of(workload)
+    if above:
+        return f"it belongs to {above} (ownerReferences), whose controller puts its own template back: set it there"
+    if ROLLOUT_REF in notes:
+        return "an Argo Rollout runs it (workloadRef)"
     by = appliers(meta.get("managedFields") or [], place)
     if by:
-        return f"{', '.join(by)} applies this field (server-side apply)"
-    tool = gitops_tool(meta.get("labels") or {}, meta.get("annotations") or {})
+        return f"{bounded(', '.join(by))} applies this field (server-side apply)"
+    tool = gitops_tool(meta.get("labels") or {}, notes)
     return f"managed by {tool}, which would undo the change" if tool else ""

@@ -13,7 +13,7 @@ from typing import Any
 
 from detection.errors import Permanent, SlotuneError
 from detection.model import Incident, Mode, Service, make_id
-from tuning.errors import ClaimRefused, NotApplied, QuantizationRefused
+from tuning.errors import ClaimRefused, NotApplied, OutcomeUnknown, QuantizationRefused
 from tuning.guards import (
     GuardFacts,
     Truth,
@@ -294,14 +294,16 @@ def claim(parts: Parts, plan: Plan, at_s: float, *, run: str = "", counted: bool
 
 
 def _refused(parts: Parts, service: Service, plan: Plan, change: Change, error: Permanent, at_s: float) -> Receipt:
-    """What is true after a refusal is read, not assumed."""
-    try:
-        truth = {k: v for k, v in parts.actuator(service, change.lever).read(service).values.items() if k in change.new}
-    except SlotuneError:
-        truth = dict(change.old)
+    """What is true after a refusal is read, not assumed. OutcomeUnknown where it cannot be read."""
     stood = dict(change.old)
     if isinstance(error, NotApplied) and error.after:  # what the actuator saw at the replica that took another value
         stood, truth = stood | error.before, error.after
+    else:
+        try:
+            shown = parts.actuator(service, change.lever).read(service).values
+        except SlotuneError as unread:
+            raise OutcomeUnknown(f"{error}; what stands there now cannot be read ({unread})") from error
+        truth = {k: v for k, v in shown.items() if k in change.new}
     return Receipt(
         id="",
         plan_id=plan.id,

@@ -10,7 +10,8 @@ from demo.kubernetes_api.resources import DEPLOYMENT, POD, REPLICA_SET, STATEFUL
 from detection.model import Service
 from tests.fakes.actuators import service
 from tests.fakes.kubernetes import World, eventually
-from tuning.actuators._kubernetes_rollouts import find_place, progress
+from tuning.actuators._kubernetes_places import find_place
+from tuning.actuators._kubernetes_rollouts import progress
 from tuning.actuators.pod_spec import PodSpec
 from tuning.errors import ConfigError, ControlRefused, ControlUnreachable, NotApplied, NotOwner, OutcomeUnknown
 from tuning.model import Change
