@@ -14,8 +14,9 @@ from tuning.actuators._kubernetes_client import Cluster
 from tuning.actuators._kubernetes_owners import Owner, refetch, workload_ref
 from tuning.actuators._kubernetes_shape import Object
 from tuning.actuators._kubernetes_stand_down import stand_down, writer_of
-from tuning.actuators._options import agrees, same
+from tuning.actuators._options import agrees
 from tuning.errors import Conflict, NotApplied, NotOwner, OutcomeUnknown, SlotuneError
+from tuning.knobs import same
 from tuning.model import Change, Knob
 
 T = TypeVar("T")
