@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from detection.outside_text import printable
+
 if TYPE_CHECKING:
     from tuning.ledger.lines import Line, Reader
 
 LEDGER = typer.Option("", "--ledger", help="The ledger's URL; default: SLOTUNE_LEDGER_URL, else below SLOTUNE_HOME.")
 AS_JSON = typer.Option(False, "--json", help="JSON instead of a table.")
 DAY_S = 86_400.0
+LONGEST = 5_000
+"""Characters of one cell: a table is for reading; --json and export have the rest."""
 
 
 def register(app: typer.Typer) -> None:
@@ -143,8 +147,9 @@ def utc(at_s: object) -> str:
 
 
 def clean(text: object) -> str:
-    """Text from outside, harmless on a terminal: no control characters, no escape sequences, no direction tricks."""
-    return "".join(c if c.isprintable() or c == " " else "�" for c in str(text))
+    """Text from outside, harmless on a terminal: control characters, escape sequences and direction tricks are shown
+    as what they are (`\\x1b`)."""
+    return printable(text, LONGEST)
 
 
 def _step(line: Line) -> str:

@@ -3,6 +3,9 @@
 The whole migration runs in one transaction behind a lock (SQLite: the write lock; PostgreSQL: an advisory lock), and
 looks again at the revision once it holds the lock: the second starter finds nothing left to do. Alembic is imported
 only when there is something to migrate, because reading the history must not pay for it.
+
+A ledger says which programs may work on it. One that a newer slotune has migrated is used as it is when it names this
+program, so that an upgrade can go worker by worker, and refused otherwise.
 """
 
 from __future__ import annotations
@@ -17,10 +20,11 @@ from sqlalchemy.exc import OperationalError
 
 from tuning.errors import LedgerUnavailable
 from tuning.ledger.engine import WRITE
-from tuning.ledger.schema import HEAD
+from tuning.ledger.schema import HEAD, USABLE_FROM
 
 VERSION_TABLE = "slotune_alembic_version"
 ADVISORY_LOCK = 0x510_70E
+USABLE_KEY = "schema/usable-from"
 
 
 def revision(connection: Connection) -> str | None:
@@ -34,7 +38,8 @@ def migrate(engine: Engine, where: str, *, sleep: Callable[[float], None] = time
     """Create or upgrade the schema. Raises LedgerUnavailable when the ledger was written by a newer slotune."""
     with engine.connect() as connection:
         found = revision(connection)
-    if found == HEAD:
+        usable = found is not None and (found == HEAD or _names_us(connection, found))
+    if usable:
         return
     if engine.dialect.name == "sqlite":
         _write_ahead_log(engine, sleep)
@@ -44,6 +49,21 @@ def migrate(engine: Engine, where: str, *, sleep: Callable[[float], None] = time
         found = revision(connection)
         if found != HEAD:
             _upgrade(connection, found, where)
+            connection.execute(
+                sa.text(
+                    "INSERT INTO blobs (key, data, at_s) VALUES (:key, :data, 0) "
+                    "ON CONFLICT (key) DO UPDATE SET data = excluded.data"
+                ),
+                {"key": USABLE_KEY, "data": USABLE_FROM.encode()},
+            )
+
+
+def _names_us(connection: Connection, found: str) -> bool:
+    """Whether a ledger of a newer revision says that this program may work on it."""
+    if found <= HEAD:
+        return False
+    said = connection.execute(sa.text("SELECT data FROM blobs WHERE key = :key"), {"key": USABLE_KEY}).scalar()
+    return said is not None and bytes(said).decode(errors="replace") <= HEAD
 
 
 def _write_ahead_log(engine: Engine, sleep: Callable[[float], None]) -> None:

@@ -6,7 +6,6 @@ SqlLedger, which has the same methods. Neither creates or changes anything.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from urllib.parse import quote
 from tuning.errors import LedgerUnavailable
 from tuning.ledger.lines import Line, OpenLine, PlainLine, Reader
 from tuning.ledger.statements import COLUMNS, select
-from tuning.ledger.words import sentence
+from tuning.ledger.words import body_of, sentence
 from tuning.query import Query
 
 
@@ -48,7 +47,7 @@ class SqliteReader:
     def find(self, query: Query) -> Sequence[Line]:
         text, values = select(query, "sqlite")
         with self._translated():
-            return [_line(row) for row in self._connection.execute(text, values)]
+            return [line for row in self._connection.execute(text, values) if (line := _line(row)) is not None]
 
     def pages(self, *, since_s: float | None = None, size: int = 10_000) -> Iterator[Sequence[Line]]:
         last = -1
@@ -60,7 +59,7 @@ class SqliteReader:
             if not rows:
                 return
             last = rows[-1][0]
-            yield [_line(row[1:]) for row in rows]
+            yield [line for row in rows if (line := _line(row[1:])) is not None]
 
     def open_lines(self) -> Sequence[OpenLine]:
         with self._translated():
@@ -68,7 +67,10 @@ class SqliteReader:
                 "SELECT plan_id, service, incident_id, state, plan, opened_at_s, expires_at_s FROM changes "
                 "WHERE state <> 'closed' ORDER BY opened_at_s"
             ).fetchall()
-        return [OpenLine(p, s, i, state, json.loads(plan), at, until) for p, s, i, state, plan, at, until in rows]
+        return [
+            OpenLine(p, s, i, state, body_of(plan, p, s) or {"id": p, "service": s, "incident_id": i}, at, until)
+            for p, s, i, state, plan, at, until in rows
+        ]
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -78,6 +80,7 @@ class SqliteReader:
             raise LedgerUnavailable(f"The ledger at {self.where} {sentence(str(error))}") from error
 
 
-def _line(row: Sequence[Any]) -> Line:
-    record_id, kind, phase, service, parent_id, incident_id, at_s, body = row
-    return PlainLine(record_id, kind, phase, service, parent_id, incident_id, at_s, json.loads(body))
+def _line(row: Sequence[Any]) -> Line | None:
+    record_id, kind, phase, service, parent_id, incident_id, at_s, text = row
+    body = body_of(text, record_id, service)
+    return None if body is None else PlainLine(record_id, kind, phase, service, parent_id, incident_id, at_s, body)

@@ -8,7 +8,6 @@ and every reader has to be able to read it.
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -18,20 +17,14 @@ from sqlalchemy.engine import Row
 
 from tuning.caps import Unproven
 from tuning.guards import caps
+from tuning.ledger.words import body_of, skipped
 from tuning.model import OpenChange, Plan, Record
-
-_log = logging.getLogger(__name__)
 
 
 def record_of(row: Row[Any]) -> Record | None:
     """None, and a line in the log that names the record, where its body is no JSON object."""
-    try:
-        body = json.loads(row.body)
-    except (ValueError, RecursionError) as error:
-        _skipped("record", row.id, row.service, str(error))
-        return None
-    if not isinstance(body, dict):
-        _skipped("record", row.id, row.service, "its body is no JSON object")
+    body = body_of(row.body, row.id, row.service)
+    if body is None:
         return None
     # The row was validated when it was written: model_construct keeps a listing of thousands fast.
     return Record.model_construct(
@@ -61,7 +54,7 @@ def open_change_of(row: Row[Any]) -> OpenChange | None:
         )
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        _skipped("open change", row.plan_id, row.service, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        skipped("open change", row.plan_id, row.service, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
         return None
 
 
@@ -100,7 +93,3 @@ def _finite(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _skipped(what: str, name: str, service: str, why: str) -> None:
-    _log.warning("%s %s of %s cannot be read and is left out: %s", what, name, service, why)

@@ -12,6 +12,10 @@ import sqlalchemy as sa
 HEAD = "0003"
 """The newest migration: a ledger at another revision is migrated, or refused when it is newer than this program."""
 
+USABLE_FROM = "0003"
+"""The oldest program, by its newest migration, that may work on a ledger of this revision: during a rolling upgrade
+one worker has migrated it and another still runs the older program. A migration that only adds leaves this as it is."""
+
 metadata = sa.MetaData()
 
 records = sa.Table(

@@ -141,7 +141,7 @@ class SqlLedger:
                 row.service,
                 row.incident_id,
                 row.state,
-                json_object(row.plan),
+                json_object(row.plan) or {"id": row.plan_id, "service": row.service, "incident_id": row.incident_id},
                 row.opened_at_s,
                 row.expires_at_s,
             )

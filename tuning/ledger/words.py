@@ -1,7 +1,14 @@
-"""A database's complaint as a sentence for a person."""
+"""A database's complaint, and a row that cannot be read, as sentences for a person. Of the standard library only."""
 
 from __future__ import annotations
 
+import json
+import logging
+from typing import Any
+
+from detection.outside_text import printable
+
+_log = logging.getLogger(__name__)
 _KNOWN = (
     (("database or disk is full", "no space left", "disk full", "disk i/o error"), "cannot be written: disk is full."),
     (("database is locked", "lock timeout", "deadlock", "could not obtain lock"), "is locked by another process."),
@@ -11,6 +18,25 @@ _KNOWN = (
     (("malformed", "not a database"), "is damaged: restore it from a backup."),
     (("append-only",), "refuses to change or delete a record."),
 )
+
+
+def body_of(text: str, name: str, service: str) -> dict[str, Any] | None:
+    """A record's body; None, and a line in the log that names the record, where it is no JSON object."""
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        skipped("record", name, service, str(error))
+        return None
+    if not isinstance(body, dict):
+        skipped("record", name, service, "its body is no JSON object")
+        return None
+    return body
+
+
+def skipped(what: str, name: str, service: str, why: str) -> None:
+    """Says which row was left out, and why: it never stops what reads the others."""
+    told = (printable(text) for text in (name, service, why))
+    _log.warning("the ledger's %s %s of %s cannot be read and is left out: %s", what, *told)
 
 
 def sentence(text: str) -> str:

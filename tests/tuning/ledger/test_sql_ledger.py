@@ -12,18 +12,18 @@ import pytest
 import sqlalchemy as sa
 
 from tests.postgresql import fresh_database
-from tuning.errors import ConfigError, LedgerUnavailable
+from tuning.errors import ChangeAlreadyOpen, ConfigError, LedgerUnavailable
 from tuning.ledger import SqlLedger
 from tuning.ledger.engine import parse_url, shown
 from tuning.ledger.reader import open_reader
 from tuning.ledger.schema import HEAD, metadata
-from tuning.model import Record
+from tuning.model import Change, Diagnosis, OpenChange, Option, Plan, Record
 from tuning.query import Query
 
 WRITER = """
 import sys
 from tuning.ledger import SqlLedger
-from tuning.model import Record
+from tuning.model import Change, Diagnosis, OpenChange, Option, Plan, Record
 ledger = SqlLedger.open(sys.argv[1])
 for n in range(int(sys.argv[3])):
     ledger.put(Record(id=f"{sys.argv[2]}-{n}", kind="hold", service="s", at_s=float(n), body={}))
@@ -109,12 +109,46 @@ def test_the_migrations_make_what_the_program_expects(tmp_path: Path, backend: s
         assert connection.exec_driver_sql("SELECT version_num FROM slotune_alembic_version").scalar() == HEAD
 
 
-def test_a_newer_ledger_is_left_alone(tmp_path: Path) -> None:
-    ledger = SqlLedger.open(url(tmp_path))
+@pytest.mark.parametrize("backend", ["sqlite", pytest.param("postgresql", marks=pytest.mark.server)])
+@pytest.mark.parametrize(("usable_from", "opens"), [("9999", False), (HEAD, True)])
+def test_a_newer_ledger_is_used_where_it_names_this_program(
+    tmp_path: Path, backend: str, usable_from: str, opens: bool
+) -> None:
+    """A worker of the newer version has migrated it: columns and tables that this program does not know are there."""
+    database = url(tmp_path) if backend == "sqlite" else fresh_database()
+    ledger = SqlLedger.open(database)
+    ledger.put(record())
     with ledger._write() as connection:
         connection.exec_driver_sql("UPDATE slotune_alembic_version SET version_num = '9999'")
-    with pytest.raises(LedgerUnavailable, match="newer slotune"):
-        SqlLedger.open(url(tmp_path))
+        connection.exec_driver_sql("ALTER TABLE records ADD COLUMN shard TEXT")
+        connection.exec_driver_sql("ALTER TABLE changes ADD COLUMN shard TEXT")
+    ledger.put_blob("schema/usable-from", usable_from.encode(), at_s=0.0)
+    if not opens:
+        with pytest.raises(LedgerUnavailable, match="newer slotune"):
+            SqlLedger.open(database)
+        return
+    older = SqlLedger.open(database)
+    assert older.put(record("r2"))
+    assert {r.id for r in older.find(Query())} == {"r1", "r2"}
+
+
+def test_a_ledger_of_an_older_version_is_brought_up_with_what_it_holds(tmp_path: Path) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    import tuning.ledger
+
+    engine = sa.create_engine(url(tmp_path))
+    config = Config()
+    config.set_main_option("script_location", str(Path(tuning.ledger.__file__).parent / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql(
+            "INSERT INTO records (id, kind, phase, service, at_s, body) VALUES ('r1', 'hold', 'result', 's', 1, '{\"a\": 1}')"
+        )
+    engine.dispose()
+    assert SqlLedger.open(url(tmp_path)).get("r1") == record()
 
 
 def test_a_ledger_without_tables_says_so(tmp_path: Path) -> None:
@@ -225,3 +259,59 @@ def test_bodies_of_any_text_come_back(tmp_path: Path) -> None:
     assert found is not None
     assert found.body == {"text": text}
     assert found.service == "s'"
+
+
+@pytest.mark.parametrize("body", ["", "no JSON", "[1, 2]", "[" * 100_000, "null"])
+def test_a_record_that_cannot_be_read_is_left_out_and_named(
+    tmp_path: Path, body: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = SqlLedger.open(url(tmp_path))
+    ledger.put(record("good"))
+    with ledger._write() as connection:
+        connection.execute(
+            sa.text("INSERT INTO records (id, kind, phase, service, at_s, body) VALUES ('bad', 'hold', 'result', 's', 2, :b)"),
+            {"b": body},
+        )
+    for reader in (ledger, open_reader(url(tmp_path))):
+        caplog.clear()
+        assert [r.id for r in reader.find(Query())] == ["good"]
+        assert [[r.id for r in page] for page in reader.pages()] == [["good"]]
+        assert reader.get("bad") is None
+        assert "record bad of s cannot be read" in caplog.text
+
+
+def opened(ledger: SqlLedger, plan_id: str, service: str) -> OpenChange:
+    change = Change(lever="batch_size", old={"batch_size": 1}, new={"batch_size": 8})
+    plan = Plan(
+        id=plan_id, incident_id="i", service=service, decided_at_s=1.0, mode="act", diagnosis=Diagnosis(cause="x"),
+        chosen=Option(changes=(change,)),
+    )  # fmt: skip
+    claim = OpenChange(plan_id=plan_id, service=service, incident_id="i", state="intended", plan=plan, opened_at_s=1.0)
+    ledger.open_change(claim, record(f"{plan_id}:intent"))
+    return claim
+
+
+def test_a_plan_of_a_newer_slotune_is_read_without_what_is_not_known(tmp_path: Path) -> None:
+    ledger = SqlLedger.open(url(tmp_path))
+    claim = opened(ledger, "p1", "ranker")
+    with ledger._write() as connection:
+        connection.exec_driver_sql("""UPDATE changes SET plan = replace(plan, '{"id"', '{"shard":"eu","id"')""")
+        connection.exec_driver_sql("""UPDATE changes SET plan = replace(plan, '{"lever"', '{"why":"x","lever"')""")
+    assert ledger.open_changes() == [claim]
+
+
+def test_a_change_that_cannot_be_read_is_named_and_still_counts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = SqlLedger.open(url(tmp_path))
+    opened(ledger, "p1", "ranker")
+    other = opened(ledger, "p2", "other")
+    with ledger._write() as connection:
+        connection.exec_driver_sql("UPDATE changes SET plan = 'no JSON' WHERE plan_id = 'p1'")
+    assert ledger.open_changes() == [other]
+    assert "open change p1 of ranker cannot be read" in caplog.text
+    for reader in (ledger, open_reader(url(tmp_path))):
+        assert [(line.plan_id, line.service) for line in reader.open_lines()] == [("p1", "ranker"), ("p2", "other")]
+    assert {u.plan_id for u in ledger.standing(2.0, 3600.0).unproven} == {"p1", "p2"}
+    with pytest.raises(ChangeAlreadyOpen, match="plan p1, not proven yet"):
+        opened(ledger, "p3", "ranker")
