@@ -65,8 +65,9 @@ def address(text: str, *, schemes: tuple[str, ...] = ("http", "https")) -> Addre
         parts = urlsplit(text.strip())
         host, port = parts.hostname, parts.port
         host = host.encode("idna").decode("ascii") if host and not host.isascii() else host
-    except (ValueError, UnicodeError) as error:
-        raise ConfigError(wrong) from error
+    except (ValueError, UnicodeError):
+        # their messages repeat what could not be read, which may be a piece of a password
+        raise ConfigError(wrong) from None
     if parts.scheme not in schemes or not host or re.search(r"[\x00-\x20\x7f]", parts.netloc + parts.path):
         raise ConfigError(wrong)
     if port == 0:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from detection.errors import ConfigError
 from detection.model import Incident, Service
-from slotune.connections import EnvironmentConnections
+from slotune.connections import EnvironmentConnections, airflow_connection
 from slotune.places import config_path, ledger_url
 from tuning.ports import Actuator, Connections
 from tuning.settings import Settings
@@ -24,7 +24,7 @@ from tuning.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from detection.ports import MetricsSource
+    from detection.sources.prometheus import PrometheusSource
     from tuning.ledger import SqlLedger
     from tuning.loop.parts import Parts
     from tuning.model import Observation, Record
@@ -71,18 +71,24 @@ def open_ledger(url: str) -> SqlLedger:
     return SqlLedger.open(url)
 
 
-def metrics_source(settings: Settings, connections: Connections) -> MetricsSource:
+def metrics_source(settings: Settings, connections: Connections) -> PrometheusSource:
+    from detection.http_access import Access
     from detection.sources.prometheus import PrometheusSource
 
     connection = connections.get(settings.prometheus.connection)
-    token = connection.extra.get("token")
-    verify = connection.extra.get("verify", True)
+    try:
+        access = Access.of(connection.extra, connection.login, connection.password)
+        access.tls.context()
+    except ConfigError as error:
+        raise ConfigError(f"the connection {connection.name!r}: {error}") from error
+    method = str(connection.extra.get("method") or "POST").upper()
+    if method not in ("GET", "POST"):
+        raise ConfigError(f"the connection {connection.name!r}: the extra `method` must be GET or POST")
     return PrometheusSource(
         connection.url,
         rate_window_s=settings.prometheus.rate_window_s,
-        headers={"Authorization": f"Bearer {token}"} if token else None,
-        auth=(connection.login, connection.password or "") if connection.login else None,
-        verify=verify if isinstance(verify, (bool, str)) else True,
+        access=access,
+        method=method,
         timeout_s=settings.prometheus.timeout_s,
     )
 
@@ -114,7 +120,7 @@ def notifiers(settings: Settings, connections: Connections) -> Sequence[Notifier
 
 
 def environment_connections() -> Connections:
-    return EnvironmentConnections(os.environ)
+    return EnvironmentConnections(os.environ, airflow_connection)
 
 
 def observe(
