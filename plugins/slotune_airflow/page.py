@@ -6,6 +6,7 @@ Airflow loads the plugin, and only the API server answers requests: the page is 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -32,8 +33,13 @@ class Page:
 def _build() -> Any:
     from airflow.api_fastapi.core_api.security import requires_access_dag
 
-    from slotune.commands.serve import reading
+    from slotune.commands.serve import TOKEN, reading, with_token
     from slotune.web.app import create_app
     from slotune_airflow.runs import TUNE_DAG
 
-    return create_app(reading, may_read=[requires_access_dag("GET", param_dag_id=TUNE_DAG)])
+    token = os.environ.get(TOKEN)
+    return create_app(
+        reading,
+        may_read=[requires_access_dag("GET", param_dag_id=TUNE_DAG)],
+        may_scrape=[with_token(token)] if token else None,
+    )

@@ -35,13 +35,17 @@ _HEADERS = {
 Guard = Callable[..., Any]
 
 
-def create_app(read: Callable[[], Reading], *, may_read: Sequence[Guard] = ()) -> FastAPI:
+def create_app(
+    read: Callable[[], Reading], *, may_read: Sequence[Guard] = (), may_scrape: Sequence[Guard] | None = None
+) -> FastAPI:
     """read: a Reading of this moment; raises SlotuneError where the ledger or the settings cannot be read.
 
-    may_read: FastAPI dependencies that refuse (401, 403) whoever may not look.
+    may_read: FastAPI dependencies that refuse (401, 403) whoever may not look. may_scrape: the same for /metrics, which
+    a machine asks that cannot log in (None: as may_read).
     """
     app = FastAPI(title="slotune", docs_url=None, redoc_url=None, openapi_url=None)
     guards = [Depends(guard) for guard in may_read]
+    scrape = guards if may_scrape is None else [Depends(guard) for guard in may_scrape]
     pages = _Pages(_environment())
 
     @app.middleware("http")
@@ -112,7 +116,7 @@ def create_app(read: Callable[[], Reading], *, may_read: Sequence[Guard] = ()) -
         seen = read()
         return pages.show(request, seen, "health.html", here="Health", health=health.health(seen))
 
-    @app.get("/metrics", dependencies=guards)
+    @app.get("/metrics", dependencies=scrape)
     def metrics() -> Response:
         return PlainTextResponse(exposition(read()), media_type="text/plain; version=0.0.4; charset=utf-8")
 

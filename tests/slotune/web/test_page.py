@@ -87,6 +87,17 @@ def test_a_guard_keeps_people_out_of_everything_but_the_style(told):
     assert client.get("/style.css").status_code == 200
 
 
+def test_metrics_may_have_a_guard_of_their_own(told):
+    def nobody():
+        raise HTTPException(401, "no")
+
+    client = TestClient(create_app(lambda: told, may_read=[nobody], may_scrape=[with_token("t")]))
+    assert client.get("/metrics").status_code == 401 and client.get("/").status_code == 401
+    with_header = {"Authorization": "Bearer t"}
+    assert client.get("/metrics", headers=with_header).status_code == 200
+    assert client.get("/", headers=with_header).status_code == 401
+
+
 def test_a_token_is_asked_for(told):
     client = TestClient(create_app(lambda: told, may_read=[with_token("s3cret")]))
     assert client.get("/").status_code == 401
