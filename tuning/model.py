@@ -126,7 +126,8 @@ class Plan(Value):
     """What will be done about an incident, and everything that was weighed.
 
     settle_s: how long to wait after the change before looking. lease_s: after how long a temporary change expires
-    (None: not temporary). decided_at_s: the run's own time. rollback_of: the plan that this one undoes.
+    (None: not temporary). decided_at_s: the run's own time. rollback_of: the plan that this one undoes. since_s: the
+    incident's onset (None: not known). tries: how many earlier plans of the incident changed something.
     """
 
     id: str
@@ -143,17 +144,36 @@ class Plan(Value):
     attempt: int = 1
     rollback_of: str | None = None
     dry_run: bool = False
+    since_s: float | None = None
+    tries: int = 0
     reason: str = ""
 
-    def inverse(self) -> Plan:
-        """The plan that undoes this one: the same levers, old and new swapped, last change first."""
-        undone = tuple(change.inverse() for change in reversed(self.chosen.changes))
+    def inverse(
+        self,
+        before: Mapping[str, Mapping[str, Knob]] | None = None,
+        after: Mapping[str, Mapping[str, Knob]] | None = None,
+        at_s: float | None = None,
+    ) -> Plan:
+        """The plan that undoes this one: the same levers, old and new swapped, last change first.
+
+        before, after: what receipts say stood before and was left, by lever; they go before what was planned, because
+        an endpoint may have made another value of it. at_s: when it was decided.
+        """
+        undone = tuple(
+            Change(
+                lever=change.lever,
+                old={**change.new, **(after or {}).get(change.lever, {})},
+                new={k: (before or {}).get(change.lever, {}).get(k, v) for k, v in change.old.items()},
+            )
+            for change in reversed(self.chosen.changes)
+        )
         return self.model_copy(
             update={
                 "id": make_id(self.id, "inverse"),
                 "chosen": Option(changes=undone, reason=f"undo {self.chosen.text()}"),
                 "rejected": (),
                 "rollback_of": self.id,
+                "decided_at_s": self.decided_at_s if at_s is None else at_s,
                 "lease_s": None,
                 "reason": f"undo of plan {self.id}",
             }
@@ -187,14 +207,12 @@ class Canary(Value):
     at_s: float
 
 
-class Receipt(Value):
-    """What an actuator did. applied: the read-back shows the new value. changed: it was not there before.
+class Applied(Value):
+    """What an actuator did. applied: the read-back shows the new value. changed: something else was there before.
 
     replica: the only one that was changed; empty for all of them.
     """
 
-    id: str
-    plan_id: str
     service: str
     lever: str
     before: dict[str, Knob]
@@ -206,6 +224,18 @@ class Receipt(Value):
     replica: str = ""
     reason: str = ""
     evidence: dict[str, object] = {}
+
+
+class Receipt(Applied):
+    """What an actuator did, as a step of a plan: the identity is the loop's to give, and is given once."""
+
+    id: str
+    plan_id: str
+
+    @classmethod
+    def of(cls, applied: Applied, *, id: str, plan: Plan) -> Receipt:
+        told = applied.model_dump(include=set(Applied.model_fields))
+        return cls.model_validate({**told, "id": id, "plan_id": plan.id, "service": plan.service})
 
 
 class Guarded(Value):
@@ -245,11 +275,13 @@ class Decision(Value):
     well, "adjust_batch_size" again (for the other replicas).
 
     next: "done", "next_attempt" (the same incident again, this lever marked as tried), "ask_person".
+    theirs: a person has set another value meanwhile; it stays, and is none of slotune's any more.
     """
 
     step: Literal["keep", "roll_back", "settle", "adjust_batch_size"]
     next: Literal["done", "next_attempt", "ask_person"]
     reason: str
+    theirs: bool = False
 
 
 class Report(Value):
@@ -285,6 +317,8 @@ class Observation:
     window: the service's signals over the look-back. replicas: the same per replica where exported. settings: the
     levers' truth by lever name (absent: could not be read; `unreadable` says why). history: a longer, coarser window.
     since_s: the incident's onset: what was measured before it is the past, however recent (None: no onset is known).
+    settle_s: the least time by lever before P95 no longer mixes the old setting with the new. dry_run: the plan will
+    only be told. tries: how many plans of the incident have changed something so far.
     """
 
     service: Service
@@ -299,6 +333,9 @@ class Observation:
     batch_stats: tuple[tuple[float, ...], ...] = ()
     """(rows, batches, seconds[, seconds squared]) per batch size over the window, where the server exports it."""
     since_s: float | None = None
+    settle_s: Mapping[str, float] = field(default_factory=dict)
+    dry_run: bool = False
+    tries: int = 0
 
 
 class Record(Value):

@@ -17,6 +17,7 @@ from slotune_airflow.failures import as_airflow_failures
 from slotune_airflow.wiring import LET_IT_CHOOSE
 
 if TYPE_CHECKING:
+    from tuning.attempt import Attempt
     from tuning.loop.parts import Parts
     from tuning.model import Plan
 
@@ -177,15 +178,15 @@ def _approval_text(loop: Parts, plan: Plan, at_s: float) -> dict[str, str]:
     return {"subject": approval.subject(plan), "body": approval.body(plan, canary.foretold(loop, plan, at_s))}
 
 
-def plan_of(context: Mapping[str, Any], loop: Parts) -> Plan:
-    from tuning.loop import records
-    from tuning.model import Plan
+def attempt_of(context: Mapping[str, Any], loop: Parts) -> Attempt:
+    """What the ledger knows about this run's plan, in one query."""
+    from tuning import attempt
 
     edited = context["ti"].xcom_pull(task_ids="approved", key=PLAN_KEY)
     plan_id = edited or context["ti"].xcom_pull(task_ids="choose_action", key=PLAN_KEY)
     if not plan_id:
         raise Permanent("choose_action left no plan; look at its log")
-    return records.load(loop.ledger, plan_id, Plan)
+    return attempt.read(loop.ledger, plan_id)
 
 
 def approved(context: Mapping[str, Any]) -> list[str]:
@@ -195,7 +196,7 @@ def approved(context: Mapping[str, Any]) -> list[str]:
 
     with as_airflow_failures():
         loop, at_s = parts(context), now_s(context)
-        plan = plan_of(context, loop)
+        plan = attempt_of(context, loop).plan
         answer = context["ti"].xcom_pull(task_ids="approve") or {}
         plan, refusal = answered(loop, plan, answer, at_s)
         context["ti"].xcom_push(key=PLAN_KEY, value=plan.id)
@@ -211,29 +212,27 @@ def pull_lever(context: Mapping[str, Any], lever: str) -> dict[str, Any]:
 
     with as_airflow_failures():
         loop, at_s = parts(context), now_s(context)
-        plan = plan_of(context, loop)
+        known = attempt_of(context, loop)
         try:
-            receipt = act.pull_lever(loop, plan, lever, at_s, run=context["dag_run"].run_id, now=time.time)
+            receipt, attempt = act.pull(loop, known, lever, at_s, run=context["dag_run"].run_id, now=time.time)
         except ClaimRefused as error:
             # The refusal is in the ledger; the report says it, and the incident is looked at again when there is room.
-            act.hold(loop, plan, at_s, str(error))
+            act.hold(loop, known.plan, at_s, str(error))
             raise AirflowSkipException(str(error)) from error
         if not receipt.changed:
-            if prove.nothing_changed(loop, plan):
-                prove.close(loop, plan, at_s, "hold", receipt.reason or "nothing had to be changed")
+            if prove.nothing_changed(loop, attempt.plan):  # read anew: another lever's task may have been at work
+                prove.close(loop, attempt.plan, at_s, "hold", receipt.reason or "nothing had to be changed")
             raise AirflowSkipException(receipt.reason or f"{lever} stands at the planned value already")
         return receipt.model_dump(mode="json", exclude={"evidence"})
 
 
 def hold(context: Mapping[str, Any]) -> str:
-    from tuning.loop import act, records
-    from tuning.model import Refusal
+    from tuning.loop import act
 
     with as_airflow_failures():
         loop = parts(context)
-        plan = plan_of(context, loop)
-        refusal = records.newest(records.find(loop.ledger, "guard", Refusal, parent_id=plan.id))
-        return act.hold(loop, plan, now_s(context), refusal.reason if refusal else "")
+        attempt = attempt_of(context, loop)
+        return act.hold(loop, attempt.plan, now_s(context), attempt.refusal.reason if attempt.refusal else "")
 
 
 def look_until_s(context: Mapping[str, Any], *, look: int = 1) -> float:
@@ -241,17 +240,17 @@ def look_until_s(context: Mapping[str, Any], *, look: int = 1) -> float:
 
     with as_airflow_failures():
         loop = parts(context)
-        return prove.look_until_s(loop, plan_of(context, loop), look=look)
+        return prove.look_until_s(loop, attempt_of(context, loop), look=look)
 
 
 def verify_p95(context: Mapping[str, Any], at_s: float, *, look: int = 1) -> str:
-    """The step that follows (tuning.loop.verify.verify)."""
+    """The step that follows (tuning.loop.verify.verify); the decision is in the ledger."""
     from tuning.loop import verify
 
     with as_airflow_failures():
         loop = parts(context)
         run = context["dag_run"].run_id
-        return verify.verify(loop, plan_of(context, loop), at_s, look=look, run=run)
+        return verify.verify(loop, attempt_of(context, loop), at_s, look=look, run=run)
 
 
 def keep(context: Mapping[str, Any]) -> str:
@@ -259,9 +258,8 @@ def keep(context: Mapping[str, Any]) -> str:
 
     with as_airflow_failures():
         loop, at_s = parts(context), now_s(context)
-        plan = plan_of(context, loop)
-        outcome, decision = prove.last_verdict(loop, plan)
-        return prove.keep(loop, plan, outcome, decision, at_s).reason
+        outcome, decision, attempt = prove.last_judged(loop, attempt_of(context, loop))
+        return prove.keep(loop, attempt.plan, outcome, decision, at_s).reason
 
 
 def roll_back(context: Mapping[str, Any]) -> float:
@@ -270,10 +268,9 @@ def roll_back(context: Mapping[str, Any]) -> float:
 
     with as_airflow_failures():
         loop, at_s = parts(context), now_s(context)
-        plan = plan_of(context, loop)
-        outcome, decision = prove.last_verdict(loop, plan)
-        prove.roll_back(loop, plan, outcome, decision, at_s)
-        return prove.look_until_s(loop, plan.inverse())
+        outcome, decision, attempt = prove.last_judged(loop, attempt_of(context, loop))
+        prove.roll_back(loop, attempt, outcome, decision, at_s)
+        return prove.look_until_s(loop, attempt.plan.inverse())
 
 
 def rolled_back(context: Mapping[str, Any], at_s: float) -> str:
@@ -281,7 +278,10 @@ def rolled_back(context: Mapping[str, Any], at_s: float) -> str:
 
     with as_airflow_failures():
         loop = parts(context)
-        outcome = prove.close_rolled_back(loop, plan_of(context, loop), at_s)
+        attempt = attempt_of(context, loop)
+        if attempt.closed is not None:
+            return attempt.closed
+        outcome = prove.close_rolled_back(loop, attempt, at_s)
         return outcome.reason if outcome else "the old setting was in force already"
 
 
@@ -291,7 +291,7 @@ def email_report(context: Mapping[str, Any]) -> str:
     with as_airflow_failures():
         loop = parts(context)
         try:
-            plan = plan_of(context, loop)
+            attempt = attempt_of(context, loop)
         except SlotuneError as error:
             raise AirflowSkipException(f"nothing to report: {error}") from error
-        return tell.email_report(loop, plan, now_s(context)).id
+        return tell.email_report(loop, attempt, now_s(context)).id

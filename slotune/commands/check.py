@@ -50,7 +50,7 @@ def _check_names(settings: Settings, file: Path) -> None:
 
 def _show(console: Console, settings: Settings) -> None:
     from slotune.compose import environment_connections
-    from tuning.policies.promotion import worst_case_rollback_s
+    from tuning.policies.timing import worst_case_rollback_s
 
     connections = environment_connections()
     table = Table(title="What slotune may do")

@@ -13,7 +13,8 @@ from demo.scenarios import SCENARIOS
 from demo.stack import Stack, render_config
 from detection.model import Incident, make_id
 from slotune.compose import build
-from tuning.loop import act, canary, reconcile
+from tuning import attempt
+from tuning.loop import act, reconcile
 from tuning.loop.parts import Parts
 from tuning.model import Change, Diagnosis, Option, Plan
 from tuning.services_yaml import load
@@ -75,7 +76,7 @@ def test_one_real_replica_is_changed_and_a_run_that_is_gone_is_undone(
         wait_until(lambda: _all_show_p95(loop), 60.0, "P95 of every replica")
         plan = a_plan(time.time(), loop)
         receipt = act.pull_lever(loop, plan, "batch_size", time.time(), run="run")
-        stage = canary.stage(loop.ledger, plan)
+        stage = attempt.of(loop.ledger, plan).stage
         assert stage is not None and stage.alone and len(stage.first.peers) == 2
         assert receipt.replica == stage.first.replica == stage.first.label
         assert sorted(sizes(stack)) == [1, 1, 8]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tests.faults.fleet import FleetService, Landing
 from tuning.ledger import SqlLedger
 from tuning.model import LEVER_STEPS, Record
-from tuning.policies.promotion import worst_case_rollback_s
+from tuning.policies.timing import worst_case_rollback_s
 from tuning.query import Query
 from tuning.settings import Settings
 

@@ -42,7 +42,7 @@ from tuning.ledger import SqlLedger
 from tuning.loop.once import run_once
 from tuning.loop.parts import Parts
 from tuning.model import LEVER_STEPS, OpenChange, Plan, Record
-from tuning.policies.promotion import worst_case_rollback_s
+from tuning.policies.timing import worst_case_rollback_s
 from tuning.query import Query
 from tuning.services_yaml import loads
 

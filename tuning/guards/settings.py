@@ -78,6 +78,10 @@ class SafetySettings(BaseModel):
     request_timeout is never longer. What a server does while one waits has limits of its own (load_timeout,
     rollout_timeout)."""
 
+    stuck_after_s: float = Field(1800.0, gt=0)
+    """A run that holds a change this much longer than settling, looks and roll-back take is no longer believed to be at
+    work, even when Airflow calls it running: sweeps settle its change, and a person is told."""
+
     dead_task_s: float = Field(330.0, gt=0)
     """How long Airflow takes to notice that a task's process died and to run the task again: its [scheduler]
     task_instance_heartbeat_timeout (300 s), the check's interval, and the retry's delay. Part of the worst-case time

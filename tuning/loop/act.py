@@ -12,28 +12,24 @@ from dataclasses import replace
 from typing import Any
 
 from detection.errors import Permanent, SlotuneError
-from detection.model import Incident, Mode, Service, make_id
+from detection.model import Incident, Service, make_id
+from tuning import attempt as attempts
+from tuning.attempt import Attempt
 from tuning.errors import ClaimRefused, NotApplied, OutcomeUnknown, QuantizationRefused
-from tuning.guards import (
-    GuardFacts,
-    Truth,
-    Unreadable,
-    caps_of,
-    effective_mode,
-    foreign_since,
-    guard,
-    last_written,
-)
+from tuning.guards import GuardFacts, Truth, Unreadable, caps_of, foreign_since, guard, last_written, stopped
+from tuning.knobs import same_knobs
 from tuning.loop import canary, records
 from tuning.loop.learn import drift_figures
 from tuning.loop.observe import look_back, observe, past
 from tuning.loop.parts import Parts
-from tuning.model import LEVER_STEPS, Canary, Change, Knob, OpenChange, Plan, Receipt, Refusal, Setting
-from tuning.policies.promotion import settle_s
+from tuning.model import LEVER_STEPS, Applied, Change, Knob, OpenChange, Plan, Receipt, Record, Refusal, Setting
+from tuning.policies.timing import settle_s
 from tuning.ports import PerReplica
 from tuning.query import Query
 
 _log = logging.getLogger(__name__)
+_GUARDED_S = 300.0
+"""A lever task that comes later than this after its plan asks the guards again."""
 QUALITY = ("accuracy", "agreement")
 """Signals whose drift says that the inputs changed; the amount of traffic says nothing about them."""
 
@@ -47,33 +43,30 @@ def choose_action(
     lever: str | None = None,
     dry_run: bool = False,
 ) -> Plan:
-    """The plan for one attempt at an incident, in the ledger. `lever`: the only lever that may be used (by hand)."""
+    """The plan for one attempt at an incident, in the ledger as the planner made it.
+
+    lever: the only lever that may be used (by hand).
+    """
     plan_id = make_id(incident.id, "plan", attempt)
     if parts.ledger.get(plan_id) is not None:
         return records.load(parts.ledger, plan_id, Plan)
     service = parts.service(incident.service)
     if lever is not None:
         service = _only(service, lever)
-    since_s = incident.opened_at_s if incident.anomalies else None
-    observation = replace(observe(parts, service, at_s), since_s=since_s)
-    plan = parts.planner.propose(incident, observation, past(parts, service.name, incident.id, at_s))
-    plan = plan.model_copy(
-        update={
-            "id": plan_id,
-            "attempt": attempt,
-            "dry_run": dry_run,
-            "mode": mode_of(service, plan),
-            "settle_s": max(plan.settle_s, _least_settle_s(parts, service, plan, observation.window.percentile_source)),
-        }
+    seen = observe(parts, service, at_s)
+    known = past(parts, service.name, incident.id, at_s)
+    observation = replace(
+        seen,
+        since_s=incident.opened_at_s if incident.anomalies else None,
+        settle_s=_least_settle_s(parts, service, seen.window.percentile_source),
+        dry_run=dry_run,
+        tries=records.pulled(record for record in known if record.incident_id == incident.id),
     )
-    parts.ledger.put(records.plan_record(plan))
+    plan = parts.planner.propose(incident.model_copy(update={"attempt": attempt}), observation, known)
+    if not parts.ledger.put(records.plan_record(plan)):
+        return records.load(parts.ledger, plan.id, Plan)  # planned at the same time elsewhere: the first plan holds
     _log.info("choose_action %s: %s (%s)", service.name, plan.chosen.text(), plan.reason or plan.chosen.reason)
     return plan
-
-
-def mode_of(service: Service, plan: Plan) -> Mode:
-    """The most careful mode among those of the levers that the plan uses; the service's where it uses none."""
-    return effective_mode(service, plan.chosen.levers, "act") if plan.chosen.changes else service.mode
 
 
 def guard_plan(parts: Parts, plan: Plan, at_s: float, *, approved: bool = False) -> Refusal | None:
@@ -116,11 +109,13 @@ def truth(parts: Parts, plan: Plan) -> Truth:
     return found
 
 
-def _least_settle_s(parts: Parts, service: Service, plan: Plan, percentile_source: str) -> float:
-    """Before this has passed, P95 still mixes the old setting with the new."""
-    levers = [service.levers[c.lever] for c in plan.chosen.changes if c.lever in service.levers]
-    waits = [settle_s(parts.settings.verification, lever, percentile_source) for lever in levers]
-    return max([parts.settings.prometheus.rate_window_s, *waits])
+def _least_settle_s(parts: Parts, service: Service, percentile_source: str) -> dict[str, float]:
+    """By lever: before this has passed, P95 still mixes the old setting with the new."""
+    least_s = parts.settings.prometheus.rate_window_s
+    verification = parts.settings.verification
+    return {
+        name: max(least_s, settle_s(verification, lever, percentile_source)) for name, lever in service.levers.items()
+    }
 
 
 def _only(service: Service, lever: str) -> Service:
@@ -138,7 +133,13 @@ def hold(parts: Parts, plan: Plan, at_s: float, reason: str = "") -> str:
 
 
 def pull_lever(
-    parts: Parts, plan: Plan, lever: str, at_s: float, *, run: str = "", now: Callable[[], float] | None = None
+    parts: Parts,
+    plan: Plan | Attempt,
+    lever: str,
+    at_s: float,
+    *,
+    run: str = "",
+    now: Callable[[], float] | None = None,
 ) -> Receipt:
     """Make one change of a plan, on one replica first where the lever can. Idempotent: a receipt that says "applied"
     is the end of it; after a canary that did well, the next call brings the other replicas.
@@ -147,58 +148,119 @@ def pull_lever(
 
     Raises ClaimRefused, LedgerUnavailable (nothing was changed), and OutcomeUnknown or another Temporary when
     the fate of the change is not known: the intent stays open, and the next try or the reconciliation settles it.
-    A permanent refusal becomes a receipt with applied False.
+    A permanent refusal becomes a receipt with applied False, and so does a stop that a person has pressed meanwhile.
     """
+    return pull(parts, attempts.of(parts.ledger, plan), lever, at_s, run=run, now=now)[0]
+
+
+def pull(
+    parts: Parts, attempt: Attempt, lever: str, at_s: float, *, run: str = "", now: Callable[[], float] | None = None
+) -> tuple[Receipt, Attempt]:
+    """As `pull_lever`, with the attempt as it then stands."""
+    if (made := attempt.receipt(lever)) is not None:
+        return made, attempt
+    plan, service = attempt.plan, parts.service(attempt.plan.service)
     change = next(c for c in plan.chosen.changes if c.lever == lever)
-    receipt_id = make_id(plan.id, lever, "receipt")
-    if parts.ledger.get(receipt_id) is not None:
-        return records.load(parts.ledger, receipt_id, Receipt)
-    service = parts.service(plan.service)
-    earlier = next((c for c in parts.ledger.open_changes() if c.plan_id == plan.id), None)
-    began = canary.stage(parts.ledger, plan)
-    first, note = (began.first, "") if began is not None else (None, "")
-    if began is None and earlier is None:
-        first, note = canary.begin(parts, service, plan, lever, at_s)
-    earlier_s = None if earlier is None else earlier.opened_at_s
-    if first is not None and (began is None or began.alone):
-        verdict = canary.last_outcome(parts.ledger, plan.id)
-        if verdict is None or verdict[0].verdict != "improved":
-            return _pull_first(parts, service, plan, change, first, at_s, earlier_s, run=run)
-    if first is not None:
-        earlier_s = canary.follow(parts.ledger, plan, lever, at_s, "the first replica did better than its peers")
-    claim(parts, plan, at_s, run=run)
-    receipt = _applied(parts, service, plan, change, now or (lambda: at_s), earlier_s)
-    if first is not None and receipt.applied:
-        receipt = receipt.model_copy(update={"before": {**receipt.before, **_moved(change)}, "changed": True})
+    if (why := _forbidden(parts, service, attempt, at_s)) is not None:
+        return _not_made(parts, service, attempt, change, why, at_s)
+    note = ""
+    if attempt.stage is None and attempt.claimed_s is None:
+        intent, note = canary.begin(parts, service, plan, lever, at_s)
+        if intent is not None:
+            parts.ledger.put(intent)
+            attempt = attempt.plus(intent)
+    stage, earlier_s = attempt.stage, attempt.claimed_s
+    if stage is not None and stage.alone and not _did_well(attempt):
+        if (made := attempt.receipt(lever, replica=stage.first.replica)) is not None:
+            return made, attempt
+        attempt = claim_of(parts, attempt, at_s, run=run)
+        applied = _applied(parts, service, plan, change, lambda: at_s, earlier_s, replica=stage.first.replica)
+        applied = applied.model_copy(update={"replica": stage.first.replica})
+        return _written(parts, attempt, applied, attempts.receipt_id(plan.id, lever, alone=True))
+    if stage is not None:
+        following = canary.follow(plan, lever, at_s, "the first replica did better than its peers")
+        parts.ledger.put(following)
+        attempt = attempt.plus(following)
+        earlier_s = stage.followed_s if stage.followed_s is not None else at_s
+    attempt = claim_of(parts, attempt, at_s, run=run)
+    applied = _applied(parts, service, plan, change, now or (lambda: at_s), earlier_s)
+    if stage is not None and applied.applied:
+        applied = applied.model_copy(update={"before": {**applied.before, **_moved(change)}, "changed": True})
     if note:
-        receipt = receipt.model_copy(update={"reason": f"{receipt.reason}; {note}"})
-    receipt = receipt.model_copy(update={"id": receipt_id, "plan_id": plan.id, "service": plan.service})
-    parts.ledger.update_change(plan.id, "made", records.receipt_record(receipt, plan))
-    return receipt
+        applied = applied.model_copy(update={"reason": f"{applied.reason}; {note}"})
+    return _written(parts, attempt, applied, attempts.receipt_id(plan.id, lever))
 
 
-def _pull_first(
-    parts: Parts,
-    service: Service,
-    plan: Plan,
-    change: Change,
-    first: Canary,
-    at_s: float,
-    earlier_s: float | None,
-    *,
-    run: str,
-) -> Receipt:
-    """Change the first replica alone."""
-    receipt_id = canary.receipt_id(first)
-    if parts.ledger.get(receipt_id) is not None:
-        return records.load(parts.ledger, receipt_id, Receipt)
-    claim(parts, plan, at_s, run=run)
-    receipt = _applied(parts, service, plan, change, lambda: at_s, earlier_s, replica=first.replica)
-    receipt = receipt.model_copy(
-        update={"id": receipt_id, "plan_id": plan.id, "service": plan.service, "replica": first.replica}
+def _did_well(attempt: Attempt) -> bool:
+    last = attempt.last_verdict(alone=True)
+    return last is not None and last[0].verdict == "improved"
+
+
+def _written(parts: Parts, attempt: Attempt, applied: Applied, receipt_id: str) -> tuple[Receipt, Attempt]:
+    receipt = Receipt.of(applied, id=receipt_id, plan=attempt.plan)
+    record = records.receipt_record(receipt, attempt.plan)
+    parts.ledger.update_change(attempt.plan.id, "made", record)
+    return receipt, attempt.plus(record)
+
+
+def _forbidden(parts: Parts, service: Service, attempt: Attempt, at_s: float) -> str | None:
+    """Why this step forward may not be made (any more): what the plan was made for is over, a person has said stop, or
+    the guards, asked again because the task comes late, refuse. None where nothing speaks against it."""
+    plan = attempt.plan
+    safety = parts.settings.safety
+    stop = stopped(service, plan.chosen.levers, safety, at_s, planned=plan.mode, dry_run=plan.dry_run)
+    if stop is not None:
+        return stop.reason
+    begun = attempt.claimed_s is not None
+    if begun:
+        return None
+    if attempt.over_s is not None and plan.since_s is not None:
+        return "The incident is over: what the change was meant for is gone."
+    if at_s - plan.decided_at_s <= _GUARDED_S:
+        return None
+    # The mode's question was asked when it was planned: whoever comes here was approved, or needs nobody's yes.
+    refusal = guard_plan(parts, plan, at_s, approved=True)
+    return refusal.reason if refusal is not None else None
+
+
+def _not_made(
+    parts: Parts, service: Service, attempt: Attempt, change: Change, why: str, at_s: float
+) -> tuple[Receipt, Attempt]:
+    """The receipt of a step that was not allowed. Where an earlier try may have made it, the truth tells."""
+    plan = attempt.plan
+    made = False
+    if attempt.claimed_s is not None and attempt.stage is None:
+        now = parts.actuator(service, change.lever).read(service).values
+        made = same_knobs(change.new, now) and bool(_moved(change))
+    receipt = Receipt(
+        id=attempts.receipt_id(plan.id, change.lever),
+        plan_id=plan.id,
+        service=plan.service,
+        lever=change.lever,
+        before=change.old,
+        after=change.new if made else change.old,
+        applied=made,
+        changed=made,
+        at_s=attempt.claimed_s if made and attempt.claimed_s is not None else at_s,
+        reason=f"made by an earlier try; {why}" if made else why,
     )
-    parts.ledger.update_change(plan.id, "made", records.receipt_record(receipt, plan))
-    return receipt
+    told: list[Record] = [records.receipt_record(receipt, plan)]
+    if attempt.claimed_s is not None:
+        parts.ledger.update_change(plan.id, "made", told[0])
+    else:
+        refusal = Refusal(
+            id=make_id(plan.id, "refusal", "late", at_s),
+            plan_id=plan.id,
+            service=plan.service,
+            guard="late",
+            reason=why,
+            at_s=at_s,
+        )
+        told.insert(0, records.refusal_record(refusal, plan))
+        for record in told:
+            parts.ledger.put(record)
+    _log.warning("%s %s: not made: %s", LEVER_STEPS[change.lever], plan.service, why)
+    return receipt, attempt.plus(*told)
 
 
 def _applied(
@@ -210,18 +272,20 @@ def _applied(
     earlier_s: float | None,
     *,
     replica: str = "",
-) -> Receipt:
-    """The actuator's receipt for all replicas or one; a permanent refusal is a receipt too."""
+) -> Applied:
+    """What the actuator did to all replicas or one; a permanent refusal is told like a change that was not made."""
     actuator, key = parts.actuator(service, change.lever), f"{plan.id}:{change.lever}"
-    service = with_drift(service, drift_figures(parts.ledger))
+    if "precision" in service.levers:
+        service = with_drift(service, drift_figures(parts.ledger))
+    applied: Applied
     try:
         if replica and isinstance(actuator, PerReplica):
-            receipt = actuator.apply_to(service, change, replica, key=f"{key}:{replica}")
+            applied = actuator.apply_to(service, change, replica, key=f"{key}:{replica}")
         else:
-            receipt = actuator.apply(service, change, key=key)
+            applied = actuator.apply(service, change, key=key)
     except Permanent as error:
-        receipt = _refused(parts, service, plan, change, error, now())
-    return receipt if earlier_s is None else _made_earlier(receipt, change, earlier_s)
+        applied = _refused(parts, service, change, error, now())
+    return applied if earlier_s is None else _made_earlier(applied, change, earlier_s)
 
 
 def _moved(change: Change) -> dict[str, Knob]:
@@ -245,23 +309,23 @@ def _psi(figure: Mapping[str, Any]) -> float:
     return float(figure.get("psi") or 0.0)
 
 
-def _made_earlier(receipt: Receipt, change: Change, opened_at_s: float) -> Receipt:
+def _made_earlier(applied: Applied, change: Change, opened_at_s: float) -> Applied:
     """An earlier try of this plan had claimed the service, and the new value is there: that try made it, and died
     before it could say so. Its change is proven like any other, as if made when it was claimed."""
     moved = _moved(change)
-    if receipt.changed or not receipt.applied or all(receipt.before.get(k) == v for k, v in moved.items()):
-        return receipt
-    return receipt.model_copy(
+    if applied.changed or not applied.applied or all(applied.before.get(k) == v for k, v in moved.items()):
+        return applied
+    return applied.model_copy(
         update={
-            "before": {**receipt.before, **moved},
+            "before": {**applied.before, **moved},
             "changed": True,
             "at_s": opened_at_s,
-            "reason": f"made by an earlier try that ended before it could write this down; {receipt.reason}",
+            "reason": f"made by an earlier try that ended before it could write this down; {applied.reason}",
         }
     )
 
 
-def claim(parts: Parts, plan: Plan, at_s: float, *, run: str = "", counted: bool = True) -> None:
+def claim(parts: Parts, plan: Plan, at_s: float, *, run: str = "", counted: bool = True) -> Record:
     """The intent with its old values into the ledger, counted against the caps in the same transaction.
 
     counted False: for a change that is in force already. ClaimRefused, with the refusal in the ledger, when a cap is
@@ -277,8 +341,9 @@ def claim(parts: Parts, plan: Plan, at_s: float, *, run: str = "", counted: bool
         run=run,
     )
     caps = caps_of(parts.settings.safety, parts.service(plan.service), plan.chosen.levers) if counted else None
+    intent = records.intent_record(plan, at_s)
     try:
-        parts.ledger.open_change(opened, records.intent_record(plan, at_s), caps)
+        parts.ledger.open_change(opened, intent, caps)
     except ClaimRefused as error:
         refusal = Refusal(
             id=make_id(plan.id, "refusal", error.guard, at_s),
@@ -291,28 +356,31 @@ def claim(parts: Parts, plan: Plan, at_s: float, *, run: str = "", counted: bool
         )
         parts.ledger.put(records.refusal_record(refusal, plan))
         raise
+    return intent
 
 
-def _refused(parts: Parts, service: Service, plan: Plan, change: Change, error: Permanent, at_s: float) -> Receipt:
+def claim_of(parts: Parts, attempt: Attempt, at_s: float, *, run: str = "") -> Attempt:
+    return attempt.plus(claim(parts, attempt.plan, at_s, run=run))
+
+
+def _refused(parts: Parts, service: Service, change: Change, error: Permanent, at_s: float) -> Applied:
     """What is true after a refusal is read, not assumed. OutcomeUnknown where it cannot be read."""
     stood = dict(change.old)
     if isinstance(error, NotApplied) and error.after:  # what the actuator saw at the replica that took another value
-        stood, truth = stood | error.before, error.after
+        stood, found = stood | error.before, error.after
     else:
         try:
             shown = parts.actuator(service, change.lever).read(service).values
         except SlotuneError as unread:
             raise OutcomeUnknown(f"{error}; what stands there now cannot be read ({unread})") from error
-        truth = {k: v for k, v in shown.items() if k in change.new}
-    return Receipt(
-        id="",
-        plan_id=plan.id,
-        service=plan.service,
+        found = {k: v for k, v in shown.items() if k in change.new}
+    return Applied(
+        service=service.name,
         lever=change.lever,
         before=stood,
-        after=truth,
+        after=found,
         applied=False,
-        changed=any(truth.get(k) != stood.get(k) for k in change.new),
+        changed=not same_knobs({k: v for k, v in stood.items() if k in change.new}, found),
         at_s=at_s,
         reason=str(error),
         evidence=error.evidence if isinstance(error, QuantizationRefused) else {},

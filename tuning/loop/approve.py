@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from detection.model import make_id
+from tuning import attempt as attempts
 from tuning.loop import records
 from tuning.loop.parts import Parts
 from tuning.model import Change, Knob, Plan, Refusal
@@ -29,6 +30,9 @@ def answered(
         late = bool(answer.get("timedout")) or not answer.get("responded_by_user")
         reason = "Nobody answered in time, so nothing is changed." if late else f"Rejected by {by}."
         return plan, _refusal(parts, plan, at_s, reason + (f" Comment: {comment}" if comment else ""))
+    attempt = attempts.of(parts.ledger, plan)
+    if attempt.over_s is not None and plan.since_s is not None:
+        return plan, _refusal(parts, plan, at_s, f"{by} said yes, and the incident is over by now: nothing is changed.")
     edits = {knob: inputs[knob] for knob in _EDITABLE if inputs.get(knob) is not None}
     unused = [knob for knob in edits if _EDITABLE[knob] not in plan.chosen.levers]
     if unused:

@@ -2,7 +2,7 @@
 
     <plan>:canary   intent: which replica, beside which peers      before it is touched
     receipt         of that replica
-    verify_p95      that replica against its peers
+    verify_p95      that replica against its peers, and what follows from it
     <plan>:all      intent: the others follow                      before they are touched
     receipt         of the whole service; settle and verify_p95 go on as for any change
 
@@ -12,42 +12,16 @@ A step that is run again finds its records. A change that is left between the tw
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 from detection.errors import SlotuneError
-from detection.model import MetricWindow, Service, Span, make_id
-from tuning.loop import records
+from detection.model import MetricWindow, Service, Span
 from tuning.loop.observe import REPLICA_SIGNALS, look_back
 from tuning.loop.parts import Parts
-from tuning.model import LEVER_STEPS, Canary, Outcome, Plan, Record
+from tuning.model import LEVER_STEPS, Canary, Plan, Record
 from tuning.policies import canary
-from tuning.ports import Evidence, Ledger, PerReplica
+from tuning.ports import Evidence, PerReplica
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Where a change that began on one replica stands. alone: only that replica may have been changed.
-
-    widening: the others were to follow, and their receipt is missing.
-    """
-
-    first: Canary
-    alone: bool
-    widening: bool
-
-
-def stage(ledger: Ledger, plan: Plan) -> Stage | None:
-    """The stage of a plan, or of the plan that it undoes; None for a change of all replicas at once."""
-    plan_id = plan.rollback_of or plan.id
-    record = ledger.get(f"{plan_id}:canary")
-    if record is None:
-        return None
-    first = Canary.model_validate(record.body)
-    followed = ledger.get(f"{plan_id}:all") is not None
-    done = ledger.get(make_id(plan_id, first.lever, "receipt")) is not None
-    return Stage(first, alone=not followed and not done, widening=followed and not done)
 
 
 def choice_of(parts: Parts, service: Service, plan: Plan, at_s: float) -> canary.Choice | str:
@@ -83,8 +57,8 @@ def foretold(parts: Parts, plan: Plan, at_s: float) -> str:
     )
 
 
-def begin(parts: Parts, service: Service, plan: Plan, lever: str, at_s: float) -> tuple[Canary | None, str]:
-    """Choose the replica and write it down; None with the reason where all are changed at once."""
+def begin(parts: Parts, service: Service, plan: Plan, lever: str, at_s: float) -> tuple[Record | None, str]:
+    """Choose the replica; its intent for the ledger, or None with the reason where all are changed at once."""
     choice = choice_of(parts, service, plan, at_s)
     if isinstance(choice, str):
         return None, f"no replica first: {choice}" if choice else ""
@@ -97,16 +71,13 @@ def begin(parts: Parts, service: Service, plan: Plan, lever: str, at_s: float) -
         peers=choice.peers,
         at_s=at_s,
     )
-    parts.ledger.put(_intent(plan, lever, "canary", at_s, first.model_dump(mode="json")))
     _log.info("%s %s: %s first", LEVER_STEPS[lever], service.name, choice.replica)
-    return first, ""
+    return _intent(plan, lever, "canary", at_s, first.model_dump(mode="json")), ""
 
 
-def follow(ledger: Ledger, plan: Plan, lever: str, at_s: float, reason: str) -> float:
-    """Write down that the others follow; when that was first written."""
-    ledger.put(_intent(plan, lever, "all", at_s, {"plan_id": plan.id, "reason": reason}))
-    written = ledger.get(f"{plan.id}:all")
-    return written.at_s if written is not None else at_s
+def follow(plan: Plan, lever: str, at_s: float, reason: str) -> Record:
+    """The intent that the others follow."""
+    return _intent(plan, lever, "all", at_s, {"plan_id": plan.id, "reason": reason})
 
 
 def _intent(plan: Plan, lever: str, name: str, at_s: float, body: dict[str, object]) -> Record:
@@ -120,22 +91,6 @@ def _intent(plan: Plan, lever: str, name: str, at_s: float, body: dict[str, obje
         at_s=at_s,
         body=body,
     )
-
-
-def receipt_id(first: Canary) -> str:
-    return make_id(first.plan_id, first.lever, "canary receipt")
-
-
-def outcome_id(plan_id: str, look: int) -> str:
-    return make_id(plan_id, "canary outcome", look)
-
-
-def last_outcome(ledger: Ledger, plan_id: str) -> tuple[Outcome, int] | None:
-    """The newest verdict on the first replica, and of which look it is."""
-    for look in (2, 1):
-        if ledger.get(outcome_id(plan_id, look)) is not None:
-            return records.load(ledger, outcome_id(plan_id, look), Outcome), look
-    return None
 
 
 def sides(parts: Parts, service: Service, first: Canary, span: Span) -> tuple[Evidence, Evidence]:

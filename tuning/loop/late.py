@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from detection.errors import SlotuneError
 from detection.model import make_id
+from tuning.attempt import value
 from tuning.loop import act, prove, records
+from tuning.loop.care import Care
 from tuning.loop.parts import Parts
 from tuning.model import LEVER_STEPS, OpenChange, Plan, Record
 from tuning.policies.reconcile import landed_late
@@ -22,18 +23,19 @@ _log = logging.getLogger(__name__)
 _CLOSINGS = ("hold", "roll_back")
 
 
-def reopen(parts: Parts, at_s: float) -> list[str]:
+def reopen(parts: Parts, at_s: float, care: Care | None = None) -> list[str]:
     """Open again what landed after its end; sentences about what was found, one per change."""
-    claimed = {change.service for change in parts.ledger.open_changes()}
+    care = care or Care(parts, at_s)
+    claimed = {change.service for change in parts.ledger.open_changes() if change.state != "leased"}
     said = []
     for closing in _closings(parts, at_s):
         if closing.service in claimed or closing.service not in parts.services:
             continue
-        try:
-            found = _reopen_one(parts, closing, at_s)
-        except SlotuneError as error:
-            _log.warning("%s: plan %s was not looked for: %s", closing.service, closing.parent_id, error)
-            continue
+        found = care.item(
+            f"late/{closing.id}",
+            f"{closing.service} (a change that may land after its end)",
+            lambda closing=closing: _reopen_one(parts, closing, at_s),  # type: ignore[misc]
+        )
         if found:
             _log.warning("%s", found)
             said.append(found)
@@ -68,6 +70,7 @@ def _reopen_one(parts: Parts, closing: Record, at_s: float) -> str | None:
             "id": make_id(plan.id, "landed late", closing.at_s),
             "attempt": _last_attempt(parts, plan) + 1,
             "decided_at_s": at_s,
+            "tries": plan.tries + 1,
             "reason": f"{found} It was never proven, so it is proven now, or undone.",
         }
     )
@@ -88,4 +91,4 @@ def _changed_since(parts: Parts, closing: Record) -> bool:
 
 def _last_attempt(parts: Parts, plan: Plan) -> int:
     plans = parts.ledger.find(Query(kinds=("choose_action",), incident_ids=(plan.incident_id,)))
-    return max((Plan.model_validate(r.body).attempt for r in plans), default=plan.attempt)
+    return max((known.attempt for r in plans if (known := value(r, Plan)) is not None), default=plan.attempt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from tuning.model import LEVER_STEPS
 from tuning.ports import Ledger
 from tuning.query import Query
 
+_log = logging.getLogger(__name__)
 _MARGIN_S = 600.0
 DRIFT = "drift"
 _DRIFT_SIGNALS = ("qps", "rows_per_batch", "accuracy", "agreement")
@@ -55,7 +57,12 @@ def learn_baselines(parts: Parts, at_s: float) -> Learned:
 def drift_figures(ledger: Ledger) -> tuple[dict[str, Any], ...]:
     """What the last learn_baselines found drifted: detection.drift.Drift's fields with "at_s"; () before the first."""
     stored = ledger.get_blob(DRIFT)
-    return tuple(figure for figure in json.loads(stored) if isinstance(figure, dict)) if stored else ()
+    try:
+        figures = json.loads(stored) if stored else []
+    except ValueError as error:
+        _log.warning("the drift that learn_baselines stored cannot be read and is passed over: %s", error)
+        return ()
+    return tuple(figure for figure in figures if isinstance(figure, dict))
 
 
 def drifted(history: Mapping[str, MetricWindow]) -> tuple[Drift, ...]:

@@ -1,96 +1,202 @@
 """A leased change, tended by every sweep: left alone, renewed, or handed back in steps, each settled and looked at.
 
-What is due is decided by `tuning.policies.lease` (pure). A step that made P95 worse is taken back; the lease goes on.
+What is due is decided by `tuning.policies.lease` (pure). A step that made P95 worse is taken back; the lease goes on. A
+value that a person has set meanwhile is final: the lease ends, and nothing is touched. What keeps a lease from ending
+(a lever that cannot be read, a load that cannot be told, a stop) is raised, and so reaches a person.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from detection.errors import Temporary
 from detection.model import MetricWindow, make_id
-from tuning.guards import Unreadable
+from tuning import attempt as attempts
+from tuning.attempt import Attempt
+from tuning.guards import Unreadable, stopped
 from tuning.knobs import same_knobs
 from tuning.loop import act, prove, records, tell
 from tuning.loop.observe import look_back
 from tuning.loop.parts import Parts
-from tuning.model import Change, OpenChange, Option, Plan, Record, Setting
+from tuning.model import Change, Knob, OpenChange, Option, Plan, Receipt, Setting
 from tuning.policies import lease
-from tuning.query import Query
-from tuning.report.lease_mail import lease_mail
+from tuning.report.notice_mail import lease_mail, notice_mail
+
+_DAY_S = 86_400.0
 
 
 def tend(parts: Parts, change: OpenChange, at_s: float) -> str | None:
-    """What was done about a leased change now, in a sentence; None when nothing was."""
-    plan, service = change.plan, parts.service(change.service)
+    """What was done about a leased change now, in a sentence; None when nothing was.
+
+    Raises a SlotuneError where the lease cannot be tended, or cannot end when it should.
+    """
+    attempt = attempts.of(parts.ledger, change.plan)
+    held = _held(parts, attempt.plan)
+    step = _last_step(parts, attempt, held, at_s)
+    stands = [lease.found(c, _ours(attempt, step, c.lever), held[c.lever].values) for c in attempt.plan.chosen.changes]
+    action = lease.TEND[_together(stands), _how(parts, step, at_s)]
+    if action == "close":
+        return _end(parts, attempt, at_s)
+    if action == "release":
+        return _release(parts, attempt, held, at_s)
+    if action == "take_back" and step is not None:
+        return _take_back(parts, change, attempt, step, at_s)
+    return _due(parts, change, attempt, held, at_s) if action == "tend" else None
+
+
+def _held(parts: Parts, plan: Plan) -> dict[str, Setting]:
     truth = act.truth(parts, plan)
-    if any(isinstance(setting, Unreadable) for setting in truth.values()):
+    unread = {lever: setting.reason for lever, setting in truth.items() if isinstance(setting, Unreadable)}
+    if unread:
+        told = "; ".join(f"{lever}: {reason}" for lever, reason in unread.items())
+        raise Temporary(f"what is on lease cannot be read ({told})")
+    return {lever: setting for lever, setting in truth.items() if isinstance(setting, Setting)}
+
+
+def _last_step(parts: Parts, attempt: Attempt, held: Mapping[str, Setting], at_s: float) -> Attempt | None:
+    """The newest step back that was made; a step that landed and was not written down is written down now."""
+    if not attempt.steps_back:
         return None
-    held = {lever: setting for lever, setting in truth.items() if isinstance(setting, Setting)}
-    step = _last_step(parts, plan)
-    if step is not None:
-        if at_s < prove.look_until_s(parts, step):
-            return None
-        if (said := _judge_step(parts, change, step, at_s)) is not None:
-            return said
-    if all(same_knobs(c.old, held[c.lever].values) for c in plan.chosen.changes if c.lever in held):
-        prove.close(parts, plan, at_s, "keep", "The temporary change was handed back.")
-        return "handed back"
+    step = attempts.of(parts.ledger, attempt.steps_back[-1])
+    if step.receipts or step.undo is not None:
+        return step
+    change = step.plan.chosen.changes[0]
+    if not same_knobs(change.new, held[change.lever].values):
+        return None if len(attempt.steps_back) < 2 else attempts.of(parts.ledger, attempt.steps_back[-2])
+    receipt = Receipt(
+        id=attempts.receipt_id(step.plan.id, change.lever),
+        plan_id=step.plan.id,
+        service=step.plan.service,
+        lever=change.lever,
+        before=change.old,
+        after=change.new,
+        applied=True,
+        changed=True,
+        at_s=at_s,
+        reason="found in force; written down from the read-back",
+    )
+    record = records.receipt_record(receipt, step.plan)
+    parts.ledger.put(record)
+    return step.plus(record)
+
+
+def _ours(attempt: Attempt, step: Attempt | None, lever: str) -> Mapping[str, Knob] | None:
+    """What slotune left a lever at; None: what was planned."""
+    if step is None or lever not in step.plan.chosen.levers:
+        return attempt.left(lever)
+    if step.undo is not None:
+        return step.undo.left(lever) or step.plan.chosen.changes[0].old
+    return step.left(lever)
+
+
+def _together(stands: list[lease.Found]) -> lease.Found:
+    if "foreign" in stands:
+        return "foreign"
+    return "old" if all(stand == "old" for stand in stands) else "ours"
+
+
+def _how(parts: Parts, step: Attempt | None, at_s: float) -> lease.LastStep:
+    """How the last step back did. One that was taken back is none."""
+    if step is None or step.undo is not None or step.made_s is None:
+        return "none"
+    if at_s < prove.look_until_s(parts, step) and not prove.clock_went_back(step, at_s):
+        return "settling"
+    outcome, _, _ = prove.judged(parts, step, at_s)
+    return "worse" if outcome.verdict == "worse" and not outcome.resolved else "done"
+
+
+def _end(parts: Parts, attempt: Attempt, at_s: float) -> str:
+    by_us = bool(attempt.steps_back)
+    reason = "The temporary change was handed back." if by_us else "The temporary change was set back by somebody."
+    prove.close(parts, attempt, at_s, "keep", reason)
+    return "handed back" if by_us else reason
+
+
+def _release(parts: Parts, attempt: Attempt, held: Mapping[str, Setting], at_s: float) -> str:
+    plan = attempt.plan
+    now = "; ".join(f"{c.lever} is {_words(held[c.lever].values, c)}" for c in plan.chosen.changes)
+    reason = f"Somebody else has set it ({now}), and that is final: the lease of {plan.chosen.text()} ends."
+    prove.close(parts, attempt, at_s, "hold", reason)
+    title = f"{plan.service}: a temporary change was taken over by somebody"
+    lines = [
+        f"{plan.service}: {reason}",
+        "slotune leaves the value alone; it is not put back.",
+        f"slotune show {plan.id}",
+    ]
+    tell.tell_all(parts, notice_mail(make_id(plan.id, "released"), title, lines, at_s))
+    return reason
+
+
+def _words(values: Mapping[str, Knob], change: Change) -> str:
+    return ", ".join(f"{knob} {values.get(knob, '?')}" for knob in change.new)
+
+
+def _take_back(parts: Parts, change: OpenChange, attempt: Attempt, step: Attempt, at_s: float) -> str:
+    """The step forward again; a stop forbids it, and then a person has to decide."""
+    plan, service = attempt.plan, parts.service(change.service)
+    outcome = step.last_verdict()
+    reason = f"Handing back made P95 worse: {outcome[0].reason if outcome is not None else ''}"
+    if (stop := stopped(service, plan.chosen.levers, parts.settings.safety, at_s)) is not None:
+        raise Temporary(f"{reason} The step is not taken back: {stop.reason}")
+    prove.undo(parts, step, at_s)
+    reason = reason.replace("made P95 worse", "made P95 worse, so the step was taken back", 1)
+    _renew(parts, plan, at_s, reason)
+    return reason
+
+
+def _due(parts: Parts, change: OpenChange, attempt: Attempt, held: Mapping[str, Setting], at_s: float) -> str | None:
+    plan, service = attempt.plan, parts.service(change.service)
     window = parts.source.read([service], ("qps", "queue_ms", "p95_ms"), look_back(parts, at_s)).get(service.name)
-    kept = parts.ledger.find(Query(kinds=("keep",), parent_ids=(plan.id,)))
-    renewed = [r for r in kept if r.body.get("renewed")]
-    decision = lease.due(change, window, at_s, parts.settings.safety, renewals=len(renewed))
+    decision = lease.due(change, window, at_s, parts.settings.safety, renewals=attempt.renewals)
+    expired = change.expires_at_s is not None and at_s >= change.expires_at_s
     if decision.action == "renew":
         _renew(parts, plan, at_s, decision.reason)
         return decision.reason
     if decision.action == "ask_person":
-        return _ask(parts, plan, at_s, decision.reason)
-    if decision.action == "hand_back" and not _resting(renewed, change, at_s):
-        return _step_back(parts, plan, held, window, at_s, decision.reason)
-    return None
-
-
-def _last_step(parts: Parts, plan: Plan) -> Plan | None:
-    """The newest step back (a plan of its own that undoes part of this one); None before the first."""
-    found = records.find(parts.ledger, "roll_back", Plan, parent_id=plan.id, phase="intent")
-    return records.newest(found)
-
-
-def _judge_step(parts: Parts, change: OpenChange, step: Plan, at_s: float) -> str | None:
-    """The verdict on the last step back; a sentence when the step had to be taken back."""
-    if prove.made_at_s(parts, step) is None or parts.ledger.get(step.inverse().id) is not None:
+        return _ask(parts, change, at_s, decision.reason)
+    if decision.action == "wait":
+        if expired:
+            raise Temporary(decision.reason)
         return None
-    outcome, _ = prove.verify_p95(parts, step, at_s)
-    if outcome.verdict != "worse" or outcome.resolved:
+    if attempt.renewals and not expired:
+        return None  # after a step was taken back, or a lease renewed, nothing is handed back before it ends again
+    if any(other.state != "leased" for other in parts.ledger.open_changes(service.name)):
+        return None  # one unproven change at a time, and a step back is one
+    if (stop := stopped(service, plan.chosen.levers, parts.settings.safety, at_s)) is not None:
+        if expired:
+            raise Temporary(f"{decision.reason} It is not handed back: {stop.reason}")
         return None
-    prove.undo(parts, step, at_s)
-    reason = f"Handing back made P95 worse, so the step was taken back: {outcome.reason}"
-    _renew(parts, change.plan, at_s, reason)
-    return reason
-
-
-def _resting(renewed: list[Record], change: OpenChange, at_s: float) -> bool:
-    """After a step was taken back, or a lease renewed, nothing is handed back before the lease ends again."""
-    return bool(renewed) and change.expires_at_s is not None and at_s < change.expires_at_s
+    return _step_back(parts, attempt, held, window, at_s, decision.reason)
 
 
 def _renew(parts: Parts, plan: Plan, at_s: float, reason: str) -> None:
-    record = _record(plan, at_s, reason, renewed=True)
+    body: dict[str, object] = {"plan_id": plan.id, "renewed": True, "reason": reason}
+    record = records.noted(plan, make_id(plan.id, "lease", at_s), "keep", body, at_s)
     parts.ledger.update_change(plan.id, "leased", record, expires_at_s=at_s + (plan.lease_s or 3600.0))
 
 
-def _ask(parts: Parts, plan: Plan, at_s: float, reason: str) -> str | None:
-    """A person is asked once, by mail; the lease stays as it is until somebody answers with a change of settings."""
-    record_id = make_id(plan.id, "lease", "ask a person")
+def _ask(parts: Parts, change: OpenChange, at_s: float, reason: str) -> str | None:
+    """A person is asked by mail, daily; the lease stays as it is until somebody answers with a change of settings."""
+    plan, since_s = change.plan, change.expires_at_s if change.expires_at_s is not None else change.opened_at_s
+    record_id = make_id(plan.id, "lease", "ask a person", int((at_s - since_s) // _DAY_S))
     if parts.ledger.get(record_id) is not None or tell.tell_all(parts, lease_mail(plan, reason, at_s)) is None:
         return None
-    parts.ledger.put(_record(plan, at_s, reason).model_copy(update={"id": record_id}))
+    body: dict[str, object] = {"plan_id": plan.id, "renewed": False, "reason": reason}
+    parts.ledger.put(records.noted(plan, record_id, "keep", body, at_s))
     return reason
 
 
 def _step_back(
-    parts: Parts, plan: Plan, held: dict[str, Setting], window: MetricWindow | None, at_s: float, reason: str
+    parts: Parts,
+    attempt: Attempt,
+    held: Mapping[str, Setting],
+    window: MetricWindow | None,
+    at_s: float,
+    reason: str,
 ) -> str | None:
-    service = parts.service(plan.service)
+    plan, service = attempt.plan, parts.service(attempt.plan.service)
     for change in plan.chosen.changes:
         step = lease.next_step_back(
             change,
@@ -101,23 +207,22 @@ def _step_back(
         )
         if step is None:
             continue
-        back = _plan_of(plan, step, at_s, reason)
+        back = _plan_of(attempt, step, at_s, reason)
         parts.ledger.put(records.plan_record(back))
-        receipt = parts.actuator(service, change.lever).apply(service, step, key=f"{back.id}:{change.lever}")
-        receipt = receipt.model_copy(
-            update={"id": make_id(back.id, change.lever, "receipt"), "plan_id": back.id, "service": plan.service}
-        )
+        applied = parts.actuator(service, change.lever).apply(service, step, key=f"{back.id}:{change.lever}")
+        receipt = Receipt.of(applied, id=attempts.receipt_id(back.id, change.lever), plan=back)
         parts.ledger.put(records.receipt_record(receipt, back))
         return f"handing back: {step.text()}. {reason}"
     return None
 
 
-def _plan_of(plan: Plan, step: Change, at_s: float, reason: str) -> Plan:
-    return plan.model_copy(
+def _plan_of(attempt: Attempt, step: Change, at_s: float, reason: str) -> Plan:
+    """A step back as a plan of its own; the same step, tried again, is the same plan."""
+    return attempt.plan.model_copy(
         update={
-            "id": make_id(plan.id, "hand back", at_s),
+            "id": make_id(attempt.plan.id, "hand back", attempt.renewals, *sorted(step.new.items())),
             "decided_at_s": at_s,
-            "rollback_of": plan.id,
+            "rollback_of": attempt.plan.id,
             "chosen": Option(changes=(step,), reason=reason),
             "rejected": (),
             "lease_s": None,
@@ -130,16 +235,3 @@ def _newest(window: MetricWindow | None, signal: str) -> float | None:
     values = window.values.get(signal) if window is not None else None
     finite = values[np.isfinite(values)] if values is not None else np.empty(0)
     return float(finite[-1]) if finite.size else None
-
-
-def _record(plan: Plan, at_s: float, reason: str, *, renewed: bool = False) -> Record:
-    body: dict[str, object] = {"plan_id": plan.id, "renewed": renewed, "reason": reason}
-    return Record(
-        id=make_id(plan.id, "lease", at_s),
-        kind="keep",
-        service=plan.service,
-        parent_id=plan.id,
-        incident_id=plan.incident_id,
-        at_s=at_s,
-        body=body,
-    )

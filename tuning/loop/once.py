@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tuning import attempt as attempts
+from tuning.attempt import Attempt
 from tuning.errors import ClaimRefused
 from tuning.loop import act, prove, reconcile, tell, verify, watch
 from tuning.loop.parts import Parts
@@ -31,36 +33,41 @@ def tune(
 ) -> Report:
     """One run of tune_service: choose, guard, change, settle, verify, keep or roll back, report."""
     plan = act.choose_action(parts, request.incident, now(), attempt=request.attempt)
+    attempt: Attempt | None = None
     if not plan.chosen.changes:
         act.hold(parts, plan, now())
     elif (refusal := act.guard_plan(parts, plan, now())) is not None:
         act.hold(parts, plan, now(), refusal.reason)
     else:
-        _change_and_prove(parts, plan, now, wait_until, run=request.run_id)
-    return tell.email_report(parts, plan, now())
+        attempt = _change_and_prove(parts, plan, now, wait_until, run=request.run_id)
+    return tell.email_report(parts, plan if attempt is None else attempt, now())
 
 
 def _change_and_prove(
     parts: Parts, plan: Plan, now: Callable[[], float], wait_until: Callable[[float], None], *, run: str
-) -> None:
+) -> Attempt | None:
+    """The attempt as it ended; None where it has to be read for that."""
+    attempt = attempts.of(parts.ledger, plan)
     try:
         for change in plan.chosen.changes:
-            act.pull_lever(parts, plan, change.lever, now(), run=run, now=now)
+            _, attempt = act.pull(parts, attempt, change.lever, now(), run=run, now=now)
     except ClaimRefused as error:
         act.hold(parts, plan, now(), str(error))
-        return
-    if prove.nothing_changed(parts, plan):
-        prove.close(parts, plan, now(), "hold", "nothing had to be changed")
-        return
+        return None
+    if attempt.nothing_changed:
+        reasons = "; ".join(dict.fromkeys(r.reason for r in attempt.receipts if r.reason and not r.applied))
+        prove.close(parts, attempt, now(), "hold", reasons or "nothing had to be changed")
+        return attempt
     step: verify.Next = "look"
     while step in ("look", "settle"):
         look = 2 if step == "settle" else 1
-        wait_until(prove.look_until_s(parts, plan, look=look))
-        step = verify.verify(parts, plan, now(), look=look, run=run)
-    outcome, decision = prove.last_verdict(parts, plan)
+        wait_until(prove.look_until_s(parts, attempt, look=look))
+        step, attempt = verify.verified(parts, attempt, now(), look=look, run=run)
+    outcome, decision, attempt = prove.last_judged(parts, attempt)
     if decision.step == "keep":
         prove.keep(parts, plan, outcome, decision, now())
-        return
-    prove.roll_back(parts, plan, outcome, decision, now())
-    wait_until(prove.look_until_s(parts, plan.inverse()))
-    prove.close_rolled_back(parts, plan, now())
+        return attempt
+    if prove.roll_back(parts, attempt, outcome, decision, now()):
+        wait_until(prove.look_until_s(parts, plan.inverse()))
+        prove.close_rolled_back(parts, plan, now())
+    return None

@@ -8,56 +8,59 @@ from dataclasses import replace
 import numpy as np
 
 from detection.errors import Permanent
-from detection.model import Incident, MetricWindow, Service, Span, make_id
+from detection.model import MetricWindow, Service, Span
 from detection.signals import SIGNALS
+from tuning import attempt as attempts
+from tuning.attempt import Attempt, value
 from tuning.loop import canary, records
+from tuning.loop.act import truth
 from tuning.loop.observe import buckets_beside, latency_model, look_back
 from tuning.loop.parts import Parts
-from tuning.model import LEVER_STEPS, Decision, Observation, Outcome, Plan, Receipt, Record, Setting
+from tuning.model import Applied, Decision, Observation, OpenChange, Outcome, Plan, Receipt, Setting
 from tuning.planning.expected import expected_p95_ms
+from tuning.policies import timing
 from tuning.policies.promotion import decide, decide_canary
+from tuning.policies.reconcile import Found, where
 from tuning.ports import Concluding, Evidence
-from tuning.query import Query
 from tuning.verification import draining
 
 _log = logging.getLogger(__name__)
 _HISTORY_S = 4 * 3600.0
 _HISTORY_POINTS = 5000
+CLOCK_TOLERANCE_S = 60.0
+"""A change that was made further than this in the future was made before the clock stepped back."""
+
+_THEIRS = Decision(step="keep", next="ask_person", reason="", theirs=True)
 
 
-def made_at_s(parts: Parts, plan: Plan) -> float | None:
+def made_at_s(parts: Parts, plan: Plan | Attempt) -> float | None:
     """When the last change of a plan was made; None when none was."""
-    return max((r.at_s for r in records.receipts(parts.ledger, plan) if r.changed), default=None)
+    return attempts.of(parts.ledger, plan).made_s
 
 
-def look_until_s(parts: Parts, plan: Plan, *, look: int = 1) -> float:
+def look_until_s(parts: Parts, plan: Plan | Attempt, *, look: int = 1) -> float:
     """When the first (1) or the longer, second (2) look at a change is over; absolute, so that a restart waits on."""
-    verification = parts.settings.verification
-    made = made_at_s(parts, plan)
-    start = plan.decided_at_s if made is None else made
-    longer = verification.longer_look_s if look > 1 else 0.0
-    return start + settle_s(parts, plan) + verification.look_s + longer
+    return timing.look_until_s(attempts.of(parts.ledger, plan), parts.settings.verification, look)
 
 
-def settle_s(parts: Parts, plan: Plan) -> float:
-    """How long a plan's change settles: as planned, or what `settle` found out since."""
-    found = parts.ledger.find(Query(kinds=("settle",), parent_ids=(plan.id,)))
-    return max([plan.settle_s, *(s for r in found if isinstance(s := r.body.get("settle_s"), float))])
-
-
-def settle(parts: Parts, plan: Plan, at_s: float) -> float:
+def settle(parts: Parts, plan: Plan | Attempt, at_s: float) -> float:
     """Until when to look, now that the first wait is over: later where the queue was (or is) still draining.
 
     Bounded by verification.drain_max; what was found is in the ledger, so that a run that is killed waits no longer.
     """
-    made, until_s = made_at_s(parts, plan), look_until_s(parts, plan)
-    if made is None or at_s < until_s - 1.0:
-        return until_s
-    service, planned_s = parts.service(plan.service), settle_s(parts, plan)
+    return look_until_s(parts, settled(parts, attempts.of(parts.ledger, plan), at_s))
+
+
+def settled(parts: Parts, attempt: Attempt, at_s: float) -> Attempt:
+    """As `settle`: the attempt with the settle time that the queue asks for."""
+    plan, made = attempt.plan, attempt.made_s
+    if made is None or at_s < look_until_s(parts, attempt) - 1.0:
+        return attempt
+    service, planned_s = parts.service(plan.service), attempt.settle_s
     span = _grid(made, at_s, parts.settings.prometheus.step_s)
     window = parts.source.read([service], ("queue_depth", "qps"), span).get(service.name)
     if window is None or "queue_depth" not in window.values:
-        return until_s
+        return attempt
     verification = parts.settings.verification
     found = draining.settled(
         window.span.times() - made,
@@ -68,10 +71,12 @@ def settle(parts: Parts, plan: Plan, at_s: float) -> float:
         bound_s=plan.settle_s + verification.drain_max_s,
     )
     # A wait that is hardly longer is not worth another: the look itself reaches beyond it.
-    if found.settle_s > planned_s + verification.look_s / 4:
-        parts.ledger.put(records.settle_record(plan, found.settle_s, found.reason, at_s))
-        _log.info("settle %s: %s; looking from %.0f s after the change", plan.service, found.reason, found.settle_s)
-    return look_until_s(parts, plan)
+    if found.settle_s <= planned_s + verification.look_s / 4:
+        return attempt
+    record = records.settle_record(plan, found.settle_s, found.reason, at_s)
+    parts.ledger.put(record)
+    _log.info("settle %s: %s; looking from %.0f s after the change", plan.service, found.reason, found.settle_s)
+    return attempt.plus(record)
 
 
 def _no_queue(service: Service, window: MetricWindow) -> float:
@@ -81,51 +86,84 @@ def _no_queue(service: Service, window: MetricWindow) -> float:
     return max(2.0, float(known.mean()) * service.slo.p95_ms / 4e3 if known.size else 0.0)
 
 
-def verify_p95(parts: Parts, plan: Plan, at_s: float, *, look: int = 1) -> tuple[Outcome, Decision]:
-    """The verdict on a plan (or on a roll-back) and what follows from it; the outcome is in the ledger.
+def verify_p95(parts: Parts, plan: Plan | Attempt, at_s: float, *, look: int = 1) -> tuple[Outcome, Decision]:
+    """The verdict on a plan (or on a roll-back) and what follows from it; both are in the ledger, and whoever carries
+    the decision out does not take it again.
 
     While one replica alone is changed, the verdict is on it, beside its unchanged peers.
     """
-    stage = canary.stage(parts.ledger, plan) if plan.rollback_of is None else None
-    if stage is not None and stage.widening and (last := canary.last_outcome(parts.ledger, plan.id)) is not None:
-        return last[0], _follow(parts, last[0], plan, last[1], alone=True)
+    outcome, decision, _ = judged(parts, attempts.of(parts.ledger, plan), at_s, look=look)
+    return outcome, decision
+
+
+def judged(parts: Parts, attempt: Attempt, at_s: float, *, look: int = 1) -> tuple[Outcome, Decision, Attempt]:
+    """As `verify_p95`, with the attempt as it then stands."""
+    plan, stage = attempt.plan, attempt.stage if attempt.plan.rollback_of is None else None
+    if stage is not None and stage.widening and (last := attempt.last_verdict(alone=True)) is not None:
+        return _decided(parts, attempt, last[0], last[1], alone=True)
     alone = stage is not None and stage.alone
-    outcome_id = canary.outcome_id(plan.id, look) if alone else make_id(plan.id, "outcome", look)
-    if parts.ledger.get(outcome_id) is not None:
-        outcome = records.load(parts.ledger, outcome_id, Outcome)
-    else:
-        outcome = _judge(parts, plan, at_s).model_copy(
-            update={"id": outcome_id, "plan_id": plan.id, "service": plan.service, "at_s": at_s}
-        )
-        if parts.ledger.put(records.outcome_record(outcome, plan)):
+    outcome = attempt.verdict(look, alone=alone)
+    if outcome is None:
+        outcome_id = attempts.outcome_id(plan.id, look, alone=alone)
+        if not alone and (theirs := _not_ours_any_more(parts, attempt)) is not None:
+            attempt = decide_otherwise(parts, attempt, _THEIRS.model_copy(update={"reason": theirs}), outcome_id, at_s)
+            outcome = _untold(plan, at_s, theirs)
+        else:
+            outcome = _judge(parts, attempt, at_s)
+        identity = {"id": outcome_id, "plan_id": plan.id, "service": plan.service, "at_s": at_s}
+        outcome = outcome.model_copy(update=identity)
+        record = records.outcome_record(outcome, plan)
+        if parts.ledger.put(record):
             _log.info("verify_p95 %s: %s, %s", plan.service, outcome.verdict, outcome.reason)
         else:
             # Judged at the same time by a run that was taken for dead: one plan has one verdict, the first.
-            outcome = records.load(parts.ledger, outcome_id, Outcome)
-    return outcome, _follow(parts, outcome, plan, look, alone=alone)
+            outcome = records.load(parts.ledger, outcome.id, Outcome)
+            record = records.outcome_record(outcome, plan)
+        attempt = attempt.plus(record)
+    return _decided(parts, attempt, outcome, look, alone=alone)
 
 
-def _follow(parts: Parts, outcome: Outcome, plan: Plan, look: int, *, alone: bool = False) -> Decision:
-    steps = Query(kinds=tuple(LEVER_STEPS.values()), incident_ids=(plan.incident_id,), phase="result")
-    pulled = records.pulled(parts.ledger.find(steps))
+def _decided(
+    parts: Parts, attempt: Attempt, outcome: Outcome, look: int, *, alone: bool = False
+) -> tuple[Outcome, Decision, Attempt]:
+    """What follows from a verdict: as it was written down, or decided now and written down."""
+    name = f"{outcome.id}:decision"
+    known = next((value(r, Decision) for r in attempt.records if r.id == name), None)
+    if known is not None:
+        return outcome, known, attempt
+    safety, plan = parts.settings.safety, attempt.plan
+    twice = look > 1 or clock_went_back(attempt, outcome.at_s)
     if alone:
-        decision = decide_canary(outcome, pulled, parts.settings.safety, look > 1)
-        refused = next((r for r in records.receipts(parts.ledger, plan) if not r.replica and not r.applied), None)
-        if refused is None or decision.step in ("settle", "roll_back"):
-            return decision
-        return Decision(
-            step="roll_back", next="ask_person", reason=f"The other replicas could not follow: {refused.reason}"
-        )
-    return decide(outcome, plan, pulled, parts.settings.safety, look > 1)
+        decision = decide_canary(outcome, attempt.tries, safety, twice)
+    else:
+        decision = decide(outcome, plan, attempt.tries, safety, twice)
+    record = records.decision_record(decision, plan, outcome.id, outcome.at_s)
+    if not parts.ledger.put(record):
+        decision = records.load(parts.ledger, name, Decision)
+        record = records.decision_record(decision, plan, outcome.id, outcome.at_s)
+    return outcome, decision, attempt.plus(record)
 
 
-def _judge(parts: Parts, plan: Plan, at_s: float) -> Outcome:
-    service = parts.service(plan.service)
-    made = made_at_s(parts, plan)
-    if made is None:
+def decide_otherwise(parts: Parts, attempt: Attempt, decision: Decision, decided_by: str, at_s: float) -> Attempt:
+    """A decision that rests on no verdict: the others could not follow, a person's value is in force."""
+    record = records.decision_record(decision, attempt.plan, decided_by, at_s)
+    parts.ledger.put(record)
+    return attempt.plus(record)
+
+
+def clock_went_back(attempt: Attempt, at_s: float) -> bool:
+    return attempt.made_s is not None and at_s < attempt.made_s - CLOCK_TOLERANCE_S
+
+
+def _judge(parts: Parts, attempt: Attempt, at_s: float) -> Outcome:
+    plan, service, made, first = attempt.plan, parts.service(attempt.plan.service), attempt.made_s, attempt.first_made_s
+    if made is None or first is None:
         raise Permanent(f"plan {plan.id} has no change to verify")
-    first = min(r.at_s for r in records.receipts(parts.ledger, plan) if r.changed)
-    stage = canary.stage(parts.ledger, plan)
+    if clock_went_back(attempt, at_s):
+        back_s = made - at_s
+        reason = f"the clock stepped back by {back_s:.0f} s since the change: before and after cannot be told apart"
+        return _untold(plan, at_s, reason)
+    stage = attempt.stage
     if stage is not None and stage.alone:
         step_s = parts.settings.prometheus.step_s
         spans = (
@@ -136,10 +174,16 @@ def _judge(parts: Parts, plan: Plan, at_s: float) -> Outcome:
         outcome = parts.verifier.judge(plan, own, own_after, (peers, peers_after))
         return outcome.model_copy(update={"resolved": None})  # one replica does not tell for the service
     before = _evidence(parts, service, _before_from_s(parts, plan, first), first, history=True)
-    after = _evidence(parts, service, made + settle_s(parts, plan), at_s, history=False)
+    after = _evidence(parts, service, made + attempt.settle_s, at_s, history=False)
     expected = [_expected_p95_ms(parts, service, plan, first, side.window) for side in (before, after)]
     return parts.verifier.judge(
         plan, replace(before, expected_p95_ms=expected[0]), replace(after, expected_p95_ms=expected[1])
+    )
+
+
+def _untold(plan: Plan, at_s: float, reason: str) -> Outcome:
+    return Outcome(
+        id="", plan_id=plan.id, service=plan.service, verdict="inconclusive", resolved=None, at_s=at_s, reason=reason
     )
 
 
@@ -166,8 +210,7 @@ def _before_from_s(parts: Parts, plan: Plan, first_s: float) -> float:
     start_s = first_s - parts.settings.verification.look_s
     if plan.rollback_of is not None:
         return start_s
-    incident = records.load(parts.ledger, plan.incident_id, Incident)
-    onset_s = incident.opened_at_s if incident.anomalies else start_s
+    onset_s = start_s if plan.since_s is None else plan.since_s
     return min(max(start_s, onset_s), first_s - 2 * parts.settings.prometheus.step_s)
 
 
@@ -198,32 +241,38 @@ def _grid(start_s: float, end_s: float, step_s: float) -> Span:
     return Span(first, max(first, last), step_s)
 
 
-def last_verdict(parts: Parts, plan: Plan) -> tuple[Outcome, Decision]:
-    """The newest outcome of a plan and what follows from it; Permanent when it was never judged."""
-    for look in (2, 1):
-        outcome_id = make_id(plan.id, "outcome", look)
-        if parts.ledger.get(outcome_id) is not None:
-            outcome = records.load(parts.ledger, outcome_id, Outcome)
-            return outcome, _follow(parts, outcome, plan, look)
-    if (last := canary.last_outcome(parts.ledger, plan.id)) is not None:
-        return last[0], _follow(parts, last[0], plan, last[1], alone=True)
-    raise Permanent(f"plan {plan.id} was never judged")
+def last_verdict(parts: Parts, plan: Plan | Attempt) -> tuple[Outcome, Decision]:
+    """The newest outcome of a plan and what was decided then; Permanent when it was never judged."""
+    outcome, decision, _ = last_judged(parts, attempts.of(parts.ledger, plan))
+    return outcome, decision
 
 
-def nothing_changed(parts: Parts, plan: Plan) -> bool:
+def last_judged(parts: Parts, attempt: Attempt) -> tuple[Outcome, Decision, Attempt]:
+    """As `last_verdict`. A verdict whose task died before it decided is decided here, once."""
+    found = attempt.last_verdict()
+    alone = found is None
+    found = found or attempt.last_verdict(alone=True)
+    if found is None:
+        raise Permanent(f"plan {attempt.plan.id} was never judged")
+    outcome, decision, attempt = _decided(parts, attempt, found[0], found[1], alone=alone)
+    return outcome, attempt.final_decision or decision, attempt
+
+
+def nothing_changed(parts: Parts, plan: Plan | Attempt) -> bool:
     """Whether every lever of a plan has its receipt and none of them moved anything."""
-    receipts = records.receipts(parts.ledger, plan)
-    return len(receipts) == len(plan.chosen.changes) and not any(r.changed for r in receipts)
+    return attempts.of(parts.ledger, plan).nothing_changed
 
 
 def keep(parts: Parts, plan: Plan, outcome: Outcome, decision: Decision, at_s: float) -> Decision:
     """The change stays: the service is free again, or the change is leased until it can be handed back."""
     conclude(parts, plan)
-    record = records.decision_record(decision, plan, outcome)
-    if plan.lease_s is not None:
+    leased = plan.lease_s is not None and not decision.theirs
+    if leased and plan.lease_s is not None:
+        body: dict[str, object] = {"plan_id": plan.id, "leased": True, "reason": decision.reason}
+        record = records.noted(plan, f"{plan.id}:leased", "keep", body, at_s)
         parts.ledger.update_change(plan.id, "leased", record, expires_at_s=at_s + plan.lease_s)
     else:
-        parts.ledger.update_change(plan.id, "closed", record)
+        parts.ledger.update_change(plan.id, "closed", records.closing_of(plan, at_s, "keep", decision.reason))
     return decision
 
 
@@ -241,67 +290,107 @@ def conclude(parts: Parts, plan: Plan) -> None:
             _log.warning("%s: %s after the verdict: %s", plan.service, change.lever, error)
 
 
-def roll_back(parts: Parts, plan: Plan, outcome: Outcome, decision: Decision, at_s: float) -> list[Receipt]:
-    """Put the old values back: the same actuator calls with `plan.inverse()`. Idempotent; the service stays claimed.
+def roll_back(parts: Parts, plan: Plan | Attempt, outcome: Outcome, decision: Decision, at_s: float) -> list[Receipt]:
+    """Put the old values back: the same actuator calls with the inverse plan. Idempotent; the service stays claimed.
 
     Raises a Temporary when the fate of a call is unknown: the next try, or the reconciliation, goes on from there.
     """
-    parts.ledger.put(records.decision_record(decision, plan, outcome))
     return undo(parts, plan, at_s)
 
 
-def undo(parts: Parts, plan: Plan, at_s: float) -> list[Receipt]:
-    service = parts.service(plan.service)
-    stage = canary.stage(parts.ledger, plan)
-    inverse = plan.inverse().model_copy(update={"decided_at_s": at_s})
+def undo(parts: Parts, plan: Plan | Attempt, at_s: float) -> list[Receipt]:
+    """Put back what stood before, by the receipts. Where a person has set another value meanwhile, it is final: the
+    change is closed, nothing is touched, and the list is empty."""
+    attempt = attempts.of(parts.ledger, plan)
+    done = attempt.plan
+    service = parts.service(done.service)
+    if (theirs := _somebodys(parts, attempt)) is not None:
+        close(parts, attempt, at_s, "hold", f"Not undone, somebody else changed it meanwhile: {theirs}")
+        return []
+    stage, undoing = attempt.stage, attempt.undo
+    before = {r.lever: r.before for r in reversed(attempt.receipts) if r.changed}
+    left = {lever: knobs for lever in done.chosen.levers if (knobs := attempt.left(lever)) is not None}
+    inverse = undoing.plan if undoing is not None else done.inverse(before, left, at_s)
     begun = not parts.ledger.put(records.plan_record(inverse))
-    touched = {r.lever for r in records.receipts(parts.ledger, plan) if r.changed}
-    if not touched:
-        touched = {change.lever for change in plan.chosen.changes}
-    done = []
+    receipts = []
     for change in inverse.chosen.changes:
-        if change.lever not in touched:
+        if before and change.lever not in before:
             continue
-        receipt_id = make_id(inverse.id, change.lever, "receipt")
-        if parts.ledger.get(receipt_id) is None:
-            receipt = parts.actuator(service, change.lever).apply(service, change, key=f"{inverse.id}:{change.lever}")
-            if receipt.changed and stage is not None:  # most replicas stood at the old value all the time
-                receipt = receipt.model_copy(update={"before": {**receipt.before, **change.old}})
-            if begun and receipt.applied and not receipt.changed:
-                # An earlier try put it back and died before it could write that down: still a change to be proven.
-                receipt = receipt.model_copy(update={"changed": True, "reason": "put back by an earlier try"})
-            receipt = receipt.model_copy(
-                update={"id": receipt_id, "plan_id": inverse.id, "service": plan.service}
+        known = undoing.receipt(change.lever) if undoing is not None else None
+        if known is None:
+            applied: Applied = parts.actuator(service, change.lever).apply(
+                service, change, key=f"{inverse.id}:{change.lever}"
             )
-            parts.ledger.put(records.receipt_record(receipt, inverse))
-        done.append(records.load(parts.ledger, receipt_id, Receipt))
-    return done
+            if applied.changed and stage is not None:  # most replicas stood at the old value all the time
+                applied = applied.model_copy(update={"before": {**applied.before, **change.old}})
+            if begun and applied.applied and not applied.changed:
+                # An earlier try put it back and died before it could write that down: still a change to be proven.
+                applied = applied.model_copy(update={"changed": True, "reason": "put back by an earlier try"})
+            known = Receipt.of(applied, id=attempts.receipt_id(inverse.id, change.lever), plan=inverse)
+            if not parts.ledger.put(records.receipt_record(known, inverse)):
+                known = records.load(parts.ledger, known.id, Receipt)
+        receipts.append(known)
+    return receipts
 
 
-def close_rolled_back(parts: Parts, plan: Plan, at_s: float) -> Outcome | None:
-    """After the roll-back has settled: verify it as well, and free the service."""
-    inverse = records.load(parts.ledger, plan.inverse().id, Plan)
+def _not_ours_any_more(parts: Parts, attempt: Attempt) -> str | None:
+    """Why there is nothing to judge: a person's value is in force, or the old one again. None where the change is."""
+    found, words = _stands(parts, attempt)
+    if found == "foreign":
+        return f"Somebody else changed it meanwhile, and that is final: {words}"
+    if found == "old" and attempt.plan.rollback_of is None and attempt.receipts_changed:
+        return "The old setting is back, and slotune did not do that: it stays."
+    return None
+
+
+def _somebodys(parts: Parts, attempt: Attempt) -> str | None:
+    """What somebody else has set meanwhile, in words; None where the levers stand where slotune left or found them.
+
+    What cannot be read is left to the actuator, which reads before it writes and says what is wrong.
+    """
+    found, words = _stands(parts, attempt)
+    return words if found == "foreign" else None
+
+
+def _stands(parts: Parts, attempt: Attempt) -> tuple[Found, str]:
+    opened = OpenChange(
+        plan_id=attempt.plan.id,
+        service=attempt.plan.service,
+        incident_id=attempt.plan.incident_id,
+        state="made",
+        plan=attempt.plan,
+        opened_at_s=0.0,
+    )
+    left = {lever: knobs for lever in attempt.plan.chosen.levers if (knobs := attempt.left(lever)) is not None}
+    return where(opened, truth(parts, attempt.plan), left)
+
+
+def close_rolled_back(parts: Parts, plan: Plan | Attempt, at_s: float) -> Outcome | None:
+    """After the roll-back has settled: verify it as well, and free the service. None where nothing was to be judged."""
+    attempt = attempts.of(parts.ledger, plan)
+    if attempt.closed is not None:
+        return None
+    if attempt.undo is None:
+        raise Permanent(f"plan {attempt.plan.id} was not rolled back")
     outcome = None
-    if made_at_s(parts, inverse) is not None:
-        outcome, _ = verify_p95(parts, inverse, at_s)
+    if attempt.undo.made_s is not None:
+        outcome, _ = verify_p95(parts, attempt.undo, at_s)
     reason = outcome.reason if outcome else "the old setting was in force already"
-    close(parts, plan, at_s, "roll_back", f"rolled back: {reason}", unmade=True)
+    close(parts, attempt, at_s, "roll_back", f"rolled back: {reason}", unmade=True)
     return outcome
 
 
-def close(parts: Parts, plan: Plan, at_s: float, kind: str, reason: str, *, unmade: bool = False) -> None:
+def close(parts: Parts, plan: Plan | Attempt, at_s: float, kind: str, reason: str, *, unmade: bool = False) -> None:
     """Free the service, with the reason in the ledger. unmade: the old setting is in force, by what was read back."""
-    if not nothing_changed(parts, plan):
-        conclude(parts, plan)
-    body: dict[str, object] = {"plan_id": plan.id, "closed": True, "reason": reason, "unmade": unmade}
-    record = Record(
-        id=f"{plan.id}:closed",
-        kind=kind,
-        service=plan.service,
-        parent_id=plan.id,
-        incident_id=plan.incident_id,
-        at_s=at_s,
-        body=body,
-    )
-    parts.ledger.update_change(plan.id, "closed", record)
+    attempt = attempts.of(parts.ledger, plan)
+    if attempt.claimed_s is None and not attempt.receipts_changed and attempt.plan.id not in _open(parts, attempt.plan):
+        parts.ledger.put(records.hold_record(attempt.plan, reason, at_s))
+        return
+    if not attempt.nothing_changed:
+        conclude(parts, attempt.plan)
+    record = records.closing_of(attempt.plan, at_s, kind, reason, unmade=unmade)
+    parts.ledger.update_change(attempt.plan.id, "closed", record)
 
+
+def _open(parts: Parts, plan: Plan) -> set[str]:
+    return {change.plan_id for change in parts.ledger.open_changes(plan.service)}

@@ -1,7 +1,7 @@
 """Every sweep first settles what an earlier run left open: verify it, finish it, undo it, or hand it back.
 
 What follows is decided by `tuning.policies.reconcile` (pure) from the ledger's rows and the truth that is
-read back; here it is done. A change whose run is still at work is left alone.
+read back; here it is done. A change whose run is still at work is left alone, until it is long overdue.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from detection.errors import SlotuneError
-from detection.model import make_id
-from tuning.loop import act, canary, late, lease, prove, records, tell
+from detection.errors import Temporary
+from tuning import attempt as attempts
+from tuning.attempt import Attempt
+from tuning.loop import act, late, lease, prove, records, tell
+from tuning.loop.care import Care
 from tuning.loop.parts import Parts
-from tuning.model import Change, OpenChange, Plan, Receipt
-from tuning.policies import reconcile
-from tuning.query import Query
+from tuning.model import Change, OpenChange, Receipt
+from tuning.policies import reconcile, timing
 
 _log = logging.getLogger(__name__)
 
@@ -23,85 +24,121 @@ _log = logging.getLogger(__name__)
 def reconcile_all(parts: Parts, at_s: float, *, alive: Callable[[str], bool]) -> list[str]:
     """Settle every open change whose run is gone; sentences about what was done, one per change that moved on.
 
-    alive: whether a run (by its id) is queued or running. One change that cannot be settled holds up no other. First
-    come changes that landed after their end: they are open again, and settled like any other.
+    alive: whether a run (by its id) is queued or running. One change that cannot be settled holds up no other: it is
+    named, tried again by later sweeps, and handed to a person. First come changes that landed after their end: they are
+    open again, and settled like any other.
     """
-    done = late.reopen(parts, at_s)
+    care = Care(parts, at_s)
+    done = late.reopen(parts, at_s, care)
     for change in parts.ledger.open_changes():
-        if change.state != "leased" and change.run and alive(change.run):
-            continue
-        try:
-            said = lease.tend(parts, change, at_s) if change.state == "leased" else _settle(parts, change, at_s)
-        except SlotuneError as error:
-            _log.warning("%s: plan %s stays open: %s", change.service, change.plan_id, error)
-            continue
+        said = care.item(
+            f"change/{change.plan_id}",
+            f"{change.service} ({change.plan.chosen.text()}, {change.state})",
+            lambda change=change: _look_after(parts, change, at_s, alive, care),  # type: ignore[misc]
+            about=change,
+        )
         if said:
             _log.info("%s: plan %s: %s", change.service, change.plan_id, said)
             done.append(f"{change.service}: {said}")
+    care.end(("change/", "run/", "late/"))
     return done
 
 
-def _settle(parts: Parts, change: OpenChange, at_s: float) -> str | None:
-    plan = change.plan
-    stage = canary.stage(parts.ledger, plan)
-    if stage is not None and (stage.alone or stage.widening) and parts.ledger.get(plan.inverse().id) is None:
-        said = parts.ledger.find(Query(parent_ids=(plan.id,), bodies=False))
-        if at_s - max(r.at_s for r in said) < parts.settings.safety.in_flight_s:
+def _look_after(parts: Parts, change: OpenChange, at_s: float, alive: Callable[[str], bool], care: Care) -> str | None:
+    if change.state == "leased":
+        return lease.tend(parts, change, at_s)
+    attempt = attempts.of(parts.ledger, change.plan)
+    if change.run and alive(change.run):
+        if not _overdue(parts, attempt, at_s):
             return None
-        prove.undo(parts, plan, at_s)
+        care.failed(
+            f"run/{change.plan_id}",
+            f"run {change.run} of {change.service}",
+            "it holds a change, is called alive, and has done nothing about it for far longer than it takes: is "
+            "tune_service paused, or its queue dead? Sweeps have taken the change over.",
+            about=change,
+        )
+    return _settle(parts, change, attempt, at_s)
+
+
+def _overdue(parts: Parts, attempt: Attempt, at_s: float) -> bool:
+    """Whether a run that looks alive is no longer believed; a clock that stepped back would make it wait for ever."""
+    if attempt.claimed_s is not None and at_s < attempt.claimed_s - prove.CLOCK_TOLERANCE_S:
+        return True
+    service = parts.services.get(attempt.plan.service)
+    levers = service.levers if service is not None else {}
+    build_s = max((timing.longest_apply_s(levers[n]) for n in attempt.plan.chosen.levers if n in levers), default=0.0)
+    return at_s > timing.overdue_s(attempt, parts.settings.verification, parts.settings.safety, build_s)
+
+
+def _settle(parts: Parts, change: OpenChange, attempt: Attempt, at_s: float) -> str | None:
+    plan, stage = change.plan, attempt.stage
+    in_flight_s = parts.settings.safety.in_flight_s
+    if stage is not None and (stage.alone or stage.widening) and attempt.undo is None:
+        quiet_s = at_s - (attempt.last_s if attempt.last_s is not None else change.opened_at_s)
+        if 0.0 <= quiet_s < in_flight_s:
+            return None
+        prove.undo(parts, attempt, at_s)
         return f"undone. {stage.first.replica} was changed first, and the run that was to look at it is gone."
     found = reconcile.reconcile(
-        change,
-        act.truth(parts, plan),
-        parts.ledger.find(Query(parent_ids=(plan.id,))),
-        at_s,
-        in_flight_s=parts.settings.safety.in_flight_s,
-        verify_after_s=0.0,
+        change, act.truth(parts, plan), attempt.records, at_s, in_flight_s=in_flight_s, verify_after_s=0.0
     )
     if found.action == "wait":
+        if found.found == "unknown":
+            raise Temporary(found.reason)
         return None
     if found.action == "verify":
-        return _verify(parts, change, at_s)
+        return _verify(parts, change, attempt, at_s)
     if found.action == "undo":
-        prove.undo(parts, plan, at_s)
+        prove.undo(parts, attempt, at_s)
         return f"undone. {found.reason}"
     if found.action == "finish":
-        return _finish(parts, plan, at_s, found.reason)
-    prove.close(parts, plan, at_s, "hold", found.reason, unmade=found.action == "close_unchanged")
-    notes = (f"The run that made this change ended early. {found.reason}",)
-    tell.email_report(parts, plan, at_s, notes=notes)
+        return _finish(parts, attempt, at_s, found.reason)
+    prove.close(parts, attempt, at_s, "hold", found.reason, unmade=found.action == "close_unchanged")
+    _tell(parts, attempt, at_s, f"The run that made this change ended early. {found.reason}")
     return found.reason
 
 
-def _verify(parts: Parts, change: OpenChange, at_s: float) -> str | None:
-    plan = change.plan
+def _tell(parts: Parts, attempt: Attempt, at_s: float, note: str) -> None:
+    """The report of an attempt that a sweep ended; one that was told already is told to have ended otherwise."""
+    if attempt.report is None:
+        tell.email_report(parts, attempt.plan, at_s, notes=(note,))
+    else:
+        tell.tell_end(parts, attempt.plan, note, at_s)
+
+
+def _verify(parts: Parts, change: OpenChange, attempt: Attempt, at_s: float) -> str | None:
+    plan = attempt.plan
     for one in plan.chosen.changes:
-        _missing_receipt(parts, plan, one, change.opened_at_s)
-    if at_s < prove.look_until_s(parts, plan) or at_s < prove.settle(parts, plan, at_s):
-        return None
-    _, decision = prove.verify_p95(parts, plan, at_s)
-    if decision.step == "settle":
-        if at_s < prove.look_until_s(parts, plan, look=2):
+        attempt = _missing_receipt(parts, attempt, one, change.opened_at_s)
+    if not prove.clock_went_back(attempt, at_s):
+        if at_s < prove.look_until_s(parts, attempt):
             return None
-        prove.verify_p95(parts, plan, at_s, look=2)
-    outcome, decision = prove.last_verdict(parts, plan)
+        attempt = prove.settled(parts, attempt, at_s)
+        if at_s < prove.look_until_s(parts, attempt):
+            return None
+    _, decision, attempt = prove.judged(parts, attempt, at_s)
+    if decision.step == "settle":
+        if at_s < prove.look_until_s(parts, attempt, look=2):
+            return None
+        _, decision, attempt = prove.judged(parts, attempt, at_s, look=2)
+    outcome, decision, attempt = prove.last_judged(parts, attempt)
     if decision.step == "keep":
         prove.keep(parts, plan, outcome, decision, at_s)
-        tell.email_report(parts, plan, at_s, notes=("The run that made this change ended early; a sweep proved it.",))
+        _tell(parts, attempt, at_s, "The run that made this change ended early; a sweep proved it.")
         return f"verified after its run had gone: {outcome.verdict}, kept"
-    prove.roll_back(parts, plan, outcome, decision, at_s)
+    prove.roll_back(parts, attempt, outcome, decision, at_s)
     return f"verified after its run had gone: {outcome.verdict}, rolled back"
 
 
-def _missing_receipt(parts: Parts, plan: Plan, change: Change, at_s: float) -> None:
+def _missing_receipt(parts: Parts, attempt: Attempt, change: Change, at_s: float) -> Attempt:
     """The change is there and nobody wrote that down: the read-back is the receipt."""
-    receipt_id = make_id(plan.id, change.lever, "receipt")
-    if parts.ledger.get(receipt_id) is not None:
-        return
+    if attempt.receipt(change.lever) is not None:
+        return attempt
     receipt = Receipt(
-        id=receipt_id,
-        plan_id=plan.id,
-        service=plan.service,
+        id=attempts.receipt_id(attempt.plan.id, change.lever),
+        plan_id=attempt.plan.id,
+        service=attempt.plan.service,
         lever=change.lever,
         before=change.old,
         after=change.new,
@@ -110,20 +147,24 @@ def _missing_receipt(parts: Parts, plan: Plan, change: Change, at_s: float) -> N
         at_s=at_s,
         reason="found in force after its run had gone; written down from the read-back",
     )
-    parts.ledger.update_change(plan.id, "made", records.receipt_record(receipt, plan))
+    record = records.receipt_record(receipt, attempt.plan)
+    parts.ledger.update_change(attempt.plan.id, "made", record)
+    return attempt.plus(record)
 
 
-def _finish(parts: Parts, plan: Plan, at_s: float, reason: str) -> str | None:
-    inverse = plan.inverse()
-    if parts.ledger.get(inverse.id) is None:
-        outcome, decision = prove.last_verdict(parts, plan)
-        prove.keep(parts, plan, outcome, decision, at_s)
+def _finish(parts: Parts, attempt: Attempt, at_s: float, reason: str) -> str | None:
+    """Write down the end that was reached. Where a roll-back was decided, the old setting is in force: an undo that is
+    applied again changes nothing and leaves its receipt."""
+    decision = attempt.final_decision
+    if attempt.undo is None and (decision is None or decision.step == "keep"):
+        outcome, decision, attempt = prove.last_judged(parts, attempt)
+        prove.keep(parts, attempt.plan, outcome, decision, at_s)
     else:
-        # The old setting is in force; an undo that is applied again changes nothing and leaves its receipt.
-        prove.undo(parts, plan, at_s)
-        stored = records.load(parts.ledger, inverse.id, Plan)
-        if at_s < prove.look_until_s(parts, stored):
+        prove.undo(parts, attempt, at_s)
+        attempt = attempts.of(parts.ledger, attempt.plan)
+        undo = attempt.undo
+        if undo is not None and not prove.clock_went_back(undo, at_s) and at_s < prove.look_until_s(parts, undo):
             return None
-        prove.close_rolled_back(parts, plan, at_s)
-    tell.email_report(parts, plan, at_s, notes=(reason,))
+        prove.close_rolled_back(parts, attempt, at_s)
+    _tell(parts, attempt, at_s, reason)
     return reason

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Literal, TypeVar
 
 from detection.model import Incident, Value, make_id
+from tuning.attempt import of, value
 from tuning.errors import Permanent
 from tuning.model import LEVER_STEPS, Decision, Outcome, Plan, Receipt, Record, Refusal, Report
 from tuning.ports import Ledger
-from tuning.query import Query
 
 V = TypeVar("V", bound=Value)
 
@@ -55,16 +55,7 @@ def refusal_record(refusal: Refusal, plan: Plan) -> Record:
 
 
 def hold_record(plan: Plan, reason: str, at_s: float) -> Record:
-    body: dict[str, object] = {"plan_id": plan.id, "reason": reason}
-    return Record(
-        id=f"{plan.id}:hold",
-        kind="hold",
-        service=plan.service,
-        parent_id=plan.id,
-        incident_id=plan.incident_id,
-        at_s=at_s,
-        body=body,
-    )
+    return noted(plan, f"{plan.id}:hold", "hold", {"plan_id": plan.id, "reason": reason}, at_s)
 
 
 def intent_record(plan: Plan, at_s: float) -> Record:
@@ -80,30 +71,41 @@ def receipt_record(receipt: Receipt, plan: Plan) -> Record:
 
 def settle_record(plan: Plan, settle_s: float, reason: str, at_s: float) -> Record:
     """A longer settle time than planned, found out after the change."""
-    return Record(
-        id=make_id(plan.id, "settle", round(settle_s, 3)),
-        kind="settle",
-        service=plan.service,
-        parent_id=plan.id,
-        incident_id=plan.incident_id,
-        at_s=at_s,
-        body={"plan_id": plan.id, "settle_s": settle_s, "reason": reason},
-    )
+    body: dict[str, object] = {"plan_id": plan.id, "settle_s": settle_s, "reason": reason}
+    return noted(plan, make_id(plan.id, "settle", round(settle_s, 3)), "settle", body, at_s)
 
 
 def outcome_record(outcome: Outcome, plan: Plan) -> Record:
     return _record("verify_p95", outcome.id, outcome, plan.service, plan.id, plan.incident_id, outcome.at_s)
 
 
-def decision_record(decision: Decision, plan: Plan, outcome: Outcome) -> Record:
-    name = f"{outcome.id}:{decision.step}"
-    return _record(decision.step, name, decision, plan.service, plan.id, plan.incident_id, outcome.at_s)
+def decision_record(decision: Decision, plan: Plan, decided_by: str, at_s: float) -> Record:
+    """What follows, under the step that carries it out; one verdict (`decided_by`, an id) has one decision, the first.
+
+    That the other replicas follow the first is an intent of their change.
+    """
+    phase: Literal["intent", "result"] = "intent" if decision.step in LEVER_STEPS.values() else "result"
+    record_id = f"{decided_by}:decision"
+    return _record(decision.step, record_id, decision, plan.service, plan.id, plan.incident_id, at_s, phase=phase)
 
 
-def decisions(records: Iterable[Record]) -> list[Decision]:
-    """The decisions among records, oldest first: keep and roll_back also hold receipts and closings."""
-    found = [r for r in records if r.kind in ("keep", "roll_back") and "next" in r.body]
-    return [Decision.model_validate(r.body) for r in sorted(found, key=lambda r: (r.at_s, r.id))]
+def closing_of(plan: Plan, at_s: float, kind: str, reason: str, *, unmade: bool = False) -> Record:
+    """The end of a change. unmade: the old setting is in force, by what was read back."""
+    body: dict[str, object] = {"plan_id": plan.id, "closed": True, "reason": reason, "unmade": unmade}
+    return noted(plan, f"{plan.id}:closed", kind, body, at_s)
+
+
+def noted(plan: Plan, record_id: str, kind: str, body: dict[str, object], at_s: float) -> Record:
+    """A record about a plan whose body is no value of the flow."""
+    return Record(
+        id=record_id,
+        kind=kind,
+        service=plan.service,
+        parent_id=plan.id,
+        incident_id=plan.incident_id,
+        at_s=at_s,
+        body=body,
+    )
 
 
 def pulled(history: Iterable[Record]) -> int:
@@ -150,29 +152,31 @@ def _record(
     )
 
 
+def try_record(report: Report, number: int, at_s: float, *, failed: bool = False) -> Record:
+    """The claim of one try to send a report, or that this try failed and another may follow."""
+    name = f"{report.id}:try:{number}"
+    return Record(
+        id=f"{name}:failed" if failed else name,
+        kind="email_report",
+        service=report.incident.service,
+        parent_id=report.id,
+        incident_id=report.incident.id,
+        at_s=at_s,
+        body={"failed": number} if failed else {"try": number},
+    )
+
+
 def load(ledger: Ledger, record_id: str, cls: type[V]) -> V:
-    """The value of a record; Permanent when the ledger does not hold it."""
+    """The value of a record; Permanent when the ledger does not hold it, or holds what cannot be read."""
     record = ledger.get(record_id)
     if record is None:
         raise Permanent(f"the ledger holds no {cls.__name__.lower()} {record_id!r}; was it moved or emptied?")
-    return cls.model_validate(record.body)
-
-
-def find(
-    ledger: Ledger, kind: str, cls: type[V], *, parent_id: str, phase: Literal["intent", "result"] = "result"
-) -> list[V]:
-    """The values of one kind that follow from a parent, oldest first."""
-    records = ledger.find(Query(kinds=(kind,), parent_ids=(parent_id,), phase=phase))
-    return [cls.model_validate(r.body) for r in sorted(records, key=lambda r: (r.at_s, r.id))]
+    found = value(record, cls)
+    if found is None:
+        raise Permanent(f"the {cls.__name__.lower()} {record_id!r} in the ledger cannot be read by this version")
+    return found
 
 
 def receipts(ledger: Ledger, plan: Plan) -> list[Receipt]:
-    kinds = {LEVER_STEPS[change.lever] for change in plan.chosen.changes}
-    if plan.rollback_of is not None:
-        kinds = {"roll_back"}
-    found = ledger.find(Query(kinds=tuple(sorted(kinds)), parent_ids=(plan.id,), phase="result"))
-    return [Receipt.model_validate(r.body) for r in sorted(found, key=lambda r: (r.at_s, r.id))]
-
-
-def newest(values: Sequence[V]) -> V | None:
-    return values[-1] if values else None
+    """The receipts of a plan, oldest first."""
+    return list(of(ledger, plan).receipts)

@@ -10,18 +10,25 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import pydantic
 
 from detection import incidents as incident_rules
 from detection import pipeline
 from detection.baselines import BaselineUnreadable
 from detection.detectors.absent import newest_sample_s
-from detection.errors import AnswerTooLarge, QueryRefused, SlotuneError
+from detection.errors import AnswerTooLarge, Permanent, QueryRefused, SlotuneError, Temporary
 from detection.model import Anomaly, Incident, MetricWindow, Reading, Service, Value
+from tuning import attempt as attempts
+from tuning.attempt import value
 from tuning.loop import records
+from tuning.loop.care import Care
 from tuning.loop.observe import REPLICA_SIGNALS, look_back
 from tuning.loop.parts import Parts
 from tuning.loop.window_store import DIGEST, digest, pack, unpack
-from tuning.model import Plan, Record, Refusal
+from tuning.model import Plan
+from tuning.policies import next_attempt as policy
 from tuning.ports import Ledger
 from tuning.query import Query
 
@@ -132,8 +139,7 @@ def _watched(parts: Parts, only: Sequence[str]) -> tuple[Service, ...]:
 
 def detect_anomalies(parts: Parts, sweep: Sweep) -> Sweep:
     """Score the sweep's windows against the baselines; the anomalies go to the store."""
-    data = parts.ledger.get_blob(WINDOWS)
-    windows, replicas, stored_s = unpack(data) if data else ({}, {}, -1.0)
+    windows, replicas, stored_s = _stored_windows(parts.ledger)
     if stored_s != sweep.at_s:
         raise LookupError(f"the windows of the sweep at {sweep.at_s:.0f} were replaced by a later one")
     services = _looked_at(parts, sweep)
@@ -155,6 +161,14 @@ def detect_anomalies(parts: Parts, sweep: Sweep) -> Sweep:
     return sweep.model_copy(update={"anomalies": len(anomalies)})
 
 
+def _stored_windows(ledger: Ledger) -> tuple[dict[str, MetricWindow], dict[str, dict[str, MetricWindow]], float]:
+    data = ledger.get_blob(WINDOWS)
+    try:
+        return unpack(data) if data else ({}, {}, -1.0)
+    except Exception as error:  # numpy and zipfile raise what they like on a damaged archive
+        raise Temporary(f"the windows that pull_metrics stored cannot be read: {error!r}") from error
+
+
 def stored_baselines(ledger: Ledger) -> pipeline.BaselineSet | None:
     """What was learned last; None before anything was, and where it cannot be read (it is learned again)."""
     data = ledger.get_blob(BASELINES)
@@ -169,9 +183,13 @@ def stored_baselines(ledger: Ledger) -> pipeline.BaselineSet | None:
 
 def _state_before(ledger: Ledger, at_s: float) -> pipeline.DetectionState:
     """The detectors' memory as it was before the sweep at `at_s`, also when that sweep is being run again."""
-    data = ledger.get_blob(STATE)
-    stored = json.loads(data) if data else {"at_s": None, "before": {}, "after": {}}
-    return pipeline.DetectionState.model_validate(stored["before" if stored["at_s"] == at_s else "after"])
+    stored = _json(ledger, STATE, {})
+    memory = stored.get("before" if stored.get("at_s") == at_s else "after", {})
+    try:
+        return pipeline.DetectionState.model_validate(memory, extra="ignore")
+    except pydantic.ValidationError as error:
+        _log.warning("detect_anomalies: the memory of the last sweep cannot be read and is begun anew: %s", error)
+        return pipeline.DetectionState()
 
 
 def _keep_state(ledger: Ledger, at_s: float, before: pipeline.DetectionState, after: pipeline.DetectionState) -> None:
@@ -181,9 +199,8 @@ def _keep_state(ledger: Ledger, at_s: float, before: pipeline.DetectionState, af
 
 def open_incidents(parts: Parts, sweep: Sweep) -> list[TuneRequest]:
     """Anomalies to incidents in the ledger, closed ones closed, and the runs of tune_service that should start."""
-    data = parts.ledger.get_blob(ANOMALIES)
-    stored = json.loads(data) if data else {"at_s": None, "anomalies": []}
-    if stored["at_s"] != sweep.at_s:
+    stored = _json(parts.ledger, ANOMALIES, {})
+    if stored.get("at_s") != sweep.at_s:
         raise LookupError(f"the anomalies of the sweep at {sweep.at_s:.0f} were replaced by a later one")
     anomalies = [Anomaly.model_validate(a) for a in stored["anomalies"]]
     services = _looked_at(parts, sweep)
@@ -207,59 +224,64 @@ def open_incidents(parts: Parts, sweep: Sweep) -> list[TuneRequest]:
 
 def open_incidents_of(ledger: Ledger, at_s: float) -> list[Incident]:
     """The incidents that are open, oldest first: the records are the truth, the store has when each was last seen."""
-    unclosed = Query(
-        kinds=("open_incidents",), since_s=at_s - _INCIDENT_MEMORY_S, without=("incident_id", ":closed")
-    )
+    unclosed = Query(kinds=("open_incidents",), since_s=at_s - _INCIDENT_MEMORY_S, without=("incident_id", ":closed"))
     newest: dict[str, Incident] = {}
     for record in reversed(ledger.find(unclosed)):
-        incident = Incident.model_validate(record.body)
-        newest[incident.id] = incident
-    data = ledger.get_blob(INCIDENTS)
-    for body in json.loads(data) if data else []:
-        if body["id"] in newest:
-            newest[body["id"]] = Incident.model_validate(body)
+        if (incident := value(record, Incident)) is not None:
+            newest[incident.id] = incident
+    for incident in _seen_last(ledger):
+        if incident.id in newest:
+            newest[incident.id] = incident
     return sorted(newest.values(), key=lambda incident: (incident.opened_at_s, incident.id))
 
 
+def _seen_last(ledger: Ledger) -> list[Incident]:
+    """The open incidents as the last sweep saw them; what cannot be read is left to the records."""
+    found = []
+    for body in _json(ledger, INCIDENTS, []):
+        try:
+            found.append(Incident.model_validate(body, extra="ignore"))
+        except pydantic.ValidationError as error:
+            _log.warning("open_incidents: an incident in the store cannot be read and is passed over: %s", error)
+    return found
+
+
+def _json(ledger: Ledger, key: str, default: Any) -> Any:
+    """What is stored under a key; the default where there is nothing, or nothing that can be read."""
+    data = ledger.get_blob(key)
+    try:
+        found = json.loads(data) if data else default
+    except ValueError as error:
+        _log.warning("what is stored under %s cannot be read and is begun anew: %s", key, error)
+        return default
+    return found if isinstance(found, type(default)) else default
+
+
 def requests(parts: Parts, incidents: Sequence[Incident], at_s: float) -> list[TuneRequest]:
-    """Which act-tier incidents need a run now: new ones, and those whose last attempt asks for another."""
-    wanted = []
+    """Which act-tier incidents need a run now: new ones, and those whose last attempt asks for another. An incident
+    whose records cannot be read holds up no other."""
+    wanted, care = [], Care(parts, at_s)
     for incident in incidents:
-        attempt = next_attempt(parts, incident, at_s) if incident.tier == "act" else None
+        if incident.tier != "act":
+            continue
+        attempt = care.item(
+            f"incident/{incident.id}",
+            f"incident {incident.id} of {incident.service}",
+            lambda incident=incident: next_attempt(parts, incident, at_s),  # type: ignore[misc]
+        )
         if attempt is not None:
             wanted.append(TuneRequest(incident, attempt))
+    care.end(("incident/",))
     return wanted
 
 
 def next_attempt(parts: Parts, incident: Incident, at_s: float) -> int | None:
-    """The number of the attempt to start now; None while one is under way, or when there is nothing more to try.
-
-    What bounds the attempts is the levers that were really pulled. A hold, or a success that did not last, is looked
-    at again while the incident is still firing, at most every `safety.hold_again`.
-    """
-    safety = parts.settings.safety
-    history = parts.ledger.find(Query(incident_ids=(incident.id,)))
-    plans = [Plan.model_validate(r.body) for r in history if r.kind == "choose_action"]
-    if not plans:
-        return 1
-    last = max(plans, key=lambda plan: (plan.attempt, plan.decided_at_s))
-    if last.dry_run or not _reported(history, last) or records.pulled(history) >= safety.max_attempts:
-        return None
-    decision = records.newest(records.decisions(r for r in history if r.parent_id == last.id))
-    if decision is not None and decision.next != "done":
-        return last.attempt + 1 if decision.next == "next_attempt" else None
-    refusal = _last_refusal(history, last)
-    if refusal is not None:
-        return last.attempt + 1 if refusal.until_s is not None and at_s >= refusal.until_s else None
+    """The number of the attempt to start now; None while one is under way, or when there is nothing more to try."""
+    rows = parts.ledger.find(Query(kinds=("choose_action",), incident_ids=(incident.id,)))
+    plans = [plan for row in rows if (plan := value(row, Plan)) is not None]
+    if rows and not plans:
+        raise Permanent("none of its plans can be read by this version")
+    newest = max(plans, key=lambda plan: (plan.attempt, plan.decided_at_s), default=None)
     firing = any(anomaly.tier == "act" and anomaly.at_s >= at_s - 1.0 for anomaly in incident.anomalies)
-    quiet_s = at_s - max(r.at_s for r in history if r.kind != "open_incidents")
-    return last.attempt + 1 if firing and quiet_s >= safety.hold_again_s else None
-
-
-def _reported(history: Sequence[Record], plan: Plan) -> bool:
-    return any(r.kind == "email_report" and r.phase == "intent" and r.parent_id == plan.id for r in history)
-
-
-def _last_refusal(history: Sequence[Record], plan: Plan) -> Refusal | None:
-    found = [r for r in history if r.kind == "guard" and r.parent_id == plan.id]
-    return Refusal.model_validate(max(found, key=lambda r: r.at_s).body) if found else None
+    last = attempts.of(parts.ledger, newest) if newest is not None else None
+    return policy.next_attempt(last, at_s, parts.settings.safety, firing=firing)

@@ -203,7 +203,7 @@ class ModelPlanner:
     def _plan(self, case: Case, chosen: Option, rejected: Sequence[Option]) -> Plan:
         incident, observation = case.incident, case.observation
         return Plan(
-            id=rd.plan_id(incident, observation),
+            id=rd.plan_id(incident),
             incident_id=incident.id,
             service=observation.service.name,
             decided_at_s=observation.at_s,
@@ -211,7 +211,12 @@ class ModelPlanner:
             diagnosis=case.diagnosis,
             chosen=chosen,
             rejected=tuple(rejected),
-            settle_s=min(th.SETTLE_MAX_S, chosen.effect_delay_s + self._settings.rate_window_s),
+            settle_s=rd.settle_s(
+                observation, chosen, min(th.SETTLE_MAX_S, chosen.effect_delay_s + self._settings.rate_window_s)
+            ),
+            dry_run=observation.dry_run,
+            since_s=observation.since_s,
+            tries=observation.tries,
             attempt=incident.attempt,
             reason=chosen.reason,
         )

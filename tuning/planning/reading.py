@@ -183,9 +183,9 @@ def levers_of(plan: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(str(change["lever"]) for change in changes if isinstance(change, Mapping) and "lever" in change)
 
 
-def plan_id(incident: Incident, observation: Observation) -> str:
-    """The same incident, attempt and run time give the same id, so a task that is run again writes nothing twice."""
-    return make_id("plan", incident.id, incident.attempt, observation.at_s)
+def plan_id(incident: Incident) -> str:
+    """One attempt at an incident has one plan, so a task that is run again writes nothing twice."""
+    return make_id(incident.id, "plan", incident.attempt)
 
 
 def mode_of(observation: Observation, option: Option) -> Mode:
@@ -198,6 +198,11 @@ def mode_of(observation: Observation, option: Option) -> Mode:
 def effect_delay_s(levers: Mapping[str, Lever], option: Option) -> float:
     """Seconds until the slowest of the option's levers shows."""
     return max((levers[name].effect_delay_s for name in option.levers if name in levers), default=0.0)
+
+
+def settle_s(observation: Observation, option: Option, planned_s: float) -> float:
+    """Seconds to wait after the option's changes: as planned, and at least what its levers need to show alone."""
+    return max([planned_s, *(observation.settle_s.get(lever, 0.0) for lever in option.levers)])
 
 
 def batch_change(setting: Setting, size: int, timeout_ms: float | None = None) -> Change:

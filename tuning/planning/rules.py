@@ -127,7 +127,7 @@ class Rules:
         delay = rd.effect_delay_s(observation.service.levers, chosen)
         leased = "replicas" in chosen.levers
         return Plan(
-            id=rd.plan_id(incident, observation),
+            id=rd.plan_id(incident),
             incident_id=incident.id,
             service=observation.service.name,
             decided_at_s=observation.at_s,
@@ -135,7 +135,10 @@ class Rules:
             diagnosis=diagnosis,
             chosen=chosen,
             rejected=rejected,
-            settle_s=self._settings.rate_window_s + delay,
+            settle_s=rd.settle_s(observation, chosen, self._settings.rate_window_s + delay),
+            dry_run=observation.dry_run,
+            since_s=observation.since_s,
+            tries=observation.tries,
             lease_s=self._settings.lease_s if leased else None,
             revert_below_qps=th.PLAYBOOK_RETURN * now.qps if leased and now.qps else None,
             attempt=incident.attempt,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,7 @@ from detection.model import MetricWindow
 from tuning.guards.settings import SafetySettings
 from tuning.knobs import same_knobs
 from tuning.model import Change, Knob, OpenChange, Setting
+from tuning.policies.tables import ANY, table
 
 LeaseAction = Literal["wait", "hand_back", "renew", "ask_person"]
 
@@ -20,6 +22,36 @@ LeaseAction = Literal["wait", "hand_back", "renew", "ask_person"]
 class LeaseDecision:
     action: LeaseAction
     reason: str
+
+
+_LOADS = ("unasked", "unreadable", "low", "fits", "high")
+_BOOL = (True, False)
+_ON_LEASE: tuple[LeaseAction, str] = ("wait", "On lease.")
+# (load, expired, renewed often enough) -> (action, reason)
+DUE: Mapping[tuple[Hashable, ...], tuple[LeaseAction, str]] = table(
+    (_LOADS, _BOOL, _BOOL),
+    [
+        (("unasked", True, ANY), ("hand_back", "The lease has expired.")),
+        ((frozenset({"unasked", "unreadable", "fits", "high"}), False, ANY), _ON_LEASE),
+        (
+            ("low", ANY, ANY),
+            ("hand_back", "The load stayed below {low:.3g}/s for {seen:.0f} s: the old setting carried {limit:.3g}/s."),
+        ),
+        (
+            ("unreadable", True, ANY),
+            ("wait", "The lease has expired, and the load cannot be read: no blind hand-back."),
+        ),
+        (("fits", True, ANY), ("hand_back", "The lease has expired; the load ({load:.3g}/s) fits the old setting.")),
+        (
+            ("high", True, False),
+            ("renew", "The load is {load:.3g}/s, and the old setting carried {limit:.3g}/s: the lease is renewed."),
+        ),
+        (
+            ("high", True, True),
+            ("ask_person", "Renewed {renewals} times, and the load is still {load:.3g}/s: is this the new normal?"),
+        ),
+    ],
+)
 
 
 def due(
@@ -35,31 +67,48 @@ def due(
     limit = change.plan.revert_below_qps
     expired = change.expires_at_s is not None and at_s >= change.expires_at_s
     load = None if window is None else _load(window, at_s, settings.revert_for_s)
-    if limit is None:
-        return LeaseDecision("hand_back", "The lease has expired.") if expired else LeaseDecision("wait", "On lease.")
-    low = limit * (1 - settings.revert_hysteresis)
-    if load is not None and load[1] < low and load[2] >= settings.revert_for_s:
-        return LeaseDecision(
-            "hand_back",
-            f"The load stayed below {low:.3g}/s for {load[2]:.0f} s: the old setting carried {limit:.3g}/s.",
-        )
-    if not expired:
-        return LeaseDecision("wait", "On lease.")
-    if load is None:
-        return LeaseDecision(
-            "wait", "The lease has expired, and the load cannot be read: no blind hand-back."
-        )
-    if load[0] <= limit:
-        return LeaseDecision(
-            "hand_back", f"The lease has expired; the load ({load[0]:.3g}/s) fits the old setting."
-        )
-    if renewals >= settings.lease_renewals:
-        return LeaseDecision(
-            "ask_person", f"Renewed {renewals} times, and the load is still {load[0]:.3g}/s: is this the new normal?"
-        )
-    return LeaseDecision(
-        "renew", f"The load is {load[0]:.3g}/s, and the old setting carried {limit:.3g}/s: the lease is renewed."
-    )
+    low = (limit or 0.0) * (1 - settings.revert_hysteresis)
+    if limit is None or load is None:
+        state = "unasked" if limit is None else "unreadable"
+    elif load[1] < low and load[2] >= settings.revert_for_s:
+        state = "low"
+    else:
+        state = "fits" if load[0] <= limit else "high"
+    action, reason = DUE[state, expired, renewals >= settings.lease_renewals]
+    newest, _, seen = load or (0.0, 0.0, 0.0)
+    return LeaseDecision(action, reason.format(load=newest, low=low, limit=limit or 0.0, seen=seen, renewals=renewals))
+
+
+TendAction = Literal["wait", "close", "release", "take_back", "tend"]
+Found = Literal["old", "ours", "foreign", "unknown"]
+LastStep = Literal["none", "settling", "worse", "done"]
+_FOUND = ("old", "ours", "foreign", "unknown")
+_STEPS = ("none", "settling", "worse", "done")
+# (where the system stands, how the last step back did). A person's value is final: the lease ends, nothing is touched.
+TEND: Mapping[tuple[Hashable, ...], TendAction] = table(
+    (_FOUND, _STEPS),
+    [
+        (("unknown", ANY), "wait"),
+        (("foreign", ANY), "release"),
+        (("old", "none"), "close"),
+        (("old", "done"), "close"),
+        (("old", "settling"), "wait"),
+        (("old", "worse"), "take_back"),
+        (("ours", "settling"), "wait"),
+        (("ours", "worse"), "take_back"),
+        (("ours", "none"), "tend"),
+        (("ours", "done"), "tend"),
+    ],
+)
+
+
+def found(change: Change, ours: Mapping[str, Knob] | None, now: Mapping[str, Knob]) -> Found:
+    """Where a lever of a lease stands. ours: what slotune left it at last (None: not known, the plan's new value)."""
+    if same_knobs(change.old, now):
+        return "old"
+    if same_knobs(ours if ours is not None else change.new, now):
+        return "ours"
+    return "foreign"
 
 
 def _load(window: MetricWindow, at_s: float, for_s: float) -> tuple[float, float, float] | None:

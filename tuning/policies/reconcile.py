@@ -18,11 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tuning.guards.facts import Unreadable
 from tuning.knobs import same_knobs
 from tuning.model import Change, Knob, OpenChange, Record, Setting
+from tuning.policies.tables import ANY, table
 
 Action = Literal["verify", "undo", "finish", "close_unchanged", "stand_down", "wait"]
 Found = Literal["old", "new", "mixed", "foreign", "unknown"]
@@ -45,6 +46,66 @@ class Reconciliation:
     found: Found
 
 
+class Rule(NamedTuple):
+    """wait: how long after the last word the action has to wait, as long as the change's own run may be at work ("run")
+    or an answer may be on its way ("answer"); "": not at all. {where} in a reason: what was found."""
+
+    action: Action
+    reason: str
+    wait: Literal["", "answer", "run"] = ""
+
+
+_STATES = ("intended", "made", "leased")
+_FATES = ("open", "kept", "undoing")
+_FOUND = ("old", "new", "mixed", "foreign", "unknown")
+_UNPROVEN = frozenset({"intended", "made"})
+_NOT_UNDOING = frozenset({"open", "kept"})
+# (state of the change, what was decided about it, where the system stands)
+RULES = table(
+    (_STATES, _FATES, _FOUND),
+    [
+        ((ANY, ANY, "unknown"), Rule("wait", "The truth cannot be read: {where}")),
+        ((ANY, "undoing", "old"), Rule("finish", "The roll-back was made; only its end was not written down.", "run")),
+        (
+            (ANY, "undoing", frozenset({"new", "mixed"})),
+            Rule("undo", "A roll-back was decided and not finished.", "answer"),
+        ),
+        (
+            (ANY, "undoing", "foreign"),
+            Rule("stand_down", "A roll-back was begun, and somebody else changed it: {where}", "answer"),
+        ),
+        ((_UNPROVEN, _NOT_UNDOING, "foreign"), Rule("stand_down", "Somebody else changed it meanwhile: {where}")),
+        (
+            (_UNPROVEN, _NOT_UNDOING, "mixed"),
+            Rule("undo", "Only half of it was made, and half of a plan is no plan: {where}", "answer"),
+        ),
+        ((_UNPROVEN, "kept", "new"), Rule("finish", "It was proven and kept; only its end was not written down.")),
+        (
+            (_UNPROVEN, "kept", "old"),
+            Rule("stand_down", "It was proven, and the old setting is back: slotune did not do that."),
+        ),
+        (("intended", "open", "new"), Rule("verify", "The change landed, and nobody wrote that down: verify it.")),
+        (
+            ("intended", "open", "old"),
+            Rule("close_unchanged", "It was intended, and the old setting is still in force.", "answer"),
+        ),
+        (
+            ("made", "open", "old"),
+            Rule("stand_down", "It was made, and the old setting is back: slotune did not do that."),
+        ),
+        (("made", "open", "new"), Rule("verify", "Made and unproven, and its run is gone.", "run")),
+        (("leased", _NOT_UNDOING, "old"), Rule("finish", "The temporary change is gone already.")),
+        (("leased", _NOT_UNDOING, "new"), Rule("wait", "Proven, and on lease.")),
+        (
+            ("leased", _NOT_UNDOING, frozenset({"mixed", "foreign"})),
+            Rule("wait", "On lease, partly handed back or moved by somebody: {where}"),
+        ),
+    ],
+)
+_CLOCK_BACK_S = 60.0
+"""A last word that lies further than this in the future was spoken before the clock stepped back."""
+
+
 def reconcile(
     change: OpenChange,
     settings_now: Mapping[str, Setting | Unreadable],
@@ -56,80 +117,54 @@ def reconcile(
 ) -> Reconciliation:
     """records: those whose parent is this plan. in_flight_s: how long a change without an answer may still land.
 
-    verify_after_s: how long after it was opened the change's own run is believed to be still at work: settle time and
+    verify_after_s: how long after the last word the change's own run is believed to be still at work: settle time and
     looks together (None: the plan's settle time and `in_flight_s`).
     """
-    found, why = where(change, settings_now)
-    if found == "unknown":
-        return Reconciliation("wait", f"The truth cannot be read: {why}", found)
-    undoing = any(record.kind == "roll_back" and record.parent_id == change.plan_id for record in records)
-    age_s = at_s - change.opened_at_s
-    if undoing:
-        last_s = max(r.at_s for r in records if r.kind == "roll_back" and r.parent_id == change.plan_id)
-        alive_s = change.plan.settle_s + in_flight_s if verify_after_s is None else verify_after_s
-        return _undoing(found, why, at_s - last_s, in_flight_s, alive_s)
-    if change.state == "leased":
-        return _leased(found, why)
-    if found == "foreign":
-        return Reconciliation("stand_down", f"Somebody else changed it meanwhile: {why}", found)
-    if found == "mixed":
-        if age_s < in_flight_s:
-            return Reconciliation("wait", f"Half of it is there, the rest may still land: {why}", found)
-        return Reconciliation("undo", f"Only half of it was made, and half of a plan is no plan: {why}", found)
-    if any(record.kind == "keep" and record.parent_id == change.plan_id for record in records):
-        return Reconciliation("finish", "It was proven and kept; only its end was not written down.", found)
-    if change.state == "intended":
-        return _intended(found, age_s, in_flight_s)
-    return _made(found, change, age_s, in_flight_s, verify_after_s)
+    mine = [record for record in records if record.parent_id == change.plan_id]
+    found, why = where(change, settings_now, left_by(mine))
+    rolled = [record.at_s for record in mine if record.kind == "roll_back"]
+    kept = any(record.kind == "keep" for record in mine)
+    rule = RULES[change.state, "undoing" if rolled else "kept" if kept else "open", found]
+    age_s = at_s - max(rolled, default=change.opened_at_s)
+    run_s = change.plan.settle_s + in_flight_s if verify_after_s is None else verify_after_s
+    wait_s = {"": 0.0, "answer": in_flight_s, "run": run_s}[rule.wait]
+    if rule.wait and -_CLOCK_BACK_S <= age_s < wait_s:
+        return Reconciliation(
+            "wait", f"The last word is {max(age_s, 0.0):.0f} s old; it may still be at work: {why}", found
+        )
+    return Reconciliation(rule.action, rule.reason.format(where=why), found)
 
 
-def _undoing(found: Found, why: str, quiet_s: float, in_flight_s: float, alive_s: float) -> Reconciliation:
-    """quiet_s: since the last word about this roll-back; its own run may still be at work."""
-    if quiet_s < (alive_s if found == "old" else in_flight_s):
-        return Reconciliation("wait", f"Its roll-back was at work {quiet_s:.0f} s ago.", found)
-    if found == "old":
-        return Reconciliation("finish", "The roll-back was made; only its end was not written down.", found)
-    if found == "foreign":
-        return Reconciliation("stand_down", f"A roll-back was begun, and somebody else changed it: {why}", found)
-    return Reconciliation("undo", "A roll-back was decided and not finished.", found)
+def left_by(records: Sequence[Record]) -> dict[str, dict[str, Knob]]:
+    """What the newest receipt of each lever left behind. An endpoint that makes another value of a change has made a
+    change of ours all the same."""
+    found: dict[str, tuple[float, dict[str, Knob]]] = {}
+    for record in records:
+        lever, after = record.body.get("lever"), record.body.get("after")
+        if record.phase != "result" or record.kind == "roll_back" or not isinstance(lever, str):
+            continue
+        moved = record.body.get("applied") or record.body.get("changed")
+        if isinstance(after, dict) and moved and (lever not in found or record.at_s >= found[lever][0]):
+            found[lever] = (record.at_s, after)
+    return {lever: knobs for lever, (_, knobs) in found.items()}
 
 
-def _leased(found: Found, why: str) -> Reconciliation:
-    if found == "old":
-        return Reconciliation("finish", "The temporary change is gone already.", found)
-    if found == "foreign":
-        return Reconciliation("wait", f"On lease, partly handed back or moved by somebody: {why}", found)
-    return Reconciliation("wait", "Proven, and on lease.", found)
+def where(
+    change: OpenChange,
+    settings_now: Mapping[str, Setting | Unreadable],
+    left: Mapping[str, Mapping[str, Knob]] | None = None,
+) -> tuple[Found, str]:
+    """Where the system stands between the plan's old and new values, with the differing knobs in words.
 
-
-def _intended(found: Found, age_s: float, in_flight_s: float) -> Reconciliation:
-    if found == "new":
-        return Reconciliation("verify", "The change landed, and nobody wrote that down: verify it.", found)
-    if age_s < in_flight_s:
-        return Reconciliation("wait", f"Not there yet; an answer may still be on its way ({age_s:.0f} s old).", found)
-    return Reconciliation("close_unchanged", "It was intended, and the old setting is still in force.", found)
-
-
-def _made(
-    found: Found, change: OpenChange, age_s: float, in_flight_s: float, verify_after_s: float | None
-) -> Reconciliation:
-    if found == "old":
-        return Reconciliation("stand_down", "It was made, and the old setting is back: slotune did not do that.", found)
-    alive_s = change.plan.settle_s + in_flight_s if verify_after_s is None else verify_after_s
-    if age_s < alive_s:
-        return Reconciliation("wait", f"Made {age_s:.0f} s ago: it is settling.", found)
-    return Reconciliation("verify", "Made and unproven, and its run is gone.", found)
-
-
-def where(change: OpenChange, settings_now: Mapping[str, Setting | Unreadable]) -> tuple[Found, str]:
-    """Where the system stands between the plan's old and new values, with the differing knobs in words."""
+    left: what receipts say was left behind, by lever; where it is neither old nor new, it counts as new.
+    """
     places: set[Found] = set()
     words: list[str] = []
     for one in change.plan.chosen.changes:
         now = settings_now.get(one.lever)
         if now is None or isinstance(now, Unreadable):
             return "unknown", f"{one.lever}: {'it was not read' if now is None else now.reason}"
-        places |= _places(one, now)
+        places |= _places(one, now, (left or {}).get(one.lever))
         words.append(f"{one.lever} is {', '.join(f'{k} {now.values.get(k)}' for k in one.new)}{_apart(one, now)}")
     if "foreign" in places:
         return "foreign", "; ".join(words)
@@ -138,13 +173,13 @@ def where(change: OpenChange, settings_now: Mapping[str, Setting | Unreadable]) 
     return (places.pop() if places else "old"), "; ".join(words)
 
 
-def _places(change: Change, now: Setting) -> set[Found]:
+def _places(change: Change, now: Setting, left: Mapping[str, Knob] | None) -> set[Found]:
     """Where most replicas stand, and those that stand at the other end of the change.
 
     A single replica that shows neither value has restarted, and says nothing about the change.
     """
-    others = {_place(change, values) for values in now.others.values()}
-    return {_place(change, now.values), *(others - {"foreign"})}
+    others = {_place(change, values, left) for values in now.others.values()}
+    return {_place(change, now.values, left), *(others - {"foreign"})}
 
 
 def _apart(change: Change, now: Setting) -> str:
@@ -152,11 +187,13 @@ def _apart(change: Change, now: Setting) -> str:
     return f" (but {'; '.join(shown)})" if shown else ""
 
 
-def _place(change: Change, values: Mapping[str, Knob]) -> Found:
+def _place(change: Change, values: Mapping[str, Knob], left: Mapping[str, Knob] | None) -> Found:
     # New first: a plan whose old and new agree is there already.
     if same_knobs(change.new, values):
         return "new"
-    return "old" if same_knobs(change.old, values) else "foreign"
+    if same_knobs(change.old, values):
+        return "old"
+    return "new" if left and same_knobs(left, values) else "foreign"
 
 
 def landed_late(

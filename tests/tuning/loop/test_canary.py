@@ -8,7 +8,8 @@ from slotune.history import sentence
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.replicas import Fleet, FleetBatch, fleet_parts
 from tests.fakes.world import SERVICES, KeptMails
-from tuning.loop import act, canary, prove, records, verify
+from tuning import attempt
+from tuning.loop import act, prove, records, verify
 from tuning.loop.once import run_once
 from tuning.loop.reconcile import reconcile_all
 from tuning.model import Plan, Report
@@ -63,10 +64,10 @@ def test_each_stage_has_its_intent_in_the_ledger_before_it_is_made() -> None:
     world, ledger, _mails, _lever, loop = fleet(qps=surge)
     drive(world, loop, 420)
     rows = [r for r in ledger.records.values() if r.kind in ("adjust_batch_size", "verify_p95", "keep")]
-    names = [(r.id.rpartition(":")[2], r.phase) if r.phase == "intent" else (r.kind, r.phase) for r in rows]
+    names = [r.id.rpartition(":")[2] if r.phase == "intent" or r.kind == "keep" else r.kind for r in rows]
     assert names == [
-        ("canary", "intent"), ("intent", "intent"), ("adjust_batch_size", "result"), ("verify_p95", "result"),
-        ("all", "intent"), ("adjust_batch_size", "result"), ("verify_p95", "result"), ("keep", "result"),
+        "canary", "intent", "adjust_batch_size", "verify_p95", "decision",
+        "all", "adjust_batch_size", "verify_p95", "decision", "closed",
     ]  # fmt: skip
 
 
@@ -203,7 +204,7 @@ def test_a_task_that_dies_and_is_run_again_goes_on_from_there(when: str) -> None
     assert step == "keep"
     assert len(set(world.sizes.values())) == 1 and set(world.sizes.values()) != {1}
     assert len(world.applies) == 3, "each replica was changed exactly once"
-    stage = canary.stage(ledger, plan)
+    stage = attempt.of(ledger, plan).stage
     assert stage is not None and not stage.alone and not stage.widening
     assert len(records.receipts(ledger, plan)) == 2
 

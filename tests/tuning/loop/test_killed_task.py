@@ -88,6 +88,7 @@ def test_a_value_that_was_there_before_the_first_try_is_nobodys_change():
             world.wait(15)
     plan = ledger.open_changes()[0].plan
     ledger.changes.clear()  # as if this were the first try
+    del ledger.records[f"{plan.id}:intent"]
     world.batch_size = plan.chosen.changes[0].new["batch_size"]
     receipt = act.pull_lever(healthy, plan, "batch_size", world.now())
     assert receipt.applied and not receipt.changed

@@ -7,7 +7,8 @@ import pytest
 from detection.model import Lever
 from tuning.guards import SafetySettings
 from tuning.model import Change, Diagnosis, Guarded, Option, Outcome, Plan
-from tuning.policies.promotion import decide, settle_s, worst_case_rollback_s
+from tuning.policies.promotion import decide
+from tuning.policies.timing import settle_s, worst_case_rollback_s
 from tuning.verification.settings import VerificationSettings
 
 
