@@ -195,6 +195,8 @@ class Api:
 
     def _scale_view(self, at: Address, obj: Object) -> Object:
         meta = obj["metadata"]
+        if "replicas" not in obj["spec"]:
+            raise status.internal('Internal error occurred: the spec replicas field ".spec.replicas" does not exist')
         labels = obj["spec"].get("selector", {}).get("matchLabels") or {"app": meta["name"]}
         return {
             "kind": "Scale",

@@ -174,7 +174,8 @@ class Store:
         if resource != POD:
             return
         quota, limit = self.quotas.get(namespace, ("", 1_000_000))
-        live = [p for p in self.list(POD, namespace) if p["status"].get("phase") not in ("Succeeded", "Failed")]
+        phases = [(pod.get("status") or {}).get("phase") for pod in self.list(POD, namespace)]
+        live = [phase for phase in phases if phase not in ("Succeeded", "Failed")]
         labels = self.get(NAMESPACE, "", namespace)["metadata"].get("labels", {})
         words = admission.pod_security(labels, obj.get("spec") or {}) or admission.over_quota(quota, limit, len(live))
         if words:

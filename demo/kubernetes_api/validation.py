@@ -73,7 +73,7 @@ def defaulted(resource: Resource, obj: dict[str, Any]) -> dict[str, Any]:
             spec["metrics"] = copy.deepcopy(DEFAULT_METRICS)
         spec["metrics"] = [_normal_quantities(metric) for metric in spec["metrics"]]
         result.setdefault("status", {"desiredReplicas": 0, "currentMetrics": None})
-    elif resource.scalable:
+    elif resource.scalable and resource.group == DEPLOYMENT.group:  # a custom resource has what its author gave it
         spec.setdefault("replicas", 1)
     if resource == DEPLOYMENT:
         spec.setdefault("progressDeadlineSeconds", 600)

@@ -53,7 +53,7 @@ def sync(store: Store, cluster: Cluster, resource: Resource, namespace: str, nam
         workload = store.find(resource, namespace, name)
         if workload is None:
             return 0
-        wanted: int = workload["spec"]["replicas"]
+        wanted: int = workload["spec"].get("replicas", 0)
         template = workload["spec"].get("template", {})
         labels = workload["spec"].get("selector", {}).get("matchLabels") or {"app": name}
         maker = _controller(resource.api_version, resource.kind, workload)
@@ -137,7 +137,7 @@ def _roll(
     """New pods first (surge one), old ones leave as new ones get ready; surplus leaves, the youngest first. A
     StatefulSet keeps the old pods below its partition, and all of them with OnDelete."""
     namespace, name = workload["metadata"]["namespace"], workload["metadata"]["name"]
-    wanted, mark = workload["spec"]["replicas"], template_hash(template)
+    wanted, mark = workload["spec"].get("replicas", 0), template_hash(template)
     new = [p for p in pods if _hash(p) == mark]
     old = [p for p in pods if _hash(p) != mark]
     kept = min(len(old), _old_ones(workload, wanted))
@@ -252,7 +252,7 @@ def _status(
     store: Store, cluster: Cluster, resource: Resource, workload: Object, mark: str, pods: list[Object], now_s: float
 ) -> None:
     namespace, name = workload["metadata"]["namespace"], workload["metadata"]["name"]
-    wanted, ready = workload["spec"]["replicas"], len(ready_pods(pods))
+    wanted, ready = workload["spec"].get("replicas", 0), len(ready_pods(pods))
     state: dict[str, Any] = {
         "observedGeneration": workload["metadata"]["generation"],
         "replicas": len(pods),

@@ -114,12 +114,12 @@ def read_pods(pods: Sequence[Pod], at_s: float) -> Pods:
         meta, state = pod.get("metadata") or {}, pod.get("status") or {}
         if meta.get("deletionTimestamp") or state.get("phase") == "Succeeded":
             continue
-        age_s = _age_s(meta, at_s)
-        kind, why = _sort(state, age_s)
+        old_s = age_s(meta, at_s)
+        kind, why = _sort(state, old_s)
         names.setdefault(kind, []).append(str(meta.get("name")))
         words[kind] = words.get(kind) or bounded(why, 160)
         if kind in ("unschedulable", "unplaced", "held", "stuck"):
-            stuck_s = max(stuck_s, age_s)
+            stuck_s = max(stuck_s, old_s)
     ended = words.pop("ended", "")
     return Pods(
         ended=f"{len(names.pop('ended', []))} ended ({ended})" if ended else "",
@@ -144,7 +144,7 @@ def creation_failure(workload: Pod) -> str:
     return ""
 
 
-def _sort(state: Pod, age_s: float) -> tuple[str, str]:
+def _sort(state: Pod, old_s: float) -> tuple[str, str]:
     """(kind, the cluster's words) of one pod that is not leaving."""
     if state.get("phase") == "Failed":
         return "ended", f"{state.get('reason')}: {state.get('message') or ''}" if state.get("reason") else ""
@@ -158,9 +158,9 @@ def _sort(state: Pod, age_s: float) -> tuple[str, str]:
         return ("held", f"SchedulingGated: {said}") if gated else ("unschedulable", said)
     reason, said = _kept_down(state)
     if reason:
-        return ("crashing" if reason == CRASHING and age_s > START_S else "stuck"), said
+        return ("crashing" if reason == CRASHING and old_s > START_S else "stuck"), said
     if state.get("phase") == "Running":
-        return ("unready" if age_s > START_S else "starting"), ""
+        return ("unready" if old_s > START_S else "starting"), ""
     return ("starting" if scheduled.get("status") == "True" else "unplaced"), ""
 
 
@@ -176,7 +176,8 @@ def _kept_down(state: Pod) -> tuple[str, str]:
     return "", ""
 
 
-def _age_s(meta: Pod, at_s: float) -> float:
+def age_s(meta: Pod, at_s: float) -> float:
+    """Seconds since an object was created, 0 where that cannot be read."""
     try:
         return at_s - datetime.fromisoformat(str(meta.get("creationTimestamp"))).timestamp()
     except (ValueError, OverflowError, OSError):

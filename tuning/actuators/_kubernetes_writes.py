@@ -113,8 +113,11 @@ def until_read(read: Callable[[], T], sleep: Callable[[float], None], what: str)
 def _confirmed(cluster: Cluster, owner: Owner, wanted: Mapping[str, Knob], sleep: Callable[[float], None]) -> Owner:
     shown = read_back(cluster, owner, sleep, f"{owner.name} was patched")
     if not agrees(shown.values(), wanted):
+        stood, stands = ({k: v for k, v in each.values().items() if k in wanted} for each in (owner, shown))
         raise NotApplied(
             f"{owner.name} accepted {show(wanted)}, but the read-back shows {show(shown.values())}"
-            f" (last written by {writer_of(shown, shown.obj) or 'somebody unknown'})"
+            f" (last written by {writer_of(shown, shown.obj) or 'somebody unknown'})",
+            before=stood,
+            after=stands,
         )
     return shown

@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from detection.model import Service, make_id
 from tuning.actuators import _answers as answers
@@ -27,6 +28,9 @@ from tuning.model import Change, Knob, Receipt, Setting
 from tuning.ports import Connections
 from tuning.quantization.ensure import Make
 from tuning.quantization.repository import Repository, Version, problems
+
+if TYPE_CHECKING:
+    from tuning.actuators._kubernetes_errors import Ref
 
 READ_BACKS = 5
 Row = dict[str, Any]
@@ -102,6 +106,15 @@ class PrecisionEndpoints:
         return None
 
     # the lever
+
+    def rights(self, service: Service) -> list[tuple[str, Ref]]:
+        """What slotune's Role has to grant for the build, as (verb, object): none unless it runs in a pod."""
+        build = self.options_of(service).build
+        return [] if build.kind != "pod" else _pods().build_rights(build)
+
+    def may(self, service: Service, verb: str, ref: Ref) -> bool:
+        """Whether the credentials of the build's cluster have one right (changes nothing)."""
+        return bool(_pods().may(self._connections, self.options_of(service).build, verb, ref))
 
     def read(self, service: Service) -> Setting:
         """The version and precision in force; where replicas differ, what most of them serve, and a note."""
@@ -309,3 +322,10 @@ def _refuse_damaged(version: Version) -> None:
     wrong = problems(Path(version.path)) if version.manifest is not None else ()
     if wrong:
         raise QuantizationRefused(f"version {version.number} must not be served: {'; '.join(wrong)}")
+
+
+def _pods() -> ModuleType:
+    """Builds in pods: imported where they are used (the Kubernetes client is a second of imports)."""
+    from tuning.actuators import _pod_build
+
+    return _pod_build

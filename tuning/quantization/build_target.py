@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from tuning.quantization.pipeline import Recipe
 
 
+LABELS = {"app.kubernetes.io/name": "slotune", "app.kubernetes.io/component": "int8-build"}
+"""By which the pods of builds are found again."""
+
+
 class BuildTarget(Section):
     """Where an INT8 build runs."""
 
@@ -108,7 +112,10 @@ def build_command(recipe: Recipe, *, model: str, folder: str, live: bool) -> lis
 def pod_spec(
     target: BuildTarget, *, name: str, command: Sequence[str], annotations: dict[str, str] | None = None
 ) -> dict[str, object]:
-    """A core/v1 Pod for one build: runs once, as nobody, without API token, on a GPU node when one is asked for."""
+    """A core/v1 Pod for one build: runs once, as nobody, without API token, on a GPU node when one is asked for.
+
+    It keeps PodSecurity's level "restricted".
+    """
     if target.kind != "pod":
         raise ConfigError(f"a build of kind {target.kind!r} needs no pod")
     resources: dict[str, str] = {"cpu": target.cpu, "memory": target.memory}
@@ -126,7 +133,12 @@ def pod_spec(
         "restartPolicy": "Never",
         "activeDeadlineSeconds": int(target.deadline_s),
         "automountServiceAccountToken": False,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 65534, "fsGroup": 65534},
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 65534,
+            "fsGroup": 65534,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
         "containers": [container],
         "volumes": [
             {"name": "models", "persistentVolumeClaim": {"claimName": target.volume_claim}},
@@ -145,7 +157,7 @@ def pod_spec(
         "metadata": {
             "name": name,
             "namespace": target.namespace,
-            "labels": {"app.kubernetes.io/name": "slotune", "app.kubernetes.io/component": "int8-build"},
+            "labels": dict(LABELS),
             "annotations": annotations or {},
         },
         "spec": spec,

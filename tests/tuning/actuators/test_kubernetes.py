@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from demo.kubernetes_api.resources import DEPLOYMENT, HPA, SCALED_OBJECT
+from demo.kubernetes_api.resources import DEPLOYMENT, HPA, POD, SCALED_OBJECT
 from demo.kubernetes_api.server import KubernetesApi
 from tests.fakes.actuators import FakeConnections, serving
 from tests.fakes.kubernetes import World, bounds, eventually
+from tuning.actuators._options import bounded
 from tuning.actuators.kubernetes import KubernetesReplicas
 from tuning.errors import (
     ConfigError,
@@ -255,6 +259,141 @@ class TestStandDown:
         assert world.bounds() == (8, 10)
 
 
+def owned_by(world: World, kind: Any, name: str, ref: dict[str, Any]) -> None:
+    """An owner reference, as the controller that made the object puts it there."""
+
+    def change(obj: dict[str, Any]) -> dict[str, Any]:
+        obj["metadata"]["ownerReferences"] = [{"uid": "u-1", "apiVersion": "x/v1", **ref}]
+        return obj
+
+    world.api.store.update(kind, "facts", name, change, "manager")
+
+
+class TestControllersAbove:
+    @pytest.mark.parametrize(
+        ("kind", "name"),
+        [("InferenceService", "llm"), ("Canary", "web"), ("HTTPScaledObject", "web"), ("AnyOperatorsOwn", "x")],
+    )
+    def test_an_hpa_that_a_controller_made(self, world: World, kind: str, name: str) -> None:
+        owned_by(world, HPA, "web", {"kind": kind, "name": name, "controller": True})
+        said = rf"HPA web belongs to {kind} {name} \(ownerReferences\)"
+        assert "stands down: HPA web belongs to" in world.lever().read(world.service()).note
+        with pytest.raises(NotOwner, match=said):
+            world.lever().apply(world.service(), UP, key="k")
+        assert world.bounds() == (2, 10)
+
+    def test_a_reference_that_is_no_controllers_is_only_about_garbage(self, world: World) -> None:
+        owned_by(world, HPA, "web", {"kind": "ConfigMap", "name": "x"})
+        assert world.lever().apply(world.service(), UP, key="k").changed
+
+    def test_a_workload_and_a_scaled_object_too(self, world: World) -> None:
+        world.api.add_deployment("facts", "free", 1)
+        world.api.add_deployment("facts", "queue", 2)
+        world.api.add_scaled_object("facts", "queue", "queue", 2, 8, sync_s=0.05)
+        eventually(lambda: world.api.store.find(HPA, "facts", "keda-hpa-queue") is not None)
+        owned_by(world, DEPLOYMENT, "free", {"kind": "InferenceService", "name": "llm", "controller": True})
+        owned_by(world, SCALED_OBJECT, "queue", {"kind": "HTTPScaledObject", "name": "q", "controller": True})
+        with pytest.raises(NotOwner, match="deployments/scale free belongs to InferenceService llm"):
+            world.lever().apply(world.service(target="free"), replicas(1, 2), key="k")
+        with pytest.raises(NotOwner, match="ScaledObject queue belongs to HTTPScaledObject q"):
+            world.lever().apply(world.service(target="queue"), bounds((2, 8), (3, 8)), key="k")
+
+    def test_a_deployment_that_an_argo_rollout_runs(self, world: World) -> None:
+        notes = {"rollout.argoproj.io/workload-generation": "1"}
+        world.api.add_deployment("facts", "free", 1, annotations=notes)
+        with pytest.raises(NotOwner, match="an Argo Rollout runs"):
+            world.lever().apply(world.service(target="free"), replicas(1, 2), key="k")
+
+
+class TestFieldsThatMove:
+    MAX_ONLY = {"metadata": {"name": "web"}, "spec": {"maxReplicas": 10}}
+
+    def test_who_applies_maxreplicas_alone_does_not_forbid_minreplicas(self, world: World) -> None:
+        world.api.store.apply(HPA, "facts", "web", self.MAX_ONLY, "kustomize-controller")
+        note = world.lever().read(world.service()).note
+        assert "stands down" not in note
+        assert "leaves max_replicas alone: kustomize-controller applies spec.maxReplicas of HPA web" in note
+        assert world.lever().apply(world.service(), UP, key="k").changed
+        holders = [m["manager"] for m in world.hpa()["metadata"]["managedFields"]
+                   if "f:maxReplicas" in m["fieldsV1"].get("f:spec", {})]  # fmt: skip
+        assert "slotune" not in holders
+
+    def test_but_its_own_field_is_left_alone_and_named(self, world: World) -> None:
+        world.api.store.apply(HPA, "facts", "web", self.MAX_ONLY, "kustomize-controller")
+        with pytest.raises(NotOwner, match=r"kustomize-controller applies spec\.maxReplicas of HPA web \("):
+            world.lever().apply(world.service(), bounds((2, 10), (4, 9)), key="k")
+        assert world.bounds() == (2, 10)
+
+    @pytest.mark.parametrize(
+        ("manifest", "moves"), [({"maxReplicas": 5}, True), ({"maxReplicas": 5, "minReplicas": 1}, False)]
+    )
+    def test_a_manifest_is_asked_about_the_field_that_moves(
+        self, world: World, manifest: dict[str, int], moves: bool
+    ) -> None:
+        world.api.add_deployment("facts", "shop", 1)
+        notes = {"kubectl.kubernetes.io/last-applied-configuration": json.dumps({"spec": manifest})}
+        labels = {"argocd.argoproj.io/instance": "shop"}
+        world.api.add_hpa("facts", "shop", "shop", 1, 5, labels=labels, annotations=notes)
+        world.steady("shop")
+        shop = world.service(target="shop")
+        if moves:
+            assert world.lever().apply(shop, bounds((1, 5), (2, 5)), key="k").changed
+        else:
+            with pytest.raises(NotOwner, match=r"Argo CD .*its manifest sets spec\.minReplicas"):
+                world.lever().apply(shop, bounds((1, 5), (2, 5)), key="k")
+
+    def test_a_ceiling_that_somebody_moved_does_not_stop_the_floor(self, world: World) -> None:
+        world.edit_hpa("kubectl-edit", maxReplicas=12)
+        receipt = world.lever().apply(world.service(), UP, key="k")
+        assert (receipt.after, world.bounds()) == ({"min_replicas": 4, "max_replicas": 12}, (4, 12))
+
+    @pytest.mark.parametrize("garbage", ["[" * 5000, '{"min_replicas": 1e999}', "\ud800", "null", '["x"]'])
+    def test_an_annotation_is_anybodys_to_write(self, world: World, garbage: str) -> None:
+        def change(obj: dict[str, Any]) -> dict[str, Any]:
+            obj["metadata"]["annotations"] = {
+                "slotune/last-set": garbage, "kubectl.kubernetes.io/last-applied-configuration": garbage,
+            }  # fmt: skip
+            return obj
+
+        world.api.store.update(HPA, "facts", "web", change, "eve")
+        if garbage == "\ud800":
+            with pytest.raises(ControlRefused, match="is not JSON"):
+                world.lever().read(world.service())
+        else:
+            assert world.lever().apply(world.service(), UP, key="k").changed
+
+
+class TestScaledByHand:
+    @pytest.fixture
+    def free(self, world: World) -> World:
+        world.api.add_deployment("facts", "free", 1)
+        world.steady("free")
+        world.lever().apply(world.service(target="free"), replicas(1, 2), key="k")
+        world.steady("free")
+        return world
+
+    @pytest.mark.parametrize(("manager", "sub"), [("kubectl", "scale"), ("kubectl-edit", "")])
+    def test_a_persons_number_stands_for_a_while(self, free: World, manager: str, sub: str) -> None:
+        def change(obj: dict[str, Any]) -> dict[str, Any]:
+            obj["spec"]["replicas"] = 5
+            return obj
+
+        free.api.store.update(DEPLOYMENT, "facts", "free", change, manager, sub=sub)
+        free.steady("free")
+        lever, service = free.lever(), free.service(target="free")
+        assert f"stands down: {manager} scaled free (replicas 5 now), and that stands" in lever.read(service).note
+        for number in (4, 6):
+            with pytest.raises(NotOwner, match=f"{manager} scaled free"):
+                lever.apply(service, replicas(5, number), key="k2")
+        assert free.replicas("free") == 5
+        free.ahead_s += 3700
+        assert lever.apply(service, replicas(5, 6), key="k2").changed
+
+    def test_slotunes_own_number_and_a_deployers_manifest_do_not_hold_it_back(self, free: World) -> None:
+        assert "stands down" not in free.lever().read(free.service(target="free")).note
+        assert free.lever().apply(free.service(target="free"), replicas(2, 3), key="k2").changed
+
+
 class TestConflicts:
     def test_a_status_update_in_between_is_no_reason_to_give_up(self, world: World) -> None:
         world.api.fail_next(methods=("PATCH",), times=3, code=409)
@@ -442,6 +581,71 @@ class TestErrors:
             lever.apply(web, UP, key="k")
         assert seen["patch"]
 
+    @pytest.mark.parametrize("code", [403, 404, 500, 503, 504])
+    def test_a_refusal_after_a_write_is_no_refusal(self, world: World, code: int) -> None:
+        """A restarting API server: the patch landed, and the read-back is answered with 403 for a while."""
+        lever, web = world.lever(), world.service(hpa="web")
+        after_patch(world, lambda: world.api.fail_next(methods=("GET",), times=3, code=code))
+        receipt = lever.apply(web, UP, key="k")
+        assert (receipt.applied, receipt.changed, world.bounds()) == (True, True, (4, 10))
+
+    def test_a_read_back_that_stays_away_is_unknown_and_never_refused(self, world: World) -> None:
+        lever, web = world.lever(), world.service(hpa="web")
+        after_patch(world, lambda: world.api.starting(9999, methods=("GET",)))
+        with pytest.raises(OutcomeUnknown, match=r"was patched; the read-back got no answer that counts.*may not get"):
+            lever.apply(web, UP, key="k")
+        assert world.bounds() == (4, 10)
+        assert sum(world.slept) >= 30
+
+    def test_a_lost_write_that_is_refused_when_it_is_sent_again(self, world: World) -> None:
+        """The first patch landed without an answer; the second meets a server that is just starting."""
+        lever, web = world.lever(), world.service(hpa="web")
+        world.api.fail_next(methods=("PATCH",), drop=True, apply_after_s=0.3)
+        world.api.starting(1, methods=("PATCH",))
+        assert lever.apply(web, UP, key="k").applied
+        assert world.bounds() == (4, 10)
+
+    def test_a_refusal_before_anything_was_sent_stays_one(self, world: World) -> None:
+        world.api.starting(1, methods=("PATCH",))
+        with pytest.raises(ControlRefused, match="may not patch horizontalpodautoscalers"):
+            world.lever().apply(world.service(hpa="web"), UP, key="k")
+        assert world.bounds() == (2, 10)
+
+    @pytest.mark.parametrize(
+        ("message", "said"),
+        [
+            ('pods "x" is forbidden: exceeded quota: gpu, requested: pods=1', "a ResourceQuota has no room for it"),
+            ('pods "x" is forbidden: violates PodSecurity "restricted:latest": seccompProfile', "PodSecurity level refuses"),
+            ('pods "x" is forbidden: maximum cpu usage per Container is 1, but limit is 2', "a LimitRange refuses it"),
+            ('pods "x" is forbidden: error looking up service account ml/nope', "its service account does not exist"),
+            ('admission webhook "v.example" denied the request: no', "an admission webhook refuses it"),
+            ("something nobody has thought of", "not for want of a right"),
+        ],
+    )
+    def test_a_403_that_is_not_about_rights_is_told_as_what_it_is(self, world: World, message: str, said: str) -> None:
+        body = json.dumps({"kind": "Status", "message": message, "reason": "Forbidden", "code": 403}).encode()
+        with serving(lambda handler: reply(handler, 403, body)) as url:
+            lever = KubernetesReplicas(FakeConnections({"cluster": url}), world.clock, world.sleep)
+            with pytest.raises(ControlRefused) as error:
+                lever.read(world.service(hpa="web"))
+        assert said in str(error.value) and bounded(message) in str(error.value)
+        assert "needs the rule" not in str(error.value)
+
+    @pytest.mark.parametrize("part", ["status line", "headers", "body"])
+    def test_a_server_that_drips_is_left_at_the_deadline(self, world: World, part: str) -> None:
+        with dripping(part) as url:
+            lever = KubernetesReplicas(FakeConnections({"cluster": url}), world.clock, world.sleep)
+            began_s = time.monotonic()
+            with pytest.raises(ControlUnreachable, match=r"no whole answer within 0\.5 s"):
+                lever.read(world.service(hpa="web"))
+            assert time.monotonic() - began_s < 20  # it would drip for an hour
+
+    def test_a_custom_resource_without_replicas_is_named(self, world: World) -> None:
+        kind = world.api.add_scalable_kind("serving.example.com", "v1", "inferenceservers", "InferenceServer")
+        world.api.store.create(kind, "facts", {"metadata": {"name": "llm"}, "spec": {}}, "kubectl-create")
+        with pytest.raises(ControlRefused, match=r"sets no spec\.replicas, so its /scale fails"):
+            world.lever().read(world.service(target="llm", kind="serving.example.com/v1/inferenceservers"))
+
     def test_accepted_without_being_applied(self, world: World) -> None:
         hpa = world.hpa()
 
@@ -486,6 +690,52 @@ class TestErrors:
         connections = FakeConnections({"cluster": Connection(name="cluster", url="kubernetes://", extra=extra)})
         setting = KubernetesReplicas(connections, world.clock, world.sleep).read(world.service())
         assert setting.values["max_replicas"] == 10
+
+
+def after_patch(world: World, then: Any) -> None:
+    """Calls `then` once, when the first patch has been answered."""
+    original, done = world.api.api.answer, []
+
+    def spy(request: Any) -> Any:
+        answer = original(request)
+        if request.method == "PATCH" and not done:
+            done.append(True)
+            then()
+        return answer
+
+    world.api.api.answer = spy  # type: ignore[method-assign]
+
+
+def reply(handler: Any, status: int, body: bytes) -> None:
+    handler.send_response(status)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+@contextmanager
+def dripping(part: str) -> Iterator[str]:
+    """A server that sends a byte every 50 ms, from this part of its answer on."""
+    whole = b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 60_000 + b"\r\nContent-Length: 60000\r\n\r\n" + b" " * 60_000
+    quick = {"status line": 0, "headers": 20, "body": 60_070}[part]
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with suppress(OSError):
+            sock, _ = server.accept()
+            sock.recv(65536)
+            sock.sendall(whole[:quick])
+            for n in range(quick, len(whole)):
+                sock.sendall(whole[n : n + 1])
+                time.sleep(0.05)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    finally:
+        server.close()
 
 
 class _RenewingConnections:
@@ -540,6 +790,87 @@ class TestCapacity:
             receipt = world.lever().apply(world.service(), UP, key="k")
             assert receipt.applied
             assert 20 <= sum(world.slept) < 60
+
+    def test_pods_that_a_quota_lets_nobody_create_are_undone_in_the_controllers_words(self, world: World) -> None:
+        world.api.add_quota("facts", "gpu", 2)
+        with pytest.raises(NoCapacity, match=r"4 wanted, 2 exist: 2 ready; .*\(FailedCreate: .*exceeded quota: gpu.*back at"):
+            world.lever().apply(world.service(unschedulable_after_s=30), UP, key="k")
+        assert world.bounds() == (2, 10)
+        note = world.lever().read(world.service()).note
+        assert "4 wanted, 2 exist: 2 ready; no further pod can be created" in note
+        with pytest.raises(NoCapacity, match="nothing was changed"):
+            world.lever().apply(world.service(), UP, key="k2")
+
+    def test_a_quota_that_grows_in_time_is_waited_for(self, world: World) -> None:
+        world.api.add_quota("facts", "gpu", 2)
+        world.on_sleep = lambda: world.api.add_quota("facts", "gpu", None) if len(world.slept) > 5 else None
+        assert world.lever().apply(world.service(), UP, key="k").changed
+        assert world.bounds() == (4, 10)
+
+    def test_a_pod_that_no_scheduler_looks_at_has_found_no_place(self, world: World) -> None:
+        world.api.cluster.schedule_s = 3600
+        with pytest.raises(NoCapacity, match=r"2 ready, 2 not placed on a node yet.*back at"):
+            world.lever().apply(world.service(unschedulable_after_s=30), UP, key="k")
+        assert world.bounds() == (2, 10)
+
+    def test_earlier_pods_that_will_never_come_are_no_reason_to_wait_for_ever(self, world: World) -> None:
+        world.api.limit_pods("facts", 3)
+        world.edit_hpa("hpa-owner", minReplicas=4)
+        eventually(lambda: bool(world.lever().pods(world.service()).unschedulable))
+        with pytest.raises(StillStarting):
+            world.lever().apply(world.service(), bounds((4, 10), (5, 10)), key="k")
+        world.ahead_s += 400
+        with pytest.raises(NoCapacity, match=r"do not come.*1 unschedulable.*nothing was changed"):
+            world.lever().apply(world.service(), bounds((4, 10), (5, 10)), key="k")
+
+    def test_a_workload_at_zero_is_not_switched_on(self, world: World) -> None:
+        world.api.add_deployment("facts", "off", 0)
+        with pytest.raises(NotOwner, match=r"stands at 0 replicas \(somebody switched it off"):
+            world.lever().apply(world.service(target="off"), replicas(0, 2), key="k")
+        world.api.add_hpa("facts", "off", "off", 2, 10, sync_s=0.05)
+        eventually(lambda: bool(world.hpa("off").get("status", {}).get("conditions")))
+        off = world.service(target="off")
+        assert "stands down: the workload of HPA off stands at 0 replicas" in world.lever().read(off).note
+        with pytest.raises(NotOwner, match=r"ScalingDisabled: scaling is disabled since the replica count"):
+            world.lever().apply(off, UP, key="k")
+        assert world.hpa("off")["spec"]["minReplicas"] == 2
+
+    @pytest.mark.parametrize(
+        ("kind", "reason", "acts"),
+        [
+            ("ScalingActive", "AmbiguousSelector", False),
+            ("AbleToScale", "FailedGetScale", False),
+            ("ScalingActive", "FailedGetResourceMetric", True),
+        ],
+    )
+    def test_an_hpa_that_does_nothing_says_so_itself(self, kind: str, reason: str, acts: bool) -> None:
+        with KubernetesApi(tick_s=0.01) as api:
+            api.add_namespace("facts")
+            api.add_deployment("facts", "web", 2)
+            api.add_hpa("facts", "web", "web", 2, 10, sync_s=3600)
+            world = World(api)
+            world.steady()
+            eventually(lambda: bool(world.hpa()["status"].get("conditions")))
+            said = {"type": kind, "status": "False", "reason": reason, "message": "pods by several HPAs: web, web2"}
+
+            def change(obj: dict[str, Any]) -> dict[str, Any]:
+                obj["status"]["conditions"] = [said]
+                return obj
+
+            api.store.update(HPA, "facts", "web", change, "kube-controller-manager", sub="status")
+            if acts:
+                assert world.lever().apply(world.service(), UP, key="k").changed
+            else:
+                with pytest.raises(NotOwner, match=rf"HPA web says {kind} False, {reason}: pods by several HPAs"):
+                    world.lever().apply(world.service(), UP, key="k")
+
+    def test_pods_that_only_carry_the_labels_are_not_counted(self, world: World) -> None:
+        mine = world.api.store.list(POD, "facts")[0]
+        foreign = {"metadata": {"name": "stray", "labels": mine["metadata"]["labels"]},
+                   "spec": {}, "status": {"phase": "Pending", "conditions": []}}  # fmt: skip
+        world.api.store.create(POD, "facts", foreign, "eve")
+        assert world.lever().pods(world.service()).total == 2
+        assert world.lever().apply(world.service(), UP, key="k").changed
 
     def test_pods_that_run_but_fail_their_probe_do_not_hold_back(self, world: World) -> None:
         world.api.cluster.healthy = lambda _: False

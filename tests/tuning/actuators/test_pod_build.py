@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from demo.kubernetes_api.resources import POD
 from demo.kubernetes_api.server import KubernetesApi
 from tests.fakes.actuators import FakeConnections
 from tests.fakes.quantization import loaded, rows_of, tiny
-from tuning.actuators._pod_build import FOLDER, PodBuild
+from tuning.actuators._pod_build import FOLDER, PodBuild, build_rights, may
 from tuning.errors import ConfigError, ControlRefused, ControlUnreachable, NoCapacity, QuantizationRefused, Temporary
+from tuning.ports import Connection
 from tuning.quantization.build_target import BuildTarget
 from tuning.quantization.gates import GateLimits
 from tuning.quantization.pipeline import Recipe
@@ -28,12 +30,16 @@ RECIPE = Recipe(limits=GateLimits(min_agreement=0.9, min_speedup=0.01), batches=
 
 
 class Cluster:
-    """The API server with a kubelet. `ran`: names of the pods it ran; `run`: whether it does; `instead`: what to run."""
+    """The API server with a kubelet. `ran`: names of the pods it ran; `run`: whether it does;
+    `instead`: what to run; `take`: evict the pod, once for each entry."""
 
     def __init__(self, api: KubernetesApi, root: Path) -> None:
         self.api, self.root, self.run = api, root, True
         self.instead: list[str] | None = None
         self.ran: list[str] = []
+        self.uids: list[str] = []
+        self.take: list[bool] = []
+        self.token: str | None = None
         self.ahead_s = 0.0
         self.on_sleep: Callable[[], None] = lambda: None
         self._stop = threading.Event()
@@ -58,7 +64,11 @@ class Cluster:
         while not self._stop.wait(0.05):
             for pod in self.pods() if self.run else []:
                 name = pod["metadata"]["name"]
-                if name not in self.ran:
+                if self.take and self.take.pop():
+                    gone = {"reason": "Evicted", "message": "The node was low on resource: memory."}
+                    self.status(name, phase="Failed", **gone)
+                elif pod["metadata"]["uid"] not in self.uids and (pod.get("status") or {}).get("phase") != "Failed":
+                    self.uids.append(pod["metadata"]["uid"])
                     self.ran.append(name)
                     self._run(name, pod["spec"]["containers"][0])
 
@@ -81,9 +91,11 @@ class Cluster:
         time.sleep(0.05)
 
     def build(self, key: str = "plan-1:precision", recipe: Recipe = RECIPE, target: BuildTarget = TARGET) -> Any:
-        connections = FakeConnections({"cluster": self.api.url})
-        make = PodBuild(connections, self.clock, self.sleep, target, "ranker", self.root, key)
+        make = PodBuild(self.connections(), self.clock, self.sleep, target, "ranker", self.root, key)
         return make(loaded(tiny()), rows_of(tiny()), recipe, None)
+
+    def connections(self) -> FakeConnections:
+        return FakeConnections({"cluster": Connection(name="cluster", url=self.api.url, password=self.token)})
 
     def left(self) -> list[str]:
         folder = self.root / FOLDER
@@ -92,8 +104,9 @@ class Cluster:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """In a namespace whose pods have to keep PodSecurity's level "restricted"."""
     with KubernetesApi(tick_s=0.01) as api:
-        api.add_namespace("ml")
+        api.add_namespace("ml", {"pod-security.kubernetes.io/enforce": "restricted"})
         made = Cluster(api, tmp_path)
         yield made
         made.stop()
@@ -179,3 +192,124 @@ def test_a_cluster_that_says_no_and_one_that_is_away(cluster: Cluster) -> None:
     cluster.api.fail_next(times=1, apply_after_s=0.0, methods=("POST",))
     assert cluster.build(key="plan-2:precision").judgement.ready  # it had landed, and nobody was told
     assert len(cluster.ran) == 1
+
+
+def ends(cluster: Cluster, status: dict[str, Any]) -> Callable[[], None]:
+    """At the next look the pod has ended like this."""
+    return lambda: cluster.status(cluster.pods()[0]["metadata"]["name"], phase="Failed", **status)
+
+
+def killed(reason: str) -> dict[str, Any]:
+    return {"containerStatuses": [{"name": "build", "state": {"terminated": {"exitCode": 137, "reason": reason}}}]}
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (killed("OOMKilled"), r"was OOMKilled: it needs more memory than 8Gi \(build\.memory\)"),
+        ({"reason": "DeadlineExceeded"}, r"did not end within 3600 s \(build\.deadline\)"),
+    ],
+)
+def test_how_the_cluster_ended_a_build_is_said(cluster: Cluster, status: dict[str, Any], words: str) -> None:
+    cluster.run, cluster.on_sleep = False, ends(cluster, status)
+    with pytest.raises(QuantizationRefused, match=words):
+        cluster.build()
+    assert cluster.pods() == [] and cluster.left() == []
+
+
+def test_an_evicted_build_is_started_again(cluster: Cluster) -> None:
+    cluster.take = [True]
+    assert cluster.build().judgement.ready
+    assert cluster.pods() == [] and cluster.left() == []
+
+
+def test_one_that_is_evicted_again_and_again_is_given_up_with_the_reason(cluster: Cluster) -> None:
+    cluster.take = [True] * 9
+    with pytest.raises(NoCapacity, match=r"taken away 3 times, the last time because of Evicted: The node was low"):
+        cluster.build()
+    assert cluster.pods() == [] and cluster.left() == []
+
+
+def test_room_in_a_quota_is_waited_for_and_its_words_are_told(cluster: Cluster) -> None:
+    cluster.api.add_quota("ml", "gpus", 0)
+    waited: list[int] = []
+
+    def room() -> None:
+        waited.append(1)
+        if len(waited) == 3:
+            cluster.api.add_quota("ml", "gpus", None)
+
+    cluster.on_sleep = room
+    assert cluster.build().judgement.ready
+    cluster.api.add_quota("ml", "gpus", 0)
+    cluster.on_sleep = lambda: None
+    with pytest.raises(NoCapacity, match=r"could not be created within 60 s.*ResourceQuota.*exceeded quota: gpus"):
+        cluster.build(key="plan-2:precision", target=TARGET.model_copy(update={"pending_s": 60.0}))
+    assert cluster.left() == []
+
+
+def test_a_pod_of_somebody_elses_is_not_taken_for_its_own(cluster: Cluster) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill() -> None:
+        raise Killed
+
+    cluster.run, cluster.on_sleep = False, kill
+    with pytest.raises(Killed):
+        cluster.build()
+    name = cluster.pods()[0]["metadata"]["name"]
+
+    def other(pod: dict[str, Any]) -> dict[str, Any]:
+        pod["metadata"]["annotations"]["slotune/change"] = "another"
+        return pod
+
+    cluster.api.store.update(POD, "ml", name, other, "eve")
+    with pytest.raises(ControlRefused, match="belongs to somebody else"):
+        cluster.build()
+
+
+def test_an_api_server_that_is_starting_is_waited_for(cluster: Cluster) -> None:
+    cluster.api.starting(3, methods=("GET",), path="slotune-int8")
+    assert cluster.build().judgement.ready
+
+
+def test_what_an_earlier_build_left_is_removed(cluster: Cluster) -> None:
+    (cluster.root / FOLDER / "slotune-int8-old").mkdir(parents=True)
+    labels = {"app.kubernetes.io/name": "slotune", "app.kubernetes.io/component": "int8-build"}
+    keeps = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    small = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    for name, of in (("mine", "ranker"), ("theirs", "llm")):
+        meta = {"name": name, "labels": labels, "annotations": {"slotune/service": of}}
+        spec = {"securityContext": keeps, "containers": [{"name": "build", "securityContext": small}]}
+        cluster.api.store.create(POD, "ml", {"metadata": meta, "spec": spec, "status": {}}, "slotune")
+        cluster.status(name, phase="Succeeded")
+        cluster.uids.append(cluster.api.store.get(POD, "ml", name)["metadata"]["uid"])
+    cluster.ahead_s = time.time() - time.monotonic() + 9000
+    assert cluster.build().judgement.ready
+    assert [pod["metadata"]["name"] for pod in cluster.pods()] == ["theirs"]
+    assert cluster.left() == []
+
+
+RULES = yaml.safe_load(
+    (Path(__file__).resolve().parents[3] / "deploy/kubernetes/components/int8-build/role.yaml").read_text()
+)["rules"]
+
+
+def test_the_role_grants_what_a_build_uses_and_nothing_else(cluster: Cluster) -> None:
+    cluster.api.add_token("t", "slotune")
+    cluster.api.add_role("slotune", "ml", RULES)
+    cluster.token = "t"
+    assert cluster.build().judgement.ready
+    assert all(may(cluster.connections(), TARGET, verb, ref) for verb, ref in build_rights(TARGET))
+    granted = {(verb, rule["resources"][0]) for rule in RULES for verb in rule["verbs"]}
+    assert {(verb, ref.resource) for verb, ref in build_rights(TARGET)} == granted
+
+
+def test_without_the_right_to_create_the_rule_is_named(cluster: Cluster) -> None:
+    cluster.api.add_token("t", "slotune")
+    cluster.api.add_role("slotune", "ml", RULES[1:])
+    cluster.token = "t"
+    with pytest.raises(ControlRefused, match=r'may not create pods.*verbs: \["create"\]'):
+        cluster.build()
+    assert cluster.left() == []

@@ -84,6 +84,56 @@ def test_no_ready_pod_is_nobody(fleet: tuple[World, list[ConfigEndpoint]]) -> No
         lever(world).read(WEB)
 
 
+def stray(world: World, **changes: object) -> None:
+    """A pod of somebody else's with the Deployment's labels, ready, that would answer at every port."""
+    mine = world.api.store.list(POD, "facts")[0]
+    meta = {"name": "stray", "labels": mine["metadata"]["labels"], "annotations": mine["metadata"]["annotations"]}
+    world.api.store.create(POD, "facts", {**mine, "metadata": {**meta, **changes}}, "eve")
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        None,
+        {"kind": "ReplicaSet", "name": "web-abc", "uid": "made-up", "controller": True},
+        {"kind": "Deployment", "name": "web", "uid": "made-up", "controller": True},
+    ],
+)
+def test_credentials_go_to_the_workloads_own_pods_alone(
+    fleet: tuple[World, list[ConfigEndpoint]], reference: dict[str, object] | None
+) -> None:
+    world, endpoints = fleet
+    stray(world, **({"ownerReferences": [reference]} if reference else {}))
+    actuator = lever(world, "pods://user:secret@facts/web?port=8000&cluster=cluster")
+    assert "stray" not in actuator.replicas(WEB)
+    assert actuator.apply(WEB, UP, key="k").reason == "3 of 3 replicas changed"
+    assert all("Authorization" in headers for e in endpoints[:3] for headers in e.headers)
+
+
+def test_strangers_alone_are_nobody_and_said_to_be_there(fleet: tuple[World, list[ConfigEndpoint]]) -> None:
+    world, _ = fleet
+    stray(world)
+    world.api.cluster.healthy = lambda _: False
+    eventually(lambda: world.ready() == 0)
+    with pytest.raises(ControlUnreachable, match=r"no ready pod \(1 pods carry its labels and are not its own\)"):
+        lever(world).read(WEB)
+
+
+@pytest.mark.parametrize("ip", ["evil.example/x?", "127.0.0.1@10.0.0.1", "169.254.169.254", "127.0.0.1:9/", "0.0.0.0", "::"])
+def test_what_is_no_address_of_a_machine_is_not_called(
+    fleet: tuple[World, list[ConfigEndpoint]], ip: str
+) -> None:
+    world, _ = fleet
+    world.api._stop.set()  # its kubelet would put the addresses right again
+    victim = world.api.store.list(POD, "facts")[0]["metadata"]["name"]
+
+    def change(obj: dict[str, object]) -> dict[str, object]:
+        return {**obj, "status": {**obj["status"], "podIP": ip}}  # type: ignore[dict-item]
+
+    world.api.store.update(POD, "facts", victim, change, "kubelet", sub="status")
+    assert victim not in lever(world).replicas(WEB) and len(lever(world).replicas(WEB)) == 2
+
+
 @pytest.mark.parametrize(
     "address",
     ["pods://facts/web?port=8000", "pods://facts/web?cluster=cluster", "pods://facts?port=1&cluster=cluster"],

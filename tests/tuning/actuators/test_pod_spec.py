@@ -10,7 +10,7 @@ from demo.kubernetes_api.resources import DEPLOYMENT, POD, REPLICA_SET, STATEFUL
 from detection.model import Service
 from tests.fakes.actuators import service
 from tests.fakes.kubernetes import World, eventually
-from tuning.actuators._kubernetes_places import find_place
+from tuning.actuators._kubernetes_places import find_place, value_in_pod
 from tuning.actuators._kubernetes_rollouts import progress
 from tuning.actuators.pod_spec import PodSpec
 from tuning.errors import ConfigError, ControlRefused, ControlUnreachable, NotApplied, NotOwner, OutcomeUnknown
@@ -155,6 +155,187 @@ def test_places_that_cannot_be_used(container: Any, options: Any, error: type[Ex
     workload = {"spec": {"template": {"spec": {"containers": [{**CONTAINER, **container}]}}}}
     with pytest.raises(error, match=words):
         find_place(workload, options.get("container", ""), options.get("env", ""), options.get("arg", ""))
+
+
+ENV = {"env": "MAX_NUM_SEQS"}
+ARG = {"arg": "--max-num-seqs"}
+SCRIPT = "set -e\n# once: --max-num-seqs 8\nexec vllm serve m \\\n  --max-num-seqs {} --port 8000"
+
+
+def entry(name: str, value: str) -> dict[str, str]:
+    return {"name": name, "value": value}
+
+
+@pytest.mark.parametrize(
+    ("container", "option", "shown"),
+    [
+        ({"env": [entry("MAX_NUM_SEQS", "1"), entry("MAX_NUM_SEQS", "64")]}, ENV, ("env/1/value", "128")),
+        ({"env": [entry("N", "64"), entry("MAX_NUM_SEQS", "$(N)")]}, ENV, ("env/0/value", "128")),
+        ({"command": ["vllm", "--max-num-seqs", "1"], "args": ["--max-num-seqs", "64"]}, ARG, ("args/1", "128")),
+        ({"command": ["vllm", "--max-num-seqs=64"], "args": ["--port", "1"]}, ARG, ("command/1", "--max-num-seqs=128")),
+        ({"command": ["vllm", "--max-num-seqs"], "args": ["64"]}, ARG, ("args/0", "128")),
+        ({"args": ["--max-num-seqs=1", "--max_num_seqs=64"]}, ARG, ("args/1", "--max_num_seqs=128")),
+        ({"args": ["--max_num-seqs", "64"]}, {"arg": "--max_num_seqs"}, ("args/1", "128")),
+        ({"args": ["-b", "64", "-B", "1"]}, {"arg": "-b"}, ("args/1", "128")),
+        ({"args": ["--max-num-seqs=$(N)"], "env": [entry("N", "1"), entry("N", "64")]}, ARG, ("env/1/value", "128")),
+        (
+            {"command": ["/bin/sh", "-c"], "args": ["vllm serve m --max-num-seqs 64"]},
+            ARG,
+            ("args/0", "vllm serve m --max-num-seqs 128"),
+        ),
+        (
+            {"command": ["bash", "-euo", "pipefail", "-lc", SCRIPT.format('"64"')]},
+            ARG,
+            ("command/4", SCRIPT.format('"128"')),
+        ),
+        (
+            {"args": ["tini", "--", "sh", "-c", "vllm serve m --max_num_seqs=1 --max-num-seqs=64"]},
+            ARG,
+            ("args/4", "vllm serve m --max_num_seqs=1 --max-num-seqs=128"),
+        ),
+        (
+            {"command": ["sh", "-c", 'vllm serve m --max-num-seqs "$N"'], "env": [entry("N", "64")]},
+            ARG,
+            ("env/0/value", "128"),
+        ),
+        (
+            {"command": ["sh", "-c", "export MAX_NUM_SEQS=64; serve"], "env": [entry("MAX_NUM_SEQS", "1")]},
+            ENV,
+            ("command/2", "export MAX_NUM_SEQS=128; serve"),
+        ),
+    ],
+)
+def test_the_place_that_counts_is_the_one_that_is_changed(
+    container: dict[str, Any], option: dict[str, str], shown: tuple[str, str]
+) -> None:
+    whole = {"spec": {"template": {"spec": {"containers": [{"name": "c", **container}]}}}}
+    place = find_place(whole, "", option.get("env", ""), option.get("arg", ""))
+    assert place.value == 64
+    assert (place.pointer.partition("/containers/0/")[2], place.with_value(128)) == shown
+    pod = {"spec": whole["spec"]["template"]["spec"]}
+    assert value_in_pod(pod, "", option.get("env", ""), option.get("arg", "")) == 64
+
+
+@pytest.mark.parametrize(
+    ("container", "option", "words"),
+    [
+        ({"env": [entry("MAX_NUM_SEQS", "1"), {"name": "MAX_NUM_SEQS", "valueFrom": {}}]}, ENV, "comes from a Secret"),
+        ({"envFrom": [{"configMapRef": {}}]}, ENV, "its envFrom may"),
+        ({"args": ["--max-num-seqs=$(N)"]}, ARG, "no environment variable N"),
+        ({"args": ["--max-num-seqs=$(N)", "--b=$(N)"], "env": [entry("N", "1")]}, ARG, "which 2 places use"),
+        ({"env": [entry("A", "$(A)"), entry("MAX_NUM_SEQS", "$(A)")]}, ENV, "2 places use|refer to itself|no environment"),
+        ({"args": ["--max-num-seqs", "--port"]}, ARG, "is no number"),
+        ({"args": ["--max-num-seqs", "6_4"]}, ARG, "is no number"),
+        ({"args": ["--max-num-seqs", "\u0663"]}, ARG, "is no number"),
+        ({"args": ["--max-num-seqs=" + "9" * 400]}, ARG, "is no number"),
+        ({"command": ["sh", "-c", "a --max-num-seqs 1 || a --max-num-seqs 2"]}, ARG, "in several commands"),
+        ({"command": ["sh", "-c", "# --max-num-seqs 1"]}, ARG, "no argument --max-num-seqs in its script"),
+        ({"command": ["sh", "-c", "MAX_NUM_SEQS=1 a; MAX_NUM_SEQS=2 b"]}, ENV, "sets MAX_NUM_SEQS 2 times"),
+        ({"command": ["sh", "-c", "a --max-num-seqs ${N:-64}"]}, ARG, "is no number"),
+    ],
+)
+def test_where_nobody_can_tell_what_counts_nothing_is_changed(
+    container: dict[str, Any], option: dict[str, str], words: str
+) -> None:
+    whole = {"spec": {"template": {"spec": {"containers": [{"name": "c", **container}]}}}}
+    with pytest.raises(ControlRefused, match=words):
+        find_place(whole, "", option.get("env", ""), option.get("arg", ""))
+
+
+def edit(world: World, kind: Any, name: str, manager: str = "kubectl-edit", **spec: Any) -> None:
+    def change(obj: dict[str, Any]) -> dict[str, Any]:
+        obj["spec"] |= spec
+        return obj
+
+    world.api.store.update(kind, "facts", name, change, manager)
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "words"),
+    [
+        ("Deployment", {"paused": True}, "its rollout is paused"),
+        ("StatefulSet", {"updateStrategy": {"type": "OnDelete"}}, "updateStrategy is OnDelete"),
+        (
+            "StatefulSet",
+            {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 1}}},
+            "has partition 1",
+        ),
+    ],
+)
+def test_a_rollout_that_cannot_happen_is_refused_at_once(
+    world: World, kind: str, spec: dict[str, Any], words: str
+) -> None:
+    resource = DEPLOYMENT if kind == "Deployment" else STATEFUL_SET
+    world.api.add_deployment("facts", "llm", 2, kind=resource, spec={"containers": [CONTAINER]})
+    edit(world, resource, "llm", **spec)
+    before = world.clock()
+    service = target(kind=kind)
+    assert words in lever(world).read(service).note
+    with pytest.raises(ControlRefused, match=rf"{words}.*nothing was changed"):
+        lever(world).apply(service, UP, key="k")
+    assert world.clock() - before < 5
+    assert lever(world).read(service).values == {"batch_size": 64}
+
+
+def test_a_template_that_a_controller_made_is_left_alone(llm: World) -> None:
+    def own(obj: dict[str, Any]) -> dict[str, Any]:
+        obj["metadata"]["ownerReferences"] = [{"kind": "InferenceService", "name": "m", "uid": "u", "controller": True}]
+        return obj
+
+    llm.api.store.update(DEPLOYMENT, "facts", "llm", own, "kserve")
+    assert "stands down: it belongs to InferenceService m" in lever(llm).read(target()).note
+    with pytest.raises(NotOwner, match="InferenceService m"):
+        lever(llm).apply(target(), UP, key="k")
+
+
+def test_a_persons_edit_in_the_middle_of_a_rollout_is_seen_and_stands(llm: World) -> None:
+    """The rollout goes on to its end, but what it brings is the person's value."""
+
+    def person() -> None:
+        if not edited and llm.slept[-1] > 1:  # it watches the rollout now
+            edited.append(True)
+            env = [{"name": "MAX_NUM_SEQS", "value": "32"}]
+            edit(llm, DEPLOYMENT, "llm", template={**template, "spec": {"containers": [{**CONTAINER, "env": env}]}})
+
+    edited: list[bool] = []
+    template = llm.deployment("llm")["spec"]["template"]
+    llm.api.cluster.start_s = 0.3
+    llm.on_sleep = person
+    with pytest.raises(NotOwner, match="set to 32 by somebody else while 128 rolled out"):
+        lever(llm).apply(target(), UP, key="k")
+    assert edited
+    assert lever(llm).read(target()).values == {"batch_size": 32}
+
+
+def test_pods_that_do_not_run_what_the_template_says_undo_it(llm: World) -> None:
+    """A webhook, for one, writes its own value into every pod."""
+    create = llm.api.store.create
+
+    def webhook(resource: Any, namespace: str, obj: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if resource == POD and obj["spec"]["containers"][0]["env"][-1]["value"] == "128":
+            env = [{"name": "MAX_NUM_SEQS", "value": "16"}]
+            obj = {**obj, "spec": {"containers": [{**obj["spec"]["containers"][0], "env": env}]}}
+        return create(resource, namespace, obj, *args, **kwargs)
+
+    llm.api.store.create = webhook  # type: ignore[method-assign]
+    with pytest.raises(NotApplied, match=r"runs with 16, not with 128.*batch size 64 is back and ready"):
+        lever(llm).apply(target(), UP, key="k")
+    assert lever(llm).read(target()).values == {"batch_size": 64}
+
+
+@pytest.mark.parametrize("code", [403, 404, 503])
+def test_a_refusal_after_the_patch_is_no_refusal(llm: World, code: int) -> None:
+    original, done = llm.api.api.answer, []
+
+    def spy(request: Any) -> Any:
+        answer = original(request)
+        if request.method == "PATCH" and not done:
+            done.append(True)
+            llm.api.fail_next(methods=("GET",), times=4, code=code)
+        return answer
+
+    llm.api.api.answer = spy  # type: ignore[method-assign]
+    assert lever(llm).apply(target(), UP, key="k").changed
 
 
 def test_two_containers_need_a_name() -> None:
