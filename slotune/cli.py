@@ -6,7 +6,6 @@ SLOTUNE_DEBUG=1 shows where it came from.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
@@ -38,6 +37,8 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
 
 def _say_version(asked: bool) -> None:
     if asked:
+        import importlib.metadata
+
         typer.echo(f"slotune {importlib.metadata.version('slotune')}")
         raise typer.Exit
 

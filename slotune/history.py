@@ -158,29 +158,68 @@ def _milliseconds(body: Mapping[str, Any]) -> str:
 
 
 def in_force(reader: Reader, *, now_s: float, since_s: float) -> list[Row]:
-    """Changes that are in force: every open one, and those that were kept since `since_s`; newest first."""
+    """Changes that are in force: every open one, and those that were kept since `since_s`; newest first.
+
+    What IS counts, as far as the ledger knows: of the kept changes of a lever only the one whose values were left there
+    last, and none where somebody else has set another value since.
+    """
     rows = [
         change_row(line.plan, line.state, line.opened_at_s, now_s, expires_at_s=line.expires_at_s)
         for line in reader.open_lines()
     ]
     open_plans = {row["plan_id"] for row in rows}
-    latest: dict[tuple[str, str], Row] = {}
-    for line in reader.find(Query(kinds=LEVER_KINDS, phase="intent", since_s=since_s)):
-        if "chosen" not in line.body or line.body.get("id") in open_plans:
-            continue
-        key = (line.service, line.kind)
-        if key in latest or not _kept(reader, line, str(line.body.get("id"))):
-            continue
-        latest[key] = change_row(line.body, "kept", line.at_s, now_s, expires_at_s=None)
-    return sorted([*rows, *latest.values()], key=lambda row: -row["since_s"])
+    made = reader.find(Query(kinds=(*LEVER_KINDS, "roll_back"), phase="result", since_s=since_s, order="written"))
+    last = {plan: line for plan, line in _last_made(made).items() if plan not in open_plans}
+    taken = _set_by_others(reader, last.values())
+    for line in _kept(reader, last):
+        receipt = last[str(line.parent_id)]
+        if taken.get((receipt.service, str(receipt.body.get("lever"))), receipt.at_s) <= receipt.at_s:
+            rows.append(change_row(line.body, "kept", line.at_s, now_s, expires_at_s=None))
+    return sorted(rows, key=lambda row: -row["since_s"])
 
 
-def _kept(reader: Reader, intent: Line, plan_id: str) -> bool:
-    """A keep that follows from this plan (or from its outcome), and no roll-back of it."""
-    lines = reader.find(Query(incident_ids=(intent.incident_id or "",), bodies=False))
-    family = {plan_id} | {line.id for line in lines if line.parent_id == plan_id}
-    kept = any(line.kind == "keep" and line.parent_id in family for line in lines)
-    return kept and not any(line.kind == "roll_back" and line.parent_id in family for line in lines)
+def _last_made(made: Sequence[Line]) -> dict[str, Line]:
+    """By plan: the newest change of each lever of each service whose values are what was left there last. made: newest
+    written first."""
+    left: dict[tuple[str, str], object] = {}
+    found: dict[tuple[str, str], Line] = {}
+    for line in made:
+        key = (line.service, str(line.body.get("lever")))
+        if "after" not in line.body or not line.body.get("applied") or key in found:
+            continue
+        now = left.setdefault(key, line.body["after"])
+        if line.kind in LEVER_KINDS and line.body.get("changed") and line.body["after"] == now:
+            found[key] = line
+    return {str(line.parent_id): line for line in found.values()}
+
+
+def _kept(reader: Reader, plans: Mapping[str, Line]) -> list[Line]:
+    """The intents of the plans that were kept for good: a keep follows from the plan (or from its verdict), and no
+    roll-back, and it was not on lease."""
+    wanted = tuple(plans)
+    first = reader.find(Query(parent_ids=wanted, bodies=False))
+    plan_of = {line.id: str(line.parent_id) for line in first}
+    second = reader.find(Query(kinds=("keep",), parent_ids=tuple(line.id for line in first), bodies=False))
+    kept = {str(line.parent_id) for line in first if line.kind == "keep"}
+    kept |= {plan_of[str(line.parent_id)] for line in second}
+    undone = {str(line.parent_id) for line in first if line.kind == "roll_back"}
+    ids = tuple(line.id for line in first if line.phase == "intent" and line.kind in LEVER_KINDS)
+    intents = [line for line in reader.find(Query(ids=ids)) if "chosen" in line.body]
+    return [line for line in intents if line.parent_id in kept - undone and line.body.get("lease_s") is None]
+
+
+def _set_by_others(reader: Reader, made: Iterable[Line]) -> dict[tuple[str, str], float]:
+    """When slotune last saw another hand at a lever, by service and lever."""
+    lines = list(made)
+    if not lines:
+        return {}
+    since_s, services = min(line.at_s for line in lines), tuple({line.service for line in lines})
+    found: dict[tuple[str, str], float] = {}
+    for line in reader.find(Query(kinds=("guard",), services=services, since_s=since_s)):
+        guard = str(line.body.get("guard"))
+        if guard.startswith("ownership:"):
+            found.setdefault((line.service, guard.removeprefix("ownership:")), line.at_s)
+    return found
 
 
 def change_row(plan: Mapping[str, Any], state: str, at_s: float, now_s: float, *, expires_at_s: float | None) -> Row:

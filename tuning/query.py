@@ -18,6 +18,8 @@ class Query:
     without: (column, suffix): only records for which the ledger holds no record with the id `column + suffix`, such
     as reports that were not sent, ("id", ":sent"), or incidents that were not closed, ("incident_id", ":closed").
     bodies: False leaves every body empty, where it matters only that something happened.
+    order: newest first by the time that a record says, or by when it was written, which no clock that steps back turns
+    around: what slotune did last is what it wrote last.
     limit: the newest so many; None: all that is meant. Only a listing for people may cut; a decision never does.
     """
 
@@ -32,4 +34,5 @@ class Query:
     until_s: float | None = None
     without: tuple[Literal["id", "incident_id"], str] | None = None
     bodies: bool = True
+    order: Literal["time", "written"] = "time"
     limit: int | None = None

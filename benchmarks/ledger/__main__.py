@@ -93,8 +93,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="slotune-ledger-") as temporary:
         home = Path(temporary)
         started = time.process_time()
-        end_s = build(home / "ledger.sqlite", arguments.records)
-        print(f"{arguments.records} records in {time.process_time() - started:.0f} CPU s")
+        end_s = build(home / "ledger.sqlite", arguments.records, time.time())
+        print(f"{arguments.records} records in {time.process_time() - started:.0f} CPU s", flush=True)
         size = (home / "ledger.sqlite").stat().st_size
         commands = commands_of(home, "incident-00000100", arguments.repeats)
         baseline = sweep.measure(without_indexes(home / "ledger.sqlite"), end_s, 1)

@@ -14,7 +14,7 @@ from tuning.ledger import SqlLedger
 from tuning.loop import records as lines
 from tuning.model import OpenChange, Plan, Receipt
 
-START_S, EVERY_S = 1.7e9, 60.0
+EVERY_S = 60.0
 SERVICES = 1000
 BUSY = 1
 """The service that holds again and again: one in eight incidents is its own."""
@@ -48,7 +48,7 @@ def service_name(number: int) -> str:
     return f"service-{number:04d}"
 
 
-def rows(count: int) -> Iterator[tuple[object, ...]]:
+def rows(count: int, start_s: float) -> Iterator[tuple[object, ...]]:
     """Whole stories of SERVICES services, `count` records and a few more, in the order in which they happened.
 
     Three incidents in four are cured by a change, every fourth is held, and half of those belong to one service.
@@ -57,7 +57,7 @@ def rows(count: int) -> Iterator[tuple[object, ...]]:
     while written < count:
         story: Sequence[tuple[str, str]] = HELD if incident % 4 == 3 else CURED
         service = service_name(BUSY if incident % 8 == 7 else incident % SERVICES)
-        incident_id, at_s = f"incident-{incident:08d}", START_S + EVERY_S * incident
+        incident_id, at_s = f"incident-{incident:08d}", start_s + EVERY_S * incident
         for step, (kind, phase) in enumerate(story):
             name, parent = _name(incident_id, kind, phase)
             body = json.dumps(_body(kind, phase, incident_id, service, at_s + step))
@@ -103,11 +103,12 @@ def _body(kind: str, phase: str, incident_id: str, service: str, at_s: float) ->
     return {"id": incident_id, "chosen": {"changes": [change]}, "rejected": [{"reason": "x" * 80}] * 6, "reason": "r"}
 
 
-def build(path: Path, count: int) -> float:
-    """The ledger at `path`; when (epoch seconds) its last story ends."""
+def build(path: Path, count: int, now_s: float) -> float:
+    """The ledger at `path`, its last story a little before `now_s`; when (epoch seconds) that ends."""
+    incidents = 8 * count // (6 * len(CURED) + 2 * len(HELD)) + 2
     ledger = SqlLedger.open(f"sqlite:///{path}")
     with sqlite3.connect(path) as connection:
-        connection.executemany(INSERT, rows(count))
+        connection.executemany(INSERT, rows(count, now_s - EVERY_S * incidents))
         (end_s,) = connection.execute("SELECT max(at_s) FROM records").fetchone()
     connection.close()
     open_ends(ledger, float(end_s))

@@ -104,6 +104,8 @@ def test_find_answers_newest_first_and_filters(ledger: Ledger) -> None:
         (Query(incident_ids=("i1", "i2"), kinds=("keep",), phase="result"), ["r4", "r2", "r1"]),
         (Query(since_s=1.0, until_s=2.0), ["r2", "r1"]),
         (Query(limit=2), ["r4", "r3"]),
+        (Query(order="written"), ["r5", "r4", "r2", "r3", "r1"]),
+        (Query(order="written", kinds=("keep",), limit=2), ["r4", "r2"]),
     ):
         assert [r.id for r in ledger.find(query)] == ids, query
 

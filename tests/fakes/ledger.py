@@ -43,7 +43,9 @@ class FakeLedger:
     def find(self, query: Query) -> Sequence[Record]:
         self._up()
         found = [record for record in reversed(self.records.values()) if self._is_meant(query, record)]
-        found = sorted(found, key=lambda record: -record.at_s)[: query.limit]
+        if query.order == "time":
+            found = sorted(found, key=lambda record: -record.at_s)
+        found = found[: query.limit]
         return found if query.bodies else [record.model_copy(update={"body": {}}) for record in found]
 
     def _is_meant(self, query: Query, record: Record) -> bool:

@@ -60,7 +60,9 @@ def url(tmp_path: Path) -> str:
     one, two = plan("i1", "ranker"), plan("i2", "ranker")
     ledger.put(opened("i1", now_s - 400))
     ledger.put(record(one.id, "choose_action", "i1", now_s - 390, one.model_dump(mode="json")))
-    intent = record("i1:intent", "adjust_batch_size", "i1", now_s - 385, one.model_dump(mode="json"), phase="intent")
+    intent = record(
+        "i1:intent", "adjust_batch_size", "i1", now_s - 385, one.model_dump(mode="json"), phase="intent", parent_id=one.id
+    )
     claim = OpenChange(
         plan_id=one.id, service="ranker", incident_id="i1", state="intended", plan=one, opened_at_s=now_s - 385
     )
@@ -165,7 +167,7 @@ def test_show_tells_the_story_in_order(url: str) -> None:
 
 def test_show_takes_a_plan_or_a_record_too(url: str) -> None:
     ids = [line["id"] for line in json.loads(run("show", "plan-i1", "--json", "--ledger", url)[1])]
-    assert ids == ["plan-i1", "rc", "oc", "kp"]
+    assert ids == ["plan-i1", "i1:intent", "rc", "oc", "kp"]
     code, output = run("show", "nothing", "--ledger", url)
     assert code == 1
     assert "slotune incidents lists" in output
@@ -182,6 +184,35 @@ def test_changes_in_force_with_their_cost(url: str) -> None:
 def test_a_change_that_was_rolled_back_is_not_in_force(url: str) -> None:
     SqlLedger.open(url).put(record("back", "roll_back", "i1", time.time(), {}, parent_id="plan-i1"))
     assert [row["service"] for row in json.loads(run("changes", "--json", "--ledger", url)[1])] == ["other"]
+
+
+def made(record_id: str, kind: str, at_s: float, after: int, plan_id: str) -> Record:
+    body: dict[str, object] = {
+        "lever": "batch_size", "before": {"batch_size": 8}, "after": {"batch_size": after}, "applied": True, "changed": True,
+    }  # fmt: skip
+    return record(record_id, kind, "i9", at_s, body, parent_id=plan_id)
+
+
+def services_in_force(url: str) -> list[str]:
+    return sorted(row["service"] for row in json.loads(run("changes", "--json", "--ledger", url)[1]))
+
+
+def test_a_kept_change_is_in_force_until_something_else_stands_there(url: str) -> None:
+    ledger, now_s = SqlLedger.open(url), time.time()
+    ledger.put(made("later", "adjust_batch_size", now_s - 50, 16, "plan-i9"))
+    assert services_in_force(url) == ["other"], "a later change stands there, and was not kept"
+    ledger.put(made("undone", "roll_back", now_s - 40, 8, "plan-i9:inverse"))
+    assert services_in_force(url) == ["other", "ranker"], "the later change was put back to what was kept"
+
+
+def test_a_kept_change_that_somebody_overwrote_is_not_in_force(url: str) -> None:
+    ledger, now_s = SqlLedger.open(url), time.time()
+    ledger.put(record("g0", "guard", "i8", now_s - 1000, {"guard": "ownership:batch_size"}))
+    assert services_in_force(url) == ["other", "ranker"], "that was before it was made"
+    ledger.put(record("g1", "guard", "i9", now_s - 10, {"guard": "ownership:replicas"}))
+    assert services_in_force(url) == ["other", "ranker"], "that was another lever"
+    ledger.put(record("g2", "guard", "i9", now_s - 5, {"guard": "ownership:batch_size"}))
+    assert services_in_force(url) == ["other"]
 
 
 def test_text_from_outside_stays_text(url: str) -> None:

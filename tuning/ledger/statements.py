@@ -42,7 +42,7 @@ def select(query: Query, dialect: Dialect) -> tuple[str, dict[str, object]]:
     columns = ", ".join(COLUMNS if query.bodies else (*COLUMNS[:-1], "'{}' AS body"))
     text = f"SELECT {columns} FROM records"  # noqa: S608 (only constants are put together; every value is bound)
     text += f" WHERE {' AND '.join(where)}" if where else ""
-    text += " ORDER BY at_s DESC, seq DESC"
+    text += " ORDER BY at_s DESC, seq DESC" if query.order == "time" else " ORDER BY seq DESC"
     if query.limit is not None:
         text += " LIMIT :limit"
         values["limit"] = query.limit
