@@ -21,7 +21,7 @@ from tuning.errors import QuantizationRefused
 from tuning.quantization import pipeline
 from tuning.quantization.artefacts import Target
 from tuning.quantization.calibration import check_range, load_calibration
-from tuning.quantization.gates import GateLimits, Judgement
+from tuning.quantization.gates import MAX_ACCURACY_DROP, MIN_SPEEDUP, GateLimits, Judgement
 from tuning.quantization.measure import metric_of
 from tuning.quantization.onnx_model import LoadedModel, load_model
 from tuning.quantization.tensorrt_engine import (
@@ -57,15 +57,19 @@ def quantize(
     ] = None,
     metric: Annotated[str | None, typer.Option(help="Your own measure, package.module:function; needs labels.")] = None,
     output: Annotated[
-        str | None, typer.Option(help="Output with the class scores, for a model with several outputs.")
+        str | None, typer.Option(help="Output that is compared, for a model with several outputs.")
+    ] = None,
+    answers: Annotated[
+        Literal["classes", "vectors", "values"] | None,
+        typer.Option(help="What the output is: class scores, embeddings, or numbers; default: told from its values."),
     ] = None,
     value_range: Annotated[
         tuple[float, float] | None, typer.Option(help="Range that every input value must lie in, e.g. 0 1.")
     ] = None,
     batch: Annotated[list[int] | None, typer.Option(help="Batch size to time; repeat for several (1 and 8).")] = None,
-    max_accuracy_drop: Annotated[float, typer.Option(help="Largest loss of accuracy, as a share.")] = 0.01,
+    max_accuracy_drop: Annotated[float, typer.Option(help="Largest loss of accuracy, as a share.")] = MAX_ACCURACY_DROP,
     min_agreement: Annotated[float | None, typer.Option(help="Smallest share of equal answers.")] = None,
-    min_speedup: Annotated[float, typer.Option(help="FP32 latency divided by INT8 latency, at least.")] = 1.1,
+    min_speedup: Annotated[float, typer.Option(help="FP32 latency divided by INT8 latency, at least.")] = MIN_SPEEDUP,
     workspace: Annotated[str, typer.Option(help="Memory that TensorRT may use to build, e.g. 1GiB.")] = "1GiB",
 ) -> None:
     """Make INT8 from an FP32 ONNX model, and prove it: same answers, and at least 10 % faster here.
@@ -80,7 +84,9 @@ def quantize(
             _check(target, compute_capability, limits, batches, workspace)
             check_folder(out)
             own = None if metric is None else metric_of(metric)
-            recipe = pipeline.Recipe(target=target, limits=limits, batches=batches, output=output, metric=own)
+            recipe = pipeline.Recipe(
+                target=target, limits=limits, batches=batches, output=output, answers=answers, metric=own
+            )
             with _bar(console, stop) as progress:
                 progress("reading the model", 0.0)
                 loaded = load_model(model)

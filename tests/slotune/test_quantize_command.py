@@ -102,7 +102,7 @@ def test_a_metric_of_ones_own(folder: Path) -> None:
         (["--metric", "no_such_package:closeness"], "cannot be imported"),
         (["--metric", "math:pi"], "is no function"),
         (["--metric", "math:sqrt"], "the metric failed: TypeError"),
-        (["--output", "logits"], "no output of class scores called 'logits'"),
+        (["--output", "logits"], "no output of numbers called 'logits'"),
         (["--min-speedup", "nan"], "--min-speedup more than 0"),
         (["--workspace", "lots"], "'lots' is no memory limit"),
         (["--workspace", "99999999999999GiB"], "more memory than any machine has"),

@@ -20,6 +20,7 @@ from tuning.quantization.build_target import BuildTarget
 from tuning.quantization.calibration import CalibrationData, TrafficDrift, check_fresh, from_bytes, load_calibration
 from tuning.quantization.ensure import Make, ensure_int8
 from tuning.quantization.gates import GateLimits
+from tuning.quantization.likeness import Kind
 from tuning.quantization.onnx_model import LoadedModel, load_model
 from tuning.quantization.repository import Repository
 
@@ -118,7 +119,8 @@ def _recipe(given: PrecisionOptions, batch_size: int | None) -> pipeline.Recipe:
     )
     usable = batch_size is not None and 1 <= batch_size <= 256
     batches = tuple(sorted({1, batch_size if usable and batch_size else 8}))
-    return pipeline.Recipe(limits=limits, batches=batches, output=given.output)
+    kind: Kind | None = None if given.answers == "auto" else given.answers
+    return pipeline.Recipe(limits=limits, batches=batches, output=given.output, answers=kind)
 
 
 def _drift(service: Service) -> TrafficDrift | None:

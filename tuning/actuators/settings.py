@@ -155,6 +155,9 @@ class PrecisionOptions(EndpointOptions):
     output: str | None = None
     """Name of the output that is compared, for a model with several."""
 
+    answers: Literal["auto", "classes", "vectors", "values"] = "auto"
+    """What that output is: class scores, vectors (embeddings) or numbers; auto: told from its name and values."""
+
     min_speedup: float = Field(MIN_SPEEDUP, gt=0, le=1000)
     """INT8 must be at least this many times faster, else it is refused."""
 

@@ -104,6 +104,8 @@ def build_command(recipe: Recipe, *, model: str, folder: str, live: bool) -> lis
         command += ["--min-agreement", repr(limits.min_agreement)]
     if recipe.output is not None:
         command += ["--output", recipe.output]
+    if recipe.answers is not None:
+        command += ["--answers", recipe.answers]
     if live:
         command += ["--live", at("live.npz")]
     return [*command, *(word for batch in recipe.batches for word in ("--batch", str(batch)))]

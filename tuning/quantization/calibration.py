@@ -98,6 +98,12 @@ def from_arrays(arrays: Arrays, model: LoadedModel, *, source: str, min_rows: in
         raise QuantizationRefused(
             f"{source} holds {rows} rows; at least {min_rows} are needed to calibrate and to hold some back"
         )
+    moves = any(bool((array != array[:1]).any()) for array in inputs.values())
+    if not moves and any(array.dtype.kind == "f" for array in inputs.values()):
+        name, array = next(iter(inputs.items()))
+        one = bool((array == array.flat[0]).all())
+        same = f"every value of {name} is {float(array.flat[0]):g}" if one else "every row is the same"
+        raise QuantizationRefused(f"{source}: {same}: nothing to calibrate on")
     labels = _fit_labels(arrays.get(LABELS), rows, source)
     return CalibrationData(inputs, labels, _digest(inputs, labels), _recorded(arrays.get(RECORDED), source), source)
 
@@ -127,9 +133,7 @@ class TrafficDrift:
     words: str
 
 
-def check_fresh(
-    data: CalibrationData, *, now_s: float, max_age_s: float, drift: TrafficDrift | None = None
-) -> None:
+def check_fresh(data: CalibrationData, *, now_s: float, max_age_s: float, drift: TrafficDrift | None = None) -> None:
     """Refuse rows that are too old, or from before the traffic drifted away from them.
 
     Rows without a recording time pass the age check, and count as recorded before any drift. None: no drift is known.
@@ -172,7 +176,8 @@ def split(
 
 def _fit(array: NDArray[Any], spec: TensorSpec, source: str) -> NDArray[Any]:
     wanted = np.dtype(spec.dtype)
-    if array.dtype.kind != wanted.kind:
+    exact = array.dtype.kind in "biu" and wanted.kind in "biu"  # whether the values fit is checked below
+    if array.dtype.kind != wanted.kind and not exact:
         raise QuantizationRefused(
             f"{source}: {spec.name} is {array.dtype.name}, the model takes {spec.dtype}: pre-process it first"
         )
@@ -187,10 +192,6 @@ def _fit(array: NDArray[Any], spec: TensorSpec, source: str) -> NDArray[Any]:
         bad = int(np.size(array) - np.count_nonzero(np.isfinite(array)))
         if bad:
             raise QuantizationRefused(f"{source}: {spec.name} holds {bad} values that are NaN or infinite")
-        if float(array.min()) == float(array.max()):
-            raise QuantizationRefused(
-                f"{source}: every value of {spec.name} is {float(array.min()):g}: nothing to calibrate on"
-            )
     with np.errstate(over="ignore"):
         fitted = np.ascontiguousarray(array.astype(wanted))
     if not (np.isfinite(fitted).all() if wanted.kind == "f" else np.array_equal(fitted, array)):

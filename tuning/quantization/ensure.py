@@ -79,6 +79,7 @@ def recipe_of(recipe: pipeline.Recipe) -> dict[str, object]:
         "exclude_layers": recipe.exclude_layers,
         "seed": recipe.seed,
         **({} if recipe.output is None else {"output": recipe.output}),
+        **({} if recipe.answers is None else {"answers": recipe.answers}),
     }
 
 

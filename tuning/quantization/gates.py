@@ -7,8 +7,7 @@ row and its reason, also the ones that passed, so that the table in the mail is 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from statistics import NormalDist
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -17,11 +16,18 @@ from numpy.typing import NDArray
 from detection.model import FloatArray, Value
 from tuning.errors import QuantizationRefused
 from tuning.model import Interval
+from tuning.quantization.likeness import CONFIDENCE, NEIGHBOURS, Likeness, squeezed
 
 MIN_SPEEDUP = 1.10
 MAX_ACCURACY_DROP = 0.01
 MIN_HELD_BACK = 100
-CONFIDENCE = 0.95
+CHANCE_SLACK = 5.0
+"""Beyond chance, and within one class, this many times the disagreement is allowed that is allowed over all rows: with
+0.98 asked, kappa and each class must reach 0.90. A class of 1 % that vanishes costs 1 % of all, and all of its own."""
+MIN_NEIGHBOURS = 0.8
+MIN_DIRECTION = 0.95
+"""Encoders whose retrieval stays the same were measured at 0.90 to 0.99 (neighbours kept) and 0.996 or more
+(direction), those that an outlier unit ruined at 0.38 to 0.84 and 0.84 to 0.88."""
 
 
 class GateLimits(Value):
@@ -30,12 +36,14 @@ class GateLimits(Value):
     max_accuracy_drop: FP32 accuracy minus INT8 accuracy, as a share (0.01 is one percentage point). min_agreement:
     share of rows with the same answer; None: 1 - max_accuracy_drop without labels (a drop can never exceed the
     disagreement), 1 - 3 * max_accuracy_drop with labels. min_speedup: FP32 latency divided by INT8 latency, reached by
-    the LOWER end of its confidence interval at every batch size measured. min_rows: held-back rows.
+    the LOWER end of its confidence interval at every batch size measured. min_neighbours: of embeddings, share of the
+    nearest neighbours that stay, beyond chance. min_rows: held-back rows.
     """
 
     max_accuracy_drop: float = MAX_ACCURACY_DROP
     min_agreement: float | None = None
     min_speedup: float = MIN_SPEEDUP
+    min_neighbours: float = MIN_NEIGHBOURS
     min_rows: int = MIN_HELD_BACK
 
     def agreement(self, labelled: bool) -> float:
@@ -54,6 +62,7 @@ class Accuracy(Value):
     accuracy_int8: float | None = None
     drop_high: float | None = None
     metric: str = "top1"
+    likeness: Likeness | None = None
 
     @property
     def drop(self) -> float | None:
@@ -121,59 +130,32 @@ class GateRefused(QuantizationRefused):
         self.judgement = judgement
 
 
-def wilson(successes: int, total: int, level: float = CONFIDENCE) -> Interval:
-    """Wilson's score interval of a share (Wilson 1927): honest also near 0 and 1 and for few rows."""
-    if total <= 0:
-        return Interval(value=0.0, low=0.0, high=1.0, level=level)
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    p = successes / total
-    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
-    return Interval(value=p, low=max(0.0, centre - half), high=min(1.0, centre + half), level=level)
-
-
-def agreement_ok(
-    total: int, agree: int, bound: float, *, min_total: int = 100, level: float = CONFIDENCE
-) -> bool | None:
-    """Do the shadowed live requests agree? For the verifier, after the swap.
-
-    True: the share agreed is at least `bound`. False: the upper end of its Wilson interval is below `bound`, so the
-    disagreement is real. None: cannot tell (fewer than `min_total` requests, or below the bound by chance perhaps).
-    At the end of the settle time None is no reason to keep: roll back, or look once longer.
-    """
-    if total <= 0 or not 0 <= agree <= total:
-        return None
-    share = wilson(agree, total, level)
-    if share.high < bound:
-        return False
-    return True if total >= min_total and share.value >= bound else None
-
-
-def compare(
-    fp32: NDArray[Any], int8: NDArray[Any], right: tuple[FloatArray, FloatArray] | None = None, metric: str = "top1"
+def accuracy_of(
+    likeness: Likeness, right: tuple[FloatArray, FloatArray] | None = None, metric: str = "top1"
 ) -> Accuracy:
-    """Agreement of two answers per row, and accuracy where it is known.
+    """How alike the answers are, and accuracy where it is known.
 
-    fp32, int8: the answers, shape (rows, ...); a row agrees when all of it is equal. right: per-row scores 0..1 of
-    FP32 and INT8 against the labels. drop_high: upper end of the 95 % interval of the drop, from the paired
-    differences (rows where exactly one of the two is right), so the same rows' difficulty cancels.
+    right: per-row scores 0..1 of FP32 and INT8 against the labels. drop_high: upper end of the 95 % interval of the
+    drop, from the paired differences (rows where exactly one of the two is right): the rows' difficulty cancels.
     """
-    rows = len(fp32)
-    same = (fp32 == int8).reshape(rows, -1).all(axis=1)
-    interval = wilson(int(same.sum()), rows)
+    found = Accuracy(
+        rows=likeness.rows,
+        agreement=likeness.agreement.value,
+        agreement_interval=likeness.agreement,
+        metric=metric,
+        likeness=likeness,
+    )
     if right is None:
-        return Accuracy(rows=rows, agreement=interval.value, agreement_interval=interval, metric=metric)
+        return found
     before, after = (np.asarray(score, dtype=np.float64) for score in right)
     gap = before - after
-    error = float(gap.std(ddof=1) / math.sqrt(rows)) if rows > 1 else 1.0
-    return Accuracy(
-        rows=rows,
-        agreement=interval.value,
-        agreement_interval=interval,
-        accuracy_fp32=float(before.mean()),
-        accuracy_int8=float(after.mean()),
-        drop_high=float(gap.mean()) + 1.645 * error,
-        metric=metric,
+    error = float(gap.std(ddof=1) / math.sqrt(len(gap))) if len(gap) > 1 else 1.0
+    return found.model_copy(
+        update={
+            "accuracy_fp32": float(before.mean()),
+            "accuracy_int8": float(after.mean()),
+            "drop_high": float(gap.mean()) + 1.645 * error,
+        }
     )
 
 
@@ -213,8 +195,7 @@ def latency_row(
 
 
 def judge_accuracy(accuracy: Accuracy, limits: GateLimits) -> tuple[GateRow, ...]:
-    """The gates on held-back rows: how many there are, agreement, accuracy drop (with labels only)."""
-    asked = limits.agreement(accuracy.drop is not None)
+    """The gates on held-back rows: how many there are, how alike the answers are, accuracy drop (with labels only)."""
     found = [
         GateRow(
             gate="held-back rows",
@@ -222,12 +203,7 @@ def judge_accuracy(accuracy: Accuracy, limits: GateLimits) -> tuple[GateRow, ...
             asked=f"at least {limits.min_rows}",
             passed=accuracy.rows >= limits.min_rows,
         ),
-        GateRow(
-            gate="agreement with FP32",
-            found=f"{accuracy.agreement:.2%}",
-            asked=f"at least {asked:.2%}",
-            passed=accuracy.agreement >= asked - 1e-12,
-        ),
+        *_judge_likeness(accuracy, limits),
     ]
     if accuracy.drop is not None:
         found.append(
@@ -240,6 +216,70 @@ def judge_accuracy(accuracy: Accuracy, limits: GateLimits) -> tuple[GateRow, ...
             )
         )
     return tuple(found)
+
+
+def _judge_likeness(accuracy: Accuracy, limits: GateLimits) -> list[GateRow]:
+    like = accuracy.likeness
+    asked = limits.agreement(accuracy.drop is not None)
+    if like is not None and like.kind == "values":
+        return _judge_values(like, limits)
+    if like is not None and like.kind == "vectors":
+        return [_at_least("nearest neighbour kept", accuracy.agreement, asked), *_judge_vectors(like, limits)]
+    rows = [_at_least("agreement with FP32", accuracy.agreement, asked)]
+    if like is not None and like.kind == "classes":
+        rows += _judge_classes(like, max(0.0, 1 - CHANCE_SLACK * (1 - asked)))
+    return rows
+
+
+def _judge_classes(like: Likeness, asked: float) -> list[GateRow]:
+    if like.beyond_chance is None:
+        words = "nothing: FP32 gives every row the same class"
+        return [GateRow(gate="agreement beyond chance", found=words, asked=f"at least {asked:.2f}", passed=False)]
+    rows = [_at_least("agreement beyond chance", like.beyond_chance, asked, "{:.3f}")]
+    if like.worst:
+        worst = like.worst[0]
+        rows.append(
+            GateRow(
+                gate="each class kept",
+                found=f"class {worst.label}: {worst.kept.value:.1%} of {worst.rows} rows "
+                f"({worst.kept.low:.1%} to {worst.kept.high:.1%})",
+                asked=f"{asked:.0%} within the interval",
+                passed=worst.kept.high >= asked,
+            )
+        )
+    if like.direction is not None:
+        rows.append(_at_least("direction of the scores", like.direction, MIN_DIRECTION, "{:.3f}"))
+    return rows
+
+
+def _judge_vectors(like: Likeness, limits: GateLimits) -> list[GateRow]:
+    share = like.neighbours.value if like.neighbours is not None else 0.0
+    beyond = (share - like.chance_neighbours) / max(1e-9, 1 - like.chance_neighbours)
+    return [
+        _at_least(f"{NEIGHBOURS} nearest kept, beyond chance", beyond, limits.min_neighbours),
+        _at_least("direction of the vectors", like.direction or 0.0, MIN_DIRECTION, "{:.3f}"),
+    ]
+
+
+def _judge_values(like: Likeness, limits: GateLimits) -> list[GateRow]:
+    """A drop of a share d of explained variance is an error of sqrt(d) standard deviations."""
+    most = math.sqrt(limits.max_accuracy_drop)
+    errors = (("error", like.error, most), ("99 % of the errors", like.error_high, 3 * most))
+    return [
+        GateRow(
+            gate=f"{name} (share of the spread)",
+            found=f"{found:.4f}" if found is not None else "unknown",
+            asked=f"at most {bound:.4f}",
+            passed=found is not None and found <= bound,
+        )
+        for name, found, bound in errors
+    ]
+
+
+def _at_least(gate: str, found: float, asked: float, form: str = "{:.2%}") -> GateRow:
+    return GateRow(
+        gate=gate, found=form.format(found), asked=f"at least {form.format(asked)}", passed=found >= asked - 1e-12
+    )
 
 
 def judge_latency(rows: Sequence[LatencyRow], limits: GateLimits) -> tuple[GateRow, ...]:
@@ -281,29 +321,10 @@ def judge(
     )
 
 
-def class_scores(outputs: Mapping[str, NDArray[Any]], *, output: str | None = None) -> NDArray[Any]:
-    """The scores whose largest is the answer, shape (rows, ..., classes): `output`, or the only one that can be it.
-
-    QuantizationRefused: no output has classes (then a metric of the user's own is needed), or several have.
-    """
-    floats = {k: v for k, v in outputs.items() if v.dtype.kind == "f" and v.ndim >= 2 and v.shape[-1] > 1}
-    if output is not None and output not in floats:
-        raise QuantizationRefused(
-            f"the model has no output of class scores called {output!r}; it has {', '.join(sorted(floats)) or 'none'}"
-        )
-    if not floats:
-        raise QuantizationRefused(
-            "the model has no output of class scores (rows x classes), so top-1 means nothing: give your own metric"
-        )
-    if output is None and len(floats) > 1:
-        raise QuantizationRefused(
-            f"several outputs could be the class scores ({', '.join(sorted(floats))}): say which one is compared "
-            "(--output, in services.yaml `output`)"
-        )
-    return floats[output if output is not None else next(iter(floats))]
-
-
-def answers(outputs: Mapping[str, NDArray[Any]], *, output: str | None = None) -> NDArray[Any]:
-    """The class that a model answers per row: argmax over the last axis of the class scores; -1 where one is NaN."""
-    scores = class_scores(outputs, output=output)
-    return np.where(np.isnan(scores).any(axis=-1), -1, scores.argmax(axis=-1))
+def answers(array: NDArray[Any]) -> NDArray[Any]:
+    """The class that a model answers per row or place: argmax over the last axis of the class scores (a whole number
+    is a class already); -1 where a score is NaN."""
+    array = squeezed(array)
+    if array.dtype.kind in "iub":
+        return array.astype(np.int64)
+    return np.where(np.isnan(array).any(axis=-1), -1, array.argmax(axis=-1))

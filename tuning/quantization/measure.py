@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from detection.model import FloatArray
 from tuning.errors import ConfigError, QuantizationRefused
+from tuning.quantization import likeness
 from tuning.quantization.calibration import CalibrationData
-from tuning.quantization.gates import Accuracy, LatencyRow, answers, class_scores, compare, latency_row
+from tuning.quantization.gates import Accuracy, LatencyRow, accuracy_of, answers, latency_row
+from tuning.quantization.likeness import Kind
 from tuning.quantization.onnx_model import LoadedModel, first_line, open_session, predict
 
 Clock = Callable[[], float]
@@ -126,12 +128,18 @@ def latency_table(
 
 
 def compare_models(
-    fp32: LoadedModel, int8: bytes, data: CalibrationData, *, metric: Metric | None = None, output: str | None = None
+    fp32: LoadedModel,
+    int8: bytes,
+    data: CalibrationData,
+    *,
+    metric: Metric | None = None,
+    output: str | None = None,
+    kind: Kind | None = None,
 ) -> Accuracy:
-    """Agreement and (with labels) accuracy of an INT8 model for ONNX Runtime on held-back rows."""
+    """How alike the answers are, and (with labels) accuracy, of an INT8 model for ONNX Runtime on held-back rows."""
     before = predict(open_session(fp32.data), data.inputs)
     after = predict(open_session(int8, where=f"{fp32.name} (INT8)"), data.inputs)
-    return compare_outputs(before, after, data, metric=metric, output=output)
+    return compare_outputs(before, after, data, metric=metric, output=output, kind=kind)
 
 
 def compare_outputs(
@@ -141,20 +149,46 @@ def compare_outputs(
     *,
     metric: Metric | None = None,
     output: str | None = None,
+    kind: Kind | None = None,
 ) -> Accuracy:
-    """The same from outputs. A metric of the user's own needs labels and decides agreement by equal scores."""
-    if metric is None:
-        ours, theirs = answers(before, output=output), answers(after, output=output)
-        if (ours < 0).any():
-            raise QuantizationRefused(
-                f"the FP32 model itself answers NaN on {int((ours < 0).sum())} of {ours.size} answers: nothing to "
-                "compare with"
-            )
-        if data.labels is None:
-            return compare(ours, theirs)
-        _check_labels(data.labels, ours, class_scores(before, output=output).shape[-1])
-        right = tuple((a == data.labels).reshape(len(a), -1).mean(axis=1) for a in (ours, theirs))
-        return compare(ours, theirs, (right[0], right[1]))
+    """The same from outputs. kind: what the output is (None: told from its name and values; labels are of classes).
+    A metric of the user's own needs labels and decides agreement by equal scores."""
+    if metric is not None:
+        return _by_metric(before, after, data, metric)
+    name = likeness.chosen(before, output)
+    ours, theirs = before[name], after[name]
+    _check_finite(ours)
+    kind = kind or ("classes" if data.labels is not None else likeness.kind_of(name, ours))
+    if kind == "values":
+        return accuracy_of(likeness.values(ours, theirs), metric="values")
+    if kind == "vectors":
+        return accuracy_of(likeness.vectors(ours, theirs), metric="vectors")
+    if ours.dtype.kind == "f" and not likeness.is_scores(ours):
+        raise QuantizationRefused(
+            f"the output {name} has no axis of class scores (rows x classes), so top-1 means nothing: labels need a "
+            "metric of your own (--metric)"
+        )
+    return _by_class(ours, theirs, data)
+
+
+def _by_class(before: NDArray[Any], after: NDArray[Any], data: CalibrationData) -> Accuracy:
+    ours, theirs = answers(before), answers(after)
+    if data.labels is None:
+        found = likeness.classes(ours, theirs)
+        wide = before.dtype.kind == "f" and likeness.squeezed(before).shape[-1] >= likeness.VECTOR_WIDTH
+        if wide:
+            flat = [likeness.squeezed(a).reshape(-1, likeness.squeezed(a).shape[-1]) for a in (before, after)]
+            found = found.model_copy(update={"direction": likeness.direction(flat[0], flat[1])})
+        return accuracy_of(found)
+    classes = likeness.squeezed(before).shape[-1] if before.dtype.kind == "f" else int(ours.max()) + 1
+    _check_labels(data.labels, ours, classes)
+    right = tuple((a == data.labels).reshape(len(a), -1).mean(axis=1) for a in (ours, theirs))
+    return accuracy_of(likeness.classes(ours, theirs, ours == data.labels), (right[0], right[1]))
+
+
+def _by_metric(
+    before: dict[str, NDArray[Any]], after: dict[str, NDArray[Any]], data: CalibrationData, metric: Metric
+) -> Accuracy:
     if data.labels is None:
         raise QuantizationRefused("a metric of your own needs labels: give them in the data or with --labels")
     try:
@@ -163,7 +197,20 @@ def compare_outputs(
         raise QuantizationRefused(f"the metric failed: {type(error).__name__}: {first_line(error)}") from error
     if any(s.shape != (data.rows,) or not np.isfinite(s).all() for s in scores):
         raise QuantizationRefused(f"the metric must answer one finite score per row, shape ({data.rows},)")
-    return compare(scores[0], scores[1], (scores[0], scores[1]), metric=getattr(metric, "__name__", "own"))
+    same = likeness.wilson(int((scores[0] == scores[1]).sum()), data.rows)
+    found = likeness.Likeness(kind="own", rows=data.rows, agreement=same)
+    return accuracy_of(found, (scores[0], scores[1]), getattr(metric, "__name__", "own"))
+
+
+def _check_finite(fp32: NDArray[Any]) -> None:
+    if fp32.dtype.kind != "f":
+        return
+    bad = ~np.isfinite(fp32.reshape(len(fp32), -1)).all(axis=1)
+    if bad.any():
+        raise QuantizationRefused(
+            f"the FP32 model itself answers NaN or infinity on {int(bad.sum())} of {len(fp32)} rows: nothing to "
+            "compare with"
+        )
 
 
 def _check_labels(labels: NDArray[Any], ours: NDArray[Any], classes: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detection.outside_text import printable
 from tuning.errors import QuantizationRefused
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -66,13 +69,9 @@ def load_model(path: Path) -> LoadedModel:
     try:
         proto = onnx.load(str(path), load_external_data=False)
         _check_size(path.stat().st_size + _external_bytes(proto), str(path))
-        onnx.load_external_data_for_model(proto, str(path.parent))
+        _pull_in(proto, path)
     except QuantizationRefused:
         raise
-    except FileNotFoundError as error:
-        raise QuantizationRefused(
-            f"{path} keeps its weights in another file that is missing: {first_line(error)}"
-        ) from error
     except Exception as error:  # protobuf's DecodeError, onnx's own errors: all mean the same to a user
         raise QuantizationRefused(
             f"{path} is not a readable ONNX model (corrupt or cut short): {first_line(error)}"
@@ -100,11 +99,20 @@ def from_proto(proto: Any, *, name: str, where: str = "") -> LoadedModel:
         data=data,
         digest=digest_of(data),
         inputs=tuple(_spec(value) for value in proto.graph.input if value.name not in constants),
-        outputs=tuple(_spec(value) for value in proto.graph.output),
+        outputs=tuple(_spec(value) for value in proto.graph.output if value.type.HasField("tensor_type")),
     )
     if not model.inputs or not all(spec.shape for spec in model.inputs):
         raise QuantizationRefused(
             f"{where} has an input without a batch dimension: slotune needs rows as first dimension"
+        )
+    texts = [spec.name for spec in model.inputs if spec.dtype == "object"]
+    if texts:
+        raise QuantizationRefused(
+            f"{where} takes text ({', '.join(texts)}): slotune feeds numbers only; export it from behind the text input"
+        )
+    if not model.outputs:
+        raise QuantizationRefused(
+            f"{where} answers only sequences or maps: slotune compares tensors; export it without (ZipMap off)"
         )
     open_session(model.data, where=where)
     return model
@@ -194,6 +202,40 @@ def _external_bytes(proto: Any) -> int:
     """What the weights beside the file will take, before they are read: larger than the memory is no crash."""
     sizes = (int(e.value) for t in proto.graph.initializer for e in t.external_data if e.key == "length")
     return sum(sizes)
+
+
+def _pull_in(proto: Any, path: Path) -> None:
+    """Read the weights beside the model. onnx refuses links, as a model cache has them: what they lead to is copied.
+
+    QuantizationRefused: a file is missing or lies elsewhere than below the model's own folder.
+    """
+    import onnx
+
+    places = {e.value for t in proto.graph.initializer for e in t.external_data if e.key == "location"}
+    for place in sorted(places):
+        if Path(place).is_absolute() or ".." in Path(place).parts:
+            raise QuantizationRefused(f"{path} looks for its weights outside its own folder: export it anew")
+        if not (path.parent / place).is_file():
+            what = "a link to a file that is not there" if (path.parent / place).is_symlink() else "missing"
+            raise QuantizationRefused(
+                f"{path} keeps its weights in {printable(place, 80)} beside it, which is {what}: copy both files"
+            )
+    _check_size(sum((path.parent / place).stat().st_size for place in places), str(path))
+    if not any(_linked(path.parent, place) for place in places):
+        onnx.load_external_data_for_model(proto, str(path.parent))
+        return
+    with tempfile.TemporaryDirectory(prefix="slotune-weights-") as folder:
+        for place in places:
+            copy = Path(folder, place)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path.parent / place, copy)
+        onnx.load_external_data_for_model(proto, folder)
+
+
+def _linked(folder: Path, place: str) -> bool:
+    """Whether a file is a link, has another name as well, or lies in a linked folder."""
+    file = folder / place
+    return file.is_symlink() or file.stat().st_nlink > 1 or any((folder / p).is_symlink() for p in Path(place).parents)
 
 
 def _named(proto: Any) -> Any:

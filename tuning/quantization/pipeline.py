@@ -12,6 +12,7 @@ from tuning.errors import QuantizationRefused
 from tuning.quantization.artefacts import Artefact, Quantiser, Target
 from tuning.quantization.calibration import CalibrationData, compare_with_live, split
 from tuning.quantization.gates import Accuracy, GateLimits, GateRow, Judgement, LatencyRow, judge, judge_accuracy
+from tuning.quantization.likeness import Kind
 from tuning.quantization.measure import Clocks, Effort, Metric, compare_models, latency_table
 from tuning.quantization.onnx_model import LoadedModel, open_session
 from tuning.quantization.sensitivity import LayerHarm, rank_layers, search
@@ -34,7 +35,8 @@ class Recipe:
 
     batches: sizes to time, the serving system's among them. held_back: share of the rows that judge, when no separate
     rows are given. calibrate_at_most, judge_at_most: rows used for each. exclude_layers: leave harmful layers in FP32
-    and try again. output: name of the output with the class scores. metric: the user's own measure instead of top-1.
+    and try again. output: name of the output that is compared. answers: what it is (None: told from its values).
+    metric: the user's own measure instead of top-1.
     """
 
     target: Target = "ort"
@@ -47,6 +49,7 @@ class Recipe:
     effort: Effort = field(default_factory=Effort)
     seed: int = 0
     output: str | None = None
+    answers: Kind | None = None
     metric: Metric | None = None
 
 
@@ -141,11 +144,15 @@ def _rows(data: CalibrationData, recipe: Recipe, live: CalibrationData | None) -
 
 
 def _accuracy(model: LoadedModel, artefact: Artefact, held: _Held, recipe: Recipe) -> Accuracy:
-    found = compare_models(model, artefact.data, held.rows, metric=recipe.metric, output=recipe.output)
+    kind = recipe.answers or (None if held.labelled is None else "classes")
+    found = compare_models(model, artefact.data, held.rows, metric=recipe.metric, output=recipe.output, kind=kind)
     if held.labelled is None:
         return found
-    right = compare_models(model, artefact.data, held.labelled, output=recipe.output)
-    return found.model_copy(update={k: getattr(right, k) for k in ("accuracy_fp32", "accuracy_int8", "drop_high")})
+    right = compare_models(model, artefact.data, held.labelled, output=recipe.output, kind=kind)
+    known = ["accuracy_fp32", "accuracy_int8", "drop_high"]
+    if found.likeness is not None and found.likeness.beyond_chance is None:
+        known.append("likeness")  # traffic of one class says nothing about the others: the labelled rows do
+    return found.model_copy(update={k: getattr(right, k) for k in known})
 
 
 def _accurate(accuracy: Accuracy, limits: GateLimits) -> bool:

@@ -254,6 +254,7 @@ def _tensors(kind: str, specs: Sequence[TensorSpec]) -> str:
 
 def _triton_type(spec: TensorSpec) -> str:
     names = {"float16": "TYPE_FP16", "float32": "TYPE_FP32", "float64": "TYPE_FP64", "bool": "TYPE_BOOL"}
+    names["object"] = "TYPE_STRING"
     found = names.get(spec.dtype) or f"TYPE_{spec.dtype.upper()}"
     if spec.dtype not in names and not spec.dtype.startswith(("int", "uint")):
         raise QuantizationRefused(f"Triton has no type for {spec.text()}")

@@ -7,20 +7,18 @@ import json
 import numpy as np
 import pytest
 
-from tuning.errors import QuantizationRefused
 from tuning.model import Interval
 from tuning.quantization.gates import (
     Accuracy,
     GateLimits,
     LatencyRow,
-    agreement_ok,
+    accuracy_of,
     answers,
-    compare,
     judge,
     judge_accuracy,
     latency_row,
-    wilson,
 )
+from tuning.quantization.likeness import ClassKept, Likeness, classes, wilson
 
 
 def accuracy(agree: int, rows: int = 1000, fp32: float | None = None, int8: float | None = None) -> Accuracy:
@@ -51,24 +49,6 @@ def test_wilson_against_published_values() -> None:
     none = wilson(0, 20)
     assert (none.low, round(none.high, 4)) == (0.0, 0.1611)
     assert wilson(0, 0) == Interval(value=0.0, low=0.0, high=1.0, level=0.95)
-
-
-@pytest.mark.parametrize(
-    ("total", "agree", "verdict"),
-    [
-        (1000, 1000, True),
-        (1000, 991, True),
-        (1000, 989, None),  # under the bound, but by chance perhaps
-        (1000, 970, False),
-        (100, 100, True),
-        (99, 99, None),  # too few to say yes
-        (20, 10, False),  # few, and hopeless all the same
-        (0, 0, None),
-        (10, 11, None),  # counters that cannot be
-    ],
-)
-def test_agreement_of_shadowed_requests(total: int, agree: int, verdict: bool | None) -> None:
-    assert agreement_ok(total, agree, 0.99) is verdict
 
 
 def test_everything_passes() -> None:
@@ -119,16 +99,11 @@ def test_paired_difference() -> None:
     fp32, int8 = truth.copy(), truth.copy()
     fp32[:50] = 1  # wrong 50 times
     int8[:40], int8[50:70] = 1, 1  # wrong 60 times, 40 of them the same rows
-    found = compare(fp32, int8, ((fp32 == truth).astype(float), (int8 == truth).astype(float)))
+    found = accuracy_of(classes(fp32, int8), ((fp32 == truth).astype(float), (int8 == truth).astype(float)))
     assert found.agreement == pytest.approx(0.97)
     assert found.drop == pytest.approx(0.01)
     # 30 discordant rows: standard error of the mean difference = sqrt(30/1000 - 0.01^2) / sqrt(999).
     assert found.drop_high == pytest.approx(0.01 + 1.645 * np.sqrt(0.0299 / 999), rel=1e-6)
-
-
-def test_rows_of_several_answers_agree_only_as_a_whole() -> None:
-    fp32 = np.array([[1, 2], [3, 4], [5, 6]])
-    assert compare(fp32, np.array([[1, 2], [3, 9], [5, 6]])).agreement == pytest.approx(2 / 3)
 
 
 def test_latency_interval_is_seeded_and_covers() -> None:
@@ -151,7 +126,45 @@ def test_evidence_is_json() -> None:
     assert again["latency"][0]["speedup"]["low"] == 2.0
 
 
-def test_no_class_scores_is_a_sentence() -> None:
-    with pytest.raises(QuantizationRefused, match="give your own metric"):
-        answers({"score": np.zeros((5, 1), np.float32)})
-    assert answers({"a": np.eye(3), "n": np.zeros((3, 1))}).tolist() == [0, 1, 2]
+def test_answers_are_the_largest_scores_or_whole_numbers() -> None:
+    assert answers(np.eye(3)).tolist() == [0, 1, 2]
+    assert answers(np.array([[1.0, np.nan]])).tolist() == [-1]
+    assert answers(np.array([5, 7])).tolist() == [5, 7]
+    assert answers(np.eye(3).reshape(3, 3, 1, 1)).tolist() == [0, 1, 2]
+
+
+def like(kind: str, **figures: object) -> Accuracy:
+    agreement = wilson(995, 1000)
+    return accuracy_of(Likeness(kind=kind, rows=1000, agreement=agreement, **figures))  # type: ignore[arg-type]
+
+
+def kept(of: int, rows: int, label: int = 7) -> ClassKept:
+    return ClassKept(label=label, rows=rows, kept=wilson(of, rows))
+
+
+@pytest.mark.parametrize(
+    ("found", "failed"),
+    [
+        (like("classes", beyond_chance=0.99, worst=(kept(500, 500),)), []),
+        (like("classes", beyond_chance=0.89), ["agreement beyond chance"]),
+        (like("classes", beyond_chance=None), ["agreement beyond chance"]),
+        (like("classes", beyond_chance=0.99, worst=(kept(0, 8),)), ["each class kept"]),
+        (like("classes", beyond_chance=0.99, worst=(kept(7, 8),)), []),  # one of eight may be chance
+        (like("classes", beyond_chance=0.99, direction=0.94), ["direction of the scores"]),
+        (like("vectors", neighbours=wilson(90, 100), direction=0.99), []),
+        (like("vectors", neighbours=wilson(79, 100), direction=0.99), ["10 nearest kept, beyond chance"]),
+        (like("vectors", neighbours=wilson(90, 100), chance_neighbours=0.6, direction=0.99), ["10 nearest kept, beyond chance"]),
+        (like("vectors", neighbours=wilson(90, 100), direction=0.9), ["direction of the vectors"]),
+        (like("values", error=0.1, error_high=0.3), []),
+        (like("values", error=0.11, error_high=0.3), ["error (share of the spread)"]),
+        (like("values", error=0.1, error_high=0.31), ["99 % of the errors (share of the spread)"]),
+    ],
+)  # fmt: skip
+def test_the_gates_of_each_kind_of_answer(found: Accuracy, failed: list[str]) -> None:
+    rows = judge_accuracy(found, GateLimits(min_agreement=0.98))
+    assert [row.gate for row in rows if not row.passed] == failed
+
+
+def test_what_a_lost_class_looks_like_to_a_reader() -> None:
+    (row,) = [r for r in judge_accuracy(like("classes", beyond_chance=0.99, worst=(kept(0, 8),)), GateLimits(min_agreement=0.98)) if r.gate == "each class kept"]
+    assert (row.found, row.asked) == ("class 7: 0.0% of 8 rows (0.0% to 32.4%)", "90% within the interval")

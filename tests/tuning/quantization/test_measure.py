@@ -97,7 +97,7 @@ def test_labels_of_something_else_are_no_drop_of_zero(labels: np.ndarray, words:
 
 def test_a_nan_is_no_answer() -> None:
     broken = {"y": np.where(np.eye(3) * [1, 0, 0] > 0, np.nan, np.eye(3))}
-    with pytest.raises(QuantizationRefused, match="FP32 model itself answers NaN on 1 of 3"):
+    with pytest.raises(QuantizationRefused, match="FP32 model itself answers NaN or infinity on 1 of 3 rows"):
         compare_outputs(broken, OURS, data(None))
     assert compare_outputs(OURS, broken, data(None)).agreement == pytest.approx(2 / 3)
 
@@ -125,3 +125,26 @@ def test_a_metric_of_ones_own() -> None:
         compare_outputs(OURS, THEIRS, data(None), metric=closeness)
     with pytest.raises(QuantizationRefused, match="one finite score per row"):
         compare_outputs(OURS, THEIRS, data([1, 1, 1]), metric=lambda outputs, labels: np.zeros(2))
+
+
+def test_embeddings_and_numbers_are_judged_as_what_they_are() -> None:
+    rng = np.random.default_rng(2)
+    rows = CalibrationData({"x": np.zeros((300, 1), np.float32)}, None, "d")
+    vectors = rng.standard_normal((300, 64))
+    found = compare_outputs({"embedding": vectors}, {"embedding": vectors[::-1]}, rows)
+    assert (found.metric, found.agreement < 0.2) == ("vectors", True)
+    prices = rng.normal(50, 2, (300, 1))
+    assert compare_outputs({"price": prices}, {"price": prices + 0.01}, rows).metric == "values"
+    told = compare_outputs({"out": vectors}, {"out": vectors}, rows, kind="vectors")
+    assert told.likeness is not None and told.likeness.kind == "vectors"
+
+
+def test_wide_scores_are_also_judged_by_their_direction() -> None:
+    rng = np.random.default_rng(2)
+    rows = CalibrationData({"x": np.zeros((300, 1), np.float32)}, None, "d")
+    scores = rng.standard_normal((300, 40))
+    tops = np.eye(40)[rng.integers(0, 2, 300)] * 1000  # two places are the largest by turns
+    ruined = rng.standard_normal((300, 40)) * 300 + tops * 3
+    found = compare_outputs({"out": scores + tops}, {"out": ruined + tops}, rows)
+    assert found.likeness is not None and found.likeness.direction is not None
+    assert compare_outputs({"out": scores + tops}, {"out": scores + tops}, rows).likeness.direction == pytest.approx(1.0)  # type: ignore[union-attr]

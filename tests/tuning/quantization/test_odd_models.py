@@ -99,7 +99,7 @@ def test_several_outputs_need_a_name() -> None:
     data = from_arrays({"input": ROWS}, source, source="rows")
     with pytest.raises(QuantizationRefused, match=r"several outputs could be the class scores \(scores, y\)"):
         compare_models(source, int8.data, data)
-    with pytest.raises(QuantizationRefused, match="no output of class scores called 'z'"):
+    with pytest.raises(QuantizationRefused, match="no output of numbers called 'z'"):
         compare_models(source, int8.data, data, output="z")
     assert compare_models(source, int8.data, data, output="scores").agreement > 0.9
 
@@ -129,3 +129,70 @@ def test_weights_larger_than_two_gigabytes_are_refused_before_they_are_read(tmp_
     onnx.save(proto, str(path))
     with pytest.raises(QuantizationRefused, match="larger than 2 GB"):
         load_model(path)
+
+
+def test_weights_behind_links_are_read_as_a_model_cache_has_them(tmp_path: Path) -> None:
+    blobs, folder = tmp_path / "blobs", tmp_path / "snapshots" / "main"
+    blobs.mkdir()
+    folder.mkdir(parents=True)
+    onnx.save(model([*MIDDLE, *LAST]), str(blobs / "0a"), save_as_external_data=True, location="1b", size_threshold=0)
+    proto = onnx.load(str(blobs / "0a"), load_external_data=False)
+    for tensor in proto.graph.initializer:
+        next(e for e in tensor.external_data if e.key == "location").value = "model.onnx_data"
+    onnx.save(proto, str(blobs / "0a"))
+    (folder / "model.onnx").symlink_to("../../blobs/0a")
+    (folder / "model.onnx_data").symlink_to("../../blobs/1b")
+    answers = [
+        predict(open_session(source.data), {"input": ROWS})["scores"]
+        for source in (load_model(folder / "model.onnx"), from_proto(model([*MIDDLE, *LAST]), name="model"))
+    ]
+    assert np.array_equal(*answers)
+    (blobs / "1b").unlink()
+    with pytest.raises(QuantizationRefused, match=r"weights in model\.onnx_data beside it, which is a link to a file that is"):
+        load_model(folder / "model.onnx")
+    (folder / "model.onnx_data").unlink()
+    with pytest.raises(QuantizationRefused, match=r"weights in model\.onnx_data beside it, which is missing: copy both"):
+        load_model(folder / "model.onnx")
+
+
+def test_weights_are_never_looked_for_elsewhere(tmp_path: Path) -> None:
+    onnx.save(model([*MIDDLE, *LAST]), str(tmp_path / "m.onnx"), save_as_external_data=True, location="w", size_threshold=0)
+    proto = onnx.load(str(tmp_path / "m.onnx"), load_external_data=False)
+    next(e for e in proto.graph.initializer[0].external_data if e.key == "location").value = "../../etc/passwd"
+    onnx.save(proto, str(tmp_path / "m.onnx"))
+    with pytest.raises(QuantizationRefused, match="looks for its weights outside its own folder"):
+        load_model(tmp_path / "m.onnx")
+
+
+def test_sequences_and_text_beside_the_scores_are_left_out() -> None:
+    proto = model([*MIDDLE, *LAST, node("SplitToSequence", ["scores"], ["parts"])])
+    proto.graph.output.append(helper.make_tensor_sequence_value_info("parts", TensorProto.FLOAT, None))
+    source = from_proto(proto, name="odd")
+    assert [spec.name for spec in source.outputs] == ["scores"]
+    data = from_arrays({"input": ROWS}, source, source="rows")
+    assert compare_models(source, made_from(proto).data, data).agreement > 0.9
+    del proto.graph.output[0]
+    with pytest.raises(QuantizationRefused, match="answers only sequences or maps"):
+        from_proto(proto, name="odd")
+
+
+def test_a_model_that_takes_text_is_named() -> None:
+    proto = model([*MIDDLE, *LAST, node("Identity", ["id"], ["same"])], info("same", TensorProto.STRING, ["N"]))
+    proto.graph.input.append(info("id", TensorProto.STRING, ["N"]))
+    with pytest.raises(QuantizationRefused, match=r"odd takes text \(id\)"):
+        from_proto(proto, name="odd")
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL])
+def test_a_mask_that_is_always_one_calibrates_as_the_others_do(kind: int) -> None:
+    cast = [node("Cast", ["mask"], ["m"], to=TensorProto.FLOAT), node("Mul", ["input", "m"], ["masked"])]
+    nodes = [*cast, node("MatMul", ["masked", "a"], ["x"]), MIDDLE[1], *LAST]
+    proto = model(nodes)
+    proto.graph.input.append(info("mask", kind, ["N", 32]))
+    source = from_proto(proto, name="odd")
+    ones = np.ones(ROWS.shape, np.float32 if kind == TensorProto.FLOAT else np.int64)
+    data = from_arrays({"input": ROWS, "mask": ones}, source, source="rows")
+    with Quantiser(source, data, "ort") as quantiser:
+        assert compare_models(source, quantiser.make().data, data).agreement > 0.9
+    with pytest.raises(QuantizationRefused, match="nothing to calibrate on"):
+        from_arrays({"input": np.ones_like(ROWS), "mask": ones}, source, source="rows")

@@ -19,7 +19,8 @@ from detection.model import Service
 from tests.fakes.actuators import FakeConnections, service
 from tuning.actuators.model_repository import ModelRepository
 from tuning.model import Change
-from tuning.quantization.gates import GateRefused, agreement_ok
+from tuning.quantization.gates import GateRefused
+from tuning.quantization.likeness import wilson
 
 pytestmark = pytest.mark.server
 
@@ -121,7 +122,7 @@ def test_swap_and_forced_roll_back_under_load(server: str, tmp_path: Path, model
         assert receipt.evidence["judged_on"] == "recorded live inputs"
         wait_until(lambda: metric(server, "inference_shadow_total") >= 10, 60, "shadowed requests")
         total, agree = metric(server, "inference_shadow_total"), metric(server, "inference_shadow_agree_total")
-        assert agreement_ok(int(total), int(agree), 0.9) is not False
+        assert wilson(int(agree), int(total)).high >= 0.9
         started_s = time.monotonic()
         back = actuator.apply(tuned, change.inverse(), key="p2:precision")
         assert time.monotonic() - started_s < 2.0
