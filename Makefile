@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system demo test unit lint types integration e2e faults \
-	bench-detection bench-control bench-verdicts bench-ledger bench-quantization test-kubernetes test-triton docs clean
+	bench-detection bench-control bench-verdicts bench-ledger bench-quantization mutants test-kubernetes test-triton docs clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -33,8 +33,8 @@ test: setup ## Everything CI runs: lint, types, unit and server tests, the loop 
 	@$(PY) -m pytest tests -m "not e2e" -n $(WORKERS) --dist loadfile $(ARGS)
 	@$(PY) -m pytest tests/e2e/test_demo.py
 
-unit: setup ## The fast tests alone (no servers, no Airflow)
-	@$(PY) -m pytest tests -m "not server and not airflow and not e2e and not faults" -n $(WORKERS) --dist loadfile $(ARGS)
+unit: setup ## The fast tests alone (no servers, no Airflow, no proving ground)
+	@$(PY) -m pytest tests -m "not server and not airflow and not e2e and not faults and not proving" -n $(WORKERS) --dist loadfile $(ARGS)
 
 integration: setup ## Tests on real servers, without the end-to-end loop
 	@scripts/system-packages
@@ -55,7 +55,7 @@ types: setup ## mypy --strict
 bench-detection: setup ## Recall, false alarms, delay and cost of the detectors
 	@$(PY) -m benchmarks.detection $(ARGS)
 
-bench-control: setup ## The planner against HPA, ladder, AIMD, random, nothing and an oracle
+bench-control: setup ## The planner against HPA, ladder, AIMD, random, nothing and an oracle (ARGS=--quick: a little of it)
 	@$(PY) -m benchmarks.control $(ARGS)
 
 bench-verdicts: setup ## False and true verdicts of the before/after test
@@ -66,6 +66,9 @@ bench-ledger: setup ## How fast the history answers with a million records
 
 bench-quantization: setup ## INT8 against FP32: speed, accuracy, engine sizes
 	@$(PY) -m benchmarks.quantization $(ARGS)
+
+mutants: setup ## Small wrong changes of what decides: how many the quick tests notice (ARGS="--all", "--only planning/ranking")
+	@$(PY) -m tests.mutants $(ARGS)
 
 faults: setup ## The fault campaign in full: the loop's functions, the borders, Airflow's own processes (over an hour)
 	@scripts/system-packages

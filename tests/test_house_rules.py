@@ -55,7 +55,15 @@ def test_no_registry_host_and_no_path_of_one_machine_in_any_file():
 
 @pytest.mark.parametrize(
     "registry",
-    [actuators.REGISTRY, detectors.REGISTRY, notifiers.REGISTRY, planning.REGISTRY, presets.REGISTRY, SOURCES, verification.REGISTRY],
+    [
+        actuators.REGISTRY,
+        detectors.REGISTRY,
+        notifiers.REGISTRY,
+        planning.REGISTRY,
+        presets.REGISTRY,
+        SOURCES,
+        verification.REGISTRY,
+    ],
     ids=["actuators", "detectors", "notifiers", "planning", "presets", "sources", "verification"],
 )
 def test_registries_are_sorted_and_in_the_docs(registry):

@@ -31,7 +31,7 @@ class Case:
         whole = found.scenario()
         if len(found.troubles) < 2:
             return whole
-        return replace(whole, causes=_causes(self, [found.scenario((t,)) for t in found.troubles]))
+        return replace(whole, causes=causes_of_pair(self, [found.scenario((t,)) for t in found.troubles]))
 
     def kinds(self) -> str:
         """What was drawn, for people; of a named case its name."""
@@ -59,7 +59,7 @@ def begin(scenario: Scenario, seed: int) -> SimulatedService:
     return service
 
 
-def _causes(case: Case, alone: list[Scenario]) -> tuple[str, ...]:
+def causes_of_pair(case: Case, alone: list[Scenario]) -> tuple[str, ...]:
     """Of two troubles those that are causes: one is if it breaks the SLO alone, or if without it the SLO holds."""
     breaks = []
     for scenario in alone:

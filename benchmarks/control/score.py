@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-
-import numpy as np
 
 from benchmarks.control.runs import Run, cured, over_s, short_s, violation_min
 from benchmarks.control.scenarios import END_S, ONSET_S, Scenario
 from benchmarks.control.simulator import SimulatedService
 
 LOOK_S = 90.0
+BRIEF_S = 120.0
+"""What is over by then was over before a change could have done anything."""
+FLICKER = 0.1
+"""Share of the time after that which may lie over the SLO for "nothing was needed"."""
 
 
 @dataclass
@@ -46,11 +47,12 @@ class Result:
 
 
 def kind_of(kind: str, curable: bool) -> str:
-    """curable: one option cures it. incurable: none does, or nobody could see that it does. needless: it is over (or
-    was nothing) without any change. blind: nothing can be seen."""
+    """curable: one option cures it. incurable: none does, or nobody could see that it does ("blind"). needless: it was
+    nothing, or is over before a change could do anything. borderline: over by itself in the end, and on the way now
+    over the SLO, now under it: neither a change nor none is right or wrong by itself."""
     if kind == "blind":
         return "incurable"
-    if kind == "needless":
+    if kind in ("needless", "borderline"):
         return kind
     return "curable" if curable else "incurable"
 
@@ -58,8 +60,7 @@ def kind_of(kind: str, curable: bool) -> str:
 def judge(scenario: Scenario, seed: int, policy: str, run: Run, idle: SimulatedService) -> dict[str, object]:
     """idle: the same scenario and seed with nothing done, the counterfactual for "made it worse" and "not needed"."""
     forward = [action for action in run.actions if not action.undo]
-    needless = not scenario.incident or cured(scenario, idle)
-    kind = "blind" if scenario.silent else "needless" if needless else "broken"
+    kind = _kind(scenario, idle)
     return asdict(Result(
         scenario=scenario.name,
         seed=seed,
@@ -82,6 +83,17 @@ def judge(scenario: Scenario, seed: int, policy: str, run: Run, idle: SimulatedS
         planned_s=run.planned_s,
         price=run.service.desired - scenario.replicas,
     ))  # fmt: skip
+
+
+def _kind(scenario: Scenario, idle: SimulatedService) -> str:
+    """What became of it with nothing done: "blind", "broken", "needless" or "borderline" (see `kind_of`)."""
+    if scenario.silent:
+        return "blind"
+    if scenario.incident and not cured(scenario, idle):
+        return "broken"
+    late = [t for t in over_s(scenario, idle) if t >= ONSET_S + BRIEF_S]
+    over = len(late) * short_s(scenario) / (scenario.judged_s - ONSET_S - BRIEF_S)
+    return "borderline" if over > FLICKER else "needless"
 
 
 def idle_replicas_before(idle: SimulatedService) -> float:
@@ -140,64 +152,3 @@ def _observed(run: Run) -> list[tuple[str, tuple[float, float, float, float]]]:
         if end - start >= 30.0:
             found.append((action.lever, (*action.predicted, run.service.p95_ms(start, end))))
     return found
-
-
-def figures(results: Sequence[Result]) -> dict[str, object]:
-    """The figures of one policy, as in the table."""
-    curable = [r for r in results if r.kind == "curable"]
-    incurable = [r for r in results if r.kind == "incurable"]
-    actions = sum(r.actions for r in results)
-    times = [r.resolve_s for r in curable if r.resolve_s is not None]
-    pairs = [p for r in results for p in r.observed if math.isfinite(p[3])]
-    answer: dict[str, object] = {
-        "first_change_resolved": _share([r.first for r in curable]),
-        "within_two_resolved": _share([r.second for r in curable]),
-        "resolved": _share([r.resolve_s is not None for r in curable]),
-        "hold_correct": _share([r.held_right for r in incurable]),
-        "wrong_actions": round(sum(r.wrong for r in results) / actions, 4) if actions else 0.0,
-        "actions": actions,
-        "slo_violation_min": round(sum(r.violation_min for r in results), 1),
-        "slo_violation_min_curable": round(sum(r.violation_min for r in curable), 1),
-        "replica_hours": round(sum(r.replica_hours for r in results), 2),
-        "time_to_resolve_s": {
-            "p50": round(float(np.quantile(times, 0.5)), 1) if times else None,
-            "p90": round(float(np.quantile(times, 0.9)), 1) if times else None,
-        },
-    }
-    known = [p for r in results for p, m in zip(r.observed, r.measured, strict=True) if m and math.isfinite(p[3])]
-    if pairs:
-        answer["predictions"] = _accuracy(pairs)
-    if known:
-        answer["predictions_without_int8"] = _accuracy(known)
-    return answer
-
-
-def _accuracy(pairs: Sequence[tuple[float, float, float, float]]) -> dict[str, object]:
-    ratio = np.array([observed / predicted for predicted, _, _, observed in pairs])
-    return {
-        "changes": len(pairs),
-        "within_20_percent": _share([bool(0.8 <= r <= 1.2) for r in ratio]),
-        "interval_covers": _share([low <= observed <= high for _, low, high, observed in pairs]),
-        "median_observed_over_predicted": round(float(np.median(ratio)), 3),
-    }
-
-
-def _share(values: Sequence[bool]) -> float | None:
-    return round(float(np.mean(values)), 4) if values else None
-
-
-def table(policies: dict[str, dict[str, object]]) -> str:
-    """The figures as text, one policy a line."""
-    lines = [f"{'policy':10s}    1st    <=2   hold  wrong  viol.min  repl.h  p50 s  p90 s"]
-    shares = ("first_change_resolved", "within_two_resolved", "hold_correct", "wrong_actions")
-    for name, f in policies.items():
-        times = f["time_to_resolve_s"]
-        assert isinstance(times, dict)
-        cells = " ".join(f"{_percent(f[key]):>6s}" for key in shares)
-        p50, p90 = ("-" if times[key] is None else times[key] for key in ("p50", "p90"))
-        lines.append(f"{name:10s} {cells} {f['slo_violation_min']:>9} {f['replica_hours']:>7} {p50:>6} {p90:>6}")
-    return "\n".join(lines)
-
-
-def _percent(value: object) -> str:
-    return "-" if not isinstance(value, (int, float)) else f"{100 * value:.1f}%"

@@ -493,5 +493,3 @@ def test_lease(subject: Subject) -> None:
         subject.namespace, {"metadata": {"name": "slotune"}, "spec": {"holderIdentity": "a"}}
     )
     assert leases.read_namespaced_lease("slotune", subject.namespace).spec.holder_identity == "a"
-
-

@@ -40,6 +40,7 @@ def quick(subject: Subject, metric: Callable[[int], int | None] | None = None) -
 
         subject.stand_in._hpas[("facts", "web")] = HpaState(0.05, metric)
 
+
 def test_the_floor_rises_in_one_step_without_metrics_or_policies(subject: Subject) -> None:
     quick(subject)
     subject.patch(spec(behavior={"scaleUp": {"selectPolicy": "Disabled"}}))
@@ -48,6 +49,7 @@ def test_the_floor_rises_in_one_step_without_metrics_or_policies(subject: Subjec
     subject.until(lambda: seen.add(subject.replicas()) or 10 in seen)
     assert seen == {2, 10}
 
+
 def test_a_lowered_floor_keeps_the_replicas_while_metrics_are_missing(subject: Subject) -> None:
     quick(subject)
     subject.patch(spec(minReplicas=4))
@@ -55,6 +57,7 @@ def test_a_lowered_floor_keeps_the_replicas_while_metrics_are_missing(subject: S
     subject.patch(spec(minReplicas=2))
     time.sleep(0.4 if subject.stand_in else 45)
     settled(subject, 4)
+
 
 @stand_in_only(METRIC)
 def test_a_lowered_floor_is_not_cushioned(subject: Subject) -> None:
@@ -67,11 +70,13 @@ def test_a_lowered_floor_is_not_cushioned(subject: Subject) -> None:
     subject.until(lambda: seen.add(subject.replicas()) or 2 in seen)
     assert seen == {2, 10} and time.monotonic() - started < 2  # one step, although the downscale window is 300 s
 
+
 @pytest.mark.parametrize(("by_hand", "becomes"), [(12, 10), (1, 2)])
 def test_replicas_set_by_hand_come_back_into_the_bounds(subject: Subject, by_hand: int, becomes: int) -> None:
     quick(subject)
     subject.scale(by_hand)
     settled(subject, becomes)
+
 
 def test_zero_replicas_switch_the_hpa_off(subject: Subject) -> None:
     quick(subject)
@@ -84,6 +89,7 @@ def test_zero_replicas_switch_the_hpa_off(subject: Subject) -> None:
         "ScalingDisabled",
         "scaling is disabled since the replica count of the target is zero",
     )
+
 
 def test_the_controller_writes_through_the_scale_subresource(subject: Subject) -> None:
     quick(subject)
@@ -140,7 +146,7 @@ def test_a_missing_target_is_accepted_and_named_in_the_conditions(subject: Subje
     able = condition(subject, "AbleToScale", "lost")
     assert (able.status, able.reason) == ("False", "FailedGetScale")
     assert able.message == (
-        "the HPA controller was unable to get the target's current scale: deployments.apps \"missing\" not found"
+        'the HPA controller was unable to get the target\'s current scale: deployments.apps "missing" not found'
     )
 
 
@@ -158,6 +164,7 @@ def test_scaling_up_by_metric_doubles(subject: Subject) -> None:
         seen.append(replicas)
     assert seen == [8, 16, 20]
 
+
 @stand_in_only(METRIC)
 def test_policies_cushion_the_way_down(subject: Subject) -> None:
     from demo.kubernetes_api.hpa import HpaState, decide
@@ -173,6 +180,7 @@ def test_policies_cushion_the_way_down(subject: Subject) -> None:
         seen.append(replicas)
     assert seen == [9, 8, 7, 6, 5, 4, 3, 2]
 
+
 @stand_in_only(METRIC)
 def test_a_metric_that_drops_waits_for_the_stabilisation_window(subject: Subject) -> None:
     from demo.kubernetes_api.hpa import HpaState, decide
@@ -185,14 +193,13 @@ def test_a_metric_that_drops_waits_for_the_stabilisation_window(subject: Subject
     seen = [decide(bounds, state, 4, at_s)[0] for at_s in (15.0, 150.0, 290.0, 305.0)]
     assert seen == [4, 4, 4, 2]
 
+
 @stand_in_only(METRIC)
 @pytest.mark.parametrize(
     ("wanted", "bounds", "reason"),
     [(2, (4, 20), "TooFewReplicas"), (30, (4, 8), "TooManyReplicas"), (6, (4, 8), "DesiredWithinRange")],
 )
-def test_the_bound_that_rules_is_named(
-    subject: Subject, wanted: int, bounds: tuple[int, int], reason: str
-) -> None:
+def test_the_bound_that_rules_is_named(subject: Subject, wanted: int, bounds: tuple[int, int], reason: str) -> None:
     from demo.kubernetes_api.hpa import HpaState, decide
 
     low, high = bounds
@@ -201,6 +208,7 @@ def test_the_bound_that_rules_is_named(
     limited = next(c for c in conditions if c["type"] == "ScalingLimited")
     assert (limited["reason"], limited["status"]) == (reason, str(reason != "DesiredWithinRange"))
 
+
 def test_a_rescale_leaves_an_event(subject: Subject) -> None:
     quick(subject)
     subject.patch(spec(minReplicas=4))
@@ -208,6 +216,7 @@ def test_a_rescale_leaves_an_event(subject: Subject) -> None:
     events = client.CoreV1Api(subject.api_client).list_namespaced_event(subject.namespace).items
     said = [e.message for e in events if e.reason == "SuccessfulRescale"]
     assert "New size: 4; reason: Current number of replicas below Spec.MinReplicas" in said
+
 
 def test_an_unknown_target_kind_is_accepted_and_named_in_the_conditions(subject: Subject) -> None:
     subject.needs_hpa_controller()

@@ -39,9 +39,7 @@ def lever(subject: Subject, token: str | None = None) -> KubernetesReplicas:
         connection = Connection(name="cluster", url="", extra={"kube_config_path": KUBECONFIG})
     else:
         extra = {"ca_file": configuration.ssl_ca_cert} if configuration.ssl_ca_cert else {}
-        connection = Connection(
-            name="cluster", url=configuration.host, password=token or "t-admin", extra=extra
-        )
+        connection = Connection(name="cluster", url=configuration.host, password=token or "t-admin", extra=extra)
     return KubernetesReplicas(FakeConnections({"cluster": connection}), ahead.clock, ahead.sleep)
 
 

@@ -111,7 +111,13 @@ def test_find_answers_newest_first_and_filters(ledger: Ledger) -> None:
 
 
 def test_a_family_is_records_and_what_follows_from_them(ledger: Ledger) -> None:
-    for name, parent in (("plan", None), ("receipt", "plan"), ("outcome", "plan"), ("undo", "plan"), ("put back", "undo")):
+    for name, parent in (
+        ("plan", None),
+        ("receipt", "plan"),
+        ("outcome", "plan"),
+        ("undo", "plan"),
+        ("put back", "undo"),
+    ):
         ledger.put(record(name, parent_id=parent))
     ledger.put(record("stranger", parent_id="another"))
     found = {r.id for r in ledger.find(Query(family=("plan", "undo")))}

@@ -35,7 +35,9 @@ def rules_of(path: str) -> list[dict[str, Any]]:
     folder, _, kind = path.partition("#")
     text = (FOLDER / folder / "role.yaml").read_text()
     if kind:
-        group, plural = {"StatefulSet": ("apps", "statefulsets"), CUSTOM: ("serving.example.com", "inferenceservers")}[kind]
+        group, plural = {"StatefulSet": ("apps", "statefulsets"), CUSTOM: ("serving.example.com", "inferenceservers")}[
+            kind
+        ]
         text = text.replace("deployments", plural).replace("apiGroups: [apps]", f"apiGroups: [{group}]")
     return list(yaml.safe_load(text)["rules"])
 

@@ -14,7 +14,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("detection", "tuning", "slotune", "plugins", "dags", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md")
+SOURCES = (
+    "detection",
+    "tuning",
+    "slotune",
+    "plugins",
+    "dags",
+    "pyproject.toml",
+    "setup.py",
+    "MANIFEST.in",
+    "README.md",
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +39,12 @@ def site(tmp_path_factory) -> Path:
             shutil.copy(source, checkout / name)
     code = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(wheels)], cwd=checkout, capture_output=True, text=True, timeout=250, check=False
+        [sys.executable, "-c", code, str(wheels)],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     with zipfile.ZipFile(next(wheels.glob("*.whl"))) as wheel:

@@ -90,7 +90,10 @@ def test_a_tls_handshake_that_drips_ends_at_the_deadline():
     ids=["after decompression", "before"],
 )
 def test_sizes_are_capped(body: bytes, encoding: str):
-    with raw_server(lambda c, _: respond(c, body, Content_Encoding=encoding)) as port, pytest.raises(HttpFailure) as caught:
+    with (
+        raw_server(lambda c, _: respond(c, body, Content_Encoding=encoding)) as port,
+        pytest.raises(HttpFailure) as caught,
+    ):
         get(port)
     assert caught.value.kind == "too_large"
 
@@ -98,7 +101,9 @@ def test_sizes_are_capped(body: bytes, encoding: str):
 @pytest.mark.parametrize("status", ["302 Found", "404 Not Found", "500 Oh"])
 def test_of_a_failure_only_the_beginning_is_read(status: str):
     def handler(connection: socket.socket, _: bytes) -> None:
-        connection.sendall(f"HTTP/1.1 {status}\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 800000000\r\n\r\n".encode())
+        connection.sendall(
+            f"HTTP/1.1 {status}\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 800000000\r\n\r\n".encode()
+        )
         with contextlib.suppress(OSError):
             for _ in range(800):
                 connection.sendall(b"x" * (1 << 20))
@@ -162,7 +167,13 @@ def test_certificates(certificate: Path):
         with pytest.raises(HttpFailure) as caught:
             get(port, scheme="https")
         assert (caught.value.kind, caught.value.sent) == ("tls", False)
-        for extra in ({"verify": "false"}, {"verify": False}, {"ssl_context": "none"}, {"ca": str(certificate / "cert")}, {"verify": str(certificate / "cert")}):
+        for extra in (
+            {"verify": "false"},
+            {"verify": False},
+            {"ssl_context": "none"},
+            {"ca": str(certificate / "cert")},
+            {"verify": str(certificate / "cert")},
+        ):
             assert get(port, scheme="https", access=Access.of(extra)).body == b"ok"
 
 
@@ -221,7 +232,21 @@ def test_an_address_holds_no_secret(text: str, shown: str):
     assert str(address(text)) == shown
 
 
-@pytest.mark.parametrize("text", ["", "secret", "secret://h", "http://", "http://h:99999", "http://h:0", "http://[::1", "http://a b/", "http://h:x", "http://" + "a" * 70 + "é.x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "secret",
+        "secret://h",
+        "http://",
+        "http://h:99999",
+        "http://h:0",
+        "http://[::1",
+        "http://a b/",
+        "http://h:x",
+        "http://" + "a" * 70 + "é.x",
+    ],
+)
 def test_what_is_no_address_is_refused_without_repeating_it(text: str):
     with pytest.raises(ConfigError) as caught:
         address(text)
@@ -230,7 +255,17 @@ def test_what_is_no_address_is_refused_without_repeating_it(text: str):
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("7", 7.0), ("999999999999", 300.0), ("\u00b2", 5.0), ("-3", 5.0), ("nan", 5.0), (None, 5.0), ("Thu, 01 Jan 1970 00:01:40 GMT", 90.0), ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0), ("Mon, 99", 5.0)],
+    [
+        ("7", 7.0),
+        ("999999999999", 300.0),
+        ("\u00b2", 5.0),
+        ("-3", 5.0),
+        ("nan", 5.0),
+        (None, 5.0),
+        ("Thu, 01 Jan 1970 00:01:40 GMT", 90.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Mon, 99", 5.0),
+    ],
 )
 def test_retry_after(value: str | None, seconds: float):
     assert retry_after_s(value, default_s=5.0, now_s=10.0) == seconds

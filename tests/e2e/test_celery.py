@@ -59,11 +59,7 @@ class Demo:
 
     def part(self, words: str) -> psutil.Process:
         """The part of Airflow whose command line has these words."""
-        return next(
-            child
-            for child in psutil.Process(self.process.pid).children()
-            if words in command_of(child)
-        )
+        return next(child for child in psutil.Process(self.process.pid).children() if words in command_of(child))
 
     def open_change(self) -> OpenChange | None:
         try:

@@ -1,8 +1,8 @@
 """The fault campaign in full; writes benchmarks/results/faults.json.
 
-    python -m tests.faults [--share 1/3]            the loop's functions in killed processes
-    python -m tests.faults --borders                real clients, and what HTTP, SMTP and a database do wrong
-    python -m tests.faults --airflow [--rounds 4]   kill -9 of Airflow's own processes (goes on where it was left)
+python -m tests.faults [--share 1/3]            the loop's functions in killed processes
+python -m tests.faults --borders                real clients, and what HTTP, SMTP and a database do wrong
+python -m tests.faults --airflow [--rounds 4]   kill -9 of Airflow's own processes (goes on where it was left)
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def border_campaign(arguments: argparse.Namespace) -> int:
     wanted = [fault for fault in border_faults() if arguments.only in fault.text()][:: arguments.every]
     with tempfile.TemporaryDirectory(prefix="slotune-borders-") as temporary:
         folder = arguments.keep or Path(temporary)
-        found = _play_all(_play_border, [(fault, folder / f"{n:04d}") for n, fault in enumerate(wanted)], arguments.jobs)
+        found = _play_all(
+            _play_border, [(fault, folder / f"{n:04d}") for n, fault in enumerate(wanted)], arguments.jobs
+        )
     kinds = dict(Counter(f"{fault.border} {fault.flavour}" for fault in wanted))
     what = "the loop with its real HTTP, SMTP and SQLite clients against sockets that misbehave, on a simulated clock"
     part = summary(found, time.perf_counter() - started) | {"what": what, "faults_by_kind": kinds}

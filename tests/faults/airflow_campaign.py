@@ -198,7 +198,9 @@ class Driver:
 
     def on_config(self, name: str, step: str) -> None:
         body = self.where.get(name, ("", ""))[0]
-        self.on_step({"run": f"tune__{name}__", "dag": "tune_service", "pid": self.pids[name], "body": body, "step": step})
+        self.on_step(
+            {"run": f"tune__{name}__", "dag": "tune_service", "pid": self.pids[name], "body": body, "step": step}
+        )
 
     def _strike(self, name: str, point: Point) -> None:
         with self._lock:
@@ -273,7 +275,9 @@ class Round:
     leaked: list[str]
 
 
-def play_round(folder: Path, wanted: Sequence[Point], *, seed: int, minutes: float, say: Callable[[str], None]) -> Round:
+def play_round(
+    folder: Path, wanted: Sequence[Point], *, seed: int, minutes: float, say: Callable[[str], None]
+) -> Round:
     """One Airflow, `minutes` of stories, then quiet, then the comparison."""
     started_s = time.time()
     count = max(4, int(minutes * 60 / NEXT_STORY_S))

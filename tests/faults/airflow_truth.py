@@ -62,9 +62,7 @@ def compare(
 
 def _explain(finding: Finding, landing: Landing, intents: Sequence[Record], used: set[str]) -> None:
     """Each value that took effect needs an intent of its own that was written before it."""
-    fitting = {
-        _plan_id(r): r for r in intents if _new(r) == landing.new and r.at_s <= landing.at_s
-    }
+    fitting = {_plan_id(r): r for r in intents if _new(r) == landing.new and r.at_s <= landing.at_s}
     fresh = [plan_id for plan_id in fitting if plan_id not in used]
     text = f"{finding.service}: batch_size {landing.old} -> {landing.new}"
     if fresh:
@@ -83,9 +81,7 @@ def _new(record: Record) -> object:
     return record.body["chosen"]["changes"][0]["new"]["batch_size"]  # type: ignore[index]
 
 
-def _check_end(
-    finding: Finding, service: FleetService, changes: Sequence[Record], records: Sequence[Record]
-) -> None:
+def _check_end(finding: Finding, service: FleetService, changes: Sequence[Record], records: Sequence[Record]) -> None:
     if service.batch_size == 1:
         finding.end = "old setting"
         return
@@ -125,9 +121,7 @@ def rollback_limit_s(settings: Settings, watch_every_s: float) -> float:
     return worst_case_rollback_s(settings.verification, settings.safety, lever, watch_every_s=watch_every_s)
 
 
-def _check_time(
-    finding: Finding, service: FleetService, limit_s: float, down_s: Sequence[tuple[float, float]]
-) -> None:
+def _check_time(finding: Finding, service: FleetService, limit_s: float, down_s: Sequence[tuple[float, float]]) -> None:
     """A change that harms is in force for no longer than the worst case that is stated."""
     if service.story.batch_hurts <= 1.0:
         return

@@ -73,7 +73,12 @@ class BorderFault:
 def border_faults() -> list[BorderFault]:
     found = []
     for scenario in (CURE, HARM):
-        for border, flavours in (("prometheus", ANSWERS), ("control", ANSWERS), ("mail", MAIL), ("ledger", ("locked",))):
+        for border, flavours in (
+            ("prometheus", ANSWERS),
+            ("control", ANSWERS),
+            ("mail", MAIL),
+            ("ledger", ("locked",)),
+        ):
             found += [BorderFault(border, scenario, at, flavour) for flavour in flavours for at in BEGIN_S]  # type: ignore[arg-type]
         calls = (1,) if scenario is CURE else (1, 2)
         found += [BorderFault("change", scenario, at, f) for f in (*ANSWERS, *LANDED) for at in calls]
@@ -125,7 +130,9 @@ class Borders:
 
     def mail_url(self) -> str:
         flavour = self.active("mail")
-        self.mailbox.refuse({"451": "451 4.3.0 try later", "500": "451 4.3.0 later", "554": "554 5.7.1 no"}.get(flavour))
+        self.mailbox.refuse(
+            {"451": "451 4.3.0 try later", "500": "451 4.3.0 later", "554": "554 5.7.1 no"}.get(flavour)
+        )
         port = {"down": 1}.get(flavour, self.mailbox.port)
         if flavour in self._odd:
             port = self._odd[flavour].getsockname()[1]
@@ -134,7 +141,9 @@ class Borders:
     def matrix(self, form: dict[str, str]) -> bytes:
         span = Span(float(form["start"]), float(form["end"]), float(form["step"]))
         signal = next((name for name, pattern in self._queries if pattern.fullmatch(form["query"])), "")
-        values = self.outside.metrics().values(signal, span) if signal and "replica" not in form["query"] else np.empty(0)
+        values = (
+            self.outside.metrics().values(signal, span) if signal and "replica" not in form["query"] else np.empty(0)
+        )
         samples = [[float(t), repr(float(v))] for t, v in zip(span.times(), values, strict=False) if np.isfinite(v)]
         rows = [{"metric": {"service": "ranker"}, "values": samples}] if samples else []
         body = {"status": "success", "data": {"resultType": "matrix", "result": rows}}
@@ -194,7 +203,13 @@ class _Handler(BaseHTTPRequestHandler):
         if flavour == "slow":
             time.sleep(2 * TIMEOUT_S)
         status = int(flavour) if flavour.isdigit() else 200
-        body = b'{"error": "<b>no</b> {{ 7*7 }}"}' if status != 200 else b"\x00\xffnot json" if flavour == "garbage" else good
+        body = (
+            b'{"error": "<b>no</b> {{ 7*7 }}"}'
+            if status != 200
+            else b"\x00\xffnot json"
+            if flavour == "garbage"
+            else good
+        )
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -268,9 +283,7 @@ def play_border(fault: BorderFault, folder: Path) -> Result:
         if fault.border == "mail":
             parts = replace(parts, settings=parts.settings)
         end_s = outside.now_s + STORY_S
-        while outside.now_s < end_s or (
-            outside.now_s < end_s + AFTER_S and (ledger.open_changes() or outside.late)
-        ):
+        while outside.now_s < end_s or (outside.now_s < end_s + AFTER_S and (ledger.open_changes() or outside.late)):
             with contextlib.suppress(SlotuneError, LookupError), _locked(borders, folder):
                 run_once(parts, lambda: outside.now_s, outside.advance)
             outside.advance(outside.now_s + SWEEP_S)

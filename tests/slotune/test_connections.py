@@ -40,7 +40,9 @@ def test_slotunes_own_variable_goes_first():
     assert EnvironmentConnections(both).get("x").url == "http://a"
 
 
-@pytest.mark.parametrize("text", ["planted-secret", "{planted-secret", '{"extra": "planted-secret{"}', "://planted-secret"])
+@pytest.mark.parametrize(
+    "text", ["planted-secret", "{planted-secret", '{"extra": "planted-secret{"}', "://planted-secret"]
+)
 def test_a_mistake_never_repeats_the_text(text):
     with pytest.raises(ConfigError) as caught:
         EnvironmentConnections({"SLOTUNE_CONN_X": text}).get("x")

@@ -33,7 +33,9 @@ from tuning.services_yaml import loads
 BINARY = find_triton()
 pytestmark = [
     pytest.mark.server,
-    pytest.mark.skipif(BINARY is None, reason="no Triton (scripts/triton-wheel), or no libpython for its Python backend"),
+    pytest.mark.skipif(
+        BINARY is None, reason="no Triton (scripts/triton-wheel), or no libpython for its Python backend"
+    ),
 ]
 SERVICES = """
 prometheus: {{rate_window: 10s, step: 1s}}

@@ -300,9 +300,7 @@ def test_a_stop_needs_no_plan(
 ) -> None:
     friday_s = datetime(2026, 11, 20, 19, 0, tzinfo=UTC).timestamp()
     limits = SafetySettings.model_validate(safety)
-    found = stopped(
-        service(mode, lever_mode), ["batch_size"], limits, friday_s, planned=planned, dry_run=dry_run
-    )
+    found = stopped(service(mode, lever_mode), ["batch_size"], limits, friday_s, planned=planned, dry_run=dry_run)
     assert (found.name if found else None) == by
     if found is not None and found.name == "freeze":
         assert found.until_s == datetime(2026, 11, 23, 8, 0, tzinfo=UTC).timestamp()

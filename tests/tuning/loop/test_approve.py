@@ -119,7 +119,11 @@ def test_a_hostile_comment_is_text_in_the_mail_that_follows(asked, option: str) 
 @pytest.mark.parametrize(
     ("services", "labelled", "says"),
     [
-        (ASKING, True, "One replica first: as things stand ranker-0 is changed alone and compared with 2 unchanged ones"),
+        (
+            ASKING,
+            True,
+            "One replica first: as things stand ranker-0 is changed alone and compared with 2 unchanged ones",
+        ),
         (ASKING, False, "All replicas are changed at once: only 0 of 3 replicas shows a P95 of its own"),
         (ASKING.replace("max: 32,", "max: 32, canary: false,"), True, ""),
     ],

@@ -53,7 +53,9 @@ def leased(world: World, change: Change, *, limit_qps: float, lease_s: float = 3
         plan_id="p", service="ranker", incident_id="i", state="intended", plan=plan, opened_at_s=at_s)  # fmt: skip
     ledger.open_change(opened, records.intent_record(plan, at_s))
     kept = Decision(step="keep", next="done", reason="P95 fell")
-    record = Record(id="kept", kind="keep", service="ranker", parent_id="p", incident_id="i", at_s=at_s, body=kept.model_dump())
+    record = Record(
+        id="kept", kind="keep", service="ranker", parent_id="p", incident_id="i", at_s=at_s, body=kept.model_dump()
+    )
     ledger.update_change("p", "leased", record, expires_at_s=at_s + lease_s)
     return loop, ledger, mails, lever
 

@@ -8,7 +8,9 @@ from tuning.model import Record
 from tuning.planning import effects as ef
 
 
-def trial(k: int, verdict: str, *, cause="load_surge", lever="batch_size", predicted=100.0, observed=100.0, resolved=None):
+def trial(
+    k: int, verdict: str, *, cause="load_surge", lever="batch_size", predicted=100.0, observed=100.0, resolved=None
+):
     plan = {
         "id": f"p{k}",
         "diagnosis": {"cause": cause},

@@ -81,9 +81,7 @@ def test_large_batches_follow_the_cycle():
 
 
 def test_bursts_wait_longer():
-    calm, wild = (
-        simulate([Lane(150, cv2, 4, 0.0, 0.015, 0.001)], batches=3000, seed=1)[0] for cv2 in (1.0, 6.0)
-    )
+    calm, wild = (simulate([Lane(150, cv2, 4, 0.0, 0.015, 0.001)], batches=3000, seed=1)[0] for cv2 in (1.0, 6.0))
     assert wild.p95_ms > 1.5 * calm.p95_ms
 
 

@@ -169,4 +169,3 @@ def test_replicas_that_differ_are_half_a_change(most: dict[str, Knob], others: d
     now = {"batch_size": Setting(lever="batch_size", values=most, others=others)}
     place, why = where(change("made"), now)
     assert place == found and f"(but r1 {others['r1']['batch_size']})" in why
-

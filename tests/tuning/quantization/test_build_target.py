@@ -29,7 +29,9 @@ def test_the_pod_is_valid_and_asks_for_its_gpu() -> None:
     spec = pod["spec"]
     assert spec["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     words = " ".join(spec["containers"][0]["command"])
-    assert words.startswith("slotune quantize /models/.int8-builds/x/m.onnx --calibration /models/.int8-builds/x/rows.npz")
+    assert words.startswith(
+        "slotune quantize /models/.int8-builds/x/m.onnx --calibration /models/.int8-builds/x/rows.npz"
+    )
     assert "--max-accuracy-drop 0.02" in words and "--min-agreement 0.98" in words
     assert words.endswith("--live /models/.int8-builds/x/live.npz --batch 1 --batch 16")
     assert spec["nodeSelector"] == {"gpu": "l4"}
@@ -71,7 +73,9 @@ services:
 
 
 def test_services_yaml_chooses_the_place() -> None:
-    settings = loads(SERVICES % ("gpu", "{kind: pod, connection: k, namespace: n, image: i, volume_claim: v, deadline: 2h}"))
+    settings = loads(
+        SERVICES % ("gpu", "{kind: pod, connection: k, namespace: n, image: i, volume_claim: v, deadline: 2h}")
+    )
     assert settings.build_queue() == "gpu"
     build = settings.service_values()[1].levers["precision"].options["build"]
     assert BuildTarget.model_validate(build).deadline_s == 7200.0
