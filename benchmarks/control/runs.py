@@ -18,6 +18,9 @@ STEP_S = 5.0
 SWEEP_S = 30.0
 INT8_DELAY_S = 120.0
 BATCH_DELAY_S = 2.0
+FOR_S = 30.0
+"""How long P95 must be over the SLO for an incident, in every scenario."""
+_NOBODY = {"name": "simulated", "serving": "x", "slo": {"p95_ms": 1.0}}
 
 
 @dataclass
@@ -52,7 +55,7 @@ class Eyes:
 
     def __init__(self, service: SimulatedService) -> None:
         self.service, self.source = service, SimulatedSource(service, RATE_WINDOW_S)
-        self.model = Service.model_validate({"name": "simulated", "serving": "x", "slo": {"p95_ms": 1.0}})
+        self.model = Service.model_validate(_NOBODY)
 
     def look(self, *signals: str, seconds: float = 0.0) -> dict[str, np.ndarray]:
         end = START_S + self.service.now_s
@@ -106,3 +109,16 @@ def over_s(scenario: Scenario, service: SimulatedService) -> list[float]:
     length = short_s(scenario)
     starts = np.arange(ONSET_S, END_S - length + 1, length)
     return [float(t) for t in starts if not service.p95_ms(t, t + length) <= scenario.slo_ms]
+
+
+def alarms(scenario: Scenario, service: SimulatedService) -> bool:
+    """Whether the SLO's own rule speaks: P95 or the error rate, as exported, over its limit for FOR_S in a row."""
+    source, name = SimulatedSource(service, scenario.rate_window_s), Service.model_validate(_NOBODY)
+    span = Span(START_S + ONSET_S, START_S + scenario.judged_s, STEP_S)
+    seen = source.read([name], ("p95_ms", "error_rate"), span)["simulated"].values
+    over = (seen["p95_ms"] > scenario.slo_ms) | (seen["error_rate"] > 0.01)
+    longest = run = 0
+    for point in over.tolist():
+        run = run + 1 if point else 0
+        longest = max(longest, run)
+    return (longest - 1) * STEP_S >= FOR_S

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
-from benchmarks.control.runs import Run, cured, over_s, short_s, violation_min
+from benchmarks.control.runs import Run, alarms, cured, over_s, short_s, violation_min
 from benchmarks.control.scenarios import END_S, ONSET_S, Scenario
 from benchmarks.control.simulator import SimulatedService
 
@@ -48,8 +48,8 @@ class Result:
 
 def kind_of(kind: str, curable: bool) -> str:
     """curable: one option cures it. incurable: none does, or nobody could see that it does ("blind"). needless: it was
-    nothing, or is over before a change could do anything. borderline: over by itself in the end, and on the way now
-    over the SLO, now under it: neither a change nor none is right or wrong by itself."""
+    nothing, or is over before a change could do anything. borderline: now over the SLO, now under it, or over by itself
+    in the end: neither a change nor none is right or wrong by itself."""
     if kind == "blind":
         return "incurable"
     if kind in ("needless", "borderline"):
@@ -90,7 +90,7 @@ def _kind(scenario: Scenario, idle: SimulatedService) -> str:
     if scenario.silent:
         return "blind"
     if scenario.incident and not cured(scenario, idle):
-        return "broken"
+        return "broken" if alarms(scenario, idle) else "borderline"
     late = [t for t in over_s(scenario, idle) if t >= ONSET_S + BRIEF_S]
     over = len(late) * short_s(scenario) / (scenario.judged_s - ONSET_S - BRIEF_S)
     return "borderline" if over > FLICKER else "needless"

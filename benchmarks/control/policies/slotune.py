@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from benchmarks.control.runs import BATCH_DELAY_S, INT8_DELAY_S, STEP_S, SWEEP_S, Action, Run
+from benchmarks.control.runs import BATCH_DELAY_S, FOR_S, INT8_DELAY_S, STEP_S, SWEEP_S, Action, Run
 from benchmarks.control.scenarios import END_S, Scenario
 from benchmarks.control.simulator import SimulatedService
 from benchmarks.control.source import START_S, SimulatedSource
@@ -35,7 +35,7 @@ def make_settings(scenario: Scenario) -> Settings:
                     "name": "simulated",
                     "serving": "slotune_demo",
                     "selectors": {"service": "simulated"},
-                    "slo": {"p95_ms": scenario.slo_ms, "for_s": 30.0},
+                    "slo": {"p95_ms": scenario.slo_ms, "for_s": FOR_S},
                     "mode": "act",
                     "levers": levers,
                 }
