@@ -7,7 +7,7 @@ All mistakes of a file are reported at once.
 
 from __future__ import annotations
 
-import difflib
+import math
 import re
 import types
 import typing
@@ -22,12 +22,18 @@ from pydantic.fields import FieldInfo
 
 from detection import pipeline
 from detection.errors import ConfigError
+from detection.outside_text import printable
+from tuning.services_checks import mistakes
 from tuning.settings import Settings
+from tuning.yaml_sentences import nearest, sentence
+from tuning.yaml_tree import NotReadable, compose, merged
 
 _UNITS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3, "min": 60e3, "h": 3600e3, "d": 86400e3, "w": 7 * 86400e3}
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*$")
 _PERCENT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*%\s*$")
 _MAX_BYTES = 4_000_000
+_YEAR_MS = 366 * 86400e3
+_LARGEST = 10**12
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,14 @@ class ServicesFileError(ConfigError):
         super().__init__("\n".join(lines))
 
 
-def load(path: str | Path) -> Settings:
-    """Settings from a file; raises ServicesFileError (all mistakes) or ConfigError (no such file)."""
+def load(
+    path: str | Path, *, thorough: bool = False, known: Mapping[str, Sequence[str]] | None = None
+) -> Settings:
+    """Settings from a file; raises ServicesFileError (all mistakes) or ConfigError (no such file).
+
+    thorough: also what would leave one service unwatched while all others are (tuning.services_checks). known: the
+    names of registries by the setting that names one of them.
+    """
     path = Path(path)
     try:
         if path.stat().st_size > _MAX_BYTES:
@@ -59,12 +71,21 @@ def load(path: str | Path) -> Settings:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
     except UnicodeDecodeError as error:
         raise ConfigError("is not UTF-8 text", where=str(path)) from error
-    return loads(text, name=str(path))
+    return loads(text, name=str(path), thorough=thorough, known=known)
 
 
-def loads(text: str, name: str = "services.yaml") -> Settings:
-    """Settings from text; `name` stands in the messages."""
-    root = _compose(text, name)
+def loads(
+    text: str,
+    name: str = "services.yaml",
+    *,
+    thorough: bool = False,
+    known: Mapping[str, Sequence[str]] | None = None,
+) -> Settings:
+    """Settings from text; `name` stands in the messages. thorough, known: as for `load`."""
+    try:
+        root = compose(text)
+    except NotReadable as error:
+        raise ServicesFileError(name, [Problem(error.line, "", str(error))]) from error
     reader = _Reader()
     data = reader.model(root, Settings, ())
     problems = [*reader.problems, *_twins(data, reader.lines)]
@@ -77,25 +98,10 @@ def loads(text: str, name: str = "services.yaml") -> Settings:
         problems += [p for p in found if p.path not in seen and (p.path or not problems)]
         raise ServicesFileError(name, problems) from error
     problems += _unknown_names(settings, reader)
+    problems += [reader.at(path, message) for path, message in (mistakes(settings, known or {}) if thorough else ())]
     if problems:
         raise ServicesFileError(name, problems)
     return settings.completed()
-
-
-def _compose(text: str, name: str) -> yaml.MappingNode:
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise ServicesFileError(name, [Problem(line, "", f"is not YAML: {error.problem}")]) from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ServicesFileError(name, [Problem(1, "", "is not YAML")]) from error
-    if root is None:
-        raise ServicesFileError(name, [Problem(1, "", "the file is empty: at least `services:` is needed")])
-    if not isinstance(root, yaml.MappingNode):
-        raise ServicesFileError(name, [Problem(1, "", "must be a mapping with the key `services`")])
-    return root
 
 
 class _Reader:
@@ -120,8 +126,8 @@ class _Reader:
             self._wrong(node, path, "must be a mapping of keys to values")
             return {}
         data: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value)
+        for key_node, value_node in merged(node):
+            key = printable(key_node.value, 80) if isinstance(key_node, yaml.ScalarNode) else "?"
             field = _field(cls, key)
             if field is None:
                 self._wrong(key_node, (*path, key), _unknown(key, cls, others))
@@ -146,6 +152,9 @@ class _Reader:
         raw = self._plain(node, path)
         if isinstance(raw, bool) or not isinstance(raw, (str, int, float)):
             return raw
+        if isinstance(raw, (int, float)) and _LARGEST < abs(raw) != math.inf:
+            self._wrong(node, path, f"must be at most {_LARGEST:,}: no setting means a number as large as that")
+            return None
         for suffix, factor in (("_ms", 1.0), ("_s", 1e-3)):
             if field.endswith(suffix) and _holds_number(info.annotation):
                 return self._duration(raw, node, factor, exact=key == field, path=path, key=key)
@@ -162,7 +171,7 @@ class _Reader:
         if tag not in variants:
             known = ", ".join(variants)
             self._note(node, path)
-            message = f"{tag!r} is not one of {known}{_nearest(tag, list(variants), say_known=False)}"
+            message = f"{printable(tag, 60)!r} is not one of {known}{nearest(tag, list(variants), say_known=False)}"
             self._wrong(named[0], (*path, "actuator"), message)
             return None
         self.tags[path] = tag
@@ -173,14 +182,22 @@ class _Reader:
     ) -> float | None:
         if isinstance(raw, (int, float)):
             if exact or raw == 0:
-                return float(raw)
+                return self._within(float(raw), node, factor, path)
             self._wrong(node, path, f"{raw:g} has no unit: write {raw:g}ms, {raw:g}s or {raw:g}m")
             return None
         match = _DURATION.match(raw)
         if match and match[2] in _UNITS_MS:
-            return float(match[1]) * _UNITS_MS[match[2]] * factor
-        hint = _nearest(match[2], list(_UNITS_MS), say_known=False) if match else ""
-        self._wrong(node, path, f"{raw!r} is not a duration (units: {', '.join(_UNITS_MS)}){hint}")
+            return self._within(float(match[1]) * _UNITS_MS[match[2]] * factor, node, factor, path)
+        hint = nearest(match[2], list(_UNITS_MS), say_known=False) if match else ""
+        shown = printable(raw, 60)
+        self._wrong(node, path, f"{shown!r} is not a duration (units: {', '.join(_UNITS_MS)}){hint}")
+        return None
+
+    def _within(self, value: float, node: yaml.Node, factor: float, path: tuple[str | int, ...]) -> float | None:
+        """A duration of at most a year, in the field's unit; None (with the mistake noted) beyond that."""
+        if abs(value) <= _YEAR_MS * factor or value != value:
+            return value
+        self._wrong(node, path, "is longer than a year: write a number with one of " + ", ".join(_UNITS_MS))
         return None
 
     def _plain(self, node: yaml.Node, path: tuple[str | int, ...]) -> Any:
@@ -188,11 +205,12 @@ class _Reader:
         for index, part in enumerate(node.value if isinstance(node, yaml.SequenceNode) else []):
             self._note(part, (*path, index))
         for part, _ in node.value if isinstance(node, yaml.MappingNode) else []:
-            self._note(part, (*path, str(part.value)))
+            if isinstance(part, yaml.ScalarNode):
+                self._note(part, (*path, part.value))
         try:
             return yaml.SafeLoader("").construct_object(node, deep=True)
-        except (yaml.YAMLError, ValueError, TypeError):
-            self._wrong(node, path, "cannot be read as a plain value")
+        except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError):
+            self._wrong(node, path, "cannot be read as a plain value: write a text in quotes, a number or a list")
             return None
 
     def _note(self, node: yaml.Node, path: tuple[str | int, ...]) -> None:
@@ -213,7 +231,7 @@ class _Reader:
     def problem(self, error: Mapping[str, Any]) -> Problem:
         """A pydantic error as a Problem at the line of the nearest known path."""
         path = self._untagged(error["loc"])
-        found = self.at(path, _sentence(error))
+        found = self.at(path, sentence(error))
         if path not in self.spelt and error["type"] == "missing":
             return replace(found, path=re.sub(r"_m?s$", "", found.path))
         return found
@@ -260,30 +278,12 @@ def _unknown_names(settings: Settings, reader: _Reader) -> list[Problem]:
     return [reader.at(("detection", *path), message) for path, message in wrong.items()]
 
 
-def _sentence(error: Mapping[str, Any]) -> str:
-    kind, context, given = error["type"], error.get("ctx", {}), error.get("input")
-    if kind == "missing":
-        field = error["loc"][-1]
-        if field == "connection":
-            return "is missing: a lever needs an address; name an Airflow connection (connection: my_server)"
-        return "is missing"
-    if kind == "too_short":
-        return "must not be empty"
-    if kind == "literal_error":
-        known = re.findall(r"'([^']*)'", str(context.get("expected", "")))
-        return f"{given!r} is not one of {', '.join(known)}{_nearest(str(given), known, say_known=False)}"
-    if kind == "value_error":
-        return str(context.get("error", error["msg"]))
-    message = str(error["msg"])
-    return f"{message[0].lower()}{message[1:]} (found {given!r})" if not isinstance(given, (dict, list)) else message
-
-
 def _unknown(key: str, cls: type[BaseModel], others: Mapping[str, type[BaseModel]] | None) -> str:
     elsewhere = [tag for tag, other in (others or {}).items() if _field(other, key) is not None]
     if elsewhere:
         ours = next(tag for tag, other in (others or {}).items() if other is cls)
         return f"is a key of the actuator {' and '.join(elsewhere)}, not of {ours}; known: {', '.join(_spellings(cls))}"
-    return f"unknown key{_nearest(key, _spellings(cls))}"
+    return f"unknown key{nearest(key, _spellings(cls))}"
 
 
 def _field(cls: type[BaseModel], key: str) -> str | None:
@@ -304,13 +304,6 @@ def _names(name: str, info: FieldInfo) -> list[str]:
 
 def _spellings(cls: type[BaseModel]) -> list[str]:
     return [_names(name, info)[0] for name, info in cls.model_fields.items()]
-
-
-def _nearest(word: str, known: Sequence[str], *, say_known: bool = True) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(sorted(known))}" if known and say_known else ""
 
 
 def _arguments(annotation: Any) -> list[Any]:

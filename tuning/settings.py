@@ -22,6 +22,7 @@ from tuning.actuators.settings import (
     TritonOptions,
     TritonRepositoryOptions,
 )
+from tuning.cron import cron_problem
 from tuning.guards.settings import SafetySettings
 from tuning.notifiers.settings import MailSettings
 from tuning.planning.settings import PlanningSettings
@@ -59,6 +60,14 @@ class ScheduleSettings(Section):
 
     review: str = "0 7 * * 1"
     """Cron expression of review_week (UTC)."""
+
+    @field_validator("review")
+    @classmethod
+    def _cron(cls, value: str) -> str:
+        problem = cron_problem(value)
+        if problem:
+            raise ValueError(problem)
+        return value
 
 
 class BaseLever(Section):
@@ -199,7 +208,7 @@ class Levers(Section):
 class SloSettings(Section):
     """The promise that slotune keeps."""
 
-    p95_ms: float = Field(gt=0)
+    p95_ms: float = Field(gt=0, le=86_400_000)
     """P95 latency must stay under this."""
 
     for_s: float = Field(60.0, ge=0)
@@ -218,7 +227,7 @@ class ServiceSettings(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     """Its name: in mails, task ids and the ledger."""
 
-    serving: str
+    serving: str = Field(min_length=1, max_length=100)
     """Serving system, which decides the queries: a name of detection/presets."""
 
     selectors: dict[str, str] = Field(min_length=1)

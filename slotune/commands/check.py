@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -26,26 +27,18 @@ def register(app: typer.Typer) -> None:
         from tuning.services_yaml import load
 
         console = Console()
-        settings = load(file)
-        _check_names(settings, file)
+        settings = load(file, thorough=True, known=_registered())
         _show(console, settings)
         console.print(f"{escape(str(file))}: {len(settings.services)} services, no mistakes.", soft_wrap=True)
         if live and not _live(console, settings):
             raise typer.Exit(1)
 
 
-def _check_names(settings: Settings, file: Path) -> None:
-    """Names that only the registries know."""
-    from detection import presets
+def _registered() -> dict[str, Sequence[str]]:
+    """The names that only the registries know, by the setting that names one of them."""
     from tuning import planning, verification
 
-    planning.get(settings.planning.planner)
-    verification.get(settings.verification.method)
-    for index, service in enumerate(settings.services):
-        try:
-            presets.get(service.serving)
-        except ConfigError as error:
-            raise ConfigError(str(error), where=f"{file}: services[{index}].serving") from error
+    return {"planning.planner": sorted(planning.REGISTRY), "verification.method": sorted(verification.REGISTRY)}
 
 
 def _show(console: Console, settings: Settings) -> None:

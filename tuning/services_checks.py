@@ -1,0 +1,100 @@
+"""What `slotune check` finds beyond a file that can be read: settings that would leave a service unwatched or mislead.
+
+A running loop goes on with the other services (see detection.ports.MetricsSource); here every such service is named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from detection import presets
+from detection.errors import ConfigError
+from detection.outside_text import printable
+from tuning.settings import ServiceSettings, Settings
+from tuning.yaml_sentences import nearest
+
+Path = tuple[str | int, ...]
+_LABEL = re.compile(r"^[a-zA-Z_][a-zA-Z0-9_]*$")
+
+
+def mistakes(settings: Settings, known: Mapping[str, Sequence[str]]) -> list[tuple[Path, str]]:
+    """(path of the setting, sentence) of everything that is wrong or cannot be meant.
+
+    known: the names of registries by the setting that names one of them ("planning.planner").
+    """
+    found = [*_windows(settings), *_registered(settings, known)]
+    for index, service in enumerate(settings.services):
+        found += _service(service, ("services", index))
+    return [*found, *_same_series(settings)]
+
+
+def _windows(settings: Settings) -> Iterator[tuple[Path, str]]:
+    window_s, step_s = settings.prometheus.rate_window_s, settings.prometheus.step_s
+    if window_s < 2 * step_s:
+        yield (
+            ("prometheus", "rate_window_s"),
+            f"{window_s:g}s holds fewer than two samples at a step of {step_s:g}s, so that no rate can be computed: "
+            f"write at least four scrape intervals (rate_window: {4 * step_s:g}s)",
+        )
+    if settings.prometheus.timeout_s > settings.schedule.watch_every_s:
+        yield ("prometheus", "timeout_s"), "is longer than schedule.watch_every: a query would outlast its sweep"
+
+
+def _registered(settings: Settings, known: Mapping[str, Sequence[str]]) -> Iterator[tuple[Path, str]]:
+    for place, names in known.items():
+        section, _, field = place.partition(".")
+        name = str(getattr(getattr(settings, section), field))
+        if name not in names:
+            yield (section, field), f"there is no {printable(name, 60)!r}{nearest(name, list(names))}"
+
+
+def _service(service: ServiceSettings, at: Path) -> Iterator[tuple[Path, str]]:
+    if service.serving not in presets.REGISTRY:
+        near = nearest(service.serving, list(presets.REGISTRY))
+        yield (*at, "serving"), f"there is no preset {printable(service.serving, 60)!r}{near}"
+    else:
+        yield from _names(service, at)
+    for key in service.selectors:
+        if not key or key == "__name__" or any(not c.isprintable() for c in key):
+            yield (*at, "selectors"), f"{printable(key, 60)!r} is no label that can single out a service's series"
+        elif not _LABEL.match(key):
+            yield (
+                (*at, "selectors", key),
+                f"the label {printable(key, 60)!r} can only be asked for in Prometheus 3 or later; before that "
+                f"relabel it (Kubernetes' own labels arrive as {re.sub(r'[^a-zA-Z0-9_]', '_', key)!r})",
+            )
+    for name, lever in (("batch_size", service.levers.batch_size), ("replicas", service.levers.replicas)):
+        if lever is not None and lever.minimum == lever.maximum and not getattr(lever, "timeout_max_ms", 0):
+            yield (*at, "levers", name, "maximum"), f"min and max are both {lever.maximum}: nothing can be changed"
+
+
+def _names(service: ServiceSettings, at: Path) -> Iterator[tuple[Path, str]]:
+    """The labels `metric.<name>` against the names that the preset has."""
+    names = presets.REGISTRY[service.serving].names
+    for key, value in service.labels.items():
+        word = key.removeprefix("metric.")
+        if word != key and word not in names:
+            hint = nearest(word, list(names)) or f"; the preset {service.serving} has no names to override"
+            yield (*at, "labels", key), f"the preset {service.serving} has no metric {printable(word, 60)!r}{hint}"
+        elif word != key:
+            try:
+                presets.REGISTRY[service.serving].resolved({key: value})
+            except ConfigError as error:
+                yield (*at, "labels", key), str(error)
+
+
+def _same_series(settings: Settings) -> Iterator[tuple[Path, str]]:
+    """Services whose series another one's selectors single out as well, and whose figures would be the same."""
+    seen: dict[object, int] = {}
+    for index, service in enumerate(settings.services):
+        metrics = tuple(sorted((k, v) for k, v in service.labels.items() if k.startswith("metric.")))
+        key = (service.serving, tuple(sorted(service.selectors.items())), metrics)
+        if key in seen:
+            first = settings.services[seen[key]].name
+            yield (
+                ("services", index, "selectors"),
+                f"{service.name!r} and {first!r} have the same selectors, so that both show the same figures: "
+                "add a label that tells them apart",
+            )
+        seen.setdefault(key, index)
