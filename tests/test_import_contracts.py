@@ -25,6 +25,10 @@ REJECTED = {
     "detection-core": ("detection.ports", "detection.sources.recorded"),
     "tuning-core": ("tuning.policies.lease", "tuning.loop.act"),
     "loop-and-clients": ("tuning.loop.act", "tuning.actuators.triton"),
+    "planning-core": ("tuning.planning.thresholds", "tuning.planning.playbook"),
+    "views": ("slotune.web.app", "tuning.ledger.sql"),
+    "registries": ("slotune_airflow.steps", "tuning.actuators"),
+    "no-circles": ("tuning.guards.facts", "tuning.loop.act"),
     "detectors-apart": ("detection.detectors.iqr", "detection.detectors.sigma"),
     "sources-apart": ("detection.sources.recorded", "detection.sources.prometheus"),
     "presets-apart": ("detection.presets.vllm", "detection.presets.triton"),
@@ -32,7 +36,7 @@ REJECTED = {
     "notifiers-apart": ("tuning.notifiers.smtp", "tuning.notifiers.log"),
     "planners-apart": ("tuning.planning.playbook", "tuning.planning.model_planner"),
     "no-airflow": ("tuning.loop.act", "airflow"),
-    "pure": ("tuning.planning.ranking", "requests"),
+    "pure": ("tuning.planning.diagnosis", "urllib3"),
 }
 """By contract: an import (importer, imported) that must break it."""
 
@@ -90,6 +94,10 @@ def private_imports(graph) -> list[str]:
             if imported.split(".")[0] in PACKAGES and name.startswith("_") and not inside:
                 found.append(f"{importer} -> {imported}")
     return found
+
+
+def test_no_private_module_of_another_package_is_imported(graph):
+    assert private_imports(graph) == []
 
 
 def test_a_private_import_is_found(graph):

@@ -60,7 +60,7 @@ def _prometheus(settings: Settings, connections: Connections, now_s: float) -> I
 
 
 def _mail(settings: Settings, connections: Connections) -> Iterator[Result]:
-    from tuning.notifiers._smtp_probe import probe
+    from tuning.notifiers import probe
 
     if not settings.mail.to:
         yield Result(True, "Mail: no recipients are set; reports go to the ledger and the log")
@@ -95,10 +95,8 @@ def _lever(service: Service, lever: str, connections: Connections, clock: Callab
 
 
 def _rights(name: str, service: Service, actuator: Any) -> Iterator[Result]:
-    from tuning.actuators._kubernetes_errors import role_snippet
-
     for verb, ref in actuator.rights(service):
         if actuator.may(service, verb, ref):
             yield Result(True, f"{name}: may {verb} {ref}")
         else:
-            yield Result(False, f"{name}: may not {verb} {ref}; the Role needs {role_snippet(verb, ref)}")
+            yield Result(False, f"{name}: may not {verb} {ref}; the Role needs {ref.rule(verb)}")

@@ -68,14 +68,13 @@ class Ref:
     def resource(self) -> str:
         return f"{self.plural}/{self.sub}" if self.sub else self.plural
 
+    def rule(self, verb: str) -> str:
+        """The rule of a Role that grants this one right."""
+        names = f', resourceNames: ["{self.name}"]' if self.name else ""
+        return f'{{apiGroups: ["{self.group}"], resources: ["{self.resource}"]{names}, verbs: ["{verb}"]}}'
+
     def __str__(self) -> str:
         return f"{self.resource} {self.namespace}/{self.name}" if self.name else f"{self.resource} of {self.namespace}"
-
-
-def role_snippet(verb: str, ref: Ref) -> str:
-    """The rule of a Role that grants one right."""
-    names = f', resourceNames: ["{ref.name}"]' if ref.name else ""
-    return f'{{apiGroups: ["{ref.group}"], resources: ["{ref.resource}"]{names}, verbs: ["{verb}"]}}'
 
 
 def _segment(text: str, ref: Ref) -> str:
@@ -120,7 +119,7 @@ def _forbidden(words: str, body: Mapping[str, object], verb: str, ref: Ref) -> C
     if not RBAC.search(words):
         return NotAdmitted(f"{verb} {ref}: the API server forbids it, and not for want of a right: {words}")
     return Forbidden(
-        f"slotune may not {verb} {ref} ({words}); its Role in {ref.namespace} needs the rule {role_snippet(verb, ref)}"
+        f"slotune may not {verb} {ref} ({words}); its Role in {ref.namespace} needs the rule {ref.rule(verb)}"
     )
 
 

@@ -9,7 +9,7 @@ from tuning.notifiers.log import LogNotifier
 from tuning.notifiers.nop import NopNotifier
 from tuning.notifiers.settings import MailSettings
 from tuning.notifiers.smtp import SmtpNotifier
-from tuning.ports import Connections, Notifier
+from tuning.ports import Connection, Connections, Notifier
 
 REGISTRY: dict[str, Callable[[MailSettings, Connections], Notifier]] = {
     "log": lambda _settings, _connections: LogNotifier(),
@@ -22,3 +22,10 @@ def get(name: str) -> Callable[[MailSettings, Connections], Notifier]:
     if name not in REGISTRY:
         raise ConfigError(f"there is no notifier {name!r}; known: {', '.join(REGISTRY)}")
     return REGISTRY[name]
+
+
+def probe(connection: Connection) -> str:
+    """What the mail server of a connection says when it is greeted; nothing is sent. Raises Temporary or Permanent."""
+    from tuning.notifiers import _smtp_probe
+
+    return _smtp_probe.probe(connection)

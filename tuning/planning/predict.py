@@ -247,7 +247,7 @@ def int8_gain(lever: Lever | None, measured: float | None, learned: float | None
     if measured is not None:
         return measured, th.GAIN_MEASURED_SD
     median, scatter = th.GAIN_PRIOR
-    floor = lever.options.get("min_speedup", 0.0) if lever is not None else 0.0
+    floor = lever.options.get("min_speedup") if lever is not None else None
     return max(median, th.GAIN_FLOOR * float(floor)) if isinstance(floor, (int, float)) else median, scatter
 
 
