@@ -72,14 +72,6 @@ def number(service: Service, lever: str, option: str, default: float) -> float:
     raise ConfigError(f"{option} must be a number of at least 0, not {value!r}", where=_where(service, lever, option))
 
 
-def texts(service: Service, lever: str, option: str) -> tuple[str, ...]:
-    """A list of texts; () when it is not set."""
-    value = lever_of(service, lever).options.get(option) or ()
-    if isinstance(value, list | tuple) and all(isinstance(item, str) and item for item in value):
-        return tuple(value)
-    raise ConfigError(f"{option} must be a list of texts, not {value!r}", where=_where(service, lever, option))
-
-
 def receipt(
     service: Service,
     change: Change,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from detection.model import FloatArray, Value
 from tuning.errors import QuantizationRefused
 from tuning.model import Interval
-from tuning.quantization.likeness import CONFIDENCE, NEIGHBOURS, Likeness, squeezed
+from tuning.quantization.likeness import CONFIDENCE, MIN_CLASS_ROWS, NEIGHBOURS, Likeness, squeezed
 
 MIN_SPEEDUP = 1.10
 MAX_ACCURACY_DROP = 0.01
@@ -242,7 +242,7 @@ def _judge_classes(like: Likeness, asked: float) -> list[GateRow]:
             GateRow(
                 gate="each class kept",
                 found=f"class {worst.label}: {worst.kept.value:.1%} of {worst.rows} rows "
-                f"({worst.kept.low:.1%} to {worst.kept.high:.1%})",
+                f"({worst.kept.low:.1%} to {worst.kept.high:.1%}){_too_few(like)}",
                 asked=f"{asked:.0%} within the interval",
                 passed=worst.kept.high >= asked,
             )
@@ -250,6 +250,10 @@ def _judge_classes(like: Likeness, asked: float) -> list[GateRow]:
     if like.direction is not None:
         rows.append(_at_least("direction of the scores", like.direction, MIN_DIRECTION, "{:.3f}"))
     return rows
+
+
+def _too_few(like: Likeness) -> str:
+    return f"; {like.unjudged} with fewer than {MIN_CLASS_ROWS} rows are not judged" if like.unjudged else ""
 
 
 def _judge_vectors(like: Likeness, limits: GateLimits) -> list[GateRow]:

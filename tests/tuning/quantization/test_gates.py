@@ -133,6 +133,11 @@ def test_answers_are_the_largest_scores_or_whole_numbers() -> None:
     assert answers(np.eye(3).reshape(3, 3, 1, 1)).tolist() == [0, 1, 2]
 
 
+def test_classes_that_cannot_be_judged_are_counted() -> None:
+    found = like("classes", beyond_chance=0.99, worst=(kept(50, 50),), unjudged=3)
+    assert "; 3 with fewer than 5 rows are not judged" in judge_accuracy(found, GateLimits())[-1].found
+
+
 def like(kind: str, **figures: object) -> Accuracy:
     agreement = wilson(995, 1000)
     return accuracy_of(Likeness(kind=kind, rows=1000, agreement=agreement, **figures))  # type: ignore[arg-type]
