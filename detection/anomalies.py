@@ -18,20 +18,14 @@ class DetectionState(Value):
 def merge(
     scores: Sequence[Score], at_s: float, settings: DetectionSettings, state: DetectionState
 ) -> tuple[list[Anomaly], DetectionState]:
-    """Anomalies at at_s. A statistical one stays for keep_firing_for_s after its last vote; rules keep their own.
-
-    A joint score without a tier is one under its threshold that still holds what stands.
-    """
+    """Anomalies at at_s. A statistical one stays for keep_firing_for_s after its last vote; rules keep their own."""
     voted: dict[str, list[Score]] = defaultdict(list)
     for score in scores:
         if score.tier is not None and score.score is not None:
             voted[_key(score)].append(score)
     current = {key: _anomaly(key, group, at_s, state.open.get(key)) for key, group in voted.items()}
-    under = (s for s in scores if s.tier is None and s.score is not None and s.kind == "joint")
-    holding = {(s.service, s.detector) for s in under}
     for key, anomaly in state.open.items():
-        held = any((anomaly.service, name) in holding for name in anomaly.detectors)
-        kept = _kept(anomaly, at_s, settings, held=held) if key not in current else None
+        kept = _kept(anomaly, at_s, settings) if key not in current else None
         if kept is not None:
             current[key] = kept
     return list(current.values()), DetectionState(open=current)
@@ -43,7 +37,7 @@ def _key(score: Score) -> str:
     return f"{family}{score.service}|{score.signal}|{score.replica or ''}"
 
 
-def _kept(anomaly: Anomaly, at_s: float, settings: DetectionSettings, *, held: bool) -> Anomaly | None:
+def _kept(anomaly: Anomaly, at_s: float, settings: DetectionSettings) -> Anomaly | None:
     """An anomaly that nobody voted for this time: as it was for a while, then as a joint warning, then gone."""
     if "rule" in anomaly.kinds:
         # where a rule has let go by its own clock, it is over
@@ -51,8 +45,7 @@ def _kept(anomaly: Anomaly, at_s: float, settings: DetectionSettings, *, held: b
     age_s = at_s - anomaly.at_s
     if 0 <= age_s < settings.keep_firing_for_s:
         return anomaly
-    stays_s = settings.joint_hold_s if held else settings.joint_keep_firing_for_s
-    if "joint" in anomaly.kinds and 0 <= age_s < stays_s:
+    if "joint" in anomaly.kinds and 0 <= age_s < settings.joint_keep_firing_for_s:
         return anomaly.model_copy(update={"tier": "warn"})
     return None
 

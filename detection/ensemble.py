@@ -11,16 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from detection import weekly
 from detection.baselines import POOLED
 from detection.features import features
 from detection.methods import Band, Joint, View
 from detection.panel import Floats, Panel, signal_of
-from detection.series import Arrays, learn_series
+from detection.series import Arrays, last_hour, learn_series
 from detection.settings import DetectionSettings
 
 WARN_VOTES, ACT_VOTES = 2, 3
-HOLD = 0.3
-"""A standing joint anomaly holds while its score is above this share of the warn threshold."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +33,16 @@ class Votes:
     act: Floats
 
 
-def view_of(panel: Panel, stats: Arrays, first: int, hour: Floats | None = None) -> View:
-    """The panel's series as rows."""
+def view_of(panel: Panel, stats: Arrays, first: int) -> View:
+    """The panel's series as rows, without the habits of their week."""
+    x, habit = _rows(panel, stats)
+    return View(x, panel.times, panel.step_s, stats, first, swing=habit)
+
+
+def _rows(panel: Panel, stats: Arrays) -> tuple[Floats, Floats | None]:
     x = panel.compressed().reshape(len(panel.services) * len(panel.signals), -1)
-    return View(x, panel.times, panel.step_s, stats, first, hour)
+    habit = weekly.swing(x, panel.times, stats)
+    return (x if habit is None else x - habit), habit
 
 
 def log_rows(signals: Sequence[str], services: int) -> NDArray[np.bool_]:
@@ -95,30 +100,38 @@ def effect(view: View, signals: Sequence[str], settings: DetectionSettings) -> F
     services = view.x.shape[0] // len(signals)
     log = log_rows(signals, services)[:, None]
     floor = np.tile(np.array([signal_of(name).floor for name in signals], np.float32), services)[:, None]
-    center, _ = view.clock
+    habit = np.float32(0) if view.swing is None else view.swing[:, view.first :]
+    center, now = view.clock[0] + habit, view.now + habit
     with np.errstate(over="ignore", invalid="ignore"):
         expected = np.where(log, np.expm1(center), center)
-        seen = np.where(log, np.expm1(view.now), view.now)
+        seen = np.where(log, np.expm1(now), now)
         news = np.maximum(np.maximum(settings.min_effect * np.abs(expected), floor), view.stats["news"][:, None])
         out: Floats = np.abs(seen - expected) / np.maximum(news, 1e-12)
     return out.astype(np.float32)
 
 
-def learn_panel(panel: Panel, hour: Floats | None = None) -> dict[str, Floats]:
-    """Statistics of each series of a panel (see detection.series), plus `news`: a floor where nothing ever moved."""
-    x = panel.compressed().reshape(len(panel.services) * len(panel.signals), -1)
-    log = log_rows(panel.signals, len(panel.services))
-    stats = learn_series(x, panel.times, panel.step_s, log, hour)
+def learn_panel(panel: Panel, week: Floats | None = None) -> View:
+    """Statistics of each series of a panel (see detection.series), plus `news`: a floor where nothing ever moved.
+
+    week: weekly.week_table of its series, from which the habits of the week are learned and taken out.
+    """
+    habits = weekly.learn_week(week) if week is not None else {}
+    x, habit = _rows(panel, habits)
+    hour = last_hour(x, panel.step_s)
+    stats = learn_series(x, panel.times, panel.step_s, log_rows(panel.signals, len(panel.services)), hour)
     known = np.tile(np.array([signal_of(name).unit != "" for name in panel.signals], dtype=bool), len(panel.services))
     # a series of unknown unit that never moved says nothing about its scale: one unit is no news
     still = (stats["q99"] - stats["q01"]) <= 1e-6 * np.maximum(1.0, np.abs(stats["q50"]))
     stats["news"] = np.where(still & ~known, np.float32(1.001), np.float32(0)).astype(np.float32)
-    return stats
+    stats |= habits
+    stats["hour_scale"] = weekly.hour_scale(x, panel.times, panel.step_s, stats)
+    return View(x, panel.times, panel.step_s, stats, 0, hour, habit)
 
 
-def joint_features(panel: Panel, stats: Arrays, first: int, hour: Floats | None = None) -> Floats:
-    """Features of the services of a panel over the judged columns: (services, C, 2 * signals)."""
-    return features(panel.compressed(), panel.times, panel.step_s, stats, first, hour)
+def joint_features(view: View, services: int, first: int) -> Floats:
+    """Features of services over the columns from `first` on: (services, C, 2 * signals)."""
+    x = view.x.reshape(services, -1, view.x.shape[1])
+    return features(x, view.times, view.step_s, view.stats, first, view.whole_hour)
 
 
 def part_of(name: str, method: Joint, arrays: Mapping[str, Floats]) -> dict[str, Floats]:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from detection import ensemble
+from detection import ensemble, weekly
 from detection.baselines import BaselineSet, GroupBaseline
 from detection.calibration import block_maxima, block_s_of, chance_per_block, conformal_threshold
-from detection.methods import Joint, Methods
+from detection.methods import Joint, Methods, View
 from detection.model import MetricWindow, Service, Tier
-from detection.panel import Floats, Panel, group_windows, signal_of
+from detection.panel import Floats, Panel, group_windows, panel_at, signal_of
 from detection.ports import Baseline
-from detection.series import Arrays, last_hour
+from detection.series import Arrays
 from detection.settings import DetectionSettings
 
 LOOK_BACK_STEPS = 16
@@ -33,8 +33,11 @@ def learn(
     alarm_since_s: Mapping[str, float] | None = None,
     *,
     methods: Methods,
+    weeks: Mapping[str, MetricWindow] | None = None,
 ) -> BaselineSet:
     """Baselines of all services from their history, for the given detectors.
+
+    weeks: what was before the history, at any step, from which with the history the habits of the week are learned.
 
     leave_out: incidents and deploys by service, as (start_s, end_s). previous, alarm_since_s: a service with an open
     alarm keeps its previous baseline until the alarm is relearn_after_s old; then its new level is accepted, so the
@@ -50,8 +53,9 @@ def learn(
             abstained[service] = "no history: no series of this service"
         elif service not in frozen:
             usable[service] = _without(window, leave_out.get(service, ()))
+    before = {name: _without(window, leave_out.get(name, ())) for name, window in (weeks or {}).items()}
     panels = [panel for panel in group_windows(usable) if judged_signals(panel.signals)]
-    groups = [_learn_group(panel, settings, methods) for panel in panels]
+    groups = [_learn_group(panel, before, settings, methods) for panel in panels]
     judged = {name for panel in panels for name in panel.services}
     abstained |= {name: "no history: none of its signals can be judged" for name in usable if name not in judged}
     kept = [part for part in (_keep(group, frozen) for group in (previous.groups if previous else ())) if part]
@@ -104,7 +108,9 @@ def judged_signals(signals: Sequence[str]) -> list[int]:
     return [index for index, name in enumerate(signals) if signal_of(name).worse != "none"]
 
 
-def _learn_group(panel: Panel, settings: DetectionSettings, methods: Methods) -> GroupBaseline:
+def _learn_group(
+    panel: Panel, weeks: Mapping[str, MetricWindow], settings: DetectionSettings, methods: Methods
+) -> GroupBaseline:
     """Learns chunk by chunk, so that memory does not grow with the number of services beyond their history."""
     keep = judged_signals(panel.signals)
     panel = replace(panel, signals=tuple(panel.signals[k] for k in keep), values=panel.values[:, keep])
@@ -115,17 +121,19 @@ def _learn_group(panel: Panel, settings: DetectionSettings, methods: Methods) ->
     stride = max(1, -(-panel.times.size * len(panel.services) // FIT_ROWS))
     for first in range(0, len(panel.services), CHUNK):
         chunk = panel.select(range(first, min(first + CHUNK, len(panel.services))))
-        hour = last_hour(chunk.compressed().reshape(len(chunk.services) * len(chunk.signals), -1), chunk.step_s)
-        stats = ensemble.learn_panel(chunk, hour)
-        part = _series_part(chunk, stats, hour, job) | _own_part(chunk, stats, job)
+        view = ensemble.learn_panel(chunk, _week_table(chunk, weeks, settings))
+        part = _series_part(chunk, view, job) | _own_part(chunk, view.stats, job)
         if job.joints:
-            rows = ensemble.joint_features(chunk, stats, 0, hour)
+            rows = ensemble.joint_features(view, len(chunk.services), 0)
             part |= _joint_part(rows, job)
             if any(method.pooled for method in job.joints.values()):
                 sample.append(rows.reshape(-1, rows.shape[2])[first % stride :: stride])
                 strangest.append(_strangest(rows, job.step_s, job.block_s))
         parts.append(part)
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if not arrays.get("series/week_offset", np.zeros(1)).any():
+        # most services have no such habits: nothing is kept and nothing is computed for them
+        arrays = {name: values for name, values in arrays.items() if not name.startswith("series/week_")}
     if strangest:
         arrays |= _pooled_part(np.concatenate(sample), np.concatenate(strangest), job)
     known = np.isfinite(panel.values).any(axis=1).sum(axis=1) * panel.step_s
@@ -166,10 +174,25 @@ class _Job:
         return whole if name is None else whole * self.methods.share(name, self.signals)
 
 
-def _series_part(panel: Panel, stats: Arrays, hour: Floats, job: _Job) -> dict[str, Floats]:
-    view = ensemble.view_of(panel, stats, 0, hour)
+def _week_table(panel: Panel, weeks: Mapping[str, MetricWindow], settings: DetectionSettings) -> Floats | None:
+    """Weeks by slots of the series of a panel (see detection.weekly); None where two weeks are not there."""
+    slot_s, end_s = weekly.slot_s_of(panel.step_s), float(panel.times[-1])
+    count = int(settings.weekly_history_s // weekly.WEEK_S)
+    first_s = min([float(panel.times[0]), *(weeks[s].span.start_s for s in panel.services if s in weeks)])
+    if count < 2 or end_s - first_s < weekly.WEEK_S + slot_s:
+        return None
+    x = panel.compressed().reshape(len(panel.services) * len(panel.signals), -1)
+    table = weekly.week_table(x, panel.times, end_s, count, slot_s)
+    last_s = (float(panel.times[0]) - panel.step_s) // slot_s * slot_s
+    points = max(1, round((last_s - end_s + count * weekly.WEEK_S) / slot_s))
+    old = panel_at(weeks, panel.services, panel.signals, slot_s, last_s, points)
+    before = weekly.week_table(old.compressed().reshape(x.shape[0], -1), old.times, end_s, count, slot_s)
+    return np.where(np.isfinite(table), table, before)
+
+
+def _series_part(panel: Panel, view: View, job: _Job) -> dict[str, Floats]:
     votes = ensemble.votes(view, panel.signals, list(job.methods.bands.values()), job.settings)
-    out = {f"series/{name}": values for name, values in stats.items()}
+    out = {f"series/{name}": values for name, values in view.stats.items()}
     scores_of: dict[Tier, Floats] = {"warn": votes.warn, "act": votes.act}
     for tier, scores in scores_of.items():
         out[f"threshold/{tier}"] = np.fmax(job.threshold(scores, job.budget(tier)), np.float32(1))

@@ -28,7 +28,8 @@ MIN_JOINT_SIGNALS = 3
 class View:
     """Series and what was learned about them, seen from column `first` on (what is before is look-back).
 
-    x: (series, T), compressed. stats: of `learn_series`. known_hour: `last_hour` of x where it was computed before.
+    x: (series, T), compressed, without the habits of the week. stats: of `learn_series`. known_hour: `last_hour` of x
+    where it was computed before. swing: the habits of the week that were taken out, shape of x; None for none.
     """
 
     x: Floats
@@ -37,6 +38,7 @@ class View:
     stats: Arrays
     first: int = 0
     known_hour: Floats | None = None
+    swing: Floats | None = None
 
     @cached_property
     def now(self) -> Floats:

@@ -197,7 +197,7 @@ class Score(Value):
     """What one detector said about one service at one time.
 
     score: scaled so that 1 is the detector's own threshold; None when it abstains (then `reason` says why).
-    kind: how what it opens is kept: a rule lets go by its own clock, a joint score may hold what stands. symptom: what
+    kind: how what it opens is kept: a rule lets go by its own clock, a joint score lasts longer. symptom: what
     an anomaly of it is called, "" where the signal says it.
     """
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from detection import detectors, fitting, peers
+from detection import detectors, fitting, peers, weekly
 from detection.anomalies import DetectionState, merge
 from detection.baselines import BaselineSet
 from detection.detectors.rules import rules_for
 from detection.methods import Methods
-from detection.model import Anomaly, MetricWindow, Score, Service
+from detection.model import Anomaly, MetricWindow, Score, Service, Span
 from detection.scoring import judge
 from detection.settings import DetectionSettings
 
@@ -62,13 +62,25 @@ def learn(
     previous: BaselineSet | None = None,
     alarm_since_s: Mapping[str, float] | None = None,
     registry: detectors.Registry = detectors.REGISTRY,
+    weeks: Mapping[str, MetricWindow] | None = None,
 ) -> BaselineSet:
     """Baselines of all services from their history: see detection.fitting.learn.
+
+    weeks: the windows of weeks_span, for the habits of the week; without them weekends are compared with weekdays.
 
     registry: where the names in settings.detectors are looked up. Raises ConfigError for one that is not there.
     """
     methods = detectors.chosen(services, settings, registry)
-    return fitting.learn(services, history, leave_out, settings, previous, alarm_since_s, methods=methods)
+    return fitting.learn(services, history, leave_out, settings, previous, alarm_since_s, methods=methods, weeks=weeks)
+
+
+def weeks_span(history: Span, settings: DetectionSettings) -> Span | None:
+    """What to read besides the history: the weeks before it, at the half hours that detection.weekly learns from."""
+    step_s = weekly.slot_s_of(history.step_s)
+    end_s = (history.start_s - history.step_s) // step_s * step_s
+    start_s = history.end_s - settings.weekly_history_s
+    steps = int((end_s - start_s) // step_s)
+    return Span(end_s - steps * step_s, end_s, step_s) if steps > 0 else None
 
 
 def detect(
@@ -91,12 +103,10 @@ def detect(
     windows = {name: window for name, window in windows.items() if name in watched}
     methods = detectors.chosen(services, settings, registry)
     scores = spoken_scores(methods, windows, baselines, at_s)
-    state = state or DetectionState()
-    standing = {anomaly.service for anomaly in state.open.values()}
-    scores += judge(services, windows, baselines, at_s, settings, methods, standing)
+    scores += judge(services, windows, baselines, at_s, settings, methods)
     if replicas:
         scores += peers.compare(services, replicas, at_s, settings)
-    anomalies, state = merge(scores, at_s, settings, state)
+    anomalies, state = merge(scores, at_s, settings, state or DetectionState())
     telling = [score for score in scores if score.tier is not None or score.score is None]
     return anomalies, telling, state
 

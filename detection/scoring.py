@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,7 @@ def judge_panel(
     for tier, scores in (("warn", votes.warn), ("act", votes.act)):
         level = (scores / group.arrays[f"threshold/{tier}"][:, None]).reshape(shape)
         levels.append(np.where(old[..., None], level / group.arrays[f"service/{tier}"][:, None, None], np.nan))
-    joint, rows = _joint_levels(panel, group, view, methods)
+    joint, rows = _joint_levels(panel, group, view, settings, methods)
     joint = {name: (np.where(old, low, np.nan), np.where(old, high, np.nan)) for name, (low, high) in joint.items()}
     own = _own_levels(panel, group, first, methods)
     own = {name: np.where(old[..., None], level, np.nan) for name, level in own.items()}
@@ -53,7 +53,7 @@ def judge_panel(
 
 
 def _joint_levels(
-    panel: Panel, group: GroupBaseline, view: View, methods: Methods
+    panel: Panel, group: GroupBaseline, view: View, settings: DetectionSettings, methods: Methods
 ) -> tuple[dict[str, tuple[Floats, Floats]], Floats | None]:
     """By joint detector its scores over the thresholds of both tiers, and the features of the judged columns."""
     known = {n: m for n, m in methods.joint_for(panel.signals).items() if f"joint/{n}/warn" in group.arrays}
@@ -61,13 +61,25 @@ def _joint_levels(
         return {}, None
     # one judgement is not enough: the ones before are scored, too
     before = max(0, view.first - max(method.steps for method in known.values()) + 1)
-    rows = ensemble.joint_features(panel, view.stats, before, view.whole_hour)
+    rows = ensemble.joint_features(view, len(panel.services), before)
+    moved = ensemble.effect(replace(view, first=before), panel.signals, settings)
+    moved = np.nan_to_num(moved).reshape(len(panel.services), len(panel.signals), -1).max(axis=1)
     found = {}
     for name, method in known.items():
         raw = method.running(method.score(rows, ensemble.part_of(name, method, group.arrays)))[:, view.first - before :]
         low, high = (group.arrays[f"joint/{name}/{tier}"][:, None] for tier in ("warn", "act"))
-        found[name] = (raw / low, raw / high)
+        # however unusual, it is news only where some signal has moved by as much as is news
+        news = _newest_most(moved, method.steps)[:, view.first - before :]
+        found[name] = (np.minimum(raw / low, news), np.minimum(raw / high, news))
     return found, rows[:, view.first - before :]
+
+
+def _newest_most(values: Floats, steps: int) -> Floats:
+    """The largest of each value and the steps - 1 before it: shape kept, (rows, C)."""
+    out = values
+    for back in range(1, min(steps, values.shape[1])):
+        out = np.maximum(out, np.concatenate([values[:, :1].repeat(back, axis=1), values[:, :-back]], axis=1))
+    return out
 
 
 def _own_levels(panel: Panel, group: GroupBaseline, first: int, methods: Methods) -> dict[str, Floats]:
@@ -89,12 +101,8 @@ def judge(
     at_s: float,
     settings: DetectionSettings,
     methods: Methods,
-    standing: Collection[str] | None = None,
 ) -> list[Score]:
-    """Scores at at_s that reached a tier, and one abstention with its reason per service that cannot be judged.
-
-    standing: services with an open anomaly, of which also what may hold it is told; None: of all services.
-    """
+    """Scores at at_s that reached a tier, and one abstention with its reason per service that cannot be judged."""
     scores: list[Score] = []
     covered: set[str] = set()
     watched = {service.name for service in services}
@@ -107,7 +115,7 @@ def judge(
         points = fitting.look_back_points(part.step_s) + 1
         panel = panel_at(windows, part.services, part.signals, part.step_s, at_s, points)
         judged = judge_panel(panel, part, points - 1, settings, methods)
-        scores += scores_at(judged, part, 0, at_s, settings, methods, standing)
+        scores += scores_at(judged, part, 0, at_s, settings, methods)
         scores += _too_young(part, at_s, settings)
     if methods.bands:
         for name in sorted(watched & set(windows) - covered):
@@ -123,12 +131,11 @@ def scores_at(
     at_s: float,
     settings: DetectionSettings,
     methods: Methods,
-    standing: Collection[str] | None = None,
 ) -> list[Score]:
-    """The scores of one judged column that reached a tier, with their explanations, and those that hold what stands."""
+    """The scores of one judged column that reached a tier, with their explanations."""
     return [
         *_vote_scores(judged, group, column, at_s, settings, methods),
-        *_joint_scores(judged, group, column, at_s, methods, standing),
+        *_joint_scores(judged, group, column, at_s, methods),
         *_own_scores(judged, group, column, at_s, methods),
     ]
 
@@ -147,11 +154,8 @@ def service_level(judged: Judged, tier: Tier = "warn") -> Floats:
 
 
 def telling(judged: Judged) -> NDArray[np.bool_]:
-    """Columns at which some service has a score that opens or holds an anomaly: (C,)."""
-    out = np.nan_to_num(service_level(judged)) > 1
-    for warn, _ in judged.joint.values():
-        out |= np.nan_to_num(warn) > ensemble.HOLD
-    return np.asarray(out.any(axis=0))
+    """Columns at which some service has a score that opens or keeps an anomaly: (C,)."""
+    return np.asarray((np.nan_to_num(service_level(judged)) > 1).any(axis=0))
 
 
 def _too_young(group: GroupBaseline, at_s: float, settings: DetectionSettings) -> list[Score]:
@@ -189,7 +193,8 @@ def _vote_scores(
         row, signal = int(s) * len(group.signals) + int(j), signal_of(group.signals[j])
         value = float(view.now[row, column])
         low, high, voted = expected(value, {n: (float(c[row]), float(h[row])) for n, (c, h) in bands.items()})
-        seen, low, high = (_plain(signal, number) for number in (value, low, high))
+        habit = 0.0 if view.swing is None else float(view.swing[row, view.first + column])
+        seen, low, high = (_plain(signal, number + habit) for number in (value, low, high))
         sure = trust(group, s, settings)
         note = "" if sure >= 1 else f" (baseline rests on {sure:.0%} of the wanted history)"
         out.append(
@@ -229,16 +234,11 @@ def _plain(signal: Signal, value: float) -> float:
 
 
 def _joint_scores(
-    judged: Judged, group: GroupBaseline, column: int, at_s: float, methods: Methods, standing: Collection[str] | None
+    judged: Judged, group: GroupBaseline, column: int, at_s: float, methods: Methods
 ) -> list[Score]:
     out = []
     for name, (warn, act) in judged.joint.items():
-        for s in np.flatnonzero(warn[:, column] > ensemble.HOLD):
-            service, score = group.services[s], float(warn[s, column])
-            if score <= 1:  # opens nothing, and holds what stands
-                if standing is None or service in standing:
-                    out.append(Score(service=service, detector=name, signal=None, at_s=at_s, score=score, kind="joint"))
-                continue
+        for s in np.flatnonzero(warn[:, column] > 1):
             assert judged.rows is not None  # noqa: S101 - set wherever joint is
             row, arrays = judged.rows[s, column], group.select([int(s)]).arrays
             method = methods.joints[name]
@@ -247,11 +247,11 @@ def _joint_scores(
             told = ", ".join(f"{signal} ({share:.0%})" for signal, share in list(shares.items())[:3])
             out.append(
                 Score(
-                    service=service,
+                    service=group.services[s],
                     detector=name,
                     signal=next(iter(shares), group.signals[0]),
                     at_s=at_s,
-                    score=score,
+                    score=float(warn[s, column]),
                     tier="act" if act[s, column] > 1 and agreed else "warn",
                     contributions=shares,
                     reason=f"{name}: unusual together, mostly {told}",

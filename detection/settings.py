@@ -64,6 +64,10 @@ class DetectionSettings(Section):
     history_s: float = Field(7 * DAY_S, gt=0)
     """How much history the baselines are learned from."""
 
+    weekly_history_s: float = Field(28 * DAY_S, ge=0)
+    """How far back the habits of the week (busier weekends) are looked for, at half hours; at least two weeks are
+    needed, and 0 compares weekends with weekdays."""
+
     history_step_s: float = Field(300.0, gt=0)
     """Resolution of that history; live samples are averaged to it before they are compared."""
 
@@ -86,6 +90,7 @@ class DetectionSettings(Section):
         "pca_residual",
         "rules",
         "sigma",
+        "sustained",
     )
     """Which detectors run. `rules` alone is a plain threshold monitor (absent data comes with it); see
     docs/detection.md for each."""
@@ -103,11 +108,8 @@ class DetectionSettings(Section):
     keep_firing_for_s: float = Field(300.0, ge=0)
     """How long a statistical anomaly stays after its score has returned under the threshold."""
 
-    joint_keep_firing_for_s: float = Field(1800.0, ge=0)
+    joint_keep_firing_for_s: float = Field(2400.0, ge=0)
     """The same for an anomaly that the joint detectors saw: what is odd about many signals comes and goes."""
-
-    joint_hold_s: float = Field(14_400.0, ge=0)
-    """The same while its score stays above 0.3 of its threshold: what is not quite over is no second alarm."""
 
     absent_for_s: float = Field(120.0, gt=0)
     """How long all signals of a service must be missing before that is an incident."""

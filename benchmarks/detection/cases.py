@@ -22,6 +22,9 @@ LEARN_EVERY_S = 6 * 3600.0  # as in `slotune backtest`; a live installation lear
 FACTORS = (0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
 SIGMAS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0)
 WEEK_S = 7 * 86_400.0
+# the joint detectors' steps, share and keeping were chosen on these servers only
+DEVELOPED_ON = ("asd/omi-1", "asd/omi-3", "asd/omi-6")
+ONLY_REPORTED = ("asd/omi-2", "asd/omi-4", "asd/omi-8")
 Flagger = Callable[[Recording], np.ndarray]
 
 

@@ -30,11 +30,15 @@ SIGNALS = (
 END_S = 1_700_006_400.0
 
 
-def fleet(services: int, days: float, end_s: float, seed: int) -> tuple[list[Service], dict[str, MetricWindow]]:
-    """Services of ten signals at five minutes, with a daily curve and noise."""
+def fleet(
+    services: int, days: float, end_s: float, seed: int, step_s: float = 300.0
+) -> tuple[list[Service], dict[str, MetricWindow]]:
+    """Services of ten signals with a daily curve, busier weekends and noise."""
     rng = np.random.default_rng(seed)
-    span = Span(end_s - days * 86_400, end_s, 300.0)
+    span = Span(end_s - days * 86_400, end_s, step_s)
     day = 1 + 0.3 * np.sin(2 * np.pi * span.times() / 86_400)
+    # the epoch began on a Thursday: its days 2 and 3 are a weekend
+    day = day * np.where(np.isin(span.times() // 86_400 % 7, (2, 3)), 1.4, 1.0)
     known = [Service(name=f"s{i:05d}", serving="slotune_demo", slo=Slo(p95_ms=1e4)) for i in range(services)]
     level = np.array([30, 60, 15, 200, 0.001, 3, 4, 8, 0.4, 0.5])
     windows = {}
@@ -49,10 +53,13 @@ def sweep_and_learn(services: int) -> dict[str, Any]:
     """CPU seconds of one learning and one sweep (the median of three) over `services` services of ten signals."""
     settings = DetectionSettings()
     known, history = fleet(services, 7, END_S, 1)
+    span = pipeline.weeks_span(next(iter(history.values())).span, settings)
+    assert span is not None
+    _, weeks = fleet(services, (span.end_s - span.start_s) / 86_400, span.end_s, 3, span.step_s)
     start = time.process_time()
-    baselines = pipeline.learn(known, history, {}, settings)
+    baselines = pipeline.learn(known, history, {}, settings, weeks=weeks)
     learned = time.process_time() - start
-    del history
+    del history, weeks
     _, windows = fleet(services, 0.125, END_S + 300, 2)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     times, state = [], None

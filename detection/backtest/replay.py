@@ -76,6 +76,11 @@ class Replay:
         now_s = span.start_s + (start - 1) * span.step_s
         if start > 0:
             history = {name: window.between(now_s - self.settings.history_s, now_s) for name, window in windows.items()}
+            first_s = now_s - max(self.settings.weekly_history_s, self.settings.history_s)
+            weeks = {
+                name: window.between(first_s, now_s - self.settings.history_s - span.step_s)
+                for name, window in windows.items()
+            }
             self.baselines = pipeline.learn(
                 self.services,
                 history,
@@ -84,6 +89,7 @@ class Replay:
                 self.baselines,
                 self._alarms(),
                 self.registry,
+                {name: window for name, window in weeks.items() if window.span.points > 0},
             )
         last_s = span.start_s + (stop - 1) * span.step_s
         times = span.start_s + span.step_s * np.arange(start, stop, dtype=np.float64)

@@ -71,7 +71,8 @@ def read_labels(path: Path) -> pd.DataFrame:
 def summary(
     outcomes: Sequence[Outcome], tier: Tier, labels: pd.DataFrame | None = None, merge_s: float = MERGE_S
 ) -> dict[str, Any]:
-    """Alarms a week and service, by detector and signal; with labels recall, precision, false alarms and delay."""
+    """Alarms a week and service, flagged share, by detector and signal; with labels recall, precision, false alarms,
+    delay, and the flagged share of the quiet time: a long alarm counts once, and only that shows how long it stood."""
     services = {outcome.name: _service(outcome, tier, labels, merge_s) for outcome in outcomes}
     days = sum(outcome.days for outcome in outcomes)
     total = sum(item["alarms"] for item in services.values())
@@ -111,6 +112,7 @@ def _service(outcome: Outcome, tier: Tier, labels: pd.DataFrame | None, merge_s:
         "days": round(outcome.days, 3),
         "alarms": len(runs),
         "alarms_per_week": round(len(runs) * WEEK_DAYS / outcome.days, 3) if outcome.days else None,
+        "flagged_share": round(float(on.mean()), 6) if on.size else 0.0,
     }
     if outcome.odd:
         item["odd_data"] = outcome.odd
@@ -119,14 +121,20 @@ def _service(outcome: Outcome, tier: Tier, labels: pd.DataFrame | None, merge_s:
     windows = labels[labels["series"] == outcome.name]
     hits, delays, true = 0, [], 0
     spans = windows[["start", "end", "onset"]].to_numpy(dtype=np.float64)
+    quiet = np.ones(at.size, dtype=bool)
     for start_s, end_s, onset_s in spans.tolist():
-        inside = at[on & (at >= start_s) & (at <= end_s)]
+        within = (at >= start_s) & (at <= end_s)
+        quiet &= ~within
+        inside = at[on & within]
         if inside.size:
             hits += 1
             delays.append(max(0.0, float(inside[0]) - onset_s))
     for first_s, last_s in runs:
         true += int(((spans[:, 0] <= last_s) & (spans[:, 1] >= first_s)).any())
-    return item | {"events": len(windows), "found": hits, "true_alarms": true, "delays_s": delays}
+    return item | {"events": len(windows), "found": hits, "true_alarms": true, "delays_s": delays} | {
+        "quiet_judgements": int(quiet.sum()),
+        "quiet_flagged": int((on & quiet).sum()),
+    }
 
 
 def _totals(services: dict[str, dict[str, Any]], days: float) -> dict[str, Any]:
@@ -134,9 +142,12 @@ def _totals(services: dict[str, dict[str, Any]], days: float) -> dict[str, Any]:
     count = sum(item["alarms"] for item in services.values())
     true = sum(item["true_alarms"] for item in services.values())
     delays = [delay for item in services.values() for delay in item["delays_s"]]
+    quiet = sum(item["quiet_judgements"] for item in services.values())
+    flagged = sum(item["quiet_flagged"] for item in services.values())
     return {
         "events": events,
         "recall": round(sum(item["found"] for item in services.values()) / events, 4) if events else None,
+        "quiet_flagged_share": round(flagged / quiet, 6) if quiet else None,
         "precision": round(true / count, 4) if count else None,
         "false_alarms_per_service_day": round((count - true) / days, 4) if days else None,
         "median_delay_s": float(np.median(delays)) if delays else None,

@@ -20,6 +20,7 @@ from detection.detectors.local_outlier import LocalOutlier
 from detection.detectors.pca_residual import PcaResidual
 from detection.detectors.rules import RULES, ThresholdRules
 from detection.detectors.sigma import Sigma
+from detection.detectors.sustained import Sustained
 from detection.errors import ConfigError
 from detection.methods import Method, Methods
 from detection.model import Service
@@ -42,6 +43,7 @@ REGISTRY: Registry = {
     "pca_residual": lambda services, settings: PcaResidual(),
     "rules": ThresholdRules,
     "sigma": lambda services, settings: Sigma(),
+    "sustained": lambda services, settings: Sustained(),
 }
 
 

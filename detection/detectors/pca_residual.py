@@ -16,8 +16,8 @@ class PcaResidual(Joint):
     """A basis per service; the score is the length of what the basis does not explain."""
 
     name = "pca_residual"
-    share = 0.6
-    steps = 3
+    share = 0.45
+    steps = 6
 
     def fit(self, rows: Floats) -> dict[str, Floats]:
         """rows: (services, T, features). basis: (services, features, features); mean, sd: (services, features).

@@ -171,8 +171,15 @@ def _print(found: dict[str, Any], out: Path) -> None:
     table = Table(show_header=False, box=None)
     for key, value in found.items():
         if not isinstance(value, dict):
-            table.add_row(key.replace("_", " "), "-" if value is None else str(value))
+            table.add_row(key.replace("_", " "), _shown(key, value))
     worst = sorted(found["by_service"].items(), key=lambda item: -item[1]["alarms"])[:5]
-    table.add_row("most alarms", ", ".join(f"{name} ({item['alarms']})" for name, item in worst if item["alarms"]))
+    most = [f"{n} ({item['alarms']}, {item['flagged_share']:.2%} flagged)" for n, item in worst if item["alarms"]]
+    table.add_row("most alarms", ", ".join(most))
     Console().print(table)
     Console().print(f"written to {out}")
+
+
+def _shown(key: str, value: object) -> str:
+    if isinstance(value, float) and key.endswith("share"):
+        return f"{value:.2%}"
+    return "-" if value is None else str(value)

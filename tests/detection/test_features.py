@@ -15,7 +15,7 @@ def test_a_return_to_normal_is_no_jump_and_a_departure_is_one() -> None:
     values = 100 * np.exp(0.05 * np.random.default_rng(0).normal(size=span.points))
     values[-60:-40] *= 10
     (panel,) = group_windows({"s": MetricWindow("s", span, {"qps": values})})
-    rows = ensemble.joint_features(panel, ensemble.learn_panel(panel), 0)[0]
+    rows = ensemble.joint_features(ensemble.learn_panel(panel), 1, 0)[0]
     jump = rows[:, 1]
     assert jump[-59] > 3 * FREE_JUMP
     assert np.abs(jump[-40:-28]).max() < 3 * FREE_JUMP

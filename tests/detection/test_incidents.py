@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from detection import ensemble
 from detection.anomalies import DetectionState, merge
 from detection.incidents import open_incidents, symptom_of
-from detection.model import Anomaly, Incident, Score, Service, Slo
+from detection.model import Anomaly, Incident, Service, Slo
 from detection.settings import DetectionSettings
 
 SETTINGS = DetectionSettings(close_after_s=600)
@@ -101,21 +100,3 @@ def test_a_kept_anomaly_fades_from_act_to_warn_to_gone() -> None:
         assert [a.tier for a in found] == tiers, at_s
     ruled = anomaly(detectors=("rules", "pca_residual"), kinds=("rule", "joint"))
     assert merge([], 115.0, settings, DetectionState(open={"k": ruled}))[0] == []
-
-
-def test_a_joint_score_under_its_threshold_holds_what_stands_and_opens_nothing() -> None:
-    settings = DetectionSettings(keep_firing_for_s=300, joint_keep_firing_for_s=1800, joint_hold_s=7200)
-    seen = anomaly(detectors=("pca_residual",), kinds=("joint",))
-    under = Score(service=seen.service, detector="pca_residual", signal=None, at_s=0.0, score=0.8, kind="joint")
-    assert merge([under], 100.0, settings, DetectionState())[0] == []
-    for at_s, tiers in [(5000.0, ["warn"]), (7400.0, [])]:
-        found, _ = merge([under], at_s, settings, DetectionState(open={"k": seen}))
-        assert [a.tier for a in found] == tiers, at_s
-    other = under.model_copy(update={"service": "another"})
-    assert merge([other], 5000.0, settings, DetectionState(open={"k": seen}))[0] == []
-
-
-def test_the_configuration_reference_tells_the_share_that_holds() -> None:
-    assert f"stays above {ensemble.HOLD} of its threshold" in (
-        DetectionSettings.model_fields["joint_hold_s"].description or ""
-    )

@@ -132,6 +132,10 @@ def test_a_backtest_finds_the_spike_resumes_and_counts(tmp_path: Path) -> None:
     found = report.summary(first, "act", report.read_labels(labels_file))
     assert found["recall"] == 1.0
     assert found["median_delay_s"] <= 600
+    on = report.flags(first, "act")
+    outside = ~on["timestamp"].between(start, end)
+    assert found["quiet_flagged_share"] == pytest.approx(float(on["flag"][outside].mean()), abs=1e-6)
+    assert found["by_service"]["spiky"]["flagged_share"] == pytest.approx(float(on["flag"].mean()), abs=1e-6)
     flags = report.flags(first, "act")
     assert list(flags.columns) == ["series", "timestamp", "flag", "score"]
     assert len(flags) == 288 * 4

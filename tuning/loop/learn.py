@@ -42,8 +42,15 @@ def learn_baselines(parts: Parts, at_s: float) -> Learned:
     span = Span(end_s - settings.history_s // step_s * step_s, end_s, step_s)
     history = parts.source.read(services, pipeline.signals_needed(services, settings), span)
     previous = stored_baselines(parts.ledger)
+    before = pipeline.weeks_span(span, settings)
     learned = pipeline.learn(
-        services, history, left_out(parts, at_s), settings, previous=previous, alarm_since_s=_alarms(parts, at_s)
+        services,
+        history,
+        left_out(parts, at_s),
+        settings,
+        previous=previous,
+        alarm_since_s=_alarms(parts, at_s),
+        weeks=parts.source.read(services, pipeline.signals_needed(services, settings), before) if before else None,
     )
     parts.ledger.put_blob(BASELINES, learned.to_bytes(), at_s=at_s)
     known = {name for group in learned.groups for name in group.services}
@@ -79,7 +86,7 @@ def drifted(history: Mapping[str, MetricWindow]) -> tuple[Drift, ...]:
 def left_out(parts: Parts, at_s: float) -> dict[str, list[tuple[float, float]]]:
     """(start_s, end_s) by service: closed incidents, open ones younger than `relearn_after`, and slotune's changes."""
     settings = parts.settings.detection
-    since_s = at_s - settings.history_s
+    since_s = at_s - max(settings.history_s, settings.weekly_history_s)
     spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
     opened: dict[str, tuple[str, float]] = {}
     for record in reversed(parts.ledger.find(Query(kinds=("open_incidents",), since_s=since_s))):

@@ -1,0 +1,139 @@
+"""The week of a series: by how much its weekdays differ from each other, once two weeks agree that they do.
+
+A service whose weekends are busier is well on Saturday. So what a slot of the week (half an hour) usually is above or
+below the same time of all days is taken out of a series before anything else looks at it, in learning as in judging;
+days that are like the others are left alone, and a single odd day never becomes a habit: one week says nothing, of two
+the smaller deviation counts where both have the same sign, of three or more the median.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detection.model import FloatArray
+from detection.panel import Floats
+from detection.series import DAY_S, Arrays, at_slots, last_hour, median_last, robust_spread
+
+WEEK_S = 7 * DAY_S
+SLOT_S = 1800.0
+DAYS = 7
+AGREEMENT = 0.5
+"""Correlation between weeks from which on last week foretells this one better than nothing does (2(1 - r) < 1)."""
+EARLY_S = 900.0
+"""A habit may begin this much earlier or later than usual without being news."""
+
+
+def slot_s_of(step_s: float) -> float:
+    """Length of a slot for series of this step: half an hour, or the step where it is longer, in whole parts a day."""
+    return DAY_S / max(1, round(DAY_S / max(SLOT_S, step_s)))
+
+
+def week_slots(times_s: FloatArray, slot_s: float) -> NDArray[np.int64]:
+    """The slot of the week (UTC) that each time falls into; a slot holds its end, as the bins of a panel do."""
+    slots = round(WEEK_S / slot_s)
+    return (np.ceil(times_s / slot_s - 1e-9).astype(np.int64) - 1) % slots
+
+
+def week_table(x: Floats, times_s: FloatArray, end_s: float, weeks: int, slot_s: float) -> Floats:
+    """Mean per week back from end_s and slot of the week: (series, weeks, slots), NaN where nothing is known.
+
+    x: (series, T), compressed. times_s: ascending, to end_s.
+    """
+    slots = round(WEEK_S / slot_s)
+    back = np.floor((end_s - times_s) / WEEK_S + 1e-9).astype(np.int64)
+    keep = (back >= 0) & (back < weeks)
+    out = np.full((x.shape[0], weeks * slots), np.nan, np.float32)
+    if not keep.any():
+        return out.reshape(-1, weeks, slots)
+    x, cell = x[:, keep], back[keep] * slots + week_slots(times_s[keep], slot_s)
+    starts = np.flatnonzero(np.diff(cell, prepend=-1))
+    known = np.isfinite(x)
+    sums = np.add.reduceat(np.where(known, x, 0), starts, axis=1, dtype=np.float64)
+    counts = np.add.reduceat(known, starts, axis=1, dtype=np.int32)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        out[:, cell[starts]] = sums / counts
+    return out.reshape(-1, weeks, slots)
+
+
+def learn_week(table: Floats) -> dict[str, Floats]:
+    """What `swing` needs, from a (series, weeks, slots) table.
+
+    week_offset: (series, slots), 0 where a day is like the others or the weeks do not agree. week_usual: the same time
+    of all days, (series, slots of a day).
+    """
+    rows, weeks, slots = table.shape
+    by_day = table.reshape(rows, weeks * DAYS, slots // DAYS)
+    usual = median_last(by_day.transpose(0, 2, 1))
+    deviation = table - np.tile(usual, DAYS)[:, None]
+    habit = _agreed(_smooth(deviation))
+    whole = _agreement(deviation[:, :, None, :])[:, 0]
+    days = _agreement(deviation.reshape(rows, weeks, DAYS, slots // DAYS))
+    use = (whole >= AGREEMENT)[:, None] & (days >= AGREEMENT)
+    offset = np.where(use[:, :, None], habit.reshape(rows, DAYS, -1), 0).reshape(rows, slots)
+    return {"week_offset": offset.astype(np.float32), "week_usual": np.nan_to_num(usual).astype(np.float32)}
+
+
+def _smooth(deviation: Floats) -> Floats:
+    """Median with both neighbours, which keeps edges: shape kept."""
+    near = np.stack([np.roll(deviation, shift, axis=2) for shift in (-1, 0, 1)], axis=-1)
+    return median_last(near)
+
+
+def _agreed(deviation: Floats) -> Floats:
+    """What the weeks agree on, (series, slots): the median of three or more, of two the smaller of one sign, else 0."""
+    count = np.isfinite(deviation).sum(axis=1)
+    known = np.nan_to_num(deviation)
+    low = np.where(np.isfinite(deviation), known, np.inf).min(axis=1)
+    high = np.where(np.isfinite(deviation), known, -np.inf).max(axis=1)
+    both = np.where(low > 0, low, np.where(high < 0, high, 0))
+    middle = median_last(deviation.transpose(0, 2, 1))
+    out: Floats = np.where(count >= 3, middle, np.where(count == 2, both, 0))
+    return out
+
+
+def _agreement(deviation: Floats) -> Floats:
+    """How well neighbouring weeks foretell each other, -1..1, 0 where unknown: (series, days) of (series, weeks, days,
+    slots). Not centred: that all of a Saturday is higher is what it looks for."""
+    a, b = deviation[:, :-1], deviation[:, 1:]
+    known = np.isfinite(a) & np.isfinite(b)
+    a, b = np.where(known, a, 0), np.where(known, b, 0)
+    together = (a * b).sum(axis=(1, 3))
+    alone = np.sqrt((a**2).sum(axis=(1, 3)) * (b**2).sum(axis=(1, 3)))
+    out: Floats = together / np.maximum(alone, 1e-12)
+    return out
+
+
+def swing(x: Floats, times_s: FloatArray, stats: Arrays) -> Floats | None:
+    """How much of x is the habit of the week: shape of x, (series, T); None where no series has one.
+
+    Of the habits of a quarter of an hour around each time the one that explains the value best.
+    """
+    if "week_offset" not in stats or not stats["week_offset"].any():
+        return None
+    rows = np.flatnonzero(stats["week_offset"].any(axis=1))
+    offset, usual = stats["week_offset"][rows], stats["week_usual"][rows]
+    slot_s = WEEK_S / offset.shape[1]
+    rest = x[rows] - usual[:, week_slots(times_s, slot_s) % usual.shape[1]]
+    best = offset[:, week_slots(times_s, slot_s)]
+    for shift_s in (-EARLY_S, EARLY_S):
+        other = offset[:, week_slots(times_s + shift_s, slot_s)]
+        best = np.where(np.abs(rest - other) < np.abs(rest - best), other, best)
+    out = np.zeros(x.shape, np.float32)
+    out[rows] = best
+    return out
+
+
+def hour_scale(x: Floats, times_s: FloatArray, step_s: float, stats: Arrays) -> Floats:
+    """The usual deviation of an hour's level from the clock-time centre, (series,); NaN where no habit is known.
+
+    x: (series, T), compressed, without the habits of the week.
+    """
+    out = np.full(x.shape[0], np.nan, np.float32)
+    if "week_offset" not in stats:
+        return out
+    rows = np.flatnonzero(stats["week_offset"].any(axis=1))
+    if rows.size:
+        rest = x[rows] - at_slots(stats["clock_center"][rows], times_s, step_s)
+        out[rows] = np.fmax(robust_spread(last_hour(rest, step_s)), stats["least"][rows])
+    return out

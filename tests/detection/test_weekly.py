@@ -1,0 +1,134 @@
+"""The habits of the week: what two weeks agree on is no news, one odd day never becomes a habit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.detection.weeks import MONDAY_S, judged, make
+from detection import pipeline, weekly
+from detection.model import MetricWindow, Service, Slo, Span
+from detection.settings import DetectionSettings
+
+SLOTS = 336
+SETTINGS = DetectionSettings()
+
+
+def table(*weeks: np.ndarray) -> np.ndarray:
+    return np.stack(weeks)[None].astype(np.float32)
+
+
+def week(seed: int, weekend: float = 0.0, odd_day: int | None = None, odd: float = 0.0) -> np.ndarray:
+    values = np.random.default_rng(seed).normal(0, 0.03, SLOTS)
+    # Thursday 1970-01-01 is day 0 of the slots: Saturday and Sunday are days 2 and 3
+    values[2 * 48 : 4 * 48] += weekend
+    if odd_day is not None:
+        values[odd_day * 48 : (odd_day + 1) * 48] += odd
+    return values
+
+
+def by_day(*weeks: np.ndarray) -> np.ndarray:
+    return weekly.learn_week(table(*weeks))["week_offset"][0].reshape(7, 48).mean(axis=1)
+
+
+@pytest.mark.parametrize(
+    ("weeks", "expected"),
+    [
+        pytest.param([week(1, 0.5)], [0, 0, 0, 0, 0, 0, 0], id="one week says nothing"),
+        pytest.param([week(1, 0.5), week(2, 0.5)], [0, 0, 0.5, 0.5, 0, 0, 0], id="two that agree"),
+        pytest.param([week(1, 0.5), week(2, -0.5)], [0, 0, 0, 0, 0, 0, 0], id="two that contradict each other"),
+        pytest.param([week(1, 0.5), week(2)], [0, 0, 0, 0, 0, 0, 0], id="one odd weekend"),
+        pytest.param([week(1, 0.5), week(2, 0.25)], [0, 0, 0.25, 0.25, 0, 0, 0], id="of two the smaller"),
+        pytest.param([week(1, 0.5), week(2, 0.5, 6, 0.8)], [0, 0, 0.5, 0.5, 0, 0, 0], id="a holiday beside the habit"),
+        pytest.param(
+            [week(1, 0.5), week(2, 0.5), week(3, 1.5), week(4, 0.5)], [0, 0, 0.5, 0.5, 0, 0, 0], id="of four the median"
+        ),
+        pytest.param([week(1), week(2), week(3)], [0, 0, 0, 0, 0, 0, 0], id="noise is no habit"),
+    ],
+)
+def test_what_becomes_a_habit(weeks: list[np.ndarray], expected: list[float]) -> None:
+    np.testing.assert_allclose(by_day(*weeks), expected, atol=0.05)
+
+
+def test_slots_hold_their_end_and_begin_on_the_epochs_weekday() -> None:
+    slots = weekly.week_slots(np.array([1.0, 1800.0, 1801.0, weekly.WEEK_S, weekly.WEEK_S + 1]), 1800.0)
+    assert slots.tolist() == [0, 0, 1, 335, 0]
+    assert weekly.slot_s_of(300.0) == 1800.0
+    assert weekly.slot_s_of(3600.0) == 3600.0
+
+
+def test_a_table_is_of_means_by_week_back_and_slot() -> None:
+    times = MONDAY_S + 900.0 * np.arange(1, 2 * 672 + 1)
+    x = np.repeat([1.0, 3.0], 672)[None].astype(np.float32)
+    x[0, -1] = np.nan
+    made = weekly.week_table(x, times, float(times[-1]), 2, 1800.0)
+    assert made.shape == (1, 2, SLOTS)
+    assert (made[0, 0] == 3).all()
+    assert (made[0, 1] == 1).all()
+
+
+def test_a_habit_may_begin_a_little_early() -> None:
+    stats = {"week_offset": np.zeros((1, SLOTS), np.float32), "week_usual": np.zeros((1, 48), np.float32)}
+    stats["week_offset"][0, 96:192] = 0.5
+    edge_s = 2 * 86_400.0
+    times = edge_s + np.array([-1200.0, -600.0, 600.0])
+    early = weekly.swing(np.full((1, 3), 0.5, np.float32), times, stats)
+    late = weekly.swing(np.zeros((1, 3), np.float32), times, stats)
+    assert early is not None
+    assert late is not None
+    assert early[0].tolist() == [0, 0.5, 0.5]
+    assert late[0].tolist() == [0, 0, 0]
+    assert weekly.swing(np.zeros((1, 3), np.float32), times, {"week_offset": np.zeros((1, SLOTS), np.float32)}) is None
+
+
+SERVICE = Service(name="s", serving="x", slo=Slo(p95_ms=1e9))
+
+
+def arrays(days: float, settings: DetectionSettings = SETTINGS) -> dict[str, np.ndarray]:
+    """What is learned `days` after the first Monday from all that was recorded by then."""
+    whole = make(1, "step", whole=False).window
+    now_s = MONDAY_S + days * 86_400.0
+    history = whole.between(max(MONDAY_S, now_s - settings.history_s), now_s)
+    before = whole.between(MONDAY_S, history.span.start_s - 300.0)
+    named = {"s": MetricWindow("s", history.span, history.values)}
+    weeks = {"s": MetricWindow("s", before.span, before.values)} if before.span.points > 0 else {}
+    return dict(pipeline.learn([SERVICE], named, {}, settings, weeks=weeks).groups[0].arrays)
+
+
+def test_weekends_are_learned_from_two_weeks_on() -> None:
+    # of two noisy weeks the smaller counts, so the habit is believed somewhat less than it is
+    assert 0.35 < arrays(15)["series/week_offset"].reshape(7, 48)[2].mean() < np.log(1.6)
+    assert np.isfinite(arrays(15)["series/hour_scale"]).all()
+
+
+@pytest.mark.parametrize("days", [7, 12])
+def test_less_than_two_weeks_are_judged_as_without(days: float) -> None:
+    found, plain = arrays(days), arrays(days, SETTINGS.model_copy(update={"weekly_history_s": 0.0}))
+    assert set(found) == set(plain)
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, plain[name])
+
+
+def test_what_to_read_ends_before_the_history_and_reaches_back_four_weeks() -> None:
+    span = pipeline.weeks_span(Span(MONDAY_S - 7 * 86_400.0, MONDAY_S, 300.0), SETTINGS)
+    assert span is not None
+    assert (span.start_s, span.step_s) == (MONDAY_S - 28 * 86_400.0, 1800.0)
+    assert MONDAY_S - 7 * 86_400.0 - 2100 <= span.end_s < MONDAY_S - 7 * 86_400.0
+    assert (
+        pipeline.weeks_span(Span(MONDAY_S - 7 * 86_400.0, MONDAY_S, 300.0), DetectionSettings(weekly_history_s=0))
+        is None
+    )
+
+
+@pytest.mark.parametrize("shape", ["step", "flat"])
+def test_busier_weekends_are_no_news_and_a_fault_on_a_wednesday_and_an_odd_day_are(shape: str) -> None:
+    found = judged(make(2, shape, whole=False), SETTINGS)
+    assert found["act_incidents"] == 0
+    assert found["warnings"] <= 1
+    assert found["fault_flagged"] >= 0.8
+    assert found["odd_day_flagged"] > 0.2
+
+
+def test_without_the_weeks_the_same_fault_is_lost_sooner() -> None:
+    found = judged(make(2, "step", whole=False), SETTINGS.model_copy(update={"weekly_history_s": 0.0}))
+    assert found["fault_flagged"] < 0.6
