@@ -1,0 +1,74 @@
+"""Whatever happens in whatever order: never two unproven changes on a service, never beyond the bounds, never more than
+the caps, never over a person's value, and in the end nothing is open and everything that is in force has a reason.
+
+`SLOTUNE_STORIES=500 pytest tests/tuning/loop/test_stories.py` tells more stories, each time others.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.tuning.loop.stories import PEOPLES, Telling
+from tuning.policies.tables import ANY, table
+
+_MORE = os.environ.get("SLOTUNE_STORIES")
+_which = st.integers(0, 2)
+_lever = st.sampled_from(["batch_size", "replicas"])
+_dies = st.one_of(st.none(), st.none(), st.integers(0, 8))
+EVENTS = st.one_of(
+    st.tuples(st.just("sweep"), _dies),
+    st.tuples(st.just("sweep"), st.none()),
+    st.tuples(st.just("work"), _which, _dies),
+    st.tuples(st.just("work"), _which, st.none()),
+    st.tuples(st.just("work"), _which, st.none()),
+    st.tuples(st.just("wait"), st.sampled_from([30.0, 120.0, 300.0, 1500.0])),
+    st.tuples(st.just("trouble"), _which, _lever, st.sampled_from(["improved", "worse", "unchanged", "inconclusive"])),
+    st.tuples(st.just("trouble"), _which, _lever, st.just("improved")),
+    st.tuples(st.just("calm"), _which),
+    st.tuples(st.just("kill"), _which),
+    st.tuples(st.just("somebody"), _which, _lever, st.sampled_from(PEOPLES)),
+    st.tuples(st.just("jump"), st.sampled_from([-3600.0, -120.0, 120.0, 3600.0])),
+    st.tuples(st.just("load"), st.sampled_from([10.0, 100.0])),
+    st.tuples(st.just("control"), st.booleans(), st.booleans(), st.sampled_from(["", "landed", "lost"])),
+    st.tuples(st.just("control"), st.just(False), st.just(False), st.just("")),
+    st.tuples(st.just("stop"), st.sampled_from(["", "", "dry_run", "freeze"])),
+)
+BEGINS: list[tuple[Any, ...]] = [("trouble", 0, "replicas", "improved"), ("sweep", None), ("work", 0, None)]
+
+
+@settings(
+    max_examples=int(_MORE or 60),
+    deadline=None,
+    derandomize=_MORE is None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(st.lists(EVENTS, min_size=5, max_size=40), st.booleans())
+def test_stories(events: list[tuple[Any, ...]], begun: bool) -> None:
+    telling = Telling()
+    for event in [*(BEGINS if begun else []), *events]:
+        telling.happen(event)
+    telling.end()
+
+
+def test_the_stories_reach_what_they_are_about() -> None:
+    """A plain story changes, proves and leases; else the property above would hold of nothing."""
+    telling = Telling()
+    for event in [*BEGINS, ("work", 0, None), ("wait", 300.0), ("work", 0, None), ("work", 0, None)]:
+        telling.happen(event)
+    assert [c.state for c in telling.ledger.changes.values()] == ["leased"]
+    telling.end()
+    assert telling.story.value("one", "replicas") == 2 and len(telling.story.writes) >= 2
+
+
+def test_a_table_refuses_a_state_without_a_row_and_one_with_two() -> None:
+    with pytest.raises(ValueError, match="0 rows"):
+        table((("a", "b"),), [(("a",), 1)])
+    with pytest.raises(ValueError, match="2 rows"):
+        table((("a", "b"),), [((ANY,), 1), (("b",), 2)])
+    with pytest.raises(ValueError, match="none of"):
+        table((("a", "b"),), [((ANY,), 1), (("c",), 2)])
