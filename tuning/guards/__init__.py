@@ -5,6 +5,7 @@ from __future__ import annotations
 from tuning.caps import MadeChange, Standing
 from tuning.guards.caps import CAPS, capped, caps_of, claim_of, standing_of
 from tuning.guards.checks import GUARDS, guard
+from tuning.guards.clock import clocks_apart
 from tuning.guards.facts import GuardFacts, Truth, Unreadable, foreign_since, last_written
 from tuning.guards.settings import SafetySettings
 from tuning.guards.stop import Stop, effective_mode, stopped
@@ -23,6 +24,7 @@ __all__ = [
     "capped",
     "caps_of",
     "claim_of",
+    "clocks_apart",
     "effective_mode",
     "foreign_since",
     "guard",

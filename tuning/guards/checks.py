@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from detection.model import make_id
 from tuning.guards.caps import capped, caps_of, claim_of
+from tuning.guards.clock import clocks_apart
 from tuning.guards.facts import GuardFacts, Unreadable
 from tuning.guards.stop import effective_mode, stopped
 from tuning.knobs import same_knobs
@@ -64,6 +65,11 @@ def _outside(change: Change, knob: str, low: float, high: float) -> str | None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
         return f"{knob} {value} is outside its bounds {low:g} to {high:g}."
     return None
+
+
+def clock(plan: Plan, facts: GuardFacts) -> Refusal | None:
+    apart = clocks_apart(facts.clock_skew_s, facts.safety.clock_tolerance_s)
+    return refuse(plan, facts, "clock", apart) if apart is not None else None
 
 
 def stale_data(plan: Plan, facts: GuardFacts) -> Refusal | None:
@@ -149,6 +155,7 @@ def _words(knobs: Mapping[str, Knob]) -> str:
 GUARDS: tuple[Callable[[Plan, GuardFacts], Refusal | None], ...] = (
     stop,
     bounds,
+    clock,
     stale_data,
     error_budget,
     caps,

@@ -28,8 +28,8 @@ class GuardFacts:
 
     standing: what counts against the caps, of ALL services. last_written: what slotune wrote last, by lever, of this
     service. foreign_since_s: when slotune first saw that somebody else had changed a lever. stale_s: age of the newest
-    P95 sample (None: there is none). error_rate: None when not exported. approved: a person said yes (or will be asked
-    right after these guards).
+    P95 sample (None: there is none). error_rate: None when not exported. clock_skew_s: the source's clock minus ours
+    (None: unknown). approved: a person said yes (or will be asked right after these guards).
     """
 
     at_s: float
@@ -41,6 +41,7 @@ class GuardFacts:
     foreign_since_s: Mapping[str, float] = field(default_factory=dict)
     stale_s: float | None = 0.0
     error_rate: float | None = None
+    clock_skew_s: float | None = None
     approved: bool = False
 
 

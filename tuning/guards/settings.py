@@ -42,6 +42,10 @@ class SafetySettings(BaseModel):
     stale_after_s: float = Field(180.0, gt=0)
     """P95 older than this is no ground for a change."""
 
+    clock_tolerance_s: float = Field(30.0, gt=0)
+    """How far the clock of the metrics source may differ from ours: beyond it, what was measured before a change cannot
+    be told from what came after, so nothing is changed, nothing is judged, and a person is told."""
+
     stand_down_s: float = Field(86_400.0, ge=0)
     """Somebody else changed a knob: for this long slotune leaves the lever alone, then takes the value as given."""
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from detection.errors import Permanent, SlotuneError
-from detection.model import Incident, Service, make_id
+from detection.model import Incident, Reading, Service, make_id
 from tuning import attempt as attempts
 from tuning.attempt import Attempt
 from tuning.errors import ClaimRefused, NotApplied, OutcomeUnknown, QuantizationRefused
@@ -78,7 +78,8 @@ def guard_plan(parts: Parts, plan: Plan, at_s: float, *, approved: bool = False)
     kinds = (*LEVER_STEPS.values(), "roll_back", "guard")
     own = parts.ledger.find(Query(kinds=kinds, services=(service.name,), phase="result"))
     caps = caps_of(parts.settings.safety, service, plan.chosen.levers)
-    window = parts.source.read([service], ("p95_ms", "error_rate"), look_back(parts, at_s)).get(service.name)
+    seen = parts.source.read([service], ("p95_ms", "error_rate"), look_back(parts, at_s))
+    window = seen.get(service.name)
     facts = GuardFacts(
         at_s=at_s,
         service=service,
@@ -89,6 +90,7 @@ def guard_plan(parts: Parts, plan: Plan, at_s: float, *, approved: bool = False)
         foreign_since_s=foreign_since(own, service.name),
         stale_s=window.stale_s.get("p95_ms") if window is not None else None,
         error_rate=window.last("error_rate", within_s=120.0) if window is not None else None,
+        clock_skew_s=seen.clock_skew_s if isinstance(seen, Reading) else None,
         approved=approved,
     )
     refusal = guard(plan, facts)

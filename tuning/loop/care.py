@@ -66,6 +66,14 @@ class Care:
             self._about[key] = about
         self._known[key] = trouble.again(self._known.get(key), key, what, reason[:2000], self._at_s)
 
+    def told_of(self, key: str, what: str, trouble_in_words: str | None) -> None:
+        """What a sweep has learned about an item: that something is wrong, in a sentence, or that nothing is (None)."""
+        self._seen.add(key)
+        if trouble_in_words is None:
+            self._well(key, what)
+        else:
+            self.failed(key, what, trouble_in_words)
+
     def _well(self, key: str, what: str) -> None:
         over = self._known.pop(key, None)
         if over is not None and over.told_s is not None:

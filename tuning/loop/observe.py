@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 
 from detection import pipeline
@@ -13,6 +14,7 @@ from tuning.loop.parts import Parts
 from tuning.model import LEVER_STEPS, Observation, Record, Setting
 from tuning.query import Query
 
+_log = logging.getLogger(__name__)
 _MEMORY_S = 30 * 86400.0
 REPLICA_SIGNALS = ("p95_ms", "mean_ms", "qps", "error_rate", "batch_ms", "rows_per_batch")
 """What tells one slow replica from its peers."""
@@ -88,7 +90,12 @@ def past(parts: Parts, service: str, incident_id: str | None, at_s: float) -> Se
 def latency_model(parts: Parts, service: Service) -> dict[str, object] | None:
     """The learned latency model of a service, None before anything was learned."""
     data = parts.ledger.get_blob(model_key(service.name))
-    return json.loads(data) if data else None
+    try:
+        found = json.loads(data) if data else None
+    except ValueError as error:
+        _log.warning("%s: the learned latency model cannot be read and is learned anew: %s", service.name, error)
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def model_key(service: str) -> str:

@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from detection.errors import Permanent
-from detection.model import MetricWindow, Service, Span
+from detection.model import MetricWindow, Reading, Service, Span
 from detection.signals import SIGNALS
 from tuning import attempt as attempts
 from tuning.attempt import Attempt, value
+from tuning.guards import clocks_apart
 from tuning.loop import canary, records
 from tuning.loop.act import truth
 from tuning.loop.observe import buckets_beside, latency_model, look_back
@@ -163,6 +164,8 @@ def _judge(parts: Parts, attempt: Attempt, at_s: float) -> Outcome:
         back_s = made - at_s
         reason = f"the clock stepped back by {back_s:.0f} s since the change: before and after cannot be told apart"
         return _untold(plan, at_s, reason)
+    if (apart := _clocks_apart(parts, service, at_s)) is not None:
+        return _untold(plan, at_s, apart)
     stage = attempt.stage
     if stage is not None and stage.alone:
         step_s = parts.settings.prometheus.step_s
@@ -179,6 +182,13 @@ def _judge(parts: Parts, attempt: Attempt, at_s: float) -> Outcome:
     return parts.verifier.judge(
         plan, replace(before, expected_p95_ms=expected[0]), replace(after, expected_p95_ms=expected[1])
     )
+
+
+def _clocks_apart(parts: Parts, service: Service, at_s: float) -> str | None:
+    step_s = parts.settings.prometheus.step_s
+    seen = parts.source.read([service], ("p95_ms",), _grid(at_s - 2 * step_s, at_s, step_s))
+    skew_s = seen.clock_skew_s if isinstance(seen, Reading) else None
+    return clocks_apart(skew_s, parts.settings.safety.clock_tolerance_s)
 
 
 def _untold(plan: Plan, at_s: float, reason: str) -> Outcome:

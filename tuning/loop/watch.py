@@ -22,6 +22,7 @@ from detection.errors import AnswerTooLarge, Permanent, QueryRefused, SlotuneErr
 from detection.model import Anomaly, Incident, MetricWindow, Reading, Service, Value
 from tuning import attempt as attempts
 from tuning.attempt import value
+from tuning.guards import clocks_apart
 from tuning.loop import records
 from tuning.loop.care import Care
 from tuning.loop.observe import REPLICA_SIGNALS, look_back
@@ -81,8 +82,8 @@ def pull_metrics(parts: Parts, at_s: float, only: Sequence[str] = ()) -> Sweep:
         replicas = {}
         _log.warning("pull_metrics: replicas are not compared: %s", error)
     parts.ledger.put_blob(WINDOWS, pack(windows, replicas, at_s), at_s=at_s)
-    parts.ledger.put_blob(DIGEST, digest(windows, {}, at_s), at_s=at_s)
     unreadable, notes, skew_s = reading_of(windows)
+    parts.ledger.put_blob(DIGEST, digest(windows, unreadable, at_s), at_s=at_s)
     asleep = _asleep(parts, services, windows, at_s)
     silent = tuple(sorted({service.name for service in services} - set(windows) - set(unreadable) - set(asleep)))
     if silent:
@@ -219,7 +220,12 @@ def open_incidents(parts: Parts, sweep: Sweep) -> list[TuneRequest]:
     elsewhere = [incident for incident in everything if incident.service not in watched]
     body = [incident.model_dump(mode="json") for incident in (*elsewhere, *still_open)]
     parts.ledger.put_blob(INCIDENTS, json.dumps(body).encode(), at_s=sweep.at_s)
-    return requests(parts, still_open, sweep.at_s)
+    care = Care(parts, sweep.at_s)
+    apart = clocks_apart(sweep.clock_skew_s, parts.settings.safety.clock_tolerance_s)
+    care.told_of("clock/source", "the clock of the metrics source", apart)
+    for service in _watched(parts, sweep.only):
+        care.told_of(f"service/{service.name}", f"service {service.name}", sweep.unreadable.get(service.name))
+    return requests(parts, still_open, sweep.at_s, care)
 
 
 def open_incidents_of(ledger: Ledger, at_s: float) -> list[Incident]:
@@ -257,10 +263,12 @@ def _json(ledger: Ledger, key: str, default: Any) -> Any:
     return found if isinstance(found, type(default)) else default
 
 
-def requests(parts: Parts, incidents: Sequence[Incident], at_s: float) -> list[TuneRequest]:
+def requests(
+    parts: Parts, incidents: Sequence[Incident], at_s: float, care: Care | None = None
+) -> list[TuneRequest]:
     """Which act-tier incidents need a run now: new ones, and those whose last attempt asks for another. An incident
     whose records cannot be read holds up no other."""
-    wanted, care = [], Care(parts, at_s)
+    wanted, care = [], care or Care(parts, at_s)
     for incident in incidents:
         if incident.tier != "act":
             continue

@@ -22,6 +22,9 @@ _KNOBS = {
     "version": "model version",
 }
 
+_ONLY_TOLD = ("mode", "dry_run")
+"""Guards that do not object to a plan: it is only to be told."""
+
 
 @dataclass(frozen=True)
 class Headline:
@@ -35,11 +38,17 @@ class Headline:
 def headline(report: Report) -> Headline:
     service = report.incident.service
     what = changes_text(report)
-    if report.rollback:
+    if report.decision is not None and report.decision.theirs:
+        return Headline("Left alone", f"{service}: {what}, and somebody else changed it meanwhile", "quiet")
+    if undone(report):
         return Headline("Rolled back", f"{service}: {what} did not help and was undone", "bad")
+    if report.rollback or (report.decision is not None and report.decision.step == "roll_back"):
+        return Headline("NOT undone", f"{service}: {what} is to be undone and may still be in force", "bad")
     if report.refusal is not None or not report.plan.chosen.changes:
         reason = report.refusal.reason if report.refusal else report.plan.reason or report.plan.chosen.reason
-        status = "Proposed" if report.refusal is not None and report.plan.chosen.changes else "Hold"
+        status = "Hold"
+        if report.refusal is not None and report.plan.chosen.changes:
+            status = "Proposed" if report.refusal.guard in _ONLY_TOLD else "Not done"
         return Headline(status, f"{service}: {reason.removeprefix('hold: ').rstrip('.')}", "quiet")
     if report.outcome is None:
         refused = next((r.reason for r in report.receipts if not r.applied and r.reason), "")
@@ -52,6 +61,11 @@ def headline(report: Report) -> Headline:
         still = "still over the SLO" if report.outcome.resolved is False else "too early to call it resolved"
         return Headline("Improved", f"{service}: {what}{p95}, {still}", "quiet")
     return Headline(report.outcome.verdict.capitalize(), f"{service}: {what}{p95}", "bad")
+
+
+def undone(report: Report) -> bool:
+    """Whether the old values are back, by what was read back; a decision to undo is no proof of it."""
+    return bool(report.rollback) and all(receipt.applied for receipt in report.rollback)
 
 
 def subject(report: Report) -> str:
@@ -171,6 +185,8 @@ def rows(report: Report) -> list[tuple[str, str]]:
     ]
     if report.decision is not None:
         table.append(("Decision", f"{report.decision.step.replace('_', ' ')}: {report.decision.reason}"))
+    if not undone(report) and report.decision is not None and report.decision.step == "roll_back":
+        table.append(("NOT undone", "The old values are not back yet. Sweeps go on trying, and say so if they cannot."))
     table += [("Rolled back", r.reason or f"{r.lever} back to {r.after}") for r in report.rollback]
     if report.rollback_outcome is not None:
         table.append(("After the roll-back", report.rollback_outcome.reason))

@@ -41,6 +41,7 @@ EVENTS = st.one_of(
 BEGINS: list[tuple[Any, ...]] = [("trouble", 0, "replicas", "improved"), ("sweep", None), ("work", 0, None)]
 
 
+@pytest.mark.timeout(3600 if _MORE else 300)
 @settings(
     max_examples=int(_MORE or 60),
     deadline=None,
