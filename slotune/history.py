@@ -215,7 +215,8 @@ def _set_by_others(reader: Reader, made: Iterable[Line]) -> dict[tuple[str, str]
         return {}
     since_s, services = min(line.at_s for line in lines), tuple({line.service for line in lines})
     found: dict[tuple[str, str], float] = {}
-    for line in reader.find(Query(kinds=("guard",), services=services, since_s=since_s)):
+    seen = Query(kinds=("guard",), services=services, since_s=since_s, holding='"guard":"ownership:')
+    for line in reader.find(seen):
         guard = str(line.body.get("guard"))
         if guard.startswith("ownership:"):
             found.setdefault((line.service, guard.removeprefix("ownership:")), line.at_s)

@@ -17,6 +17,8 @@ class Query:
     its plan and of the plan's inverse. since_s, until_s: epoch seconds, both included.
     without: (column, suffix): only records for which the ledger holds no record with the id `column + suffix`, such
     as reports that were not sent, ("id", ":sent"), or incidents that were not closed, ("incident_id", ":closed").
+    holding: a piece of the body as it is written (compact JSON), such as '"guard":"ownership:'. Looked for in the rows
+    that the rest of the query finds, so that a few among thousands need not be read whole.
     bodies: False leaves every body empty, where it matters only that something happened.
     order: newest first by the time that a record says, or by when it was written, which no clock that steps back turns
     around: what slotune did last is what it wrote last.
@@ -33,6 +35,7 @@ class Query:
     since_s: float | None = None
     until_s: float | None = None
     without: tuple[Literal["id", "incident_id"], str] | None = None
+    holding: str | None = None
     bodies: bool = True
     order: Literal["time", "written"] = "time"
     limit: int | None = None

@@ -146,6 +146,14 @@ def test_nothing_that_is_meant_is_left_out(ledger: Ledger) -> None:
     assert len(ledger.find(Query(ids=wanted))) == 600
 
 
+def test_a_few_among_many_are_found_by_what_their_bodies_hold(ledger: Ledger) -> None:
+    for n, guard in enumerate(("freeze", "ownership:batch_size", "mode", "ownership:replicas")):
+        ledger.put(record(f"g{n}", float(n), kind="guard", body={"guard": guard, "reason": "x"}))
+    hands = Query(kinds=("guard",), holding='"guard":"ownership:')
+    assert [r.id for r in ledger.find(hands)] == ["g3", "g1"]
+    assert ledger.find(Query(holding="% _")) == []
+
+
 def test_records_without_their_bodies_say_only_that_they_are_there(ledger: Ledger) -> None:
     ledger.put(record("r1", body={"a": "long"}))
     (found,) = ledger.find(Query(ids=("r1",), bodies=False))

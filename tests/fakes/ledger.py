@@ -61,6 +61,8 @@ class FakeLedger:
             return False
         if query.family is not None and record.id not in query.family and record.parent_id not in query.family:
             return False
+        if query.holding is not None and query.holding not in to_json(record.body):
+            return False
         if query.without is not None:
             column, suffix = query.without
             base = record.id if column == "id" else record.incident_id

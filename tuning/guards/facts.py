@@ -46,17 +46,19 @@ class GuardFacts:
 
 
 def last_written(records: Iterable[Record], service: str) -> dict[str, dict[str, Knob]]:
-    """What the newest receipt of each lever left behind: of changes and of roll-backs, `records` in any order."""
-    found: dict[str, tuple[float, dict[str, Knob]]] = {}
+    """What the newest receipt of each lever left behind: of changes and of roll-backs.
+
+    records: newest written first. What slotune did last is what it wrote last, whatever its clock said.
+    """
+    found: dict[str, dict[str, Knob]] = {}
     for record in records:
         lever, after = record.body.get("lever"), record.body.get("after")
         if record.service != service or record.phase != "result" or not isinstance(lever, str):
             continue
         if not isinstance(after, dict) or not record.body.get("applied"):
             continue
-        if lever not in found or record.at_s >= found[lever][0]:
-            found[lever] = (record.at_s, after)
-    return {lever: knobs for lever, (_, knobs) in found.items()}
+        found.setdefault(lever, after)
+    return found
 
 
 def foreign_since(records: Iterable[Record], service: str) -> dict[str, float]:

@@ -36,6 +36,9 @@ def select(query: Query, dialect: Dialect) -> tuple[str, dict[str, object]]:
         if getattr(query, name) is not None:
             where.append(f"at_s {sign} :{name}")
             values[name] = getattr(query, name)
+    if query.holding is not None:
+        where.append("instr(body, :holding) > 0" if dialect == "sqlite" else "strpos(body, :holding) > 0")
+        values["holding"] = query.holding
     if query.without is not None:
         column, values["suffix"] = query.without
         where.append(_WITHOUT[column])

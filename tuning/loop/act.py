@@ -75,8 +75,7 @@ def guard_plan(parts: Parts, plan: Plan, at_s: float, *, approved: bool = False)
     The levers are read again: between the plan and the change somebody may have moved them.
     """
     service = parts.service(plan.service)
-    kinds = (*LEVER_STEPS.values(), "roll_back", "guard")
-    own = parts.ledger.find(Query(kinds=kinds, services=(service.name,), phase="result"))
+    own = _hands(parts, service.name)
     caps = caps_of(parts.settings.safety, service, plan.chosen.levers)
     seen = parts.source.read([service], ("p95_ms", "error_rate"), look_back(parts, at_s))
     window = seen.get(service.name)
@@ -97,6 +96,16 @@ def guard_plan(parts: Parts, plan: Plan, at_s: float, *, approved: bool = False)
     if refusal is not None:
         parts.ledger.put(records.refusal_record(refusal, plan))
     return refusal
+
+
+def _hands(parts: Parts, service: str) -> Sequence[Record]:
+    """Who has been at the levers of a service: what slotune left there, newest written first, and when it saw another
+    hand."""
+    receipts = Query(
+        kinds=(*LEVER_STEPS.values(), "roll_back"), services=(service,), phase="result", order="written"
+    )
+    seen = Query(kinds=("guard",), services=(service,), holding='"guard":"ownership:')
+    return (*parts.ledger.find(receipts), *parts.ledger.find(seen))
 
 
 def truth(parts: Parts, plan: Plan) -> Truth:

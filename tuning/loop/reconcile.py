@@ -17,6 +17,7 @@ from tuning.loop.care import Care
 from tuning.loop.parts import Parts
 from tuning.model import Change, OpenChange, Receipt
 from tuning.policies import reconcile, timing
+from tuning.policies.lease import covered
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +31,10 @@ def reconcile_all(parts: Parts, at_s: float, *, alive: Callable[[str], bool]) ->
     """
     care = Care(parts, at_s)
     done = late.reopen(parts, at_s, care)
-    for change in parts.ledger.open_changes():
+    opened = parts.ledger.open_changes()
+    for change in opened:
+        if change.state == "leased" and covered(change, opened):
+            continue
         said = care.item(
             f"change/{change.plan_id}",
             f"{change.service} ({change.plan.chosen.text()}, {change.state})",

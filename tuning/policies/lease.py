@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -109,6 +109,19 @@ def found(change: Change, ours: Mapping[str, Knob] | None, now: Mapping[str, Kno
     if same_knobs(ours if ours is not None else change.new, now):
         return "ours"
     return "foreign"
+
+
+def covered(lease: OpenChange, others: Iterable[OpenChange]) -> bool:
+    """Whether a newer open change stands on a lever of this lease. What was put on top comes off first: until then
+    the lease is neither handed back nor given up, for the values that stand there are not its own."""
+    levers = set(lease.plan.chosen.levers)
+    return any(
+        other.service == lease.service
+        and other.plan_id != lease.plan_id
+        and (other.opened_at_s, other.plan_id) > (lease.opened_at_s, lease.plan_id)
+        and levers & set(other.plan.chosen.levers)
+        for other in others
+    )
 
 
 def _load(window: MetricWindow, at_s: float, for_s: float) -> tuple[float, float, float] | None:

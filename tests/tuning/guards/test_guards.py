@@ -266,6 +266,8 @@ def test_facts_are_read_out_of_the_ledger() -> None:
     assert last_written(records, "ranker") == {"batch_size": {"batch_size": 1}}
     assert last_written(records, "other") == {}
     assert foreign_since(records, "ranker") == {"batch_size": 4.0}, "since slotune last wrote it"
+    stepped_back = [receipt(1.0, {"batch_size": 4}), receipt(9.0, {"batch_size": 8})]
+    assert last_written(stepped_back, "ranker") == {"batch_size": {"batch_size": 4}}, "written last, by an earlier clock"
 
 
 def test_the_most_careful_mode_wins() -> None:
