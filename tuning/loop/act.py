@@ -75,7 +75,8 @@ def guard_plan(parts: Parts, plan: Plan, at_s: float, *, approved: bool = False)
     The levers are read again: between the plan and the change somebody may have moved them.
     """
     service = parts.service(plan.service)
-    own = _hands(parts, service.name)
+    now = truth(parts, plan)
+    own = _hands(parts, service.name, now)
     caps = caps_of(parts.settings.safety, service, plan.chosen.levers)
     seen = parts.source.read([service], ("p95_ms", "error_rate"), look_back(parts, at_s))
     window = seen.get(service.name)
@@ -83,7 +84,7 @@ def guard_plan(parts: Parts, plan: Plan, at_s: float, *, approved: bool = False)
         at_s=at_s,
         service=service,
         safety=parts.settings.safety,
-        settings_now=truth(parts, plan),
+        settings_now=now,
         standing=parts.ledger.standing(at_s, caps.memory_s),
         last_written=last_written(own, service.name),
         foreign_since_s=foreign_since(own, service.name),
@@ -98,14 +99,18 @@ def guard_plan(parts: Parts, plan: Plan, at_s: float, *, approved: bool = False)
     return refusal
 
 
-def _hands(parts: Parts, service: str) -> Sequence[Record]:
-    """Who has been at the levers of a service: what slotune left there, newest written first, and when it saw another
-    hand."""
+def _hands(parts: Parts, service: str, now: Truth) -> Sequence[Record]:
+    """Who has been at the levers of a service: what slotune left there, newest written first, and, where something else
+    stands there now, when it saw another hand."""
     receipts = Query(
         kinds=(*LEVER_STEPS.values(), "roll_back"), services=(service,), phase="result", order="written"
     )
+    ours = parts.ledger.find(receipts)
+    left = last_written(ours, service)
+    if all(same_knobs(left[n], s.values) for n, s in now.items() if n in left and isinstance(s, Setting)):
+        return ours
     seen = Query(kinds=("guard",), services=(service,), holding='"guard":"ownership:')
-    return (*parts.ledger.find(receipts), *parts.ledger.find(seen))
+    return (*ours, *parts.ledger.find(seen))
 
 
 def truth(parts: Parts, plan: Plan) -> Truth:
