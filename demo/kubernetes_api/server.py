@@ -91,6 +91,15 @@ class KubernetesApi:
         """labels: pod-security.kubernetes.io/enforce: restricted, for one, means what it says."""
         self.store.create(NAMESPACE, "", {"metadata": {"name": name, "labels": labels or {}}}, CREATOR)
 
+    def label_namespace(self, name: str, labels: dict[str, str]) -> None:
+        """What `kubectl label namespace` does."""
+
+        def change(obj: Object) -> Object:
+            obj["metadata"]["labels"] = {**obj["metadata"].get("labels", {}), **labels}
+            return obj
+
+        self.store.update(NAMESPACE, "", name, change, CREATOR)
+
     def add_deployment(
         self,
         namespace: str,

@@ -97,15 +97,20 @@ def _replica_set(store: Store, workload: Object, namespace: str, name: str, mark
     mine = next((s for s in sets if s["metadata"]["labels"]["pod-template-hash"] == mark), None)
     revision = str(newest + 1)
     if mine is None:
+        pods = workload["spec"].get("template", {}).get("metadata", {}).get("labels", {})
+        labels = {**pods, "pod-template-hash": mark}
         body = {
             "metadata": {
                 "name": f"{name}-{mark}",
-                "labels": {**workload["spec"].get("template", {}).get("metadata", {}).get("labels", {}),
-                           "pod-template-hash": mark},
+                "labels": labels,
                 "annotations": {REVISION: revision},
                 "ownerReferences": [_controller("apps/v1", "Deployment", workload)],
             },
-            "spec": {"template": workload["spec"].get("template", {}), "replicas": workload["spec"]["replicas"]},
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "template": workload["spec"].get("template", {}),
+                "replicas": workload["spec"]["replicas"],
+            },
         }
         made = store.create(REPLICA_SET, namespace, body, MANAGER)
     else:
@@ -150,6 +155,7 @@ def _roll(
         try:
             _create_pod(store, cluster, namespace, pod_name, marked, template, maker, now_s)
         except ApiError as error:
+            cluster.serial -= 1
             cluster.failures[(namespace, name)] = str(error)
             _failed_create(store, namespace, maker, str(error))
             break

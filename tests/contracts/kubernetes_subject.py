@@ -1,8 +1,9 @@
 """The API server under contract: the demo's stand-in, or a real one when SLOTUNE_TEST_KUBECONFIG names a kubeconfig.
 
 On a real server everything happens in namespaces that the suite makes and removes, as the kubeconfig's own user (who
-must be an administrator); other users are impersonated. A bare kube-apiserver is enough: what needs a controller, and
-what only the stand-in can do on demand (faults, a stopped etcd, metrics that the test sets), is skipped with the reason.
+must be an administrator); other users are impersonated. A bare kube-apiserver is enough: what needs a controller or a
+kubelet, and what only the stand-in can do on demand (faults, a stopped etcd, metrics that the test sets), is skipped
+with the reason. Where pods get ready, the suite waits for its own before a row begins.
 """
 
 from __future__ import annotations
@@ -130,6 +131,51 @@ class Subject:
         if self.stand_in is None and not hpa_controller_runs():
             pytest.skip("no HPA controller acts on this server (kube-controller-manager is not running)")
 
+    def needs_controllers(self) -> None:
+        """Skips where nobody makes pods."""
+        if self.stand_in is None and not controllers_run():
+            pytest.skip("no controller acts on this server (kube-controller-manager is not running)")
+
+    def needs_ready_pods(self) -> None:
+        """Skips where pods are made and never get ready: a scale-up waits for the earlier ones. Where nobody makes
+        pods at all there is nothing to wait for."""
+        if self.stand_in is None and controllers_run() and not pods_get_ready():
+            pytest.skip("pods do not get ready on this server (no kubelet runs them)")
+
+    def set_pods_quota(self, name: str, pods: int) -> None:
+        """A ResourceQuota on the number of pods, in force when this returns."""
+        if self.stand_in is not None:
+            self.stand_in.add_quota(self.namespace, name, pods)
+            return
+        body = {"metadata": {"name": name}, "spec": {"hard": {"pods": str(pods)}}}
+        self.core.create_namespaced_resource_quota(self.namespace, body)
+
+        def counted() -> bool:
+            status = self.core.read_namespaced_resource_quota(name, self.namespace).status
+            return bool(status and status.hard and status.used)
+
+        self.until(counted)
+
+    def set_pod_security(self, level: str) -> None:
+        """PodSecurity's level for this namespace, in force when this returns."""
+        label = {"pod-security.kubernetes.io/enforce": level}
+        if self.stand_in is not None:
+            self.stand_in.label_namespace(self.namespace, label)
+        else:
+            self.core.patch_namespace(self.namespace, {"metadata": {"labels": label}})
+            time.sleep(2.0)  # admission reads namespaces from a watch
+
+    def needs_service_account(self) -> None:
+        """Waits for the namespace's default service account, without which no pod is admitted."""
+        if self.stand_in is not None:
+            return
+        names = [a.metadata.name for a in self.core.list_namespaced_service_account(self.namespace).items]
+        if "default" not in names and not controllers_run():
+            self.core.create_namespaced_service_account(self.namespace, {"metadata": {"name": "default"}})
+        self.until(lambda: "default" in [
+            a.metadata.name for a in self.core.list_namespaced_service_account(self.namespace).items
+        ])  # fmt: skip
+
     def until(self, true: Callable[[], Any], real_s: float = 60.0) -> Any:
         """Waits for the controllers."""
         end = time.monotonic() + (5.0 if self.stand_in is not None else real_s)
@@ -150,7 +196,19 @@ def _bind(subject: Subject, user: str, rules: Rules) -> None:
     }
     rbac.create_namespaced_role_binding(subject.namespace, bound)
     if subject.stand_in is None:
-        time.sleep(0.5)  # the authoriser reads Roles from a watch
+        subject.until(lambda: _granted(subject, user, rules))  # the authoriser reads Roles from a watch
+
+
+def _granted(subject: Subject, user: str, rules: Rules) -> bool:
+    """Whether the authoriser knows the last of the rules by now."""
+    rule = rules[-1]
+    plural, _, sub = rule["resources"][0].partition("/")
+    asked = client.V1ResourceAttributes(
+        namespace=subject.namespace, verb=rule["verbs"][-1], group=rule["apiGroups"][0], resource=plural,
+        subresource=sub or None, name=(rule.get("resourceNames") or [None])[0],
+    )  # fmt: skip
+    review = client.V1SubjectAccessReview(spec=client.V1SubjectAccessReviewSpec(user=user, resource_attributes=asked))
+    return bool(client.AuthorizationV1Api(subject.api_client).create_subject_access_review(review).status.allowed)
 
 
 def hpa_body(name: str, target: str = "web", low: int | None = 2, high: int = 10) -> dict[str, Any]:
@@ -205,8 +263,15 @@ def subject_of_this_run() -> Iterator[Subject]:
 
 def _furnish(subject: Subject) -> Subject:
     subject.apps.create_namespaced_deployment(subject.namespace, deployment_body("web", 2))
+    if subject.stand_in is not None or pods_get_ready():
+        subject.until(lambda: ready_replicas(subject.apps, subject.namespace) == 2, real_s=120.0)
     subject.create(hpa_body("web"))
     return subject
+
+
+def ready_replicas(apps: Any, namespace: str, name: str = "web") -> int:
+    status = apps.read_namespaced_deployment(name, namespace).status
+    return int((status and status.ready_replicas) or 0)
 
 
 # -- a real server ----------------------------------------------------------------------------------------------------
@@ -273,6 +338,22 @@ def controllers_run() -> bool:
         body.spec.finalizers = []
         core.replace_namespace_finalize(namespace, body)
     return seen
+
+
+@cache
+def pods_get_ready() -> bool:
+    """Whether somebody (a kubelet, or what stands in for one) makes pods ready on this server."""
+    if not controllers_run():
+        return False
+    with real_namespace() as (api_client, namespace):
+        apps = client.AppsV1Api(api_client)
+        apps.create_namespaced_deployment(namespace, deployment_body("web", 1))
+        end = time.monotonic() + 60.0
+        while time.monotonic() < end:
+            if ready_replicas(apps, namespace) == 1:
+                return True
+            time.sleep(0.5)
+    return False
 
 
 @cache

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from detection.model import Service
-from tests.contracts.kubernetes_subject import KUBECONFIG, Rules, Subject
+from tests.contracts.kubernetes_subject import KUBECONFIG, MERGE, Rules, Subject
 from tests.fakes.actuators import FakeConnections, service
 from tests.fakes.kubernetes import bounds
 from tuning.actuators.kubernetes import KubernetesReplicas
-from tuning.errors import ControlRefused, NotOwner
+from tuning.errors import ControlRefused, NoCapacity, NotOwner
 from tuning.model import Change
 from tuning.ports import Connection
 
@@ -20,7 +20,8 @@ pytestmark = pytest.mark.server
 
 
 class Ahead:
-    """A clock that runs ahead by what was slept: nobody waits for pods that no kubelet will start."""
+    """On the stand-in a clock that runs ahead by what was slept; on a real server, whose controllers take their time,
+    the time of day."""
 
     def __init__(self) -> None:
         self.ahead_s = 0.0
@@ -29,8 +30,11 @@ class Ahead:
         return time.time() + self.ahead_s
 
     def sleep(self, seconds: float) -> None:
-        self.ahead_s += seconds
-        time.sleep(min(seconds, 0.05))
+        if KUBECONFIG:
+            time.sleep(seconds)
+        else:
+            self.ahead_s += seconds
+            time.sleep(min(seconds, 0.05))
 
 
 def lever(subject: Subject, token: str | None = None) -> KubernetesReplicas:
@@ -61,6 +65,7 @@ def role(*, patch: bool = True) -> Rules:
 
 
 def test_bounds_are_raised_once_read_back_and_restored(subject: Subject) -> None:
+    subject.needs_ready_pods()
     up, actuator = bounds((2, 10), (3, 12)), lever(subject)
     assert actuator.read(web(subject)).values["min_replicas"] == 2
     receipt = actuator.apply(web(subject), up, key="k")
@@ -88,7 +93,57 @@ def test_an_apply_manager_of_the_field_makes_it_stand_down(subject: Subject) -> 
         lever(subject).apply(web(subject), bounds((2, 10), (3, 10)), key="k")
 
 
+def test_who_applies_maxreplicas_alone_leaves_minreplicas_free(subject: Subject) -> None:
+    subject.needs_ready_pods()
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}
+    subject.apply({"scaleTargetRef": target, "maxReplicas": 10}, "flux", force=True)
+    assert lever(subject).apply(web(subject), bounds((2, 10), (3, 10)), key="k").changed
+    with pytest.raises(NotOwner, match=r"flux applies spec\.maxReplicas"):
+        lever(subject).apply(web(subject), bounds((3, 10), (3, 9)), key="k2")
+
+
+def test_an_hpa_that_a_controller_made_is_left_alone(subject: Subject) -> None:
+    uid = subject.apps.read_namespaced_deployment("web", subject.namespace).metadata.uid
+    above = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": uid, "controller": True}
+    subject.patch({"metadata": {"ownerReferences": [above]}}, _content_type=MERGE)
+    with pytest.raises(NotOwner, match="HPA web belongs to Deployment web"):
+        lever(subject).apply(web(subject), bounds((2, 10), (3, 10)), key="k")
+    assert subject.read().spec.min_replicas == 2
+
+
+def test_a_persons_kubectl_scale_stands(subject: Subject) -> None:
+    subject.needs_ready_pods()
+    subject.hpas.delete_namespaced_horizontal_pod_autoscaler("web", subject.namespace)
+    change = Change(lever="replicas", old={"replicas": 2}, new={"replicas": 3})
+    lever(subject).apply(web(subject), change, key="k")
+    subject.apps.patch_namespaced_deployment_scale(
+        "web", subject.namespace, {"spec": {"replicas": 2}}, field_manager="kubectl"
+    )
+    with pytest.raises(NotOwner, match=r"kubectl scaled web \(replicas 2 now\)"):
+        lever(subject).apply(web(subject), change, key="k2")
+    assert subject.replicas() == 2
+
+
+def test_pods_that_a_quota_forbids_are_undone_in_the_controllers_words(subject: Subject) -> None:
+    subject.needs_controllers()
+    subject.needs_ready_pods()
+    subject.set_pods_quota("few", 2)
+    subject.hpas.delete_namespaced_horizontal_pod_autoscaler("web", subject.namespace)
+    change = Change(lever="replicas", old={"replicas": 2}, new={"replicas": 3})
+    with pytest.raises(NoCapacity, match=r"3 wanted, 2 exist: 2 ready.*FailedCreate.*exceeded quota: few"):
+        lever(subject).apply(web(subject, unschedulable_after_s=15), change, key="k")
+    assert subject.replicas() == 2
+
+
+def test_a_workload_at_zero_is_not_switched_on(subject: Subject) -> None:
+    subject.scale(0)
+    with pytest.raises(NotOwner, match="stands at 0 replicas"):
+        lever(subject).apply(web(subject), bounds((2, 10), (3, 10)), key="k")
+    assert subject.read().spec.min_replicas == 2
+
+
 def test_nobody_owns_the_replicas(subject: Subject) -> None:
+    subject.needs_ready_pods()
     subject.hpas.delete_namespaced_horizontal_pod_autoscaler("web", subject.namespace)
     change = Change(lever="replicas", old={"replicas": 2}, new={"replicas": 3})
     assert lever(subject).apply(web(subject), change, key="k").changed
@@ -96,6 +151,7 @@ def test_nobody_owns_the_replicas(subject: Subject) -> None:
 
 
 def test_the_documented_role_of_a_service_account_is_enough(subject: Subject) -> None:
+    subject.needs_ready_pods()
     token = subject.service_account_token("slotune", role())
     actuator, ranker = lever(subject, token), web(subject, hpa="web")
     rights = actuator.rights(ranker)

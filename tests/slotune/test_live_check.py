@@ -143,7 +143,7 @@ def test_no_series_is_not_no_prometheus(stack: Stack, settings: Settings) -> Non
 def test_a_missing_right_comes_with_its_rule(stack: Stack, settings: Settings) -> None:
     rules = [
         {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["get"]},
-        {"apiGroups": ["apps"], "resources": ["deployments/scale"], "verbs": ["get"]},
+        {"apiGroups": ["apps"], "resources": ["deployments", "deployments/scale"], "verbs": ["get"]},
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
     ]
     stack.api.add_token("t", "slotune")

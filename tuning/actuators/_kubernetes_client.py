@@ -23,7 +23,7 @@ from tuning.actuators import _kubernetes_shape as shape
 from tuning.actuators._http import Unanswered
 from tuning.actuators._kubernetes_errors import Missing, Ref, answered, unanswered
 from tuning.actuators._kubernetes_shape import Object
-from tuning.actuators._kubernetes_transport import Answer, exchange, watched
+from tuning.actuators._kubernetes_transport import CONNECT_TRIES, Answer, exchange, watched
 from tuning.errors import ConfigError, ControlRefused, SlotuneError
 from tuning.ports import Connection, Connections
 
@@ -200,8 +200,8 @@ def configuration(connection: Connection) -> Any:
             "give it an address with a token, a kube_config_path, or in_cluster"
         ) from error
     made.retries = urllib3.Retry(
-        total=2,
-        connect=2,
+        total=CONNECT_TRIES - 1,
+        connect=CONNECT_TRIES - 1,
         read=0,
         status=0,
         other=0,

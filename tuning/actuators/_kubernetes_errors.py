@@ -74,7 +74,8 @@ class Ref:
         return f'{{apiGroups: ["{self.group}"], resources: ["{self.resource}"]{names}, verbs: ["{verb}"]}}'
 
     def __str__(self) -> str:
-        return f"{self.resource} {self.namespace}/{self.name}" if self.name else f"{self.resource} of {self.namespace}"
+        said = f"{self.resource} {self.namespace}/{self.name}" if self.name else f"{self.resource} of {self.namespace}"
+        return bounded(said)
 
 
 def _segment(text: str, ref: Ref) -> str:

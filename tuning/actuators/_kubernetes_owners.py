@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tuning.actuators._kubernetes_client import Cluster
 from tuning.actuators._kubernetes_errors import Missing, Ref
 from tuning.actuators._kubernetes_shape import Object
+from tuning.actuators._options import bounded
 from tuning.errors import ConfigError, ControlRefused, ControlUnreachable, NotOwner
 from tuning.model import Knob
 
@@ -32,7 +33,8 @@ class Owner:
 
     @property
     def name(self) -> str:
-        return {"hpa": "HPA", "keda": "KEDA ScaledObject"}.get(self.kind, self.ref.resource) + f" {self.ref.name}"
+        kind = {"hpa": "HPA", "keda": "KEDA ScaledObject"}.get(self.kind, self.ref.resource)
+        return bounded(f"{kind} {self.ref.name}")
 
     @property
     def version(self) -> str:
@@ -86,13 +88,12 @@ def find_owner(cluster: Cluster, scale: Ref, hpa: str | None) -> Owner:
         found[0]["metadata"].setdefault("name", hpa)
         if not _targets(found[0], scale):
             ref = (found[0].get("spec") or {}).get("scaleTargetRef") or {}
-            raise ConfigError(
-                f"the HPA {hpa} in {scale.namespace} scales {ref.get('kind')} {ref.get('name')}, not {scale.name}"
-            )
+            target = bounded(f"{ref.get('kind')} {ref.get('name')}", 160)
+            raise ConfigError(f"the HPA {hpa} in {scale.namespace} scales {target}, not {scale.name}")
     else:
         found = [obj for obj in cluster.items(hpas) if _targets(obj, scale)]
     if len(found) > 1:
-        names = ", ".join(sorted(obj["metadata"]["name"] for obj in found))
+        names = bounded(", ".join(sorted(obj["metadata"]["name"] for obj in found)))
         raise NotOwner(f"{len(found)} HPAs scale {scale.name} in {scale.namespace} ({names}); slotune stands down")
     if found:
         return _hpa_or_keda(cluster, hpas, found[0])

@@ -70,11 +70,11 @@ def value_in_pod(pod: Workload, container: str, env: str, arg: str) -> int:
 
 def _found(pod: Workload, container: str, env: str, arg: str, at: str) -> Place:
     containers: list[Container] = pod.get("containers") or []
-    names = [str(c.get("name")) for c in containers]
+    names = [bounded(str(c.get("name")), 80) for c in containers]
     if not container and len(names) != 1:
-        raise ConfigError(f"the workload has {len(names)} containers ({', '.join(names)}): name one of them")
+        raise ConfigError(f"the workload has {len(names)} containers ({bounded(', '.join(names))}): name one of them")
     if container and container not in names:
-        raise ConfigError(f"the workload has no container {container}; it has {', '.join(names) or 'none'}")
+        raise ConfigError(f"the workload has no container {container}; it has {bounded(', '.join(names)) or 'none'}")
     index = names.index(container) if container else 0
     reader = _Reader(containers[index], f"{at}/{index}")
     found = reader.env(env) if env else reader.arg(arg)
@@ -88,7 +88,7 @@ class _Reader:
 
     def __init__(self, container: Container, at: str) -> None:
         self._container, self._at = container, at
-        self._name = str(container.get("name"))
+        self._name = bounded(str(container.get("name")), 80)
         self._key = "k:" + json.dumps({"name": container.get("name")}, separators=(",", ":"))
 
     def env(self, name: str, *, before: int | None = None, hops: int = 0) -> Place:
@@ -144,7 +144,7 @@ class _Reader:
         if hops > 4:
             raise self._refusal(f"has {name} refer to itself")
         if used > 1:
-            raise self._refusal(f"has {name} from {variable}, which {used} places use: change it by hand")
+            raise self._refusal(f"has {name} from {bounded(variable, 80)}, which {used} places use: change it by hand")
         return self.env(variable, before=before, hops=hops + 1)
 
     def _assignment(self, name: str) -> Place | None:

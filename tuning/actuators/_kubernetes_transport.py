@@ -23,6 +23,8 @@ LIMIT_BYTES = 32 * 1024 * 1024
 """The largest answer that is read: a list of 3,000 pods has about 30 MiB."""
 CHUNK_BYTES = 65536
 CONNECT_S = 5.0
+CONNECT_TRIES = 3
+"""A connection that is refused or times out is tried so often in all, within the deadline."""
 
 
 class TooSlow(HTTPError):
@@ -149,7 +151,7 @@ def exchange(
                 headers=dict(headers),
                 preload_content=False,
                 redirect=False,
-                timeout=urllib3.Timeout(connect=min(CONNECT_S, timeout_s), read=timeout_s),
+                timeout=urllib3.Timeout(connect=min(CONNECT_S, timeout_s / CONNECT_TRIES), read=timeout_s),
             )
             try:
                 answer = Answer(response.status, _whole(response), dict(response.headers))

@@ -93,7 +93,13 @@ def show(values: Mapping[str, Knob]) -> str:
 
 def read_back(cluster: Cluster, owner: Owner, sleep: Callable[[float], None], what: str) -> Owner:
     """The owner, read after a write that may have landed. OutcomeUnknown when it cannot be read for READ_BACK_S."""
-    return until_read(lambda: refetch(cluster, owner), sleep, what)
+
+    def read() -> Owner:
+        shown = refetch(cluster, owner)
+        shown.values()  # an answer without usable numbers is none
+        return shown
+
+    return until_read(read, sleep, what)
 
 
 def until_read(read: Callable[[], T], sleep: Callable[[float], None], what: str) -> T:

@@ -1,8 +1,6 @@
 """Replicas through whoever owns them: the bounds of an HPA or a KEDA ScaledObject, or the scale subresource.
 
-Options of the lever: connection, namespace, kind (Deployment, StatefulSet or group/version/plural), target, hpa
-(optional: its name, so that nothing has to be listed), unschedulable_after_s (300), stand_down_s (3600: how long a
-person's change after slotune's own is left alone), request_timeout_s (10).
+Options: tuning.actuators.settings.KubernetesOptions.
 
 Knobs: with an HPA or KEDA min_replicas and max_replicas (and replicas, to read only); with nobody replicas.
 """
@@ -28,6 +26,7 @@ from tuning.actuators._kubernetes_pods import Pods
 from tuning.actuators._kubernetes_shape import Object
 from tuning.actuators._kubernetes_stand_down import stand_down, writer_of
 from tuning.actuators._kubernetes_writes import check_old, check_owner, holder_of, moved, show, write
+from tuning.actuators.settings import KubernetesOptions
 from tuning.errors import ConfigError, NoCapacity, NotOwner, OutcomeUnknown, SlotuneError, StillStarting
 from tuning.model import Change, Knob, Receipt, Setting
 from tuning.ports import Connections
@@ -55,7 +54,7 @@ class KubernetesReplicas:
         Raises ControlUnreachable, ControlRefused, NotOwner (several HPAs for one workload), ConfigError.
         """
         cluster, scale = self._cluster(service), self._scale(service)
-        owner = find_owner(cluster, scale, options.optional_text(service, self.lever, "hpa"))
+        owner = find_owner(cluster, scale, self._given(service).hpa)
         view = owner.obj if owner.kind == "none" else scale_view(cluster, scale)
         pods = self._pods(cluster, scale, view)
         holder = holder_of(cluster, owner)
@@ -78,7 +77,7 @@ class KubernetesReplicas:
         Raises what `read` raises; ControlRefused when the right to look is missing already.
         """
         scale = self._scale(service)
-        hpa = options.optional_text(service, self.lever, "hpa")
+        hpa = self._given(service).hpa
         hpas = Ref("autoscaling", "v2", "horizontalpodautoscalers", scale.namespace, hpa or "")
         whole, pods = workload_ref(scale), Ref("", "v1", "pods", scale.namespace)
         first = [("get", scale), ("get", whole), ("list", pods), ("get" if hpa else "list", hpas)]
@@ -102,12 +101,12 @@ class KubernetesReplicas:
         """
         started_s = self._clock()
         cluster, scale = self._cluster(service), self._scale(service)
-        owner = find_owner(cluster, scale, options.optional_text(service, self.lever, "hpa"))
+        owner = find_owner(cluster, scale, self._given(service).hpa)
         change = _for_owner(owner, change)
         before = owner.values()
         if options.agrees(before, moved(owner, change)):
             return self._receipt(service, change, key, before, owner, started_s, changed=False, reason="already there")
-        wait_s = options.number(service, self.lever, "stand_down_s", 3600.0)
+        wait_s = self._given(service).stand_down_s
         check_owner(cluster, owner, change, started_s, wait_s)
         check_old(owner, change)
         up, earlier = _floor(change.new) > _floor(change.old), Pods()
@@ -121,7 +120,7 @@ class KubernetesReplicas:
 
     def _hands_off(self, service: Service, owner: Owner, holder: Object, view: Object) -> list[str]:
         """Why the lever would refuse as things stand: for the knob that raises replicas, else for the other one."""
-        wait_s = options.number(service, self.lever, "stand_down_s", 3600.0)
+        wait_s = self._given(service).stand_down_s
         reason = stand_down(owner, holder, self._clock(), wait_s, [owner.floor]) or switched_off(owner, view)
         if reason:
             return [f"slotune stands down: {reason}"]
@@ -131,16 +130,17 @@ class KubernetesReplicas:
 
     def _cluster(self, service: Service) -> Cluster:
         """One client per connection: its sockets and its token serve all calls."""
-        name = options.text(service, self.lever, "connection")
-        timeout_s = options.number(service, self.lever, "request_timeout_s", 10.0)
+        given = self._given(service)
+        name, timeout_s = given.connection, given.request_timeout_s
         return self._clusters.setdefault((name, timeout_s), Cluster(self._connections, name, timeout_s=timeout_s))
 
     def _scale(self, service: Service) -> Ref:
-        return scale_ref(
-            options.text(service, self.lever, "namespace"),
-            options.text(service, self.lever, "kind", "Deployment"),
-            options.text(service, self.lever, "target"),
-        )
+        given = self._given(service)
+        return scale_ref(given.namespace, given.kind, given.target)
+
+    def _given(self, service: Service) -> KubernetesOptions:
+        """The lever's options. Raises ConfigError."""
+        return options.of(service, self.lever, KubernetesOptions)
 
     def _pods(self, cluster: Cluster, scale: Ref, view: Object) -> Pods:
         return pods_of(cluster, scale, view, self._clock())
@@ -161,7 +161,7 @@ class KubernetesReplicas:
         return pods
 
     def _deadline_s(self, service: Service) -> float:
-        return options.number(service, self.lever, "unschedulable_after_s", 300.0)
+        return self._given(service).unschedulable_after_s
 
     def _placed(
         self, service: Service, cluster: Cluster, scale: Ref, owner: Owner, change: Change, earlier: Pods

@@ -7,8 +7,7 @@ ReplicaSet. A StatefulSet whose first new pod never gets ready may need that pod
 not replace it by itself); the message says so. After a rollout the template and the pods' own specs are read again:
 both have to hold the value.
 
-Options of the lever: connection (of the cluster), namespace, kind (Deployment or StatefulSet), target, container
-(default: the only one), env or arg, rollout_timeout_s (600), request_timeout_s (10).
+Options: tuning.actuators.settings.PodSpecOptions.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from tuning.actuators._kubernetes_rollouts import appliers, hindrance, progress
 from tuning.actuators._kubernetes_stand_down import ROLLOUT_REF, controller_of, gitops_tool
 from tuning.actuators._kubernetes_writes import until_read
 from tuning.actuators._options import bounded
+from tuning.actuators.settings import PodSpecOptions
 from tuning.errors import ConfigError, Conflict, ControlRefused, NotApplied, NotOwner, OutcomeUnknown, SlotuneError
 from tuning.model import Change, Receipt, Setting
 from tuning.ports import Connections
@@ -104,24 +104,22 @@ class PodSpec:
 
     def _cluster(self, service: Service) -> Cluster:
         """One client per connection: its sockets and its token serve all calls."""
-        name = options.text(service, self.lever, "connection")
-        timeout_s = options.number(service, self.lever, "request_timeout_s", 10.0)
+        given = self._given(service)
+        name, timeout_s = given.connection, given.request_timeout_s
         return self._clusters.setdefault((name, timeout_s), Cluster(self._connections, name, timeout_s=timeout_s))
 
+    def _given(self, service: Service) -> PodSpecOptions:
+        """The lever's options. Raises ConfigError."""
+        return options.of(service, self.lever, PodSpecOptions)
+
     def _ref(self, service: Service) -> Ref:
-        kind = options.text(service, self.lever, "kind", "Deployment")
-        if kind not in BUILT_IN:
-            raise ConfigError(f"pod_spec changes a Deployment or a StatefulSet, not {kind!r}")
-        namespace = options.text(service, self.lever, "namespace")
-        return Ref(*BUILT_IN[kind], namespace, options.text(service, self.lever, "target"))
+        given = self._given(service)
+        return Ref(*BUILT_IN[given.kind], given.namespace, given.target)
 
     def _where(self, service: Service) -> tuple[str, str, str]:
         """(container, env, arg)."""
-        env = options.optional_text(service, self.lever, "env") or ""
-        arg = options.optional_text(service, self.lever, "arg") or ""
-        if not env and not arg:
-            raise ConfigError(f"pod_spec of {service.name} needs env or arg: where the batch size stands")
-        return options.optional_text(service, self.lever, "container") or "", env, arg
+        given = self._given(service)
+        return given.container, given.env, given.arg
 
     def _read(self, service: Service) -> tuple[Workload, Place]:
         where = self._where(service)
@@ -134,7 +132,7 @@ class PodSpec:
         labels = ((workload.get("spec") or {}).get("selector") or {}).get("matchLabels")
         chosen = ",".join(f"{k}={v}" for k, v in labels.items()) if isinstance(labels, dict) else ""
         found = self._cluster(service).items(Ref("", "v1", "pods", ref.namespace), chosen)
-        return own_pods(found, options.text(service, self.lever, "kind", "Deployment"), ref.name)
+        return own_pods(found, self._given(service).kind, ref.name)
 
     def _write(self, service: Service, old: int, new: int) -> None:
         """One JSON patch under the resource version; a conflict or a lost answer is re-read and tried again."""
@@ -181,9 +179,8 @@ class PodSpec:
             )
 
     def _roll_out(self, service: Service, old: int, new: int) -> str:
-        state, words = self._watch(service)
+        state, words = self._watch(service, new)
         if state == "done":
-            self._check_held(service, new)
             state, words = self._check_pods(service, new, words)
             if state == "done":
                 return words
@@ -198,22 +195,13 @@ class PodSpec:
             raise NotOwner(f"{problem}; {error}") from error
         except SlotuneError as error:
             raise OutcomeUnknown(f"{problem}; putting {old} back failed: {error}") from error
-        back, after = self._watch(service)
+        back, after = self._watch(service, old)
         if back == "done":
             raise NotApplied(f"{problem}; the old pod template with batch size {old} is back and ready")
         raise NotApplied(
             f"{problem}; batch size {old} is back in the pod template, but its rollout is not finished ({after}); "
             "a StatefulSet may need its broken pod deleted by hand"
         )
-
-    def _check_held(self, service: Service, new: int) -> None:
-        """NotOwner when the template holds another value by now: somebody edited it while the rollout went on."""
-        _, place = self._again(service, Unanswered(f"batch size {new} was rolled out"))
-        if place.value != new:
-            raise NotOwner(
-                f"{self._ref(service)} was set to {place.value} by somebody else while {new} rolled out; "
-                "that value stands"
-            )
 
     def _check_pods(self, service: Service, new: int, words: str) -> tuple[str, str]:
         """("done", the words), or ("failed", why) when a running pod was started with another value: an admission
@@ -234,15 +222,25 @@ class PodSpec:
                 return "failed", f"pod {name} runs with {value}, not with {new}, although the template says so"
         return "done", words
 
-    def _watch(self, service: Service) -> tuple[str, str]:
-        """("done", "failed" or "slow", the words). Whatever is answered instead of the workload is waited out."""
-        until_s = self._clock() + options.number(service, self.lever, "rollout_timeout_s", 600.0)
+    def _watch(self, service: Service, value: int) -> tuple[str, str]:
+        """("done", "failed" or "slow", the words). Whatever is answered instead of the workload is waited out.
+
+        NotOwner when the template holds another value by now: somebody edited it while the rollout went on.
+        """
+        until_s = self._clock() + self._given(service).rollout_timeout_s
         words = ""
         while True:
             try:
-                state, words = progress(self._cluster(service).get(self._ref(service)))
+                workload, place = self._read(service)
+                state, words = progress(workload)
             except SlotuneError as error:
                 state, words = "going", str(error)
+            else:
+                if place.value != value:
+                    raise NotOwner(
+                        f"{self._ref(service)} was set to {place.value} by somebody else while {value} rolled out; "
+                        "that value stands"
+                    )
             if state != "going":
                 return state, words
             if self._clock() >= until_s:

@@ -364,5 +364,5 @@ def test_stateful_sets_roll_too(llm: World) -> None:
 
 
 def test_a_kind_without_a_pod_template_is_refused(llm: World) -> None:
-    with pytest.raises(ConfigError, match="Deployment or a StatefulSet"):
+    with pytest.raises(ConfigError, match=r"kind is not usable: .*'Deployment' or 'StatefulSet'"):
         lever(llm).read(target(kind="Job"))
