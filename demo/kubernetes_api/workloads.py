@@ -25,6 +25,7 @@ class Cluster:
     """What the pods run on.
 
     start_s: a pod is ready so long after it was placed. room: pods that fit in a namespace (None: no limit).
+    waits: why the container of a pod cannot start ("ImagePullBackOff"), None when it can.
     schedule_s: a pod has no PodScheduled condition for so long. failures: why the last pod of a workload could not be
     created.
     ready: tells how many pods of a workload are ready instead of start_s. healthy: whether a pod template can ever
@@ -37,6 +38,7 @@ class Cluster:
     ready: Callable[[str, str], int] | None = None
     healthy: Callable[[Object], bool] = lambda _: True
     where: Callable[[str, str], list[tuple[str, int]]] | None = None
+    waits: Callable[[Object], str | None] = lambda _: None
     started_s: dict[tuple[str, str], float] = field(default_factory=dict)
     rollout_s: dict[tuple[str, str], float] = field(default_factory=dict)
     failures: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -222,27 +224,30 @@ def _kubelet(store: Store, cluster: Cluster, namespace: str, name: str, pods: li
         if age_s < cluster.schedule_s:
             continue
         placed = room is None or index < room
-        ready = placed and cluster.healthy(pod["spec"])
+        waits = cluster.waits(pod) if placed else None
+        ready = placed and not waits and cluster.healthy(pod["spec"])
         started = age_s >= cluster.start_s or pod in ready_pods(pods)
         ready = ready and (index < ready_count if ready_count is not None else started)
         address = places[index] if index < len(places) else None
-        _pod_status(store, namespace, pod, placed=placed, ready=ready, address=address)
+        _pod_status(store, namespace, pod, placed=placed, ready=ready, waits=waits, address=address)
 
 
 def _pod_status(
-    store: Store, namespace: str, pod: Object, *, placed: bool, ready: bool, address: tuple[str, int] | None
-) -> None:
+    store: Store, namespace: str, pod: Object, *, placed: bool, ready: bool, waits: str | None,
+    address: tuple[str, int] | None,
+) -> None:  # fmt: skip
     conditions: list[dict[str, Any]] = [{"type": "PodScheduled", "status": str(placed)}]
     if not placed:
         conditions[0] |= {"reason": "Unschedulable", "message": NO_ROOM}
     conditions.append({"type": "Ready", "status": str(ready)})
-    state: dict[str, Any] = {"phase": "Running" if placed else "Pending", "conditions": conditions}
+    state: dict[str, Any] = {"phase": "Running" if placed and not waits else "Pending", "conditions": conditions}
+    if waits:
+        state["containerStatuses"] = [{"name": "server", "ready": False, "state": {"waiting": {"reason": waits}}}]
     if address:
         state |= {"podIP": address[0]}
     before = pod["status"]
-    if (before.get("phase"), before.get("conditions"), before.get("podIP")) == (
-        state["phase"], conditions, state.get("podIP"),
-    ):  # fmt: skip
+    parts = ("phase", "conditions", "podIP", "containerStatuses")
+    if [before.get(part) for part in parts] == [state.get(part) for part in parts]:
         return
 
     def change(obj: Object) -> Object:

@@ -166,7 +166,8 @@ class KubernetesReplicas:
     def _placed(
         self, service: Service, cluster: Cluster, scale: Ref, owner: Owner, change: Change, earlier: Pods
     ) -> Pods | None:
-        """Waits until enough pods exist and none is kept from coming; undoes the change at the deadline.
+        """Waits until enough pods run, or are on their way for CONTROLLER_WAIT_S without being kept from coming (an
+        image that cannot be pulled shows within seconds); undoes the change at the deadline.
 
         No answer while waiting is no reason to undo: None, and the caller's verification sees what happened.
         """
@@ -181,7 +182,7 @@ class KubernetesReplicas:
             else:
                 crashing = set(pods.crashing) - set(earlier.crashing)
                 blocked = pods.blocked or crashing or pods.failure or (pods.missing and not pods.waiting)
-                if not blocked and pods.total >= _floor(change.new):
+                if not blocked and pods.total - pods.waiting >= _floor(change.new):
                     return pods
                 if not blocked and waited_s >= CONTROLLER_WAIT_S:
                     return self._unless_off(cluster, owner, change, pods, waited_s)

@@ -813,6 +813,14 @@ class TestCapacity:
             world.lever().apply(world.service(unschedulable_after_s=30), UP, key="k")
         assert world.bounds() == (2, 10)
 
+    @pytest.mark.parametrize("reason", ["ImagePullBackOff", "CreateContainerConfigError", "CrashLoopBackOff"])
+    def test_containers_that_cannot_start_are_undone_with_the_reason(self, world: World, reason: str) -> None:
+        old = {pod["metadata"]["name"] for pod in world.api.store.list(POD, "facts")}
+        world.api.cluster.waits = lambda pod: None if pod["metadata"]["name"] in old else reason
+        with pytest.raises(NoCapacity, match=rf"2 ready, 2 stuck \({reason}\).*back at"):
+            world.lever().apply(world.service(unschedulable_after_s=30), UP, key="k")
+        assert world.bounds() == (2, 10)
+
     def test_earlier_pods_that_will_never_come_are_no_reason_to_wait_for_ever(self, world: World) -> None:
         world.api.limit_pods("facts", 3)
         world.edit_hpa("hpa-owner", minReplicas=4)
