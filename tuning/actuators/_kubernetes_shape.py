@@ -149,7 +149,7 @@ def _check(value: Any, shape: Any, at: str) -> None:
             raise Malformed(f"has {at or 'something'} that is no object")
         for key, inner in shape.items():
             for name in value if key == "*" else (key,):
-                _check(value.get(name), inner, f"{at}.{name}" if at else str(name)[:80])
+                _check(value.get(name), inner, f"{at}.{key}" if at else key)
     elif isinstance(shape, list):
         if not isinstance(value, list):
             raise Malformed(f"has {at} that is no list")
