@@ -65,6 +65,7 @@ SPEC = {
     "maxReplicaCount": _Count,
     "scaleTargetRef": {"apiVersion": str, "kind": str, "name": str},
     "paused": bool,
+    "selector": {"matchLabels": TEXTS},
     "strategy": {"type": str},
     "updateStrategy": {"type": str, "rollingUpdate": {"partition": _Count}},
     "template": {"metadata": {}, "spec": {"containers": CONTAINERS, "initContainers": CONTAINERS}},
