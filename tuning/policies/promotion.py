@@ -30,14 +30,17 @@ class Rule(NamedTuple):
 
 _FREE = "It made no difference, and it is free and harmless."
 _NOT_FREE = "It made no difference, and it is not free."
+_MET = "P95 is under its objective in two looks, which could not tell how much of it the change did: {why}"
 # (verdict, resolved, looked twice, free and harmless)
 CHANGE = table(
     (_VERDICTS, _RESOLVED, _BOOL, _BOOL),
     [
         (("worse", ANY, ANY, ANY), Rule("roll_back", "following", "P95 or a guard metric got worse: {why}")),
         (("inconclusive", ANY, False, ANY), Rule("settle", "done", "One longer look: {why}")),
+        # Undoing it would bring back a trouble that is over as far as anybody can see; what costs is leased and tested.
+        (("inconclusive", True, True, ANY), Rule("keep", "done", _MET)),
         (
-            ("inconclusive", ANY, True, ANY),
+            ("inconclusive", _NOT_RESOLVED, True, ANY),
             Rule("roll_back", "following", "Two looks could not show that it helps: {why}"),
         ),
         (("improved", True, ANY, ANY), Rule("keep", "done", "P95 fell and is under its objective.")),

@@ -56,9 +56,12 @@ class BeforeAfterVerifier:
         lacking = self._lacking(before, after, old, new) or self._lacking_control(before, after, control)
         if lacking:
             # No P95 to speak of, and yet a loss that can be seen: that is enough to go back.
+            resolved = None if control is not None else self._met_alone(new, after)
             return base.model_copy(
-                update={"verdict": "worse" if failed else "inconclusive", "reason": failed or lacking}
-            )
+                update={
+                    "verdict": "worse" if failed else "inconclusive", "resolved": resolved, "reason": failed or lacking
+                }
+            )  # fmt: skip
         history = history_of(before) if old.source == "series" else None
         difference, level = shift(
             old.side, new.side, history=history, prior=settings.phi_prior, noise_floor=settings.noise_floor
@@ -139,11 +142,25 @@ class BeforeAfterVerifier:
 
     def _too_few_requests(self, before: Evidence, after: Evidence) -> str:
         for name, evidence in (("before", before), ("after", after)):
-            requests = requests_of(evidence)
-            if requests is not None and requests < self._settings.min_requests:
-                amount = f"only {requests:.0f} requests" if requests > 0 else "no traffic"
-                return f"{amount} {name} the change ({self._settings.min_requests:.0f} are needed)"
+            if few := self._few_requests(name, evidence):
+                return few
         return ""
+
+    def _few_requests(self, name: str, evidence: Evidence) -> str:
+        requests = requests_of(evidence)
+        if requests is None or requests >= self._settings.min_requests:
+            return ""
+        amount = f"only {requests:.0f} requests" if requests > 0 else "no traffic"
+        return f"{amount} {name} the change ({self._settings.min_requests:.0f} are needed)"
+
+    def _met_alone(self, new: Points, after: Evidence) -> bool | None:
+        """Whether the objective is met where there is nothing to compare with (an incident just begun, little traffic):
+        told by the points after the change alone, if there are enough of them."""
+        settings = self._settings
+        points = new.side.points[np.isfinite(new.side.points)]
+        if after.slo is None or points.size < settings.min_points or self._few_requests("after", after):
+            return None
+        return False if new.censored else _drained(points, math.log(after.slo.p95_ms), settings)
 
     def _resolved(self, new: Points, level: Level, after: Evidence) -> bool | None:
         """Under the SLO, not under it, or not to be told. Most points AND the level must agree."""

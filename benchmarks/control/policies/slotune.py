@@ -42,7 +42,7 @@ def make_settings(scenario: Scenario) -> Settings:
             ],
             "detection": {"lookback_s": 1200.0, "detectors": ["rules"]},
             "planning": {"planner": "model"},
-            "verification": {"look_s": 90.0, "longer_look_s": 90.0, "rate_window_s": scenario.rate_window_s},
+            "verification": {"look_s": 90.0, "longer_look_s": 180.0, "rate_window_s": scenario.rate_window_s},
             "safety": {"cool_down_s": 0.0, "changes_per_hour": 20, "error_budget": 1.0},
         }
     )

@@ -154,6 +154,21 @@ def test_few_points_are_inconclusive() -> None:
     assert "only 4 P95 points before" in outcome.reason
 
 
+@pytest.mark.parametrize(
+    ("after_ms", "qps", "resolved"),
+    [
+        ([60.0] * 15, 5.0, True),
+        ([160.0] * 15, 5.0, False),
+        ([60.0] * 12 + [160.0, 60.0, 60.0], 5.0, None),
+        ([60.0] * 4, 50.0, None),  # too few points
+        ([60.0] * 15, 0.2, None),  # too few requests
+    ],
+)
+def test_without_enough_before_the_objective_is_told_by_what_came_after(after_ms, qps, resolved) -> None:
+    outcome = judge(evidence([50.0, 200.0, 150.0], qps=qps), evidence(after_ms, start_s=600, qps=qps))
+    assert (outcome.verdict, outcome.resolved, outcome.effect) == ("inconclusive", resolved, None)
+
+
 def test_gaps_are_no_points_and_no_zeros() -> None:
     after = noisy(60, seed=2)
     after[::2] = np.nan
