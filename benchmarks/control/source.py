@@ -14,6 +14,25 @@ START_S = 1_700_000_000.0
 """Epoch time of the simulation's second 0."""
 
 
+class _Totals:
+    """Cumulative counters, a row per second (the first is zero), in an array that grows by doubling."""
+
+    def __init__(self, *shape: int) -> None:
+        self._rows, self._count = np.zeros((2048, *shape)), 1
+
+    @property
+    def rows(self) -> FloatArray:
+        return self._rows[: self._count]
+
+    def add(self, rises: FloatArray) -> None:
+        """rises: what each further second added, a row each."""
+        count = self._count + len(rises)
+        while count > len(self._rows):
+            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+        self._rows[self._count : count] = self._rows[self._count - 1] + np.cumsum(rises, axis=0)
+        self._count = count
+
+
 class SimulatedSource:
     """A MetricsSource over one simulated service (whatever its name), with a rate window of `rate_window_s`."""
 
@@ -21,9 +40,9 @@ class SimulatedSource:
         self.simulated = simulated
         self.window = int(rate_window_s)
         self._sums: dict[str, FloatArray] = {}
-        self._tables: dict[int, FloatArray] = {}
-        self._hist = np.zeros((1, EDGES_S.size + 1))
-        self._sizes = np.zeros((1, 3, _LARGEST + 1))
+        self._tables: dict[int, _Totals] = {}
+        self._hists = _Totals(EDGES_S.size + 1)
+        self._sizes = _Totals(3, _LARGEST + 1)
 
     def read(self, services: Sequence[Service], signals: Sequence[str], span: Span) -> Mapping[str, MetricWindow]:
         self._extend()
@@ -50,7 +69,7 @@ class SimulatedSource:
         step = int(span.step_s)
         good = self._scraped(ends, step)
         counts = np.full((ends.size, EDGES_S.size + 1), np.nan)
-        counts[good] = self._hist[ends[good]] - self._hist[ends[good] - step]
+        counts[good] = self._hists.rows[ends[good]] - self._hists.rows[ends[good] - step]
         upper = np.append(EDGES_S, np.inf) * 1e3
         return {s.name: BucketWindow(s.name, span, upper, counts) for s in services}
 
@@ -81,16 +100,16 @@ class SimulatedSource:
     def _extend(self) -> None:
         """Cumulative counters: one row per second, the first is all zero."""
         seconds = self.simulated.seconds
-        known = self._hist.shape[0] - 1
+        known = len(self._hists.rows) - 1
         if known == len(seconds):
             return
         new = seconds[known:]
         hist = np.array([np.bincount(np.searchsorted(EDGES_S, s.latencies), minlength=EDGES_S.size + 1) for s in new])
-        self._hist = np.vstack([self._hist, self._hist[-1] + np.cumsum(hist, axis=0)])
+        self._hists.add(hist)
         sizes = np.zeros((len(new), 3, _LARGEST + 1))
         for k, second in enumerate(new):
             sizes[k, :, : second.sizes.shape[1]] = second.sizes
-        self._sizes = np.vstack([self._sizes, self._sizes[-1] + np.cumsum(sizes, axis=0)])
+        self._sizes.add(sizes)
         rows = {
             "count": [s.latencies.size for s in new],
             "latency": [float(s.latencies.sum()) for s in new],
@@ -129,8 +148,8 @@ class SimulatedSource:
             full[good] = values
             return full
 
-        hist = self._hist[hi] - self._hist[lo]
-        made, seconds, squares = np.moveaxis(self._sizes[hi] - self._sizes[lo], 1, 0)
+        hist = self._hists.rows[hi] - self._hists.rows[lo]
+        made, seconds, squares = np.moveaxis(self._sizes.rows[hi] - self._sizes.rows[lo], 1, 0)
         level = seconds**2 / np.maximum(made, 1.0)
         count, errors, batches, gaps = rise("count"), rise("errors"), rise("batches"), rise("gap_n")
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -178,19 +197,18 @@ class SimulatedSource:
 
     def _by_replica(self, number: int) -> FloatArray:
         """Cumulative histogram, batches, rows and batch seconds of one replica, a row per second."""
-        table = self._tables.get(number, np.zeros((1, EDGES_S.size + 4)))
-        new = self.simulated.seconds[table.shape[0] - 1 :]
+        table = self._tables.setdefault(number, _Totals(EDGES_S.size + 4))
+        new = self.simulated.seconds[len(table.rows) - 1 :]
         if new:
-            fresh = np.zeros((len(new), table.shape[1]))
+            fresh = np.zeros((len(new), EDGES_S.size + 4))
             for k, second in enumerate(new):
                 latencies = second.by_replica.get(number)
                 if latencies is not None and latencies.size:
                     index = np.searchsorted(EDGES_S, latencies)
                     fresh[k, :-3] = np.bincount(index, minlength=EDGES_S.size + 1)
                 fresh[k, -3:] = second.replica_batches.get(number, (0, 0, 0.0))
-            table = np.vstack([table, table[-1] + np.cumsum(fresh, axis=0)])
-            self._tables[number] = table
-        return table
+            table.add(fresh)
+        return table.rows
 
 
 def _quantile(hist: FloatArray, q: float) -> FloatArray:

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 TARGETS = {
-    "detection/scoring.py": ("tests/detection/test_scoring.py", "tests/detection/test_rules.py", "tests/detection"),
+    "detection/scoring.py": ("tests/detection/test_scoring.py", "tests/detection/test_pipeline.py"),
     "tuning/guards": ("tests/tuning/guards",),
     "tuning/planning": ("tests/tuning/planning", "tests/contracts/test_planners.py"),
     "tuning/policies": ("tests/tuning/policies",),
