@@ -1,8 +1,9 @@
 """Predictions on the real ONNX Runtime demo service: 12 changes of batch and load, predicted and observed side by side.
 
 One server process, one open-loop load generator (Poisson), metrics scraped once a second from the server's own
-/metrics. Before each change the model has learned from what was seen so far, as in production; then the change is
-made, settles, and P95 is read from the server's histogram. Writes benchmarks/results/control_real.json.
+/metrics, and turned into the signals that the loop has. Before each change the model has learned from what was seen so
+far, as in production; then the change is made, settles, and P95 is read from the server's histogram. Writes
+benchmarks/results/control_real.json.
 """
 
 from __future__ import annotations
@@ -111,11 +112,6 @@ class Scraped:
         below, lower = (counts[k - 1], edges[k - 1]) if k else (0.0, 0.0)
         return 1e3 * (lower + (edges[k] - lower) * (rank - below) / max(counts[k] - below, 1e-9))
 
-    def stats(self, seconds: float) -> tuple[tuple[float, ...], ...]:
-        first, last = self.sizes[self._index(self.times[-1] - seconds)], self.sizes[-1]
-        rises = ((n, [a - b for a, b in zip(last[n], first.get(n, (0.0, 0.0, 0.0)), strict=True)]) for n in last)
-        return tuple((float(n), *rise) for n, rise in sorted(rises) if rise[0] > 0)
-
     def _index(self, at_s: float) -> int:
         return int(np.argmin([abs(t - at_s) for t in self.times]))
 
@@ -154,7 +150,16 @@ class Scraped:
             "busy": min(1.0, rise("inference_busy_seconds_total") / seconds),
             "queue_depth": self.totals[new].get("inference_queue_depth", math.nan),
             "arrival_cv2": rise("inference_interarrival_seconds_squared_sum") / gaps / mean_gap**2 - 1.0,
+            "batch_cv2": self._batch_cv2(old, new),
         }
+
+    def _batch_cv2(self, old: int, new: int) -> float:
+        """Squared variation of the time of batches of one size, as the preset asks for it."""
+        none = (0.0, 0.0, 0.0)
+        rises = [np.subtract(e, self.sizes[old].get(n, none)) for n, e in self.sizes[new].items()]
+        level = sum(seconds**2 / made for made, seconds, _ in rises if made > 0)
+        squares = sum(float(squared) for made, _, squared in rises if made > 0)
+        return float((squares - level) / level) if level > 0 else math.nan
 
 
 def _since(onset_s: float) -> Incident:
@@ -183,7 +188,6 @@ def foresee(
         at_s=scraped.times[-1],
         settings={"batch_size": setting},
         latency_model=state,
-        batch_stats=scraped.stats(LOOK_S),
     )
     # The last setting is taken as the present regime: its batch times say how fast the machine is right now.
     situation = assess(_since(scraped.times[-1] - LOOK_S), observation, SETTINGS)
@@ -255,6 +259,7 @@ def _report(rows: list[Row]) -> int:
     print(f"{near} of {len(rows)} within 20 %, {inside} in the 90 % interval, median error {median:.0%}")
     document = {
         "command": "python -m benchmarks.control --real",
+        "inputs": "the signals that the loop has",
         "service": "demo server, ONNX Runtime on one CPU core",
         "changes": len(rows),
         "within_20_percent": int(near),
