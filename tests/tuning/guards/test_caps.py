@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tuning.caps import Caps, Claim, MadeChange, Standing, Unproven
-from tuning.guards.caps import capped, standing_of
+from tuning.guards.caps import capped, one_open_change, standing_of
 from tuning.model import Record
 
 NOW_S = 1_000_000.0
-CAPS = Caps(services_at_once=3, changes_per_hour=6, changes_per_hour_total=30, cool_down_s={"batch_size": 600.0}, again_s=90.0)
+CAPS = Caps(
+    services_at_once=3, changes_per_hour=6, changes_per_hour_total=30, cool_down_s={"batch_size": 600.0}, again_s=90.0
+)
 CLAIM = Claim("p1", "ranker", ("batch_size",), NOW_S)
 
 
@@ -68,12 +70,17 @@ def test_a_clock_that_stepped_back_reopens_nothing() -> None:
     assert (full.name, full.until_s) == ("changes_per_hour", NOW_S + 3600.0)
 
 
-def receipt(record_id: str, at_s: float, *, plan_id: str, changed: bool = True, kind: str = "adjust_batch_size") -> Record:
+def receipt(
+    record_id: str, at_s: float, *, plan_id: str, changed: bool = True, kind: str = "adjust_batch_size"
+) -> Record:
     return Record(id=record_id, kind=kind, service="ranker", parent_id=plan_id, at_s=at_s, body={"changed": changed})
 
 
 def test_what_counts_is_what_was_made_or_may_have_been() -> None:
-    claimed = [Unproven("open", "a", ("batch_size", "replicas"), 50.0), Unproven("kept back", "b", ("batch_size",), 60.0)]
+    claimed = [
+        Unproven("open", "a", ("batch_size", "replicas"), 50.0),
+        Unproven("kept back", "b", ("batch_size",), 60.0),
+    ]
     receipts = [
         receipt("r1", 10.0, plan_id="canary first"),
         receipt("r2", 20.0, plan_id="canary first"),
@@ -89,3 +96,9 @@ def test_what_counts_is_what_was_made_or_may_have_been() -> None:
         ("open", "batch_size", 55.0),
         ("open", "replicas", 50.0),
     }
+
+
+def test_where_nobody_says_how_long_an_open_change_is_waited_for_ten_minutes() -> None:
+    found = one_open_change(CLAIM, Standing([unproven("ranker", "p9")]))
+    assert found is not None
+    assert found.until_s == NOW_S + 600.0
