@@ -1,4 +1,4 @@
-"""`python -m benchmarks.control`: every policy on every case; tables and benchmarks/results/control.json.
+"""`python -m benchmarks.control`: every policy on every case; benchmarks/results/control.json and the docs' tables.
 
 Two parts: incidents that a generator drew from the report's stream of seeds, on which no threshold was chosen, with
 bootstrap intervals; and the named scenarios, a regression table. `--generated dev|report --count N --first K` and
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks.control import cost, judge, report, score
+from benchmarks.control import cost, judge, report, score, tables
 from benchmarks.control.cases import Case
 from benchmarks.control.cells import Cells, ground_digest, loop_digest
 from benchmarks.control.scenarios import SCENARIOS
@@ -83,6 +83,8 @@ def main() -> int:
         print("planning:", document["planning"])
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(document, indent=1) + "\n")
+        if path == RESULTS:
+            tables.write(document)
     return 0
 
 

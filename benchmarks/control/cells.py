@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 FOLDER = ROOT / "build" / "control"
 
-NOT_GROUND = ("__init__", "__main__", "cells", "cost", "figures", "headline", "real", "report")
+NOT_GROUND = ("__init__", "__main__", "cells", "cost", "figures", "headline", "real", "report", "tables")
 """They run, keep, show or measure; they do not decide what a cell holds."""
 
 LOOP = ("slotune", "playbook")
