@@ -16,6 +16,10 @@ TARGETS = {
 """By module or folder: its tests, those of the same name first."""
 
 
+REFERENCE = "tests/slotune/test_cli.py::test_the_configuration_reference_is_what_the_settings_say"
+"""Defaults are a promise of docs/configuration.md: this test compares them."""
+
+
 def modules() -> list[Path]:
     """Every module that is mutated, from the repository's root."""
     found: list[Path] = []
@@ -33,4 +37,5 @@ def suite_of(module: Path) -> list[str]:
         path = ROOT / place
         files += [path] if path.is_file() else sorted(path.rglob("test_*.py")) if path.is_dir() else []
     likeliest = sorted(dict.fromkeys(files), key=lambda p: not p.stem.startswith(f"test_{module.stem}"))
-    return [str(p.relative_to(ROOT)) for p in likeliest]
+    found = [str(p.relative_to(ROOT)) for p in likeliest]
+    return [REFERENCE, *found] if module.stem == "settings" else found

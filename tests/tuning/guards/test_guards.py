@@ -177,6 +177,12 @@ def test_ownership_does_not_mind_the_autoscaler() -> None:
     assert refused_by(plan(new, old, lever="replicas"), facts(last_written=written)) is None
 
 
+def test_ownership_minds_who_sets_replicas_where_no_autoscaler_does() -> None:
+    written: dict[str, dict[str, Knob]] = {"replicas": {"replicas": 5}}
+    scaled = plan({"replicas": 2}, {"replicas": 1}, lever="replicas")
+    assert refused_by(scaled, facts(last_written=written)) == "ownership:replicas"
+
+
 def test_what_cannot_be_read_is_not_changed() -> None:
     assert refused_by(plan(), facts(settings_now={})) == "unreadable"
     assert refused_by(plan(), facts(settings_now={"batch_size": Unreadable("timeout")})) == "unreadable"
@@ -214,6 +220,9 @@ def test_a_freeze_refuses_until_its_end() -> None:
         ("22:00-06:00", "2026-11-23T05:59", True),
         ("22:00-06:00", "2026-11-23T06:00", False),
         ("09:00-17:00", "2026-11-23T12:00", True),
+        ("18:00-24:00", "2026-11-23T23:59", True),
+        ("18:00-24:00", "2026-11-24T00:00", False),
+        ("12:00-12:59", "2026-11-23T12:58", True),
         ("Sat", "2026-11-21T00:00", True),
         ("Sat-Sun", "2026-11-23T00:00", False),
         ("2026-12-23 12:00/2027-01-04 08:00", "2026-12-31T00:00", True),
@@ -233,7 +242,9 @@ def test_a_freeze_is_local_time() -> None:
     assert found[1] == datetime(2026, 11, 23, 7, 0, tzinfo=UTC).timestamp()
 
 
-@pytest.mark.parametrize("text", ["", "Funday 18:00-Mon 08:00", "25:00-26:00", "Fri 18:00", "2027-01-01/2026-01-01"])
+@pytest.mark.parametrize(
+    "text", ["", "Funday 18:00-Mon 08:00", "25:00-26:00", "18:00-24:30", "Fri 18:00", "2027-01-01/2026-01-01"]
+)
 def test_a_wrong_freeze_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="is not a freeze: write"):
         SafetySettings(freeze=(text,))
@@ -261,6 +272,9 @@ def test_facts_are_read_out_of_the_ledger() -> None:
         receipt(1.0, {"batch_size": 8}, changed=False),
         Record(id="g1", kind="guard", service="ranker", at_s=4.0, body={"guard": "ownership:batch_size"}),
         Record(id="g2", kind="guard", service="ranker", at_s=5.0, body={"guard": "ownership:batch_size"}),
+        Record(
+            id="i", kind="adjust_batch_size", phase="intent", service="ranker", at_s=4.5, body={"lever": "batch_size"}
+        ),
         Record(id="g0", kind="guard", service="ranker", at_s=1.5, body={"guard": "ownership:batch_size"}),
     ]
     assert last_written(records, "ranker") == {"batch_size": {"batch_size": 1}}
