@@ -105,6 +105,24 @@ def test_a_step_that_would_not_carry_the_load_is_not_taken() -> None:
     assert next_step_back(change, now, SETTINGS, qps=180.0, limit_qps=100.0) is not None
 
 
+def test_a_knob_that_cannot_be_read_goes_back_to_its_old_value_and_has_none_now() -> None:
+    change = Change(
+        lever="replicas", old={"min_replicas": 1, "max_replicas": 2}, new={"min_replicas": 3, "max_replicas": 4}
+    )
+    step = next_step_back(change, Setting(lever="replicas", values={"min_replicas": 3}), SETTINGS)
+    assert step is not None
+    assert (step.old, step.new) == ({"min_replicas": 3}, {"min_replicas": 2, "max_replicas": 2})
+
+
+@pytest.mark.parametrize(("old", "taken"), [(0, True), (1, False)])
+def test_where_the_old_number_carried_nothing_the_load_cannot_hold_a_step_up(old: int, taken: bool) -> None:
+    change = Change(lever="replicas", old={"replicas": old}, new={"replicas": 3})
+    step = next_step_back(
+        change, Setting(lever="replicas", values={"replicas": 3}), SETTINGS, qps=900.0, limit_qps=100.0
+    )
+    assert (step is not None) is taken
+
+
 def test_other_levers_go_back_at_once() -> None:
     change = Change(lever="batch_size", old={"batch_size": 1}, new={"batch_size": 8})
     assert steps(change, {"batch_size": 8}) == [{"batch_size": 1}]

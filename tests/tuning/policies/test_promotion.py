@@ -73,6 +73,7 @@ def test_no_difference_is_undone_when_it_costs_or_harms() -> None:
     settings = SafetySettings()
     assert decide(outcome("unchanged", False), plan(cost=1.5), 1, settings, False).step == "roll_back"
     assert decide(outcome("unchanged", False, harmed=True), plan(), 1, settings, False).step == "roll_back"
+    assert decide(outcome("unchanged", False), plan(cost=0.01), 1, settings, False).step == "roll_back"
     strict = SafetySettings(keep_free_changes=False)
     assert decide(outcome("unchanged", False), plan(), 1, strict, False).step == "roll_back"
 

@@ -1,0 +1,68 @@
+"""When an incident gets another attempt: how the last one ended, and how long ago, as a table."""
+
+from __future__ import annotations
+
+import pytest
+
+from tuning.attempt import Attempt
+from tuning.guards import SafetySettings
+from tuning.model import Decision, Diagnosis, Option, Plan, Refusal, Report
+from tuning.policies.next_attempt import next_attempt
+
+SETTINGS = SafetySettings(hold_again_s=600.0, max_attempts=3)
+ENDED_S = 5_000.0
+TOLD = Report.model_construct(id="r")
+
+
+def attempt(*, told: bool = True, number: int = 1, tries: int = 0, dry_run: bool = False, **more) -> Attempt:
+    plan = Plan(
+        id="p", incident_id="i", service="ranker", decided_at_s=ENDED_S - 50.0, mode="act",
+        diagnosis=Diagnosis(cause="load_surge"), chosen=Option(changes=()), attempt=number, tries=tries, dry_run=dry_run,
+    )  # fmt: skip
+    return Attempt(plan, report=TOLD if told else None, **({"last_s": ENDED_S} | more))
+
+
+def decided(following: str) -> tuple[Decision, ...]:
+    return (Decision(step="keep", next=following, reason="because"),)  # type: ignore[arg-type]
+
+
+def refused(guard: str, until_s: float | None = None) -> tuple[Refusal, ...]:
+    return (Refusal(id="r", plan_id="p", service="ranker", guard=guard, reason="no", at_s=ENDED_S, until_s=until_s),)
+
+
+HELD = attempt()
+
+
+@pytest.mark.parametrize(
+    ("last", "after_s", "firing", "number"),
+    [
+        (None, 0.0, True, 1),
+        (None, 0.0, False, 1),
+        (attempt(told=False), 10_000.0, True, None),  # under way
+        (attempt(dry_run=True), 10_000.0, True, None),
+        (attempt(tries=3), 10_000.0, True, None),  # three levers were pulled
+        (attempt(tries=2, decided=decided("next_attempt")), 0.0, False, 2),
+        (attempt(number=4, tries=2, decided=decided("next_attempt")), 0.0, False, 5),
+        (attempt(decided=decided("ask_person")), 10_000.0, True, None),
+        (attempt(decided=decided("done")), 599.0, True, None),
+        (attempt(decided=decided("done")), 600.0, True, 2),
+        (attempt(decided=decided("done")), 10_000.0, False, None),
+        (HELD, 599.0, True, None),
+        (HELD, 600.0, True, 2),
+        (HELD, 600.0, False, None),
+        (HELD, -599.0, True, None),  # a clock that stepped back a little
+        (HELD, -601.0, True, 2),  # or so far that nothing can be concluded from it
+        (attempt(last_s=None), 549.0, True, None),  # counted from the plan, 50 s before
+        (attempt(last_s=None), 550.0, True, 2),
+        (attempt(refusals=refused("bounds")), 10_000.0, True, None),
+        (attempt(refusals=refused("stale_data")), 600.0, True, 2),
+        (attempt(refusals=refused("stale_data")), 599.0, True, None),
+        (attempt(refusals=refused("one_open_change")), 600.0, False, None),
+        (attempt(refusals=refused("cool_down", ENDED_S + 90.0)), 89.0, True, None),
+        (attempt(refusals=refused("cool_down", ENDED_S + 90.0)), 90.0, False, 2),
+        # Refused at first, and then decided all the same: the decision is what counts.
+        (attempt(refusals=refused("cool_down", ENDED_S + 90.0), decided=decided("ask_person")), 90.0, True, None),
+    ],
+)
+def test_another_attempt(last: Attempt | None, after_s: float, firing: bool, number: int | None) -> None:
+    assert next_attempt(last, ENDED_S + after_s, SETTINGS, firing=firing) == number
