@@ -6,7 +6,7 @@ import pytest
 
 from tuning.guards import Unreadable
 from tuning.model import Change, Diagnosis, Knob, OpenChange, Option, Plan, Record, Setting
-from tuning.policies.reconcile import Reconciliation, landed_late, reconcile, where
+from tuning.policies.reconcile import Reconciliation, landed_late, left_by, reconcile, where
 
 OLD: dict[str, Knob] = {"batch_size": 1}
 NEW: dict[str, Knob] = {"batch_size": 8}
@@ -169,3 +169,31 @@ def test_replicas_that_differ_are_half_a_change(most: dict[str, Knob], others: d
     now = {"batch_size": Setting(lever="batch_size", values=most, others=others)}
     place, why = where(change("made"), now)
     assert place == found and f"(but r1 {others['r1']['batch_size']})" in why
+
+
+@pytest.mark.parametrize(("back_s", "action"), [(59.0, "wait"), (60.0, "wait"), (61.0, "close_unchanged")])
+def test_a_clock_that_stepped_far_back_keeps_nobody_waiting(back_s: float, action: str) -> None:
+    assert reconcile(change("intended"), truth(1), [], -back_s).action == action
+
+
+def receipt(at_s: float, after: dict[str, Knob], **body: object) -> Record:
+    told = {"lever": "batch_size", "after": after, "applied": True} | body
+    kind = str(told.pop("kind", "adjust_batch_size"))
+    return Record(id=f"r{at_s}", kind=kind, phase="result", service="ranker", parent_id="p", at_s=at_s, body=told)
+
+
+@pytest.mark.parametrize(
+    ("records", "left"),
+    [
+        ([], {}),
+        ([receipt(1.0, {"batch_size": 6})], {"batch_size": {"batch_size": 6}}),
+        ([receipt(1.0, {"batch_size": 6}), receipt(2.0, {"batch_size": 7})], {"batch_size": {"batch_size": 7}}),
+        ([receipt(2.0, {"batch_size": 7}), receipt(1.0, {"batch_size": 6})], {"batch_size": {"batch_size": 7}}),
+        ([receipt(1.0, {"batch_size": 6}, applied=False)], {}),
+        ([receipt(1.0, {"batch_size": 6}, applied=False, changed=True)], {"batch_size": {"batch_size": 6}}),
+        ([receipt(1.0, {"batch_size": 1}, kind="roll_back")], {}),
+        ([record("adjust_batch_size", 1.0)], {}),
+    ],
+)
+def test_what_receipts_say_was_left_behind(records: list[Record], left: dict[str, dict[str, Knob]]) -> None:
+    assert left_by(records) == left

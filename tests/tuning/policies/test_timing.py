@@ -1,0 +1,72 @@
+"""How long things take, added up by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from detection.model import Lever
+from tuning.attempt import Attempt
+from tuning.guards import SafetySettings
+from tuning.model import Diagnosis, Option, Plan, Receipt
+from tuning.policies.timing import longest_apply_s, look_until_s, overdue_s, settle_s, worst_case_rollback_s
+from tuning.verification.settings import VerificationSettings
+
+VERIFICATION = VerificationSettings(
+    look_s=100.0, longer_look_s=200.0, rate_window_s=30.0, summary_window_s=75.0, settle_min_s=40.0, drain_max_s=500.0
+)
+SAFETY = SafetySettings(in_flight_s=60.0, stuck_after_s=1000.0, dead_task_s=330.0, control_timeout_s=20.0)
+
+
+def lever(delay_s: float = 0.0, **options: object) -> Lever:
+    return Lever(name="batch_size", actuator="http_config", effect_delay_s=delay_s, options=options)
+
+
+@pytest.mark.parametrize(
+    ("delay_s", "source", "expected_s"),
+    [(0.0, "histogram", 40.0), (10.0, "histogram", 40.0), (15.0, "histogram", 45.0), (5.0, "summary", 80.0)],
+)
+def test_settling_is_the_window_and_the_delay_and_at_least_its_least(delay_s, source, expected_s) -> None:
+    assert settle_s(VERIFICATION, lever(delay_s), source) == expected_s
+
+
+def attempt(made_s: float | None = None, **more: object) -> Attempt:
+    plan = Plan(
+        id="p", incident_id="i", service="ranker", decided_at_s=1000.0, mode="act", diagnosis=Diagnosis(cause="x"),
+        chosen=Option(changes=()),
+    )  # fmt: skip
+    receipts = ()
+    if made_s is not None:
+        receipts = (Receipt(id="r", plan_id="p", service="ranker", lever="batch_size", before={}, after={},
+                            applied=True, changed=True, at_s=made_s),)  # fmt: skip
+    return Attempt(plan, receipts=receipts, settle_s=50.0, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("made_s", "look", "expected_s"),
+    [(None, 1, 1150.0), (1010.0, 1, 1160.0), (1010.0, 2, 1360.0)],
+)
+def test_when_a_look_is_over(made_s, look, expected_s) -> None:
+    assert look_until_s(attempt(made_s), VERIFICATION, look) == expected_s
+
+
+def test_when_a_run_is_no_longer_believed() -> None:
+    """Twice settle, looks and drain (850 s), the build, and what may be in flight and stuck, from the claim on."""
+    assert overdue_s(attempt(), VERIFICATION, SAFETY, 300.0) == 1000.0 + 300.0 + 2 * 850.0 + 60.0 + 1000.0
+    claimed = attempt(claimed_s=1100.0)
+    assert overdue_s(claimed, VERIFICATION, SAFETY, 0.0) == 1100.0 + 2 * 850.0 + 60.0 + 1000.0
+
+
+def test_the_longest_an_actuator_may_take() -> None:
+    assert longest_apply_s(lever()) == 0.0
+    assert longest_apply_s(lever(rollout_timeout_s=600.0, load_timeout_s=60.0, other_s=5.0)) == 660.0
+    assert longest_apply_s(lever(build={"deadline_s": 900.0, "pending_s": 300.0})) == 1200.0
+
+
+def test_the_longest_that_a_harmful_change_can_stay() -> None:
+    """Noticed after 330 s, swept after 300 s, two calls of 20 s, settled (summary: 75 s and 10 s), both looks, and the
+    lever's own delay for the way back."""
+    alone = worst_case_rollback_s(VERIFICATION, SAFETY, lever(10.0))
+    assert alone == 330.0 + 300.0 + 20.0 + 85.0 + 300.0 + 20.0 + 10.0
+    first = worst_case_rollback_s(VERIFICATION, SAFETY, lever(10.0), one_replica_first=True)
+    assert first - alone == 20.0 + 85.0 + 300.0
+    assert worst_case_rollback_s(VERIFICATION, SAFETY, lever(10.0), watch_every_s=30.0) == alone - 300.0 + 60.0
