@@ -83,8 +83,9 @@ test-triton: setup ## Both Triton levers, the queries and the checks against a r
 	@[ -n "$(TRITON)" ] || scripts/triton-wheel .triton
 	@SLOTUNE_TEST_TRITON="$(TRITON)" $(PY) -m pytest tests/tuning/actuators/test_real_triton.py $(ARGS)
 
-docs: setup ## Regenerate the configuration reference
+docs: setup ## Regenerate the references of settings and presets
 	@$(PY) -m slotune.reference docs/configuration.md
+	@$(PY) -m slotune.preset_reference docs/presets.md
 
 clean: ## Remove the virtual environment and the demo's files
 	rm -rf $(VENV) .uv .triton .demo build *.egg-info

@@ -1,7 +1,7 @@
 """Recorded history from CSV files, brought onto a regular grid; whatever is odd about it is counted and said.
 
 Two forms: one CSV of series,timestamp,value (each series is judged on its own), or a folder of CSV files, each one
-service with a timestamp column and one column per signal.
+service with a timestamp column and one column per signal. How the text of such files is read: `csv_text`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from detection.backtest import csv_text
+from detection.backtest.csv_text import TIMESTAMP
 from detection.errors import ConfigError
 from detection.model import FloatArray, MetricWindow, Span
 
@@ -47,12 +49,18 @@ def load(path: Path, step_s: float | None = None) -> list[Recording]:
         return [_service(file, step_s) for file in files]
     if not path.exists():
         raise ConfigError("there is no such file or folder", where=str(path))
-    frame = _read(path)
-    missing = {"series", "timestamp", VALUE} - set(frame.columns)
+    table = csv_text.read(path)
+    missing = {"series", TIMESTAMP, VALUE} - set(table.columns)
     if missing:
         raise ConfigError(f"the columns {', '.join(sorted(missing))} are missing", where=str(path))
+    frame = pd.DataFrame({name: table.columns[name] for name in ("series", TIMESTAMP, VALUE)})
     return [
-        to_grid(str(name), _seconds(part["timestamp"], path), {VALUE: _numbers(part[VALUE])}, step_s)
+        to_grid(
+            str(name),
+            csv_text.seconds(part[TIMESTAMP], path),
+            {VALUE: csv_text.numbers(VALUE, part[VALUE], table.comma, path)},
+            step_s,
+        )
         for name, part in frame.groupby("series", sort=True)
     ]
 
@@ -64,42 +72,15 @@ def from_window(window: MetricWindow) -> Recording:
 
 
 def _service(file: Path, step_s: float | None) -> Recording:
-    frame = _read(file)
-    if "timestamp" not in frame.columns:
+    table = csv_text.read(file)
+    if TIMESTAMP not in table.columns:
         raise ConfigError("the column timestamp is missing", where=str(file))
-    signals = [str(name) for name in frame.columns if name not in ("timestamp", "series", "service")]
+    signals = [name for name in table.columns if name not in (TIMESTAMP, "series", "service")]
     if not signals:
         raise ConfigError("there is no column besides timestamp", where=str(file))
     name = file.name.removesuffix(".gz").removesuffix(".csv")
-    columns = {signal: _numbers(frame[signal]) for signal in signals}
-    return to_grid(name, _seconds(frame["timestamp"], file), columns, step_s)
-
-
-def _read(file: Path) -> pd.DataFrame:
-    try:
-        frame = pd.read_csv(file)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise ConfigError(f"cannot be read as CSV ({type(error).__name__})", where=str(file)) from error
-    if frame.empty:
-        raise ConfigError("holds no rows", where=str(file))
-    return frame
-
-
-def _numbers(column: pd.Series) -> FloatArray:
-    return pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
-
-
-def _seconds(column: pd.Series, file: Path) -> FloatArray:
-    if pd.api.types.is_numeric_dtype(column):
-        seconds = column.to_numpy(dtype=np.float64)
-    else:
-        stamps = pd.to_datetime(column, utc=True, errors="coerce", format="ISO8601")
-        delta = (stamps - pd.Timestamp(0, tz="UTC")) / pd.Timedelta("1s")
-        seconds = delta.to_numpy(dtype=np.float64)
-    if not np.isfinite(seconds).any():
-        raise ConfigError("no timestamp can be read; use ISO 8601 or epoch seconds", where=str(file))
-    # milliseconds since the epoch are after the year 5000 when read as seconds
-    return seconds / 1000.0 if np.nanmedian(seconds) > 1e11 else seconds
+    columns = {signal: csv_text.numbers(signal, table.columns[signal], table.comma, file) for signal in signals}
+    return to_grid(name, csv_text.seconds(table.columns[TIMESTAMP], file), columns, step_s)
 
 
 def to_grid(name: str, seconds: FloatArray, columns: dict[str, FloatArray], step_s: float | None = None) -> Recording:

@@ -21,6 +21,7 @@ MODULES: dict[str, str] = {
     "plan": "plan",
     "quantize": "quantize",
     "rules": "monitoring",
+    "schema": "schema",
     "serve": "serve",
     "show": "history",
 }

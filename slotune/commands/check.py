@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from detection.errors import ConfigError
 from detection.model import Lever
+from detection.outside_text import printable
 from tuning.ports import Connections, PerReplica
 from tuning.settings import Settings
 
@@ -29,9 +31,21 @@ def register(app: typer.Typer) -> None:
         console = Console()
         settings = load(file, thorough=True, known=_registered())
         _show(console, settings)
+        _warn_of_links(console, settings)
         console.print(f"{escape(str(file))}: {len(settings.services)} services, no mistakes.", soft_wrap=True)
         if live and not _live(console, settings):
             raise typer.Exit(1)
+
+
+def _warn_of_links(console: Console, settings: Settings) -> None:
+    """Mails link to Airflow's pages only where somebody says where these are."""
+    told = settings.mail.airflow_url or os.environ.get("AIRFLOW__API__BASE_URL") or not settings.mail.to
+    if not told:
+        console.print(
+            "warn mails will have no links: set mail.airflow_url here, or base_url in Airflow's [api] section, to the "
+            "address of Airflow's pages",
+            soft_wrap=True,
+        )
 
 
 def _registered() -> dict[str, Sequence[str]]:
@@ -98,5 +112,6 @@ def _live(console: Console, settings: Settings) -> bool:
     fine = True
     for result in live_check(settings, environment_connections()):
         fine = fine and result.ok
-        console.print(f"{'ok  ' if result.ok else 'FAIL'} {escape(result.text)}", soft_wrap=True)
+        # texts from outside are in it: escaped for the terminal as well as for rich
+        console.print(f"{result.mark} {escape(printable(result.text, 2000))}", soft_wrap=True)
     return fine

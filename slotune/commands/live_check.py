@@ -7,27 +7,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from detection.errors import SlotuneError
-from detection.model import Service, Span
+from detection.model import Service
+from slotune.commands.check_result import Result
 from tuning.ports import Connections
 from tuning.settings import Settings
-
-
-@dataclass(frozen=True)
-class Result:
-    """One thing that was tried. text: what was tried and what came of it, in a sentence."""
-
-    ok: bool
-    text: str
 
 
 def live_check(settings: Settings, connections: Connections, *, clock: Callable[[], float] = time.time) -> list[Result]:
     """Tries everything that services.yaml names; the clock tells "now" to the Prometheus query."""
     results = list(_prometheus(settings, connections, clock()))
     results += _mail(settings, connections)
+    results += _extras(settings, connections)
     for service in settings.service_values():
         for lever in service.levers:
             results += _lever(service, lever, connections, clock)
@@ -35,28 +28,15 @@ def live_check(settings: Settings, connections: Connections, *, clock: Callable[
 
 
 def _prometheus(settings: Settings, connections: Connections, now_s: float) -> Iterator[Result]:
+    from slotune.commands.prometheus_check import prometheus_results
     from slotune.compose import metrics_source
 
-    services = settings.service_values()
-    step_s = settings.prometheus.step_s
-    name = f"Prometheus ({settings.prometheus.connection})"
     try:
         source = metrics_source(settings, connections)
-        windows = source.read(services, ("p95_ms", "qps"), Span(now_s - 20 * step_s, now_s, step_s))
     except SlotuneError as error:
-        yield Result(False, f"{name}: {error}")
+        yield Result(False, f"Prometheus ({settings.prometheus.connection}): {error}")
         return
-    for service in services:
-        window = windows.get(service.name)
-        selectors = ", ".join(f"{key}={value}" for key, value in sorted(service.selectors.items()))
-        if window is None or not window.values:
-            yield Result(False, f"{name} answers, but has no series for {service.name} ({selectors})")
-            continue
-        p95_ms = window.last("p95_ms")
-        if p95_ms is None:
-            yield Result(True, f"{name} has series for {service.name}, but no P95 in the last {20 * step_s:g} s")
-        else:
-            yield Result(True, f"{name} has series for {service.name}: P95 {p95_ms:.1f} ms")
+    yield from prometheus_results(settings, source, now_s)
 
 
 def _mail(settings: Settings, connections: Connections) -> Iterator[Result]:
@@ -71,6 +51,21 @@ def _mail(settings: Settings, connections: Connections) -> Iterator[Result]:
         yield Result(False, f"Mail: {error}")
         return
     yield Result(True, f"Mail: the server of {settings.mail.connection} answers (nothing was sent)")
+
+
+def _extras(settings: Settings, connections: Connections) -> Iterator[Result]:
+    """The extras of the named connections that nothing reads."""
+    from slotune.connections import unknown_extras
+
+    levers = [lever for service in settings.service_values() for lever in service.levers.values()]
+    names = [settings.prometheus.connection, *(str(lever.options.get("connection")) for lever in levers)]
+    for name in dict.fromkeys(names):
+        try:
+            unknown = unknown_extras(connections.get(name).extra)
+        except SlotuneError:
+            continue  # said where the connection is used
+        for extra in unknown:
+            yield Result(True, f"the connection {name!r} has the extra {extra}, which nothing reads", warning=True)
 
 
 def _lever(service: Service, lever: str, connections: Connections, clock: Callable[[], float]) -> Iterator[Result]:

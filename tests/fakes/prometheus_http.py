@@ -20,7 +20,7 @@ class FakePrometheus:
     behave: ok, slow, hang_body, half, garbage, html, error_body, empty, or an HTTP status as text. fail_first: how many
     requests fail with 503 before it behaves. refuse: the HTTP status that a query is answered with, None: none.
     beside: what stands beside the data in every answer. sent: further headers. no_post: the status that a POST gets.
-    skew_s: how far its clock (the header Date, and time()) is ahead of ours.
+    names: the metrics that every service has, for instant queries. skew_s: how far its clock (the header Date, and time()) is ahead of ours.
     """
 
     def __init__(self) -> None:
@@ -32,6 +32,7 @@ class FakePrometheus:
         self.refuse: Callable[[str], int | None] = lambda query: None
         self.beside: dict[str, object] = {}
         self.sent: dict[str, str] = {}
+        self.names: list[str] = []
         self.no_post = 0
         self.skew_s = 0.0
         fake = self
@@ -101,6 +102,9 @@ class FakePrometheus:
         if form["query"] == "time()":
             now = time.time() + self.skew_s
             return json.dumps({"status": "success", "data": {"resultType": "scalar", "result": [now, str(now)]}}).encode()
+        if "start" not in form:
+            named = [{"metric": {"__name__": name}, "value": [0, "1"]} for name in self.names]
+            return json.dumps({"status": "success", "data": {"resultType": "vector", "result": named}}).encode()
         start, end, step = (float(form[key]) for key in ("start", "end", "step"))
         found = next((rows for piece, rows in self.series.items() if piece in form["query"]), [])
         wanted = dict(re.findall(r'(\w+)=~?"([^"]*)"', form["query"]))

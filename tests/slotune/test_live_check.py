@@ -167,3 +167,59 @@ def test_without_recipients_no_mail_server_is_needed(stack: Stack, settings: Set
     nobody = settings.model_copy(update={"mail": settings.mail.model_copy(update={"to": ()})})
     del stack.connections.known["smtp_default"]
     assert failed(stack.check(nobody)) == []
+
+
+def said(stack: Stack, settings: Settings) -> str:
+    return "\n".join(f"{r.mark} {r.text}" for r in stack.check(settings))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "p95", "mark", "words"),
+    [
+        (["0.01", "0.05", "+Inf"], "50", "FAIL", "its histogram ends at 50 ms, below the SLO of 100 ms"),
+        (["0.5", "1", "+Inf"], "475", "FAIL", "the first bucket of its histogram ends at 500 ms, above the SLO of 100 ms"),
+        (["0.05", "0.1", "0.5", "+Inf"], "230", "warn", "P95 is 230.0 ms now, above the SLO of 100 ms"),
+    ],
+)
+def test_the_slo_is_held_against_the_histogram(stack: Stack, settings: Settings, bounds: list[str], p95: str, mark: str, words: str) -> None:
+    stack.prometheus.series = {
+        "sum by (service, le)": [({"service": "ranker", "le": le}, lambda _: "9") for le in bounds],
+        "histogram_quantile(0.95": [({"service": "ranker"}, lambda _: p95)],
+        "inference_request": [({"service": "ranker"}, lambda _: "42")],
+    }
+    stack.prometheus.series = {
+        "histogram_quantile": stack.prometheus.series.pop("histogram_quantile(0.95"),
+        **stack.prometheus.series,
+    }
+    lines = [line for line in said(stack, settings).splitlines() if words in line]
+    assert len(lines) == 1 and lines[0].startswith(mark)
+
+
+def test_a_missing_signal_is_named_with_what_is_off_and_what_it_may_be_called(stack: Stack, settings: Settings) -> None:
+    stack.prometheus.series = {"histogram_quantile": [({"service": "ranker"}, lambda _: "42")]}
+    stack.prometheus.names = ["my_inference_queue_depth", "up"]
+    text = said(stack, settings)
+    assert "warn ranker: error_rate is missing: failed requests open no incident and stop no change" in text
+    assert "queue_depth is missing; there is my_inference_queue_depth instead of inference_queue_depth" in text
+
+
+def test_a_renamed_prefix_is_told_as_the_label_to_set(stack: Stack, settings: Settings) -> None:
+    service = settings.services[0].model_copy(update={"serving": "vllm", "selectors": {"job": "x"}})
+    stack.prometheus.series.clear()
+    stack.prometheus.names = ["kserve_vllm:num_requests_running", "kserve_vllm:e2e_request_latency_seconds_bucket"]
+    told = failed(stack.check(settings.model_copy(update={"services": (service,)})))[0]
+    assert "has no series for ranker" in told and "labels: {metric.prefix: kserve_vllm}" in told
+
+
+def test_a_clock_that_is_off_is_said(stack: Stack, settings: Settings) -> None:
+    stack.prometheus.skew_s = -300.0
+    assert "its clock is 300 s behind this machine's" in "\n".join(failed(stack.check(settings)))
+
+
+def test_an_extra_that_nothing_reads_is_named(stack: Stack, settings: Settings) -> None:
+    import dataclasses
+
+    known = stack.connections.get("slotune_ranker")
+    stack.connections.known["slotune_ranker"] = dataclasses.replace(known, extra={"tokn": "planted"})
+    text = said(stack, settings)
+    assert "'tokn' (did you mean 'token'?), which nothing reads" in text and "planted" not in text

@@ -1,0 +1,68 @@
+"""Writes docs/presets.md from the registries: `python -m slotune.preset_reference FILE`.
+
+Which signals each preset reads, what is off without one, and which causes can be named with what it reads.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from detection import presets
+from detection.signals import SIGNALS
+from tuning.planning.causes import CAUSES
+
+NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "load_surge": (("p95_ms", "qps"),),
+    "lost_capacity": (("p95_ms", "qps", "replicas"),),
+    "slower_service": (("p95_ms", "batch_ms"), ("p95_ms", "busy")),
+    "batch_too_small": (("p95_ms", "queue_ms", "rows_per_batch"), ("p95_ms", "queue_depth", "rows_per_batch")),
+    "batch_wait_too_long": (("p95_ms", "queue_ms", "rows_per_batch", "batch_ms"),),
+    "slow_replica": (("p95_ms", "replicas"),),
+    "noisy_neighbour": (("p95_ms", "batch_ms"),),
+    "errors": (("error_rate",),),
+    "idle_capacity": (("qps", "busy"),),
+    "stale_data": ((),),
+}
+"""The signals without which a cause cannot be told: all of one group. What the lever itself says (the batch limit, the
+timeout, the replicas) is read from the lever where the preset has no signal for it."""
+
+_INTRO = """# Presets: signals and causes
+
+Generated from the registries by `make docs`; a test compares the two.
+
+A preset turns a serving system's own metrics into signals. A signal that a server does not export is missing, never 0;
+`slotune check --live` names each one that a service lacks, with what is off without it and with a metric of a similar
+name where there is one. Names that a service may override (`labels: {metric.<name>: ...}`) stand below each table.
+"""
+
+
+def page() -> str:
+    """The whole page, Markdown."""
+    names = list(presets.REGISTRY)
+    lines = [_INTRO, "## Releases", "", "| preset | serving system | releases |", "|---|---|---|"]
+    lines += [f"| `{name}` | {p.title} | {p.versions} |" for name, p in presets.REGISTRY.items()]
+    lines += ["", "## Signals", "", f"| signal | {' | '.join(names)} | without it |", "|---" * (len(names) + 2) + "|"]
+    for signal in SIGNALS.values():
+        cells = ["yes" if signal.name in presets.REGISTRY[name].signals else "" for name in names]
+        lines.append(f"| `{signal.name}`: {signal.title} | {' | '.join(cells)} | {signal.without} |")
+    lines += ["", "## Causes", "", "Which causes can be told with what a preset reads (a service may export less).", ""]
+    lines += [f"| cause | {' | '.join(names)} | needs |", "|---" * (len(names) + 2) + "|"]
+    for cause, needs in NEEDS.items():
+        cells = ["yes" if nameable(cause, name) else "" for name in names]
+        said = " or ".join(", ".join(f"`{signal}`" for signal in group) for group in needs if group) or "nothing"
+        lines.append(f"| {cause}: {CAUSES[cause].title} | {' | '.join(cells)} | {said} |")
+    lines += ["", "## Names that can be overridden", "", "| preset | name | default |", "|---|---|---|"]
+    for name, preset in presets.REGISTRY.items():
+        lines += [f"| `{name}` | `metric.{key}` | `{value}` |" for key, value in preset.resolved({})]
+    return "\n".join(lines) + "\n"
+
+
+def nameable(cause: str, preset: str) -> bool:
+    """Whether a preset reads what a cause is told by."""
+    signals = presets.REGISTRY[preset].signals
+    return any(set(group) <= set(signals) for group in NEEDS[cause])
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(page(), encoding="utf-8")
