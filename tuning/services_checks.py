@@ -29,6 +29,17 @@ def mistakes(settings: Settings, known: Mapping[str, Sequence[str]]) -> list[tup
     return [*found, *_same_series(settings)]
 
 
+def remarks(settings: Settings) -> list[str]:
+    """What is right in itself and may still not work here: labels that only Prometheus 3 can be asked for."""
+    return [
+        f"services[{index}].selectors: the label {printable(key, 60)!r} is one for Prometheus 3 or later; before that "
+        f"relabel it (Kubernetes' own labels arrive as {re.sub(r'[^a-zA-Z0-9_]', '_', key)[:60]!r})"
+        for index, service in enumerate(settings.services)
+        for key in service.selectors
+        if not _LABEL.match(key)
+    ]
+
+
 def _windows(settings: Settings) -> Iterator[tuple[Path, str]]:
     window_s, step_s = settings.prometheus.rate_window_s, settings.prometheus.step_s
     if window_s < 2 * step_s:
@@ -58,12 +69,6 @@ def _service(service: ServiceSettings, at: Path) -> Iterator[tuple[Path, str]]:
     for key in service.selectors:
         if not key or key == "__name__" or any(not c.isprintable() for c in key):
             yield (*at, "selectors"), f"{printable(key, 60)!r} is no label that can single out a service's series"
-        elif not _LABEL.match(key):
-            yield (
-                (*at, "selectors", key),
-                f"the label {printable(key, 60)!r} can only be asked for in Prometheus 3 or later; before that "
-                f"relabel it (Kubernetes' own labels arrive as {re.sub(r'[^a-zA-Z0-9_]', '_', key)!r})",
-            )
     for name, lever in (("batch_size", service.levers.batch_size), ("replicas", service.levers.replicas)):
         if lever is not None and lever.minimum == lever.maximum and not getattr(lever, "timeout_max_ms", 0):
             yield (*at, "levers", name, "maximum"), f"min and max are both {lever.maximum}: nothing can be changed"

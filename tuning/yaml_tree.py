@@ -9,6 +9,7 @@ MAX_NODES = 500_000
 """Nodes after every alias is written out; ten thousand services have less."""
 MAX_SCALAR = 4096
 MAX_MERGED = 100
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 class NotReadable(ValueError):
@@ -63,6 +64,9 @@ def _weigh(node: yaml.Node, known: dict[int, int], depth: int) -> int:
 
 def _parts(node: yaml.Node) -> list[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.tag == _MERGE and isinstance(value, yaml.SequenceNode) and len(value.value) > MAX_MERGED:
+                raise NotReadable(f"`<<` merges more than {MAX_MERGED} mappings", key.start_mark.line + 1)
         return [part for pair in node.value for part in pair]
     if isinstance(node, yaml.SequenceNode):
         return list(node.value)
@@ -76,10 +80,10 @@ def merged(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
     own: list[tuple[yaml.Node, yaml.Node]] = []
     others: dict[str, tuple[yaml.Node, yaml.Node]] = {}
     for key, value in node.value:
-        if key.tag != "tag:yaml.org,2002:merge":
+        if key.tag != _MERGE:
             own.append((key, value))
             continue
-        for source in (value.value if isinstance(value, yaml.SequenceNode) else [value])[:MAX_MERGED]:
+        for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
             for inner in merged(source) if isinstance(source, yaml.MappingNode) else []:
                 others.setdefault(str(inner[0].value), inner)
     names = {str(key.value) for key, _ in own}

@@ -26,11 +26,14 @@ def register(app: typer.Typer) -> None:
         live: bool = typer.Option(False, "--live", help="Also try Prometheus, mail, control endpoints, rights."),
     ) -> None:
         """Check a services.yaml: every mistake with its line; exit 0 when there is none, else 2."""
+        from tuning.services_checks import remarks
         from tuning.services_yaml import load
 
         console = Console()
         settings = load(file, thorough=True, known=_registered())
         _show(console, settings)
+        for remark in remarks(settings):
+            console.print(f"warn {escape(str(file))}: {escape(remark)}", soft_wrap=True)
         _warn_of_links(console, settings)
         console.print(f"{escape(str(file))}: {len(settings.services)} services, no mistakes.", soft_wrap=True)
         if live and not _live(console, settings):

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from detection.errors import ConfigError
 from tuning.cron import cron_problem
+from tuning.services_checks import remarks
 from tuning.services_yaml import ServicesFileError, loads
 from tuning.settings import Settings
 from tuning.yaml_sentences import sentence
@@ -107,7 +108,6 @@ MISTAKES = [
     ("selectors: {model: ranker}", "selectors: model=ranker", 24, "services[0].selectors", "must be a mapping"),
     ("selectors: {model: ranker}", "selectors: [model, ranker]", 24, "services[0].selectors", "must be a mapping"),
     ("selectors: {model: ranker}", "selectors: {model: 7}", 24, "services[0].selectors.model", "must be a text: put it in quotes"),
-    ("selectors: {model: ranker}", "selectors: {app.kubernetes.io/name: ranker}", 24, "services[0].selectors.app.kubernetes.io/name", "app_kubernetes_io_name"),
     ("selectors: {model: ranker}", "selectors: {'': ranker}", 24, "services[0].selectors", "no label"),
     ("selectors: {model: ranker}", "selectors: {__name__: x}", 24, "services[0].selectors", "no label"),
     ("p95: 100ms", "p95: 100", 26, "services[0].slo.p95", "100 has no unit"),
@@ -231,6 +231,13 @@ def test_aliases_and_merges_are_read():
 """
     slo = loads(text, thorough=True).services[2].slo
     assert (slo.p95_ms, slo.for_s) == (3000.0, 30.0)
+
+
+def test_a_label_that_only_prometheus_3_knows_is_a_remark():
+    text = GOOD.replace("{model: ranker}", "{app.kubernetes.io/name: ranker}")
+    (remark,) = remarks(loads(text, thorough=True))
+    assert "services[0].selectors" in remark and "Prometheus 3" in remark and "'app_kubernetes_io_name'" in remark
+    assert remarks(loads(GOOD)) == []
 
 
 def test_one_service_that_is_wrong_does_not_stop_the_loop():
