@@ -16,6 +16,7 @@ from detection.settings import DetectionSettings
 from tuning.actuators.settings import (
     OPTIONS,
     HttpConfigOptions,
+    HttpOptions,
     KubernetesOptions,
     ModelRepositoryOptions,
     PodSpecOptions,
@@ -108,6 +109,13 @@ class HttpConfigLever(HttpConfigOptions, BatchSizeLever):
     """How it is changed."""
 
 
+class HttpLever(HttpOptions, BatchSizeLever):
+    """Batch size and batch timeout through requests that are written here: for servers of one's own."""
+
+    actuator: Literal["http"] = "http"
+    """How it is changed."""
+
+
 class TritonLever(TritonOptions, BatchSizeLever):
     """Batch size and queue delay through Triton's repository load API."""
 
@@ -181,6 +189,7 @@ def _actuator_or(default: str) -> Discriminator:
 
 BatchLever = Annotated[
     Annotated[HttpConfigLever, Tag("http_config")]
+    | Annotated[HttpLever, Tag("http")]
     | Annotated[PodSpecLever, Tag("pod_spec")]
     | Annotated[TritonLever, Tag("triton")],
     _actuator_or("http_config"),

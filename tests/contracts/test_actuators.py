@@ -55,6 +55,22 @@ def _http_config(stack: ExitStack) -> Subject:
     )
 
 
+def _http(stack: ExitStack) -> Subject:
+    endpoint = stack.enter_context(config_endpoint())
+    time = FakeTime()
+    connections = FakeConnections({"c": endpoint.url})
+    read = {"path": "/config", "batch_size_at": "/batch_size"}
+    write = {"method": "POST", "path": "/config", "body": {"batch_size": "{batch_size}"}}
+    return Subject(
+        actuators.get("http")(connections, time.clock, time.sleep),
+        service("batch_size", "http", connection="c", request_timeout_s=0.5, read=read, write=write),
+        Change(lever="batch_size", old={"batch_size": 1}, new={"batch_size": 8}),
+        lambda: int(endpoint.config["batch_size"]),
+        lambda: endpoint.config.update(batch_size=5),
+        lambda: connections.known.update(c="http://127.0.0.1:9"),
+    )
+
+
 def _triton(stack: ExitStack) -> Subject:
     stub = stack.enter_context(triton())
     time = FakeTime()
@@ -117,6 +133,7 @@ def _pod_spec(stack: ExitStack) -> Subject:
 
 
 MAKERS: dict[str, Callable[[ExitStack], Subject]] = {
+    "http": _http,
     "http_config": _http_config,
     "kubernetes": _kubernetes,
     "pod_spec": _pod_spec,
@@ -140,7 +157,7 @@ def test_the_registry_is_sorted_complete_and_names_itself() -> None:
     time = FakeTime()
     for name, factory in actuators.REGISTRY.items():
         assert factory(FakeConnections({}), time.clock, time.sleep).name == name
-    with pytest.raises(ConfigError, match="http_config, kubernetes, model_repository, pod_spec, triton"):
+    with pytest.raises(ConfigError, match="http, http_config, kubernetes, model_repository, pod_spec, triton"):
         actuators.get("nope")
 
 

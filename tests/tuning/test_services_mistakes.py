@@ -61,6 +61,7 @@ services:
       metric.duration: search_seconds
 """
 
+OWN = "actuator: http\n        read: {path: /c, batch_size_at: /n}\n        write: {path: /c, body: "
 # what is replaced, by what, the line, the key, and words that say what is wrong or what to write
 MISTAKES = [
     ("connection: prom", "conection: prom", 2, "prometheus.conection", "did you mean 'connection'?"),
@@ -134,7 +135,11 @@ MISTAKES = [
     ("max: 32", "max: 10000000000", 33, "services[0].levers.batch_size.max", "must be at most"),
     ("max: 32", "max: 0", 33, "services[0].levers.batch_size.max", "must be at least 1"),
     ("max: 32", "maximum: 32", 33, "services[0].levers.batch_size.maximum", "unknown key"),
-    ("max: 32", "actuator: http", 33, "services[0].levers.batch_size.actuator", "did you mean 'http_config'?"),
+    ("max: 32", "actuator: http", 30, "services[0].levers.batch_size.read", "is missing"),
+    ("max: 32", OWN + "{n: 8}}", 30, "services[0].levers.batch_size", "put {batch_size} into its path or body"),
+    ("max: 32", OWN + "{n: {batch_size}}}", 35, "services[0].levers.batch_size.write.body", "without quotes"),
+    ("max: 32", OWN + "{n: '{batchsize}'}}", 35, "services[0].levers.batch_size.write", "there is no place {batchsize}"),
+    ("max: 32", "actuator: http-config", 33, "services[0].levers.batch_size.actuator", "did you mean 'http_config'?"),
     ("timeout_max: 20ms", "timeout_max: 20", 34, "services[0].levers.batch_size.timeout_max", "20 has no unit"),
     ("timeout_max: 20ms", "timeout_max: 20ms\n        min: 2", 35, "services[0].levers.batch_size.min", "is given twice"),
     ("    labels:\n      metric.duration: search_seconds\n", "  - name: third\n    serving: generic_histogram\n    selectors: {job: search}\n    slo: {p95: 1s}\n", 42, "services[2].selectors", "'third' and 'search' have the same selectors"),

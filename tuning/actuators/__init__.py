@@ -23,6 +23,7 @@ def _lazy(module: str, name: str) -> Factory:
 
 
 REGISTRY: dict[str, Factory] = {
+    "http": _lazy("http", "HttpTemplate"),
     "http_config": _lazy("http_config", "HttpConfig"),
     "kubernetes": _lazy("kubernetes", "KubernetesReplicas"),
     "model_repository": _lazy("model_repository", "ModelRepository"),

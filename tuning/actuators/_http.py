@@ -69,17 +69,25 @@ class Http:
         return self.address.place
 
     def call(
-        self, method: str, path: str, body: object = None, *, timeout_s: float | None = None, reading: bool = False
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        timeout_s: float | None = None,
+        reading: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
         """The decoded JSON answer, None for an empty one. reading: a POST that changes nothing, like a GET.
 
+        headers: beside the connection's own, which nobody can replace.
         timeout_s: for the whole call. What a change's "yes" says beside it is not looked at: reading back is.
         Raises ControlUnreachable (nothing can have been sent, or a read that got no answer), Unanswered (a POST
         whose fate is unknown), ControlRefused (4xx with the body's words, or an answer that cannot be used).
         """
         at = f"{method} {self.shown}{path}"
         reading = reading or method == "GET"
-        answer = self._exchange(method, path, body, at, reading, timeout_s or self.timeout_s, LIMIT_BYTES)
+        answer = self._exchange(method, path, body, at, reading, timeout_s or self.timeout_s, LIMIT_BYTES, headers)
         _check_status(answer, at, reading)
         try:
             return parse(answer.body)
@@ -102,13 +110,25 @@ class Http:
         return dict(self._access.headers)
 
     def _exchange(
-        self, method: str, path: str, body: object, at: str, reading: bool, timeout_s: float, limit_bytes: int
+        self,
+        method: str,
+        path: str,
+        body: object,
+        at: str,
+        reading: bool,
+        timeout_s: float,
+        limit_bytes: int,
+        more: Mapping[str, str] | None = None,
     ) -> Answer:
         try:
             data = None if body is None else json.dumps(body, allow_nan=False).encode()
         except ValueError as error:
             raise ControlRefused(f"{at}: what would be sent holds a number that JSON cannot carry") from error
         headers = {"Accept": "application/json"} | ({} if data is None else {"Content-Type": "application/json"})
+        taken = {name.lower() for name, _ in self._access.headers}
+        for name, value in (more or {}).items():
+            if name.lower() not in taken:
+                headers = {n: v for n, v in headers.items() if n.lower() != name.lower()} | {name: value}
         limits = Limits(timeout_s, limit_bytes)
         try:
             return exchange(method, self.address, path, access=self._access, headers=headers, body=data, limits=limits)

@@ -6,16 +6,28 @@ them, and the actuators read them through `tuning.actuators._options.of`. An unk
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import json
+import re
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from tuning.actuators import _json_pointer as pointers
+from tuning.actuators import _request_template as templates
 from tuning.quantization.build_target import BuildTarget
 from tuning.quantization.gates import MAX_ACCURACY_DROP, MIN_SPEEDUP
 from tuning.settings_base import ConnectionName, Section
 
 MAX_TIMEOUT_S = 3600.0
 MAX_BATCH_TIMEOUT_MS = 60_000.0
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TO_CONNECTION = "credentials belong into the connection, which keeps them out of files and to its own hosts"
+_OURS = "it follows from the address and the body"
+_NOT_HERE = {
+    **dict.fromkeys(("authorization", "cookie", "proxy-authorization", "x-api-key", "api-key"), _TO_CONNECTION),
+    **dict.fromkeys(("host", "content-length", "transfer-encoding", "connection", "content-encoding"), _OURS),
+}
+"""Headers that services.yaml must not set, and why."""
 
 
 class EndpointOptions(Section):
@@ -54,6 +66,136 @@ class BatchEndpointOptions(EndpointOptions):
 
 class HttpConfigOptions(BatchEndpointOptions):
     """http_config: batch size and batch timeout through `GET`/`POST /config`."""
+
+
+class HttpRequest(Section):
+    """What every request that services.yaml writes has."""
+
+    headers: dict[str, str] = {}
+    """Further headers. Credentials belong into the connection."""
+
+    @field_validator("path", check_fields=False)
+    @classmethod
+    def _is_path(cls, value: str) -> str:
+        return templates.check_path(value)
+
+    @field_validator("headers")
+    @classmethod
+    def _are_headers(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not _HEADER.fullmatch(name) or not text.isprintable() or not text.isascii():
+                raise ValueError(f"{name!r} is no HTTP header with a printable value")
+            if name.lower() in _NOT_HERE:
+                raise ValueError(f"{name!r} must not stand here: {_NOT_HERE[name.lower()]}")
+        return value
+
+    @field_validator("body", check_fields=False)
+    @classmethod
+    def _is_json(cls, value: Any) -> Any:
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError("holds something that JSON has no form for (a date? write it in quotes)") from error
+        return value
+
+
+class ReadRequest(HttpRequest):
+    """The request that shows what is in force; it must change nothing."""
+
+    method: Literal["GET", "POST"] = "GET"
+    """Its method."""
+
+    path: str
+    """Path below the connection's address."""
+
+    body: Any = None
+    """Body of a POST: any YAML, sent as JSON."""
+
+    batch_size_at: str
+    """JSON pointer to the batch size in the answer, for example /batching/max_size."""
+
+    batch_timeout_at: str | None = None
+    """JSON pointer to the batch timeout; without it the timeout is never changed."""
+
+    @field_validator("batch_size_at", "batch_timeout_at")
+    @classmethod
+    def _is_pointer(cls, value: str | None) -> str | None:
+        return None if value is None else pointers.check(value)
+
+    @model_validator(mode="after")
+    def _as_it_is(self) -> Self:
+        if templates.places(self.path) | templates.places(self.body):
+            raise ValueError("the read request has no knobs to fill in: write it without places such as {batch_size}")
+        return self
+
+
+class WriteRequest(HttpRequest):
+    """The request that sets the knobs to given values, so that sending it twice is sending it once."""
+
+    method: Literal["PUT", "POST", "PATCH"] = "PUT"
+    """Its method."""
+
+    path: str
+    """Path below the connection's address; may hold {batch_size} and {batch_timeout}."""
+
+    body: Any = None
+    """Any YAML, sent as JSON. "{batch_size}", "{batch_timeout}" become numbers, "{current}" what current_at names."""
+
+    current_at: str = ""
+    """JSON pointer to the part of the read answer that is sent back, with the knobs changed, as "{current}"."""
+
+    @field_validator("current_at")
+    @classmethod
+    def _is_pointer(cls, value: str) -> str:
+        return pointers.check(value)
+
+    @field_validator("body")
+    @classmethod
+    def _quoted(cls, value: Any) -> Any:
+        bare = templates.unquoted(value)
+        if bare:
+            raise ValueError(f"{{{bare}}} without quotes is a mapping in YAML: write \"{{{bare}}}\"")
+        return value
+
+    @model_validator(mode="after")
+    def _known_places(self) -> Self:
+        unknown = sorted(self.places() - set(templates.PLACES))
+        if unknown:
+            known = ", ".join(f"{{{place}}}" for place in templates.PLACES)
+            raise ValueError(f"there is no place {{{unknown[0]}}}; known: {known}")
+        if "current" in templates.places(self.path):
+            raise ValueError("{current} is a part of an answer and cannot stand in a path")
+        return self
+
+    def places(self) -> set[str]:
+        """The places that are filled in when it is sent."""
+        return templates.places(self.path) | templates.places(self.body)
+
+
+class HttpOptions(BatchEndpointOptions):
+    """http: batch size and batch timeout through requests that are written here."""
+
+    read: ReadRequest
+    """How what is in force is read."""
+
+    write: WriteRequest
+    """How it is set."""
+
+    batch_timeout_unit: Literal["us", "ms", "s"] = "ms"
+    """The unit of the server's own batch timeout."""
+
+    @model_validator(mode="after")
+    def _every_knob_can_be_set(self) -> Self:
+        places, pointer_of = self.write.places(), {"batch_size": self.read.batch_size_at}
+        if self.read.batch_timeout_at is not None:
+            pointer_of["batch_timeout"] = self.read.batch_timeout_at
+        elif "batch_timeout" in places:
+            raise ValueError("write holds {batch_timeout}, but read.batch_timeout_at does not say where it is shown")
+        for knob, pointer in pointer_of.items():
+            back = "current" in places and pointers.below(pointer, self.write.current_at) is not None
+            if knob not in places and not back:
+                raise ValueError(f"write sets no {knob}: put {{{knob}}} into its path or body")
+        return self
 
 
 class TritonOptions(BatchEndpointOptions):
@@ -186,6 +328,7 @@ class TritonRepositoryOptions(PrecisionOptions):
 
 
 OPTIONS: dict[str, type[Section]] = {
+    "http": HttpOptions,
     "http_config": HttpConfigOptions,
     "kubernetes": KubernetesOptions,
     "model_repository": ModelRepositoryOptions,

@@ -48,6 +48,7 @@ STATUS = st.one_of(st.just(200), st.sampled_from([204, 301, 307, 400, 403, 404, 
 ANSWERS = st.lists(st.tuples(STATUS, BODY), min_size=1, max_size=6)
 
 LEVERS = {
+    "http": ("batch_size", Change(lever="batch_size", old={"batch_size": 8}, new={"batch_size": 16})),
     "http_config": ("batch_size", Change(lever="batch_size", old={"batch_size": 8}, new={"batch_size": 16})),
     "model_repository": ("precision", Change(lever="precision", old={"precision": "int8"}, new={"precision": "fp32"})),
     "triton": ("batch_size", Change(lever="batch_size", old={"batch_size": 4}, new={"batch_size": 8})),
@@ -87,7 +88,10 @@ def subject(server: Server, name: str) -> tuple[Any, Service, Change]:
     lever, change = LEVERS[name]
     time = FakeTime()
     actuator = actuators.get(name)(FakeConnections({"c": server.url}), time.clock, time.sleep)
-    more = {} if name == "http_config" else {"load_timeout_s": 2.0}
+    more: dict[str, object] = {} if name.startswith("http") else {"load_timeout_s": 2.0}
+    if name == "http":
+        more["read"] = {"path": "/c", "batch_size_at": "/batch_size", "batch_timeout_at": "/batch_timeout_ms"}
+        more["write"] = {"path": "/c", "body": "{current}"}
     return actuator, service(lever, name, connection="c", request_timeout_s=5.0, **more), change
 
 
