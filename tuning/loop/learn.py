@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
+
+import numpy as np
 
 from detection import pipeline
 from detection.drift import Drift, check_drift
 from detection.model import MetricWindow, Span, Value
+from tuning.loop.observe import history_key
 from tuning.loop.parts import Parts
 from tuning.loop.watch import BASELINES, open_incidents_of, stored_baselines
+from tuning.loop.window_store import pack
 from tuning.model import LEVER_STEPS
+from tuning.planning.situation import HISTORY_SIGNALS
 from tuning.ports import Ledger
 from tuning.query import Query
 
@@ -40,25 +45,48 @@ def learn_baselines(parts: Parts, at_s: float) -> Learned:
     step_s = settings.history_step_s
     end_s = at_s // step_s * step_s
     span = Span(end_s - settings.history_s // step_s * step_s, end_s, step_s)
-    history = parts.source.read(services, pipeline.signals_needed(services, settings), span)
+    needed = pipeline.signals_needed(services, settings)
+    seen = parts.source.read(services, tuple(dict.fromkeys((*needed, *HISTORY_SIGNALS, *_DRIFT_SIGNALS))), span)
+    history = {name: _only(window, needed) for name, window in seen.items()}
+    out = left_out(parts, at_s)
     previous = stored_baselines(parts.ledger)
     before = pipeline.weeks_span(span, settings)
     learned = pipeline.learn(
         services,
         history,
-        left_out(parts, at_s),
+        out,
         settings,
         previous=previous,
         alarm_since_s=_alarms(parts, at_s),
-        weeks=parts.source.read(services, pipeline.signals_needed(services, settings), before) if before else None,
+        weeks=parts.source.read(services, needed, before) if before else None,
     )
     parts.ledger.put_blob(BASELINES, learned.to_bytes(), at_s=at_s)
     known = {name for group in learned.groups for name in group.services}
-    drift = drifted(history)
+    _keep_for_planning(parts, seen, out, at_s)
+    drift = drifted(seen)
     figures = [{**asdict(figure), "at_s": end_s} for figure in drift]
     parts.ledger.put_blob(DRIFT, json.dumps(figures).encode(), at_s=at_s)
     lines = tuple(f"{figure.service}: {figure.reason}" for figure in drift)
     return Learned(at_s=at_s, services=len(known), abstained=dict(learned.abstained), drift=lines)
+
+
+def _only(window: MetricWindow, signals: Sequence[str]) -> MetricWindow:
+    return replace(window, values={name: window.values[name] for name in signals if name in window.values})
+
+
+def _keep_for_planning(
+    parts: Parts, seen: Mapping[str, MetricWindow], out: Mapping[str, list[tuple[float, float]]], at_s: float
+) -> None:
+    """What planners look at, per service, with gaps where it was not normal: a baseline and last week's traffic."""
+    for name, window in seen.items():
+        times, kept = window.span.times(), _only(window, HISTORY_SIGNALS)
+        odd = np.zeros(times.size, dtype=bool)
+        for start_s, end_s in out.get(name, ()):
+            odd |= (times >= start_s) & (times <= end_s)
+        values = {signal: np.where(odd, np.nan, series) for signal, series in kept.values.items()}
+        if values:
+            body = pack({name: replace(kept, values=values)}, {}, at_s)
+            parts.ledger.put_blob(history_key(name), body, at_s=at_s)
 
 
 def drift_figures(ledger: Ledger) -> tuple[dict[str, Any], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import zipfile
 from collections.abc import Sequence
 
 from detection import pipeline
@@ -11,6 +12,7 @@ from detection.errors import SlotuneError
 from detection.model import BucketWindow, MetricWindow, Service, Span
 from detection.signals import SIGNALS
 from tuning.loop.parts import Parts
+from tuning.loop.window_store import unpack
 from tuning.model import LEVER_STEPS, Observation, Record, Setting
 from tuning.query import Query
 
@@ -44,6 +46,7 @@ def observe(parts: Parts, service: Service, at_s: float) -> Observation:
         unreadable=unreadable,
         replicas=replicas.get(service.name, {}),
         buckets=buckets_beside(parts, service, window),
+        history=history(parts, service),
         latency_model=latency_model(parts, service),
     )
 
@@ -85,6 +88,25 @@ def past(parts: Parts, service: str, incident_id: str | None, at_s: float) -> Se
     )
     found = {record.id: record for record in (*came_of_it, *behind, *tried)}
     return sorted(found.values(), key=lambda record: -record.at_s)
+
+
+def history(parts: Parts, service: Service) -> MetricWindow | None:
+    """The service's week as `learn_baselines` kept it, without its incidents; None before anything was kept.
+
+    Kept once an hour for all services, so that an incident costs no long query. What cannot be read is none.
+    """
+    data = parts.ledger.get_blob(history_key(service.name))
+    if data is None:
+        return None
+    try:
+        windows, _, _ = unpack(data)
+    except (ValueError, KeyError, zipfile.BadZipFile):
+        return None
+    return windows.get(service.name)
+
+
+def history_key(service: str) -> str:
+    return f"planning-history/{service}"
 
 
 def latency_model(parts: Parts, service: Service) -> dict[str, object] | None:

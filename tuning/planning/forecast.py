@@ -31,13 +31,11 @@ def forecast(times: FloatArray, qps: FloatArray, horizon_s: float, history: Metr
 
     A linear trend (least squares) counts only when it is 4 standard errors from zero AND moves the rate by 10 %
     over the points seen: a step that has just happened is no trend. It is followed for at most as long as it was
-    seen, because nothing grows for ever. Same time last week is taken where history covers it and is within 20 % now.
+    seen, because nothing grows for ever. Where there is none, the growth of the same time last week is taken, if
+    history covers it and was within 20 % of the present rate.
     """
     level = float(np.median(qps[-max(3, qps.size // 3) :])) if qps.size else 0.0
     noise = _noise(qps, level)
-    weekly = _last_week(times, level, horizon_s, history)
-    if weekly is not None:
-        return Forecast(_interval(weekly, max(noise, th.WEEK_NOISE)), "same time last week")
     if qps.size >= th.TREND_POINTS:
         slope, error, end = _line(times, qps)
         seen = float(times[-1] - times[0])
@@ -49,6 +47,9 @@ def forecast(times: FloatArray, qps: FloatArray, horizon_s: float, history: Metr
             # The upper end looks further: a change should still do when the trend has gone on for a while.
             high = max(near.high, (end + slope * later) * math.exp(th.Z90 * noise))
             return Forecast(near.model_copy(update={"high": high}), "linear trend", slope)
+    weekly = _last_week(times, level, horizon_s, history)
+    if weekly is not None:
+        return Forecast(_interval(weekly, max(noise, th.WEEK_NOISE)), "same time last week")
     return Forecast(_interval(level, noise), "constant")
 
 
@@ -114,15 +115,13 @@ def _last_week(times: FloatArray, level: float, horizon_s: float, history: Metri
     values = history.values.get("qps") if history is not None else None
     if history is None or values is None or not times.size or level <= 0:
         return None
-    then = times[-1] - WEEK_S
-
-    def at(when: float) -> float | None:
-        k = round((when - history.span.start_s) / history.span.step_s)
-        near = values[max(0, k - 1) : k + 2] if 0 <= k < values.size else values[:0]
-        near = near[np.isfinite(near)]
-        return float(near.mean()) if near.size else None
-
-    base, ahead = at(then), at(then + horizon_s)
-    if base is None or ahead is None or base <= 0 or abs(base / level - 1) > th.WEEK_FITS:
+    then = history.span.times()
+    known = np.isfinite(values)
+    ends = (float(times[-1]) - WEEK_S, float(times[-1]) - WEEK_S + horizon_s)
+    # A gap (an incident, no scrape) says nothing, and nothing is read across it.
+    if not known.any() or any(float(np.min(np.abs(then[known] - end))) > history.span.step_s for end in ends):
+        return None
+    base, ahead = (float(np.interp(end, then[known], values[known])) for end in ends)
+    if base <= 0 or abs(base / level - 1) > th.WEEK_FITS:
         return None
     return level * ahead / base

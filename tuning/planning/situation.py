@@ -19,6 +19,10 @@ from tuning.planning.settings import PlanningSettings
 BASELINE_SIGNALS = ("qps", "batch_ms", "rows_per_batch", "queue_ms", "p95_ms", "replicas", "batch_size", "busy")
 
 
+HISTORY_SIGNALS = (*BASELINE_SIGNALS, "arrival_cv2", "batch_cv2")
+"""What a planner looks at further back than the look-back."""
+
+
 @dataclass(frozen=True)
 class Baseline:
     """The service before the incident: medians; None where it is not known. variation: of batch times, 0..1."""
