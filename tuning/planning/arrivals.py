@@ -25,7 +25,7 @@ def arrivals(observation: Observation, onset: float, now: Reading, settings: Pla
     if not qps.size:
         return None
     earlier, before = tail(observation.window, "qps", -math.inf)
-    if (start := trend_start(earlier, before)) is not None:
+    if (start := trend_start(earlier, before, [k * settings.rate_window_s for k in th.TREND_WINDOWS])) is not None:
         times, qps = tail(observation.window, "qps", min(start, since))
     growth = np.zeros_like(qps)
     if now.busy is None or now.busy > th.MAY_QUEUE:

@@ -10,22 +10,27 @@ from detection.model import Incident
 from tuning.model import Observation
 from tuning.planning import latency_model as lm
 from tuning.planning import speed
+from tuning.planning import thresholds as th
 from tuning.planning.arrivals import arrivals, backlog, burstiness
 from tuning.planning.latency_model import LatencyModel
 from tuning.planning.reading import Reading, first, number, read_now, settled
 from tuning.planning.settings import PlanningSettings
 from tuning.planning.situation import Baseline, Situation, baseline, calm_window, narrowed
+from tuning.planning.speed import Slowing
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchingSituation(Situation):
     """model: the line as it runs NOW (slowdown included). learned: the models to be kept, by key; model_key: the one
-    that is served. overhead_ms: latency outside queue and batch. rows_per_request: rows that one request brings.
+    that is served. slowing: a slowness that grows (None: it stands). phase_s: how long slow and fast phases last each,
+    where batch times come and go. overhead_ms: latency outside queue and batch. rows_per_request: rows of one request.
     """
 
     model: LatencyModel
     learned: Mapping[str, LatencyModel]
     model_key: str
+    slowing: Slowing | None = None
+    phase_s: float = 10.0
     overhead_ms: float = 0.0
     rows_per_request: float = 1.0
     version: str = ""
@@ -49,10 +54,16 @@ def assess(
     until = onset - settings.rate_window_s
     calm = speed.points(observation.history, until, settings.rate_window_s)
     calm += speed.points(window, until, settings.rate_window_s)
-    kept = lm.learn(learned.get(name, LatencyModel()), sorted(calm))
+    known = learned.get(name, LatencyModel())
+    kept, slowing = _line_before(known, sorted(calm), observation, settings)
     since = settled(window, fresh, settings)
-    after = speed.points(window, math.inf, settings.rate_window_s / 3, since_s=since)
+    pace = speed.replica_pace(observation, fresh, settings)
+    stride_s = settings.rate_window_s / 3
+    sound = speed.sound_points(observation, pace, stride_s, since)
+    after = sound or speed.points(window, math.inf, stride_s, since_s=since)
     slow, slow_sd, model = speed.slowdown(kept, after, observation, now)
+    if slowing is not None and slow is not None and not sound:
+        slow, model = slowing.now, kept.scaled(slowing.now)
     if kept.known:
         learned = {**learned, name: kept}
     elif model.known:
@@ -61,9 +72,11 @@ def assess(
     if spread is not None:
         model = replace(model, spread=spread)
         learned = {**learned, name: replace(learned.get(name, model), spread=spread)}
-    before = calm_window(observation, onset, settings)
-    base = baseline(before, speed.variation(before, -math.inf, kept) if before is not None else None)
+    quiet = calm_window(observation, onset, settings)
+    base = baseline(quiet, speed.variation(quiet, -math.inf, kept) if quiet is not None else None)
     rate = arrivals(observation, fresh, now, settings)
+    # What one slow replica and its sound peers make between them does not come and go.
+    top = None if sound else speed.on_top(now, spread, None if slowing else speed.variation(window, since, kept))
     return BatchingSituation(
         now=now,
         base=base,
@@ -74,17 +87,40 @@ def assess(
         cv2=burstiness(observation, now),
         slow=slow,
         slow_sd=slow_sd,
-        variation=speed.on_top(now, spread, speed.variation(window, since, kept)),
+        slower_per_min=60 * slowing.growth_per_s if slowing is not None and not sound else 0.0,
+        variation=top,
         spread=model.spread,
-        replica_slow=speed.replica_slow(observation, fresh, settings),
+        replica_slow=tuple(sorted(pace.values())),
         limit_cost=_limit_cost(model, now, base),
         backlog=backlog(now, observation.window, settings),
         identified=model.known and rate is not None and rate.qps.value > 0,
+        slowing=None if sound else slowing,
+        phase_s=speed.phase_s(window, since, kept, top, settings.rate_window_s),
         overhead_ms=speed.overhead_ms(now, observation, onset, settings),
         rows_per_request=speed.rows_per_request(now),
         version=version,
         precision=precision,
     )
+
+
+def _line_before(
+    known: LatencyModel, calm: list[speed.Point], observation: Observation, settings: PlanningSettings
+) -> tuple[LatencyModel, Slowing | None]:
+    """The line of before, and the slowness that grows: what came after that began is not calm, whatever the onset.
+
+    It is looked for with the line of the first half, because a line that learned from the slow points fits them.
+    """
+    kept = lm.learn(known, calm)
+    half = calm[: len(calm) // 2]
+    early = lm.learn(known, half) if known.known or len(half) >= th.EARLY_POINTS else kept
+    slowing = speed.slowing(observation.window, early, settings.rate_window_s)
+    if slowing is None:
+        return kept, None
+    earlier = lm.learn(known, [point for point in calm if point[0] < slowing.since_s])
+    if not earlier.known:
+        return kept, speed.slowing(observation.window, kept, settings.rate_window_s)
+    again = speed.slowing(observation.window, earlier, settings.rate_window_s)
+    return (earlier, again) if again is not None else (kept, None)
 
 
 def _limit_cost(model: LatencyModel, now: Reading, base: Baseline) -> float | None:

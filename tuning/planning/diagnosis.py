@@ -58,6 +58,16 @@ class Facts:
         return _busy(self) or queue_stands(self.now, self.settings)
 
     @property
+    def shedding(self) -> bool:
+        """Requests are refused because the load has outgrown the service: fewer errors take more capacity."""
+        return self.failing and self.saturated and any((sign.growth(self) or 0.0) > th.MOVED for sign in MOVED)
+
+    @property
+    def over(self) -> bool:
+        """The SLO is met, and not by refusing or now and then."""
+        return self.met and not self.borders and not self.shedding
+
+    @property
     def borders(self) -> bool:
         """P95 goes in and out of the SLO: a latency incident whose recent values reach over it is not over."""
         recent = rd.recent(self.observation.window, "p95_ms", self.settings.recent_s)
@@ -139,13 +149,9 @@ def _waits_text(f: Facts) -> tuple[str, ...]:
 
 FIRST = (
     Sign("stale_data", _if(lambda f: bool(f.stale)), lambda f: (f.stale,)),
-    Sign("errors", _if(lambda f: f.failing and (f.met or not f.saturated)), _failing_text),
-    Sign(
-        "idle_capacity",
-        _if(lambda f: f.met and not f.borders and f.incident.symptom == "idle"),
-        _idle_text,
-    ),
-    Sign("healthy", _if(lambda f: f.met and not f.borders), _met_text),
+    Sign("errors", _if(lambda f: f.failing and (f.met or not f.saturated) and not f.shedding), _failing_text),
+    Sign("idle_capacity", _if(lambda f: f.over and f.incident.symptom == "idle"), _idle_text),
+    Sign("healthy", _if(lambda f: f.over), _met_text),
     Sign(
         "unknown",
         _if(lambda f: f.now.queue_ms is None and f.now.batch_ms is None),
@@ -183,6 +189,8 @@ def _slow_growth(f: Facts) -> float | None:
 
 def _slow_text(f: Facts) -> tuple[str, ...]:
     text = f"a batch of the same size takes {f.situation.slow:.1f} times as long"
+    if f.situation.slower_per_min:
+        text += f", {f.situation.slower_per_min:.0%} more with every minute"
     return (f"{text}, coming and going (variation {f.situation.variation:.0%})" if f.noisy else text,)
 
 
@@ -229,6 +237,10 @@ def _rests(f: Facts) -> bool:
     return f.now.queue_share is not None and f.now.queue_share < f.settings.queue_share
 
 
+def _rests_text(f: Facts) -> tuple[str, ...]:
+    return (f"no queue stands: {ms(f.now.batch_ms or 0)} per batch is the latency itself",)
+
+
 STATE = (
     Sign(
         "batch_too_small",
@@ -246,7 +258,7 @@ STATE = (
     Sign(
         "slower_service",
         _if(_rests),
-        lambda f: (f"no queue stands: {ms(f.now.batch_ms or 0)} per batch is the latency itself",),
+        _rests_text,
     ),
     Sign("unknown", _if(lambda f: True), lambda f: ("nothing that is exported has moved since the baseline",)),
 )
@@ -270,8 +282,9 @@ def diagnose(
         sign = next(sign for sign in STATE if sign.growth(facts) is not None)
         cause, evidence = sign.cause, sign.evidence(facts)
     if facts.failing:
-        limit = f"{facts.now.error_rate or 0:.1%} of requests fail as well, while the service is saturated"
-        evidence = (*evidence, limit)
+        failing = f"{facts.now.error_rate or 0:.1%} of requests fail as well, while the service is saturated"
+        refused = f" and P95 is {ms(facts.now.p95_ms)}: what cures must bring P95 well below that" if facts.met else ""
+        evidence = (*evidence, failing + refused)
     return _diagnosis(cause, evidence, facts)
 
 

@@ -6,6 +6,7 @@ Pure arithmetic on the window; the interval is 90 %.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +38,7 @@ def forecast(times: FloatArray, qps: FloatArray, horizon_s: float, history: Metr
     level = float(np.median(qps[-max(3, qps.size // 3) :])) if qps.size else 0.0
     noise = _noise(qps, level)
     if qps.size >= th.TREND_POINTS:
-        slope, error, end = _line(times, qps)
+        slope, error, end = line(times, qps)
         seen = float(times[-1] - times[0])
         if abs(slope) > th.TREND_ERRORS * error and abs(slope) * seen > th.TREND_MOVED * level:
             ahead, later = min(horizon_s, seen), min(th.TREND_FURTHER * horizon_s, seen)
@@ -53,20 +54,22 @@ def forecast(times: FloatArray, qps: FloatArray, horizon_s: float, history: Metr
     return Forecast(_interval(level, noise), "constant")
 
 
-def trend_start(times: FloatArray, qps: FloatArray) -> float | None:
+def trend_start(times: FloatArray, qps: FloatArray, windows_s: Sequence[float]) -> float | None:
     """Since when the rate has been rising along a line, looking back over everything seen; None where it has not.
 
-    times, qps: shape (k,), ascending, finite. A ramp breaks the SLO long after it began, so what is seen since the
-    onset of an incident is too short to show it. A line has to fit better than any single step does, and to have
-    moved the rate by a fifth; the longest of the stretches that do is taken.
+    times, qps: shape (k,), ascending, finite. windows_s: stretches that are looked at, longest first.
+
+    A ramp breaks the SLO long after it began, so what is seen since the onset of an incident is too short to show it.
+    A line has to fit better than any single step does, and to have moved the rate by a fifth; the longest of the
+    stretches that do is taken.
     """
     step_s = float(np.median(np.diff(times))) if times.size > 1 else math.inf
-    for seconds in th.TREND_S:
+    for seconds in windows_s:
         count = max(th.TREND_POINTS, round(seconds / step_s)) if math.isfinite(step_s) else math.inf
         if times.size < count:
             continue
         t, rate = times[-int(count) :], qps[-int(count) :]
-        slope, error, _ = _line(t, rate)
+        slope, error, _ = line(t, rate)
         moved = slope * float(t[-1] - t[0])
         clear = slope > th.TREND_ERRORS * error and moved > th.RISE_MOVED * float(rate.mean())
         if clear and _squares_of_line(t, rate) < _squares_of_step(rate):
@@ -99,7 +102,7 @@ def _noise(qps: FloatArray, level: float) -> float:
     return float(np.clip(scatter / level / math.sqrt(2), *th.RATE_NOISE))
 
 
-def _line(times: FloatArray, qps: FloatArray) -> tuple[float, float, float]:
+def line(times: FloatArray, qps: FloatArray) -> tuple[float, float, float]:
     """Slope per second, its standard error (for correlated residuals), and the line's value at the last time."""
     t = times - times.mean()
     slope = float(t @ (qps - qps.mean()) / (t @ t))

@@ -57,12 +57,18 @@ class ModelPlanner:
         if not case.diagnosis.curable:
             return self._plan(case, Option(changes=(), reason=explain.uncured(case.diagnosis)), ())
         if not case.situation.identified:
-            return self._by_rules(case)
+            return _asking(self._by_rules(case))
         return self._cure(case)
 
     def _case(self, incident: Incident, observation: Observation, past: Sequence[Record]) -> Case:
         engine = self._engines[observation.service.engine]
         situation = engine.assess(incident, observation, self._settings, _changed_s(observation, past))
+        limits = limits_of(observation.service.slo, engine.objectives)
+        diagnosis = diagnose(incident, observation, situation, self._settings)
+        refusing = (situation.now.error_rate or 0.0) > observation.service.slo.error_rate
+        if refusing and situation.now.p95_ms is not None and "p95_ms" in limits:
+            # Requests are refused at this P95: what does not bring it well below goes on refusing.
+            limits["p95_ms"] = min(limits["p95_ms"], situation.now.p95_ms)
         seen = ef.effects(past)
         bias, scatter = ef.calibration(seen, observation.service.name)
         return Case(
@@ -71,10 +77,10 @@ class ModelPlanner:
             past=past,
             engine=engine,
             situation=situation,
-            diagnosis=diagnose(incident, observation, situation, self._settings),
+            diagnosis=diagnosis,
             seen=seen,
             knowledge=Knowledge(bias, scatter, ef.measured_gain(past)),
-            limits=limits_of(observation.service.slo, engine.objectives),
+            limits=limits,
         )
 
     def _by_rules(self, case: Case) -> Plan:
@@ -125,6 +131,8 @@ class ModelPlanner:
         text = explain.chosen(winner, case.diagnosis, case.limits, self._why(case, winner))
         if winner.eligible(self._settings, case.limits) or winner.success >= self._settings.confidence:
             return text
+        if ranking.probable(winner, self._settings, case.limits):
+            return f"{text}; likely enough ({winner.predicted.meets:.0%}) to be tried before anything that costs"
         return f"{text}; not sure ({winner.predicted.meets:.0%}), but the likeliest within bounds"
 
     def _stay(self, case: Case, base: Candidate) -> Predicted:
@@ -197,7 +205,9 @@ class ModelPlanner:
         """More replicas are lent: with the rate below which the old setting would do again."""
         if "replicas" not in winner.candidate.levers or winner.candidate.cost_per_hour < 0:
             return plan
-        below = th.LEASE_RETURN * case.engine.capacity(case.situation)
+        rate = case.situation.arrivals
+        carried = case.engine.capacity(case.situation)
+        below = th.LEASE_RETURN * (min(carried, rate.qps.value) if rate is not None else carried)
         return plan.model_copy(update={"lease_s": self._settings.lease_s, "revert_below_qps": below})
 
     def _plan(self, case: Case, chosen: Option, rejected: Sequence[Option]) -> Plan:
@@ -220,6 +230,16 @@ class ModelPlanner:
             attempt=incident.attempt,
             reason=chosen.reason,
         )
+
+
+def _asking(plan: Plan) -> Plan:
+    """A change whose effect nothing predicts is made by nobody's decision but a person's."""
+    if not plan.chosen.changes or plan.mode != "act":
+        return plan
+    why = "its effect cannot be predicted from what is exported here, so a person is asked"
+    reason = f"{plan.reason}; {why}"
+    chosen = plan.chosen.model_copy(update={"reason": reason})
+    return plan.model_copy(update={"mode": "approve", "chosen": chosen, "reason": reason})
 
 
 def _option(item: Ranked, limits: Mapping[str, float], reason: str, *, feasible: bool = True) -> Option:

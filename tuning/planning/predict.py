@@ -17,13 +17,15 @@ from tuning.planning.batching import BatchingSituation
 from tuning.planning.latency_model import normal_quantiles
 from tuning.planning.ports import Candidate, Knowledge, Predicted
 from tuning.planning.settings import PlanningSettings
+from tuning.planning.speed import Slowing
 from tuning.planning.whatif import Forecasted, Lane
 
 _LEVELS = np.asarray((np.arange(th.DRAWS) + 0.5) / th.DRAWS)
 # The same quantiles in three orders (Kronecker sequences), so that load, doubt and speed-up vary independently of each
 # other and of the curve's own order.
-_Z_LOAD, _Z_DOUBT, _Z_GAIN = (
-    normal_quantiles(_LEVELS)[np.argsort(np.arange(th.DRAWS) * root % 1.0)] for root in (2**0.5, 3**0.5, 7**0.5)
+_Z_LOAD, _Z_DOUBT, _Z_GAIN, _Z_LASTS = (
+    normal_quantiles(_LEVELS)[np.argsort(np.arange(th.DRAWS) * root % 1.0)]
+    for root in (2**0.5, 3**0.5, 7**0.5, 11**0.5)
 )
 
 
@@ -80,10 +82,11 @@ def predict(
     slo = observation.service.slo.p95_ms
     answers = []
     for want, draws in zip(wanted, plan, strict=True):
-        mixed = [whatif.mix([(share, runs[k]) for share, k in parts]) for parts in draws]
+        mixed = [whatif.mix(_shares([(share, lanes[k], runs[k]) for share, k in parts], situation)) for parts in draws]
         loads = [_load([lanes[k] for _, k in parts], len(phases_of(situation))) for parts in draws]
         capacity = [sum(lanes[k].capacity * want.replicas * share for share, k in parts) for parts in draws]
-        answers.append(_summary(want, mixed, loads, capacity, situation, knowledge, slo))
+        settled_s = want.delay_s + settings.rate_window_s + settings.verify_window_s
+        answers.append(_summary(want, mixed, loads, capacity, situation, knowledge, slo, settled_s))
     return answers
 
 
@@ -108,13 +111,14 @@ def _lanes(
     qps = load.value * (max(edge, 1e-9) / max(load.value, 1e-9)) ** (abs(z) / th.Z90)
     doubt = math.hypot(situation.model.doubt(want.batch), situation.slow_sd)
     factor = math.exp(doubt * _Z_DOUBT[draw])
+    settled_s = want.delay_s + settings.rate_window_s + settings.verify_window_s
+    factor *= grown(situation.slowing, settled_s, float(_Z_LASTS[draw]))
     factor /= want.gain * math.exp(want.gain_sd * _Z_GAIN[draw])
     each = qps / want.replicas
     rows = situation.rows_per_request
     batch = max(1, int(want.batch // rows))
 
     phases = phases_of(situation)
-    settled_s = want.delay_s + settings.rate_window_s + settings.verify_window_s
 
     def lane(slow: float) -> Lane:
         return Lane(
@@ -128,7 +132,7 @@ def _lanes(
             stream=draw,
             # A phase in which the queue grows ends before it shows in the means of a rate window.
             backlog=situation.backlog / want.replicas if len(phases) == 1 else 0.0,
-            horizon_s=settled_s if len(phases) == 1 else settings.rate_window_s / 2,
+            horizon_s=settled_s if len(phases) == 1 else situation.phase_s,
         )
 
     slow = [ratio for ratio in situation.replica_slow if ratio > th.DILUTED_REPLICA]
@@ -136,6 +140,35 @@ def _lanes(
         return [(1.0 / len(phases), lane(phase)) for phase in phases]
     share = len(slow) / want.replicas
     return [(1 - share, lane(1.0)), (share, lane(float(np.mean(slow))))]
+
+
+def grown(slowing: Slowing | None, horizon_s: float, z: float) -> float:
+    """Factor on the batch times after `horizon_s`, where they grow; z: the quantile of how long that goes on.
+
+    Never for longer than it was seen to: nothing grows for ever.
+    """
+    if slowing is None:
+        return 1.0
+    less, more = th.SLOWING_DOUBT
+    lasts_s = horizon_s * float((more if z > 0 else less) ** (abs(z) / th.Z90))
+    return 1.0 + slowing.growth_per_s * min(lasts_s, slowing.seen_s)
+
+
+def _shares(
+    parts: list[tuple[float, Lane, Forecasted]], situation: BatchingSituation
+) -> list[tuple[float, Forecasted]]:
+    """Shares of the requests with what they see. After a phase in which the queue grows, the first requests of the
+    next one wait for it to drain.
+    """
+    if len(phases_of(situation)) == 1 or len(parts) < 2:
+        return [(share, run) for share, _, run in parts]
+    (share, slow, late), (rest, fast, soon) = parts[0], parts[1]
+    excess, spare = slow.qps - slow.capacity, fast.capacity - fast.qps
+    if excess <= 0 or spare <= 0:
+        return [(share, late), (rest, soon)]
+    drains = min(1.0, excess / spare)
+    waits = whatif.draining(fast, excess * situation.phase_s / fast.capacity)
+    return [(share, late), (rest * drains, waits), (rest * (1 - drains) + 1e-9, soon)]
 
 
 def phases_of(situation: BatchingSituation) -> tuple[float, ...]:
@@ -167,6 +200,7 @@ def _summary(
     situation: BatchingSituation,
     knowledge: Knowledge,
     slo_ms: float,
+    settled_s: float,
 ) -> Predicted:
     extra = situation.overhead_ms
     logs = np.log(np.array([run.p95_ms + extra for run in mixed])) + knowledge.bias
@@ -180,8 +214,8 @@ def _summary(
     return Predicted(
         shown={"p95_ms": Interval(value=math.exp(middle), low=math.exp(low), high=math.exp(high))},
         meets=meets,
-        carries=_carries(want, situation, 1.0, 0.01),
-        room=_carries(want, situation, th.FULL, th.SURPRISE),
+        carries=_carries(want, situation, settled_s, 1.0, 0.01),
+        room=_carries(want, situation, settled_s, th.FULL, th.SURPRISE),
         load=load,
         drain_s=_drain_s(want, float(np.median(capacity)), situation),
         busy=run.busy,
@@ -190,7 +224,7 @@ def _summary(
     )
 
 
-def _carries(want: Tried, situation: BatchingSituation, limit: float, surprise: float) -> float:
+def _carries(want: Tried, situation: BatchingSituation, settled_s: float, limit: float, surprise: float) -> float:
     """P(load < limit) with every batch full: the grid of the line times lognormal doubts of the load, line and gain.
 
     Finer than the draws: of options that do well in most draws it tells which has the most room for the others.
@@ -200,9 +234,17 @@ def _carries(want: Tried, situation: BatchingSituation, limit: float, surprise: 
     rate = situation.arrivals.qps
     full = max(1.0, want.batch // situation.rows_per_request * situation.rows_per_request)
     weight, batch_ms = situation.model.at(full)
-    load = rate.value * situation.rows_per_request * batch_ms / 1e3 / want.gain / (full * want.replicas)
+    later, much_later = (grown(situation.slowing, settled_s, z) for z in (0.0, th.Z90))
+    load = later * rate.value * situation.rows_per_request * batch_ms / 1e3 / want.gain / (full * want.replicas)
     load_sd = math.log(max(rate.high, 1e-9) / max(rate.value, 1e-9)) / th.Z90
-    sd = math.hypot(load_sd, situation.model.doubt(full), situation.slow_sd, want.gain_sd, surprise)
+    sd = math.hypot(
+        load_sd,
+        situation.model.doubt(full),
+        situation.slow_sd,
+        want.gain_sd,
+        surprise,
+        math.log(much_later / later) / th.Z90,
+    )
     return float(sum(w * _phi(math.log(limit / max(x, 1e-9)) / sd) for w, x in zip(weight, load, strict=True)))
 
 

@@ -72,7 +72,9 @@ def best(ranked: list[Ranked], settings: PlanningSettings, limits: Mapping[str, 
     """
     eligible = [item for item in ranked if item.eligible(settings, limits)]
     if eligible:
-        return min(eligible, key=order)
+        winner = min(eligible, key=order)
+        free = [item for item in ranked if probable(item, settings, limits)]
+        return winner if winner.candidate.cost_per_hour <= th.FREE or not free else min(free, key=likeliest)
     open_ = [item for item in ranked if not item.barred and item.success >= th.LEAST_CHANCE and item.drains]
     if not open_:
         return None
@@ -80,6 +82,19 @@ def best(ranked: list[Ranked], settings: PlanningSettings, limits: Mapping[str, 
     top = min(open_, key=likeliest)
     sure = [item for item in singles if item.success >= top.success - th.PAIR_GAIN]
     return min(sure, key=likeliest) if sure else top
+
+
+def probable(item: Ranked, settings: PlanningSettings, limits: Mapping[str, float]) -> bool:
+    """A free step like those seen before, undone in seconds, that probably suffices: tried before what costs."""
+    return (
+        not item.barred
+        and item.drains
+        and item.candidate.cost_per_hour <= th.FREE
+        and item.candidate.risk < th.RISKY
+        and not item.predicted.unknown
+        and item.predicted.ratio(limits) <= settings.headroom
+        and item.success >= th.FREE_CHANCE
+    )
 
 
 def explore(ranked: list[Ranked], saturated: bool) -> Ranked | None:

@@ -45,7 +45,8 @@ class Situation:
 
     arrivals: the rate at which requests come, which under saturation is more than what is answered (None: not
     exported). cv2: squared variation of their gaps. slow: the present service time over the learned one (1: as
-    learned; None: none was learned before); slow_sd: its relative standard error. variation: of service times, that
+    learned; None: none was learned before); slow_sd: its relative standard error; slower_per_min: by how
+    much of itself it grows a minute. variation: of service times, that
     comes and goes on top of `spread`, the usual one. replica_slow: relative service time of each replica, slowest
     last, () where not exported. limit_cost: what a row costs at the present limit over what it cost at the baseline's
     (None: the limit is as it was, or no model). backlog: requests waiting. identified: whether a prediction is
@@ -58,6 +59,7 @@ class Situation:
     cv2: float
     slow: float | None = None
     slow_sd: float = 0.0
+    slower_per_min: float = 0.0
     variation: float | None = None
     spread: float = 0.1
     replica_slow: tuple[float, ...] = ()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from detection.model import MetricWindow
 from tuning.model import Observation
 from tuning.planning import latency_model as lm
 from tuning.planning import thresholds as th
+from tuning.planning.forecast import line, trend_start
 from tuning.planning.latency_model import LatencyModel
 from tuning.planning.reading import Reading, settled, tail
 from tuning.planning.settings import PlanningSettings
@@ -56,6 +58,70 @@ def slowdown(
     if abs(slow - 1) <= max(th.SLOW_NOISE, 2 * error):
         return slow, error, lm.learn(kept, after)
     return slow, error, kept.scaled(slow)
+
+
+@dataclass(frozen=True)
+class Slowing:
+    """A slowness that grows along a line. since_s: when it began. now: batch time at the window's end over the learned
+    one. growth_per_s: of the present batch time, 0 once it has stopped. seen_s: for how long it was seen to grow.
+    """
+
+    since_s: float
+    now: float
+    growth_per_s: float
+    seen_s: float
+
+
+def slowing(window: MetricWindow, kept: LatencyModel, rate_window_s: float) -> Slowing | None:
+    """Whether each batch takes longer and longer, over everything seen; None where it does not.
+
+    A slowness that grows breaks the SLO long after it began, so what is seen since the onset does not show it, and
+    what was before the onset is not calm. Longer batches alone are no slowness: the rise must exceed what the line
+    does not know of them.
+    """
+    seen = points(window, math.inf, window.span.step_s)
+    if not kept.known or len(seen) < th.TREND_POINTS:
+        return None
+    times = np.array([at_s for at_s, _, _ in seen])
+    ratios = np.array([batch_ms / kept.predict(rows)[0] for _, rows, batch_ms in seen])
+    start = trend_start(times, ratios, [k * rate_window_s for k in th.SLOWING_WINDOWS])
+    if start is None:
+        return None
+    rising = times >= start
+    slope, _, end = line(times[rising], ratios[rising])
+    mean, sd = kept.predict(seen[-1][1])
+    seen_s = float(times[-1] - start)
+    if slope * seen_s < th.SLOWING_ERRORS * end * sd / mean:
+        return None
+    late = times >= times[-1] - max(seen_s * th.SLOWING_LATE, th.SLOWING_WINDOWS[-1] * rate_window_s / 2)
+    recent = line(times[late], ratios[late])[0] if late.sum() >= th.TREND_POINTS else slope
+    goes_on = recent > slope * th.SLOWING_LATE
+    return Slowing(start, end, slope / end if goes_on else 0.0, seen_s)
+
+
+def phase_s(window: MetricWindow, since_s: float, kept: LatencyModel, top: float | None, rate_window_s: float) -> float:
+    """How long slow and fast phases last each (seconds), where batch times come and go. top: their variation.
+
+    Phases shorter than the rate window show in the variation of single batches and hardly in the means over a window;
+    longer ones are counted by the means' changes from low to high.
+    """
+    shown = variation(window, since_s, kept)
+    if not top or shown is None:
+        return th.PHASE_UNKNOWN_S
+    share = min(1.0, shown / top / th.PHASE_MEANS)
+    short = rate_window_s * max(th.PHASE_MIN, share)
+    if share < 1.0:
+        return short
+    seen = points(window, math.inf, window.span.step_s, since_s)
+    ratios = np.array([ms / (kept.predict(rows)[0] if kept.known else 1.0) for _, rows, ms in seen])
+    far = (ratios - ratios.mean()) / ratios.std()
+    marked = [
+        (at_s, value > 0) for (at_s, _, _), value in zip(seen, far, strict=True) if abs(value) > th.PHASE_CROSSING
+    ]
+    changes = [at_s for (at_s, high), (_, was) in zip(marked[1:], marked, strict=False) if high != was]
+    if len(changes) < 2:
+        return short
+    return float(np.clip((changes[-1] - changes[0]) / (len(changes) - 1), short, th.PHASE_MAX_S))
 
 
 def line_of_stats(observation: Observation) -> LatencyModel:
@@ -136,36 +202,44 @@ def rows_per_request(now: Reading) -> float:
     return float(round(ratio)) if ratio > th.MANY_ROWS else 1.0
 
 
-def replica_slow(observation: Observation, onset: float, settings: PlanningSettings) -> tuple[float, ...]:
-    """Batch time of each replica over the median replica's, rows allowed for; sorted, slowest last; () below two."""
-    speeds = []
-    for window in observation.replicas.values():
+def replica_pace(observation: Observation, onset: float, settings: PlanningSettings) -> dict[str, float]:
+    """Batch time of each replica over the median replica's, rows allowed for; {} below two replicas."""
+    speeds: dict[str, tuple[float, float]] = {}
+    for name, window in observation.replicas.items():
         seen = points(window, math.inf, settings.rate_window_s / 3, settled(window, onset, settings))
         if seen:
-            speeds.append((float(np.median([p[1] for p in seen])), float(np.median([p[2] for p in seen]))))
+            speeds[name] = float(np.median([p[1] for p in seen])), float(np.median([p[2] for p in seen]))
     if len(speeds) < 2:
         return _by_p95(observation, onset, settings)
     # A replica with fuller batches takes longer without being slower: half of the time is taken to go with the rows.
-    share, middle_rows = th.REPLICA_ROWS, max(1.0, float(np.median([rows for rows, _ in speeds])))
-    per = [ms / (1 - share + share * rows / middle_rows) for rows, ms in speeds]
-    middle = _middle(per)
-    return tuple(sorted(value / middle for value in per))
+    share, middle_rows = th.REPLICA_ROWS, max(1.0, float(np.median([rows for rows, _ in speeds.values()])))
+    per = {name: ms / (1 - share + share * rows / middle_rows) for name, (rows, ms) in speeds.items()}
+    middle = _middle(list(per.values()))
+    return {name: value / middle for name, value in per.items()}
 
 
-def _by_p95(observation: Observation, onset: float, settings: PlanningSettings) -> tuple[float, ...]:
+def _by_p95(observation: Observation, onset: float, settings: PlanningSettings) -> dict[str, float]:
     """The same where only latencies are exported per replica: P95 over the median replica's, damped by its root.
 
     A queue makes a slow replica's P95 grow out of all proportion, so the root is a guess on the low side.
     """
-    tails = []
-    for window in observation.replicas.values():
+    tails: dict[str, float] = {}
+    for name, window in observation.replicas.items():
         _, values = tail(window, "p95_ms", settled(window, onset, settings))
         if values.size:
-            tails.append(float(np.median(values)))
-    if len(tails) < 2:
-        return ()
-    middle = _middle(tails)
-    return tuple(sorted(min(th.REPLICA_TAIL_MAX, math.sqrt(value / middle)) for value in tails)) if middle > 0 else ()
+            tails[name] = float(np.median(values))
+    middle = _middle(list(tails.values())) if len(tails) > 1 else 0.0
+    if middle <= 0:
+        return {}
+    return {name: min(th.REPLICA_TAIL_MAX, math.sqrt(value / middle)) for name, value in tails.items()}
+
+
+def sound_points(observation: Observation, pace: Mapping[str, float], stride_s: float, since_s: float) -> list[Point]:
+    """The points of the replicas that are not slow, where some are: what the service's own mean no longer shows."""
+    sound = [name for name, slow in pace.items() if slow <= th.DILUTED_REPLICA]
+    if not sound or len(sound) == len(pace):
+        return []
+    return sorted(point for name in sound for point in points(observation.replicas[name], math.inf, stride_s, since_s))
 
 
 def _middle(values: Sequence[float]) -> float:

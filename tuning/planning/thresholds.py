@@ -43,8 +43,9 @@ CV2_RANGE = (0.2, 20.0)
 
 # Forecast ----------------------------------------------------------------------------------------------------------
 
-TREND_S = (300.0, 180.0, 120.0)
-"""Seconds over which a rise is looked for, longest first."""
+TREND_WINDOWS = (15.0, 9.0, 6.0)
+"""Rate windows over which a rise is looked for, longest first. A rate over one window shows a step as a ramp of one
+window, so that over fewer than six of them a step passes for a trend."""
 TREND_POINTS = 8
 """Fewest samples of a line with a standard error worth the name (six degrees of freedom)."""
 TREND_ERRORS = 4.0
@@ -72,6 +73,14 @@ WEEK_NOISE = 0.1
 
 SLOW_NOISE = 0.1
 """Relative departure of the batch times from the learned line that is no slowness (or two standard errors)."""
+SLOWING_WINDOWS = (30.0, 22.0, 15.0, 9.0, 6.0)
+"""Rate windows over which a slowness that grows is looked for, longest first: a leak or a hot chip takes minutes."""
+SLOWING_LATE = 1 / 3
+"""Share of the rise, at its end, that tells whether it goes on: its slope is at least this share of the whole's."""
+SLOWING_ERRORS = 2.0
+"""Standard errors of the learned line (at the rows seen) by which the slowness must have grown."""
+SLOWING_DOUBT = (0.5, 2.5)
+"""Horizons (5 % and 95 %) for which a slowness goes on growing: nobody knows when it ends."""
 STATS_WEIGHT = (0.3, 20.0)
 """Measurements that the batches of one size are worth in the line: least, and that of a size that had them all."""
 STATS_BATCHES = 5
@@ -90,6 +99,21 @@ MANY_ROWS = 1.7
 """Rows computed over requests answered from which a request brings several rows; below it is measurement error."""
 COMES_AND_GOES = 0.2
 """Variation of batch times on top of the usual from which phases are simulated and not a wider spread."""
+
+PHASE_MEANS = 0.58
+"""Variation of means over a rate window over that of single batches, where slow and fast phases last one rate window
+each (a square wave averaged over half of its period is a triangle: 1 / sqrt(3)). Shorter phases show less."""
+PHASE_UNKNOWN_S = 10.0
+"""How long phases are taken to last where too little was seen to tell (the geometric mean of 4 s and 25 s)."""
+EARLY_POINTS = 8
+"""Fewest measurements of the first half of what was calm from which a line of its own is learned, to see whether the
+second half is slower already."""
+PHASE_MIN = 0.15
+"""Shortest phase that is simulated, in rate windows."""
+PHASE_MAX_S = 120.0
+"""Longest phase: what is slow for longer is the present state, not something that comes and goes."""
+PHASE_CROSSING = 0.3
+"""Standard deviations beyond the mean that a batch time must reach to count as a change of phase."""
 
 # Diagnosis ---------------------------------------------------------------------------------------------------------
 
@@ -190,6 +214,8 @@ CHANCE_STEPS = 20
 """Chances are compared in steps of 1/20: less is the simulation's own luck."""
 EFFECT_STEP_S = 30.0
 """Times to take effect are compared in steps of this."""
+FREE_CHANCE = 0.7
+"""Chance of a free and reversible step from which it goes before one that costs: the paid one follows if it fails."""
 FREE = 0.00005
 """Difference in cost per hour below which two options cost the same (prices are shown with two digits)."""
 
@@ -210,7 +236,8 @@ PASSES_SLOW = 1.1
 DRAIN_SLOW_SD = 0.2
 """Relative error of the slowness above which the capacity is too uncertain to read arrivals from a falling queue."""
 LEASE_RETURN = 0.7
-"""Share of the old setting's capacity below which the rate must fall for borrowed replicas to go back."""
+"""Share of the old setting's capacity, and of the rate that broke the SLO, below which the rate must fall for borrowed
+replicas to go back: at the rate of the plan the old setting did not do, however much it could carry."""
 PLAYBOOK_RETURN = 0.6
 """The same for the playbook, of the rate at the time of the plan: it knows no capacity."""
 PEAK = 0.95

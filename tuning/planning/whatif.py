@@ -119,6 +119,15 @@ def fluid(lane: Lane) -> Forecasted:
     return Forecasted(p50, p95, mean, mean - 1e3 * full_s, 1.0, 0.2, sample)
 
 
+def draining(lane: Lane, wait_s: float) -> Forecasted:
+    """A lane while the queue that it inherited empties: waits that fall from `wait_s` to nothing (the fluid limit)."""
+    full_s = lane.alpha_s + lane.beta_s * lane.batch
+    sample = 1e3 * (np.linspace(0.0, wait_s, 101) + 1.5 * full_s)
+    p50, p95 = (float(np.quantile(sample, q)) for q in (0.5, 0.95))
+    mean = float(sample.mean())
+    return Forecasted(p50, p95, mean, mean - 1e3 * full_s, 1.0, 0.2, sample)
+
+
 def _run(lanes: list[Lane], batches: int, seed: int, requests: int) -> list[Forecasted]:
     count = len(lanes)
     classes = np.array([int(np.argmin([abs(math.log(g / max(a.cv2, 0.05))) for g in _CV2_GRID])) for a in lanes])

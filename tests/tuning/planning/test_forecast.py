@@ -9,6 +9,7 @@ from detection.model import MetricWindow, Span
 from tuning.planning.forecast import WEEK_S, forecast, trend_start
 
 T = np.arange(0.0, 300.0, 5.0)
+WINDOWS = (300.0, 180.0, 120.0)
 RNG = np.random.default_rng(3)
 
 
@@ -41,11 +42,12 @@ def test_a_fall_is_not_followed_to_nothing():
 @pytest.mark.parametrize("seed", range(5))
 def test_a_rise_is_told_from_a_step_by_looking_back_far(seed):
     noise = np.random.default_rng(seed).normal(0, 3, T.size)
-    assert trend_start(T, 100 + T / 3 + noise) == T[0]
+    assert trend_start(T, 100 + T / 3 + noise, WINDOWS) == T[0]
     # A rate over 20 s shows a step as a short ramp: still a step, wherever in the look it happened.
     for at in (60.0, 150.0, 240.0, 280.0):
-        assert trend_start(T, 100 + 100 * np.clip((T - at) / 20, 0, 1) + noise) is None
-    assert trend_start(T, 100 + noise) is None and trend_start(T[:10], 100 + T[:10]) is None
+        assert trend_start(T, 100 + 100 * np.clip((T - at) / 20, 0, 1) + noise, WINDOWS) is None
+    assert trend_start(T, 100 + noise, WINDOWS) is None
+    assert trend_start(T[:10], 100 + T[:10], WINDOWS) is None
 
 
 def test_last_week_is_taken_where_it_fits():

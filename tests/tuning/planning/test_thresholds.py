@@ -1,0 +1,168 @@
+"""The numbers that steer a plan are fixed by measurements: changing one takes a new measurement, said here as well."""
+
+from __future__ import annotations
+
+import ast
+import math
+from pathlib import Path
+
+import pytest
+
+from tuning.planning import thresholds
+
+SOURCE = Path(thresholds.__file__).read_text()
+FIXED = {
+    "Z90": 1.645,
+    "LEVEL_POINTS": 3,
+    "VARIATION_POINTS": 6,
+    "BASELINE_HISTORY_S": 21600.0,
+    "MAY_QUEUE": 0.85,
+    "SATURATED": 0.95,
+    "SATURATED_WINDOW": 0.3333333333333333,
+    "WAIT_GROWTH_MAX": 0.9,
+    "WAIT_RISE": 0.2,
+    "DRAIN_ERRORS": 3.0,
+    "DRAIN_SEEN_S": 10.0,
+    "DRAIN_RATE_MIN": 0.02,
+    "CV2_RANGE": (0.2, 20.0),
+    "TREND_WINDOWS": (15.0, 9.0, 6.0),
+    "TREND_POINTS": 8,
+    "TREND_ERRORS": 4.0,
+    "TREND_MOVED": 0.1,
+    "RISE_MOVED": 0.2,
+    "TREND_DOUBT": 0.25,
+    "TREND_FURTHER": 2.5,
+    "FALL_FLOOR": 0.5,
+    "RATE_NOISE": (0.02, 0.3),
+    "RATE_NOISE_UNKNOWN": 0.15,
+    "WEEK_FITS": 0.2,
+    "WEEK_NOISE": 0.1,
+    "SLOW_NOISE": 0.1,
+    "SLOWING_WINDOWS": (30.0, 22.0, 15.0, 9.0, 6.0),
+    "SLOWING_LATE": 0.3333333333333333,
+    "SLOWING_ERRORS": 2.0,
+    "SLOWING_DOUBT": (0.5, 2.5),
+    "STATS_WEIGHT": (0.3, 20.0),
+    "STATS_BATCHES": 5,
+    "SPREAD_RANGE": (0.02, 0.8),
+    "SPREAD_MAX": 1.0,
+    "REPLICA_ROWS": 0.5,
+    "REPLICA_TAIL_MAX": 5.0,
+    "OVERHEAD_MAX": (0.5, 5.0),
+    "MANY_ROWS": 1.7,
+    "COMES_AND_GOES": 0.2,
+    "PHASE_MEANS": 0.58,
+    "PHASE_UNKNOWN_S": 10.0,
+    "EARLY_POINTS": 8,
+    "PHASE_MIN": 0.15,
+    "PHASE_MAX_S": 120.0,
+    "PHASE_CROSSING": 0.3,
+    "MOVED": pytest.approx(math.log(1.15)),
+    "SLOW_REPLICA": 1.4,
+    "SOUND_REPLICA": 1.2,
+    "BORDERS": 0.2,
+    "WAIT_SHARE": (0.25, 1.5),
+    "WAIT_BUSY": 0.75,
+    "WAIT_FILL": 0.95,
+    "NOISY": 0.12,
+    "NOISY_TIMES": 2.0,
+    "NOISY_BEFORE": 0.03,
+    "NOISY_SPREAD": 0.5,
+    "QUEUE_BATCHES": 0.5,
+    "DRAWS": 16,
+    "FULL": 0.9,
+    "SURPRISE": 0.4,
+    "DILUTED_REPLICA": 1.3,
+    "QUEUE_TIME_MAX_S": 600.0,
+    "GAIN_PRIOR": (2.5, 0.4),
+    "GAIN_FLOOR": 1.2,
+    "GAIN_MEASURED_SD": 0.15,
+    "GAIN_LEARNED_SD": 0.1,
+    "UNMEASURED_SD": 0.3,
+    "NIS_LIMIT": 6.63,
+    "REGIME": 8,
+    "MISFIT": 0.04,
+    "BEYOND": 0.06,
+    "GUESS": 0.25,
+    "BATCH_NOISE": 0.05,
+    "POINTS_MAX": 60.0,
+    "STABLE": 0.985,
+    "REPLICA_CHOICES": 10,
+    "PAIRS": 28,
+    "PAIR_BATCHES": 3,
+    "SHORT_WAIT": 0.05,
+    "RISK": {"batch_size": 0.02, "smaller batch": 0.03, "replicas": 0.02, "precision": 0.15, "pair": 0.02},
+    "LEAST_CHANCE": 0.35,
+    "LEAST_CARRIES": 0.05,
+    "DEMOTED": 0.4,
+    "PAIR_GAIN": 0.15,
+    "RISKY": 0.1,
+    "CHANCE_STEPS": 20,
+    "EFFECT_STEP_S": 30.0,
+    "FREE_CHANCE": 0.7,
+    "FREE": 5e-05,
+    "SETTLE_MAX_S": 600.0,
+    "PASSES_MEETS": 0.9,
+    "PASSES_DRAIN_S": 120.0,
+    "PASSES_P95": 0.7,
+    "PASSES_DEPTH": 0.9,
+    "PASSES_SLOW": 1.1,
+    "DRAIN_SLOW_SD": 0.2,
+    "LEASE_RETURN": 0.7,
+    "PLAYBOOK_RETURN": 0.6,
+    "PEAK": 0.95,
+    "SAVING_P95": 0.5,
+    "SETTLED_STEPS": 2,
+    "RATE_ERROR": 0.03,
+    "WORKED_PRIOR": (3.0, 1.0),
+    "FADE": 0.98,
+    "SCATTER": 0.1,
+    "SCATTER_WEIGHT": 6.0,
+    "TRIALS": 40,
+    "WILD": 0.7,
+}
+
+
+def numbers() -> dict[str, object]:
+    return {name: value for name, value in vars(thresholds).items() if name.isupper()}
+
+
+def test_every_number_is_what_was_measured():
+    assert numbers() == FIXED
+
+
+@pytest.mark.parametrize("name", sorted(FIXED))
+def test_every_number_is_explained_below_it(name):
+    body = ast.parse(SOURCE).body
+    at = next(i for i, node in enumerate(body) if isinstance(node, ast.Assign) and node.targets[0].id == name)
+    said = body[at + 1]
+    assert isinstance(said, ast.Expr) and isinstance(said.value, ast.Constant) and len(said.value.value) > 30
+
+
+def test_every_number_is_used():
+    used = "".join(path.read_text() for path in Path(thresholds.__file__).parent.rglob("*.py"))
+    assert [name for name in FIXED if f"th.{name}" not in used] == []
+
+
+def test_no_other_module_of_planning_hides_a_number_of_its_own():
+    """Module constants are words, tables and the grids of the arithmetic; what steers a decision stands in one file."""
+    allowed = {"_CV2_GRID", "_KAPPA", "_LOG_PRIOR", "_FAR", "_LEVELS", "WEEK_S"}
+    found = []
+    for path in sorted(Path(thresholds.__file__).parent.rglob("*.py")):
+        if path.name in ("thresholds.py", "settings.py"):
+            continue
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                numeric = any(
+                    isinstance(n, ast.Constant) and type(n.value) in (int, float) for n in ast.walk(node.value)
+                )
+                if numeric and node.targets[0].id not in allowed:
+                    found.append(f"{path.name}: {node.targets[0].id}")
+    assert found == []
+
+
+def test_pairs_of_bounds_are_ordered():
+    for name, value in numbers().items():
+        if isinstance(value, tuple) and name.endswith(("RANGE", "NOISE", "DOUBT", "SHARE", "WEIGHT")):
+            assert value[0] < value[1], name
+    assert math.isclose(math.exp(thresholds.MOVED), 1.15)
