@@ -11,12 +11,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """name: the word in the ledger. title: for people. levers: those that can cure it (none: a person has to)."""
+    """name: the word in the ledger. title: for people. levers: those that can cure it (none: a person has to).
+
+    pairs: whether it may be worth two levers at once. One sick replica is not: a person restarts it.
+    """
 
     name: str
     title: str
     levers: tuple[str, ...] = ()
     curable: bool = True
+    pairs: bool = True
 
 
 _ALL = ("batch_size", "replicas", "precision")
@@ -27,7 +31,7 @@ _TABLE = (
     Cause("slower_service", "each batch takes longer than it did", _ALL),
     Cause("batch_too_small", "full batches while requests queue", _ALL),
     Cause("batch_wait_too_long", "requests wait for a batch that does not fill", ("batch_size",)),
-    Cause("slow_replica", "one replica is slower than the others", ("replicas", "precision")),
+    Cause("slow_replica", "one replica is slower than the others", ("replicas", "precision"), pairs=False),
     Cause("noisy_neighbour", "batch times come and go with something else on the machine", _ALL),
     Cause("errors", "requests fail", curable=False),
     Cause("idle_capacity", "far more capacity than the traffic needs", ("replicas",)),

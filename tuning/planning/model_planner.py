@@ -17,6 +17,7 @@ from tuning.planning import effects as ef
 from tuning.planning import explain, options, ranking
 from tuning.planning import reading as rd
 from tuning.planning import thresholds as th
+from tuning.planning.causes import CAUSES
 from tuning.planning.diagnosis import diagnose
 from tuning.planning.ports import Candidate, Engine, Knowledge, Predicted, limits_of
 from tuning.planning.ranking import Ranked
@@ -161,7 +162,7 @@ class ModelPlanner:
         ranked = self._judge(case, case.engine.options(case.observation, case.situation), case.situation)
         sure = [item for item in ranked if item.eligible(self._settings, case.limits) and not item.predicted.unproven]
         dearest = min((item.candidate.cost_per_hour for item in sure), default=math.inf)
-        if dearest <= 0:
+        if dearest <= 0 or not CAUSES[case.diagnosis.cause].pairs:
             return ranked
         return ranked + self._judge(case, _pairs(ranked, base, dearest, case.limits), case.situation)
 

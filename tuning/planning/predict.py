@@ -145,13 +145,13 @@ def _lanes(
 def grown(slowing: Slowing | None, horizon_s: float, z: float) -> float:
     """Factor on the batch times after `horizon_s`, where they grow; z: the quantile of how long that goes on.
 
-    Never for longer than it was seen to: nothing grows for ever.
+    Never for much longer than it was seen to.
     """
     if slowing is None:
         return 1.0
     less, more = th.SLOWING_DOUBT
     lasts_s = horizon_s * float((more if z > 0 else less) ** (abs(z) / th.Z90))
-    return 1.0 + slowing.growth_per_s * min(lasts_s, slowing.seen_s)
+    return 1.0 + slowing.growth_per_s * min(lasts_s, th.SLOWING_LASTS * slowing.seen_s)
 
 
 def _shares(

@@ -81,6 +81,8 @@ SLOWING_ERRORS = 2.0
 """Standard errors of the learned line (at the rows seen) by which the slowness must have grown."""
 SLOWING_DOUBT = (0.5, 2.5)
 """Horizons (5 % and 95 %) for which a slowness goes on growing: nobody knows when it ends."""
+SLOWING_LASTS = 2.0
+"""Times that a slowness goes on growing at most, of the time that it was seen to: nothing grows for ever."""
 STATS_WEIGHT = (0.3, 20.0)
 """Measurements that the batches of one size are worth in the line: least, and that of a size that had them all."""
 STATS_BATCHES = 5
