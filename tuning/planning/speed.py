@@ -63,7 +63,7 @@ def slowdown(
 @dataclass(frozen=True)
 class Slowing:
     """A slowness that grows along a line. since_s: when it began. now: batch time at the window's end over the learned
-    one. growth_per_s: of the present batch time, 0 once it has stopped. seen_s: for how long it was seen to grow.
+    one. growth_per_s: of the present batch time, 0 once that has stopped. seen_s: for how long it was seen to grow.
     """
 
     since_s: float
@@ -95,8 +95,9 @@ def slowing(window: MetricWindow, kept: LatencyModel, rate_window_s: float) -> S
         return None
     late = times >= times[-1] - max(seen_s * th.SLOWING_LATE, th.SLOWING_WINDOWS[-1] * rate_window_s / 2)
     recent = line(times[late], ratios[late])[0] if late.sum() >= th.TREND_POINTS else slope
-    goes_on = recent > slope * th.SLOWING_LATE
-    return Slowing(start, end, slope / end if goes_on else 0.0, seen_s)
+    if recent <= slope * th.SLOWING_LATE:
+        return Slowing(start, float(np.median(ratios[late])), 0.0, seen_s)
+    return Slowing(start, end, slope / end, seen_s)
 
 
 def phase_s(window: MetricWindow, since_s: float, kept: LatencyModel, top: float | None, rate_window_s: float) -> float:

@@ -181,34 +181,6 @@ def test_a_tried_lever_is_not_pulled_again_for_the_same_incident():
     assert "batch_size" not in propose((incident, observation), past).chosen.levers
 
 
-def test_a_queue_that_empties_by_itself_needs_no_change():
-    depth = [0] * 8 + [100, 220, 340, 460, 520, 480, 430, 380, 330, 280, 230, 180, 140, 110, 80, 60, 40]
-    p95 = [118] * 8 + [
-        900,
-        2000,
-        3000,
-        4000,
-        4600,
-        4500,
-        4200,
-        3800,
-        3400,
-        2900,
-        2500,
-        2100,
-        1700,
-        1400,
-        1100,
-        900,
-        700,
-    ]
-    qps = [70] * 8 + [136] * 17
-    incident, observation = example(signals__queue_depth=depth, signals__p95_ms=p95, signals__qps=qps)
-    falling = dataclasses.replace(observation)
-    plan = propose((incident, falling), settings=PlanningSettings(simulated_batches=500, rate_window_s=5))
-    assert plan.chosen.changes == () or plan.chosen.cost_per_hour == 0
-
-
 def idle(onset_ago_s: float):
     signals = {"qps": 5.0, "p95_ms": 30.0, "mean_ms": 22.0, "queue_ms": 1.0, "queue_depth": 0.0, "batch_ms": 20.0,
                "rows_per_batch": 1.0, "batch_size": 8.0, "busy": 0.03, "replicas": 4.0, "error_rate": 0.0}  # fmt: skip

@@ -1,0 +1,190 @@
+"""What dynamic batching predicts, option by option, in figures: one thing changed from row to row."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from tests.fakes.planning import SATURATED, make_observation, make_service, make_settings
+from tuning.model import Interval
+from tuning.planning import latency_model as lm
+from tuning.planning import predict as pr
+from tuning.planning.engines import get
+from tuning.planning.forecast import Forecast
+from tuning.planning.ports import Knowledge
+from tuning.planning.settings import PlanningSettings
+from tuning.planning.speed import Slowing
+
+SETTINGS = PlanningSettings(simulated_batches=400)
+ROWS = 2.5 + 1.5 * np.sin(np.linspace(0, 12, 61))
+CALM = SATURATED | {"qps": 60.0, "p95_ms": 60.0, "mean_ms": 40.0, "queue_ms": 15.0, "queue_depth": 0.0,
+                    "batch_ms": 20 + 2 * ROWS, "rows_per_batch": ROWS, "batch_size": 8.0, "busy": 0.4}  # fmt: skip
+OBSERVATION = make_observation(CALM, settings=make_settings(batch=8, timeout_ms=20))
+ENGINE = get("dynamic_batching")
+SITUATION = ENGINE.assess(None, OBSERVATION, SETTINGS, -math.inf)
+BASE = ENGINE.unchanged(OBSERVATION, SITUATION)
+
+
+def at(qps: float, **changed):
+    rate = Forecast(Interval(value=qps, low=0.9 * qps, high=1.1 * qps), "given")
+    return dataclasses.replace(SITUATION, arrivals=rate, **changed)
+
+
+def predict(situation, knowledge=None, **knobs):
+    wanted = dataclasses.replace(BASE, setting={**BASE.setting, **knobs})
+    return ENGINE.predict([wanted], OBSERVATION, situation, knowledge or Knowledge(), SETTINGS)[0]
+
+
+# situation, knowledge, knobs: P95, low, high, meets, carries, room, load, drain_s, busy
+ROWS_OF_FIGURES = {
+    "as it is": (SITUATION, None, {}, (48.0414, 39.8814, 58.5427, 1, 1, 1, 0.1353, 0, 0.4238)),
+    "five times the load": (at(300.0), None, {}, (65.027, 47.6084, 114.9766, 0.9241, 0.9996, 0.7567, 0.6843, 0, 0.9222)),
+    "INT8": (at(300.0), None, {"precision": "int8"},
+             (33.0107, 24.9088, 45.4987, 1, 0.9992, 0.9816, 0.2788, 0, 0.4495)),
+    "one slow replica": (at(100.0, replica_slow=(1.0, 3.0)), None, {},
+                         (179.3015, 131.309, 309.9376, 0.0009, 1, 0.9996, 0.6843, 0, 0.7576)),
+    "coming and going": (at(250.0, variation=0.5, phase_s=10.0), None, {},
+                         (680.1183, 93.9557, 3638.697, 0.0584, 1, 0.8714, 0.5702, 0, 0.8381)),
+    "a backlog": (at(300.0, backlog=500.0), None, {},
+                  (65.027, 47.6084, 114.9766, 0.9241, 0.9996, 0.7567, 0.6843, 3.4432, 0.9222)),
+    "slower and slower": (at(300.0, slowing=Slowing(0.0, 1.5, 0.002, 200.0)), None, {}, None),
+    "two rows a request": (at(100.0, rows_per_request=2.0), None, {},
+                           (60.8292, 46.4181, 84.9795, 0.9912, 1, 0.9523, 0.4562, 0, 0.6862)),
+    "more than it carries": (at(900.0), None, {},
+                             (92316.5502, 31591.8184, 157878.6339, 0, 0, 0.0263, 2.0529, math.inf, 1)),
+    "predictions were 20 % low and scattered": (at(300.0), Knowledge(0.2, 0.3), {},
+                                                (79.4241, 45.9593, 157.8124, 0.7043, 0.9996, 0.7567, 0.6843, 0, 0.9222)),
+    "overhead": (at(300.0, overhead_ms=7.0), None, {},
+                 (72.0293, 54.1788, 121.7359, 0.8989, 0.9996, 0.7567, 0.6843, 0, 0.9222)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS_OF_FIGURES.items() if row[3] is not None])
+def test_the_figures_of_a_prediction(name):
+    situation, knowledge, knobs, expected = ROWS_OF_FIGURES[name]
+    found = predict(situation, knowledge, **knobs)
+    shown = found.shown["p95_ms"]
+    figures = (shown.value, shown.low, shown.high, found.meets, found.carries, found.room, found.load, found.drain_s,
+               found.busy)  # fmt: skip
+    assert figures == pytest.approx(expected, rel=2e-3, abs=2e-4)
+    assert found.unproven is (name == "INT8") and found.unknown is False
+
+
+def test_a_slowness_that_grows_is_planned_for():
+    stands, grows = predict(at(300.0)), predict(at(300.0, slowing=Slowing(0.0, 1.5, 0.002, 200.0)))
+    # 90 s (rate window and look) at 0.2 % a second: 18 % slower by then.
+    assert grows.load == pytest.approx(1.18 * stands.load, rel=0.03)
+    assert grows.meets < stands.meets and grows.room < stands.room
+    assert grows.shown["p95_ms"].high / grows.shown["p95_ms"].low > 10
+
+
+@pytest.mark.parametrize(
+    ("slowing", "horizon_s", "z", "factor"),
+    [
+        (None, 100.0, 0.0, 1.0),
+        (Slowing(0.0, 1.5, 0.002, 200.0), 100.0, 0.0, 1.2),
+        (Slowing(0.0, 1.5, 0.002, 200.0), 100.0, 1.645, 1.5),
+        (Slowing(0.0, 1.5, 0.002, 200.0), 100.0, -1.645, 1.1),
+        (Slowing(0.0, 1.5, 0.002, 60.0), 100.0, 1.645, 1.24),
+        (Slowing(0.0, 1.5, 0.0, 200.0), 100.0, 1.0, 1.0),
+    ],
+)
+def test_how_much_slower_it_will_be(slowing, horizon_s, z, factor):
+    assert pr.grown(slowing, horizon_s, z) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(
+    ("variation", "spread", "phases"),
+    [
+        (None, 0.1, (1.0,)),
+        (0.199, 0.1, (1.0,)),
+        (0.5, 0.6, (1.0,)),
+        (0.5, 0.1, (1.809, 0.691)),
+        (0.2, 0.1, (1.2440, 0.8360)),
+    ],
+)
+def test_phases(variation, spread, phases):
+    assert pr.phases_of(at(1.0, variation=variation, spread=spread)) == pytest.approx(phases, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("variation", "spread", "total"),
+    [(None, 0.1, 0.1), (0.15, 0.1, 0.1803), (0.5, 0.1, 0.1), (0.5, 0.9, 1.0), (None, 0.001, 0.02)],
+)
+def test_the_spread_of_single_batches(variation, spread, total):
+    assert pr.spread_of(at(1.0, variation=variation, spread=spread)) == pytest.approx(total, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("floor", "measured", "learned", "gain"),
+    [
+        (None, None, None, (2.5, 0.4)),
+        (1.5, None, None, (2.5, 0.4)),
+        (3.0, None, None, (3.6, 0.4)),
+        ("x", None, None, (2.5, 0.4)),
+        (3.0, 1.7, None, (1.7, 0.15)),
+        (3.0, 1.7, 2.2, (2.2, 0.1)),
+    ],
+)
+def test_what_int8_gains(floor, measured, learned, gain):
+    lever = make_service().levers["precision"]
+    lever = lever.model_copy(update={"options": {} if floor is None else {"min_speedup": floor}})
+    assert pr.int8_gain(lever, measured, learned) == pytest.approx(gain)
+
+
+def test_a_gain_that_was_seen_live_is_the_ratio_of_both_lines():
+    fp32 = lm.learn(lm.LatencyModel(), [(float(k), 8.0, 40.0) for k in range(1, 6)])
+    int8 = lm.learn(lm.LatencyModel(), [(float(k), 8.0, 16.0) for k in range(1, 6)])
+    learned = {"1/fp32": fp32, "1/int8": int8}
+    assert pr.learned_gain(at(1.0, learned=learned)) == pytest.approx(2.5, rel=0.01)
+    assert pr.learned_gain(at(1.0, learned={"1/fp32": fp32})) is None
+    assert pr.learned_gain(at(1.0, learned=learned, precision="int8")) is None
+    assert not predict(at(300.0, learned=learned), precision="int8").unproven
+    assert not predict(at(300.0), Knowledge(measured_gain=2.0), precision="int8").unproven
+
+
+def test_capacity_is_that_of_full_batches():
+    curve = SITUATION.model.curve()
+    assert pr.capacity_now(SITUATION) == pytest.approx(2 * 8 / (curve.at(8) / 1e3))
+    assert pr.capacity_now(at(1.0, rows_per_request=2.0)) == pytest.approx(8 / (curve.at(8) / 1e3))
+
+
+def test_a_queue_that_takes_ten_minutes_never_empties():
+    spare = 2 * pr.capacity_now(SITUATION) / 2 - 300.0
+    assert predict(at(300.0, backlog=599.0 * spare)).drain_s < 620.0
+    assert predict(at(300.0, backlog=640.0 * spare)).drain_s == math.inf
+
+
+def test_while_a_lever_takes_effect_the_queue_goes_on_growing():
+    slow = dataclasses.replace(BASE, setting={**BASE.setting, "replicas": 4}, delay_s=30.0)
+    fast = dataclasses.replace(slow, delay_s=0.0)
+    late, soon = ENGINE.predict([slow, fast], OBSERVATION, at(600.0, backlog=100.0), Knowledge(), SETTINGS)
+    assert late.drain_s > 5 * soon.drain_s > 0
+
+
+@pytest.mark.parametrize(
+    ("knobs", "levers", "text"),
+    [
+        ({"batch_size": 16}, "batch_size", ": a row costs 4.48 ms in batches of 8 and 3.24 ms in batches of 16"),
+        ({"batch_size": 4}, "batch_size", ": requests no longer wait for rows that do not come"),
+        ({"replicas": 3}, "replicas", ": 3 replicas are busy 42% of the time"),
+        ({"precision": "int8"}, "precision", ": INT8 shortens every batch (now 35.8 ms), so each replica answers more"),
+    ],
+)
+def test_what_a_lever_does_to_the_numbers(knobs, levers, text):
+    option = next(
+        option
+        for option in ENGINE.options(OBSERVATION, SITUATION)
+        if option.levers == (levers,) and all(option.setting[k] == v for k, v in knobs.items())
+    )
+    assert ENGINE.why(option, predict(SITUATION), SITUATION)[:12] == text[:12]
+    assert ENGINE.why(BASE, predict(SITUATION), SITUATION) == ""
+
+
+def test_what_was_never_seen_is_said_in_rows():
+    assert ENGINE.unseen(SITUATION).startswith("batches of more than 4 rows were never seen here")
+    one = dataclasses.replace(SITUATION, model=dataclasses.replace(SITUATION.model, rows_max=1.0))
+    assert ENGINE.unseen(one).startswith("batches of more than 1 row were never")
