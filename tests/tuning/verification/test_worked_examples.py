@@ -266,3 +266,11 @@ def test_a_history_is_thinned_to_the_step_of_the_look(length, step_s, known):
     history = MetricWindow("ranker", Span(-step_s * (length - 1), 0.0, step_s), {"p95_ms": np.full(length, 50.0)})
     found = history_of(Evidence(side(p95_ms=50.0).window, history=history))
     assert (None if found is None else found.size) == known
+
+
+@pytest.mark.parametrize(("slo", "resolved"), [(None, None), (Slo(p95_ms=100), True), (Slo(p95_ms=20), False)])
+def test_far_apart_is_resolved_only_against_an_objective(slo, resolved):
+    before = side(p95_ms=np.linspace(500, 900, 12), slo=slo)
+    outcome = judge(before, side(start_s=300, p95_ms=wave(40), slo=slo))
+    assert (outcome.verdict, outcome.resolved) == ("improved", resolved)
+    assert "of the best of the last" in outcome.reason
