@@ -339,7 +339,9 @@ class Observation:
 
 
 class Record(Value):
-    """One line of the ledger: append-only, idempotent on id. kind: one of STEPS; phase tells intent from result.
+    """One line of the ledger: append-only, idempotent on id. phase tells intent from result.
+
+    kind: one of STEPS, or "order" (tuning.orders).
 
     body: the value's `model_dump(mode="json")`. parent_id: the value that this one follows from.
     """

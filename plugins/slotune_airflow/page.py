@@ -1,4 +1,5 @@
-"""The page inside Airflow, behind Airflow's own login: who may see the DAG tune_service may see the page.
+"""The page inside Airflow, behind Airflow's own login: who may see the DAG tune_service may see the page, and who may
+change that DAG (pause it, say) may tell slotune something on it.
 
 A plugin's application is not protected by Airflow by itself, so the guard is asked on every route. Every process of
 Airflow loads the plugin, and only the API server answers requests: the page is built with its first request.
@@ -31,15 +32,26 @@ class Page:
 
 
 def _build() -> Any:
-    from airflow.api_fastapi.core_api.security import requires_access_dag
+    from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
+    from fastapi import Depends
 
-    from slotune.commands.serve import TOKEN, reading, with_token
+    from slotune.commands.serve import TOKEN, reading, write
     from slotune.web.app import create_app
+    from slotune.web.guards import with_token
     from slotune_airflow.runs import TUNE_DAG
 
+    may_act = requires_access_dag("PUT", param_dag_id=TUNE_DAG)
+
+    def who(user: Any, _allowed: None = Depends(may_act)) -> str:
+        return str(user.get_name())
+
+    # FastAPI reads annotations by name, and here it is local.
+    who.__annotations__["user"] = GetUserDep
     token = os.environ.get(TOKEN)
     return create_app(
         reading,
         may_read=[requires_access_dag("GET", param_dag_id=TUNE_DAG)],
+        write=write,
+        who=who,
         may_scrape=[with_token(token)] if token else None,
     )

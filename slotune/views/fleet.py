@@ -13,8 +13,8 @@ from slotune.views.changes import ChangeRow
 from slotune.views.latest import Latest, Numbers, latest
 from slotune.views.reading import Reading
 
-State = Literal["broken", "at_risk", "ok", "no_data", "unreadable"]
-ORDER: tuple[State, ...] = ("broken", "unreadable", "at_risk", "no_data", "ok")
+State = Literal["broken", "at_risk", "ok", "asleep", "no_data", "unreadable"]
+ORDER: tuple[State, ...] = ("broken", "unreadable", "at_risk", "no_data", "ok", "asleep")
 AT_RISK = 0.85
 """Share of the SLO from which a P95 is shown as at risk; shown only, nothing is decided by it."""
 
@@ -71,7 +71,7 @@ def service_row(
 ) -> ServiceRow:
     numbers = seen.services.get(service.name)
     values = numbers.values if numbers is not None else {}
-    state, why = _state(service, numbers, seen.unreadable.get(service.name))
+    state, why = _state(service, numbers, seen)
     return ServiceRow(
         name=service.name,
         serving=service.serving,
@@ -90,9 +90,11 @@ def service_row(
     )
 
 
-def _state(service: Service, numbers: Numbers | None, unreadable: str | None) -> tuple[State, str]:
-    if unreadable:
-        return "unreadable", unreadable
+def _state(service: Service, numbers: Numbers | None, seen: Latest) -> tuple[State, str]:
+    if service.name in seen.unreadable:
+        return "unreadable", seen.unreadable[service.name]
+    if service.name in seen.asleep:
+        return "asleep", "It is scaled to zero on purpose."
     if numbers is None:
         return "no_data", "The last sweep found no series of this service: check its selectors."
     p95, errors = numbers.values.get("p95_ms"), numbers.values.get("error_rate")

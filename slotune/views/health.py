@@ -39,7 +39,8 @@ class Health:
 def health(reading: Reading) -> Health:
     """The loop's state at `reading.now_s`."""
     seen, every_s = latest(reading), reading.settings.schedule.watch_every_s
-    silent = tuple(sorted(set(reading.services) - set(seen.services) - set(seen.unreadable))) if seen.at_s else ()
+    seen_of = set(seen.services) | set(seen.unreadable) | seen.asleep
+    silent = tuple(sorted(set(reading.services) - seen_of)) if seen.at_s else ()
     since_s = reading.now_s - UNSENT_S
     unsent = reading.reader.find(
         Query(kinds=("email_report",), phase="intent", since_s=since_s, without=("id", ":sent"), bodies=False)

@@ -22,11 +22,15 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Latest:
-    """at_s: the time of the sweep; None before the first. asked: the services that it looked at; unreadable: why."""
+    """at_s: the time of the sweep; None before the first. unreadable: why a service could not be read.
+
+    asleep: services that are scaled to zero on purpose.
+    """
 
     at_s: float | None = None
     services: Mapping[str, Numbers] = field(default_factory=dict)
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    asleep: frozenset[str] = frozenset()
 
 
 def latest(reading: Reading) -> Latest:
@@ -38,6 +42,7 @@ def latest(reading: Reading) -> Latest:
             name: Numbers(one["values"], tuple(one["trend"]), one["percentile_source"])
             for name, one in body.get("services", {}).items()
         }
-        return Latest(body.get("at_s"), services, body.get("unreadable", {}))
+        asleep = frozenset(body.get("asleep", ()))
+        return Latest(body.get("at_s"), services, body.get("unreadable", {}), asleep)
     except (ValueError, KeyError, TypeError, AttributeError):
         return Latest()

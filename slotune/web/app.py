@@ -9,21 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from detection.errors import SlotuneError
+from detection.errors import ConfigError, SlotuneError
 from detection.outside_text import printable
 from detection.signals import shown, title
 from slotune.views import changes, effects, fleet, health, incidents
 from slotune.views.latest import latest
 from slotune.views.reading import Reading
-from slotune.web import words
+from slotune.views.spoken import spoken
+from slotune.web import actions, words
+from slotune.web.guards import Guard, nobody, same_site
 from slotune.web.metrics import exposition
 from slotune.web.pictures import curve, sparkline
+from tuning.model import Record
+from tuning.orders import Order, order_record
 
 REFRESH_S = 30
 _HEADERS = {
@@ -32,21 +38,27 @@ _HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-Guard = Callable[..., Any]
 
 
 def create_app(
-    read: Callable[[], Reading], *, may_read: Sequence[Guard] = (), may_scrape: Sequence[Guard] | None = None
+    read: Callable[[], Reading],
+    *,
+    may_read: Sequence[Guard] = (),
+    may_scrape: Sequence[Guard] | None = None,
+    write: Callable[[Record], object] | None = None,
+    who: Guard = nobody,
 ) -> FastAPI:
     """read: a Reading of this moment; raises SlotuneError where the ledger or the settings cannot be read.
 
     may_read: FastAPI dependencies that refuse (401, 403) whoever may not look. may_scrape: the same for /metrics, which
     a machine asks that cannot log in (None: as may_read).
+    write: puts a record into the ledger; None: the page only reads. who: a dependency that answers the name of whoever
+    acts, and refuses whoever may not.
     """
     app = FastAPI(title="slotune", docs_url=None, redoc_url=None, openapi_url=None)
     guards = [Depends(guard) for guard in may_read]
     scrape = guards if may_scrape is None else [Depends(guard) for guard in may_scrape]
-    pages = _Pages(_environment())
+    pages = _Pages(_environment(), acts=write is not None)
 
     @app.middleware("http")
     async def with_headers(request: Request, call_next: Callable[[Request], Any]) -> Response:
@@ -68,7 +80,8 @@ def create_app(
     def home(request: Request) -> Response:
         seen = read()
         rows, state = fleet.fleet(seen), health.health(seen)
-        return pages.show(request, seen, "fleet.html", here="Fleet", refresh=REFRESH_S, fleet=rows, health=state)
+        told = {"fleet": rows, "health": state, "pauses": _of_all(seen)}
+        return pages.show(request, seen, "fleet.html", here="Fleet", refresh=REFRESH_S, **told)
 
     @app.get("/services/{name:path}", dependencies=guards)
     def service(request: Request, name: str) -> Response:
@@ -85,7 +98,15 @@ def create_app(
         signals = [(signal, shown(signal, value), title(signal)) for signal, value in sorted(values.items())]
         rows = incidents.rows(seen, service=name, limit=30)
         return pages.show(
-            request, seen, "service.html", here="Fleet", service=known, row=row, signals=signals, incidents=rows
+            request,
+            seen,
+            "service.html",
+            here="Fleet",
+            service=known,
+            row=row,
+            signals=signals,
+            incidents=rows,
+            pauses=spoken(seen).about(name),
         )
 
     @app.get("/incidents", dependencies=guards)
@@ -99,7 +120,8 @@ def create_app(
         page = incidents.page(seen, incident_id)
         if page is None:
             return pages.missing(request, f"The ledger holds no incident {incident_id!r}.")
-        return pages.show(request, seen, "incident.html", here="Incidents", page=page)
+        label = spoken(seen).labels.get(incident_id, "")
+        return pages.show(request, seen, "incident.html", here="Incidents", page=page, label=label)
 
     @app.get("/changes", dependencies=guards)
     def change_list(request: Request) -> Response:
@@ -116,6 +138,13 @@ def create_app(
         seen = read()
         return pages.show(request, seen, "health.html", here="Health", health=health.health(seen))
 
+    @app.post("/actions", dependencies=[*guards, Depends(same_site)])
+    async def act(request: Request, name: str = Depends(who)) -> Response:
+        if write is None:
+            return pages.missing(request, "This page only reads.", status=403)
+        put, body = write, await request.body()
+        return await run_in_threadpool(_acted, pages, request, read, put, body, name)
+
     @app.get("/metrics", dependencies=scrape)
     def metrics() -> Response:
         return PlainTextResponse(exposition(read()), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -123,13 +152,36 @@ def create_app(
     return app
 
 
+def _of_all(seen: Reading) -> tuple[Order, ...]:
+    return tuple(pause for pause in spoken(seen).pauses if not pause.service)
+
+
+def _acted(
+    pages: _Pages,
+    request: Request,
+    read: Callable[[], Reading],
+    write: Callable[[Record], object],
+    body: bytes,
+    who: str,
+) -> Response:
+    try:
+        fields = actions.form(body)
+        given = actions.asked(read(), fields, who)
+    except ConfigError as error:
+        return pages.missing(request, f"Nothing was done: {error}.", status=400)
+    write(order_record(given))
+    back = f"/incidents/{quote(given.about)}" if given.what == "label" else f"/services/{quote(given.service, safe='')}"
+    place = back if given.service or given.what == "label" else "/"
+    return RedirectResponse(f"{_root(request)}{place}", status_code=303)
+
+
 class _Pages:
-    def __init__(self, environment: Environment) -> None:
-        self._environment = environment
+    def __init__(self, environment: Environment, acts: bool) -> None:
+        self._environment, self._acts = environment, acts
 
     def show(self, request: Request, seen: Reading, template: str, **values: object) -> Response:
         text = self._environment.get_template(template).render(
-            {"refresh": None, **values}, root=_root(request), now_s=seen.now_s
+            {"refresh": None, "acts": self._acts, **values}, root=_root(request), now_s=seen.now_s
         )
         return HTMLResponse(text)
 

@@ -80,7 +80,7 @@ def _services(reading: Reading) -> Iterable[Metric]:
     expires = _gauge("lease_expires_timestamp_seconds", "When a temporary change is handed back.", ["service"])
     for row in fleet.fleet(reading).rows:
         slo.add_metric([row.name], row.slo_p95_ms / 1e3)
-        if row.state != "no_data" and row.state != "unreadable":
+        if row.state in ("broken", "at_risk", "ok"):
             broken.add_metric([row.name], float(row.state == "broken"))
         numbers = seen.services.get(row.name)
         for name, value in sorted(numbers.values.items()) if numbers is not None else ():

@@ -15,6 +15,7 @@ _STATES = {
     "broken": "over the SLO",
     "at_risk": "at risk",
     "ok": "fine",
+    "asleep": "scaled to zero",
     "no_data": "no data",
     "unreadable": "unreadable",
 }

@@ -48,11 +48,14 @@ def test_who_may_see_what(ask):
     requests = [(None, "GET", path) for path in PAGES]
     requests += [(who, "GET", path) for who in ("admin", "viewer") for path in PAGES]
     requests += [("admin", "GET", "/api/v2/plugins")]
+    requests += [(who, "POST", "/slotune/actions") for who in (None, "viewer", "admin")]
     answers = ask(requests)
     n = len(PAGES)
     assert [status for status, _ in answers[:n]] == [401] * n
     assert [status for status, _ in answers[n : 3 * n]] == [200] * 2 * n
-    home, plugins = answers[n][1], json.loads(answers[-1][1])["plugins"]
+    home, plugins = answers[n][1], json.loads(answers[3 * n][1])["plugins"]
     assert "No sweep has been recorded yet" in home and 'href="/slotune/services/ranker"' in home
+    # nobody: who are you; a reader: you may not; an admin: this form says nothing
+    assert [status for status, _ in answers[3 * n + 1 :]] == [401, 403, 400]
     views = [view for plugin in plugins if plugin["name"] == "slotune" for view in plugin["external_views"]]
     assert [(view["href"], view["destination"]) for view in views] == [("/slotune/", "nav")]

@@ -29,7 +29,14 @@ def refuse(plan: Plan, facts: GuardFacts, guard: str, reason: str, until_s: floa
 
 def stop(plan: Plan, facts: GuardFacts) -> Refusal | None:
     found = stopped(
-        facts.service, plan.chosen.levers, facts.safety, facts.at_s, planned=plan.mode, dry_run=plan.dry_run
+        facts.service,
+        plan.chosen.levers,
+        facts.safety,
+        facts.at_s,
+        planned=plan.mode,
+        dry_run=plan.dry_run,
+        orders=facts.orders,
+        changes=plan.chosen.changes,
     )
     if found is None:
         return None

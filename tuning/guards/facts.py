@@ -9,6 +9,7 @@ from detection.model import Service
 from tuning.caps import Standing
 from tuning.guards.settings import SafetySettings
 from tuning.model import Knob, Record, Setting
+from tuning.orders import Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class GuardFacts:
     standing: what counts against the caps, of ALL services. last_written: what slotune wrote last, by lever, of this
     service. foreign_since_s: when slotune first saw that somebody else had changed a lever. stale_s: age of the newest
     P95 sample (None: there is none). error_rate: None when not exported. clock_skew_s: the source's clock minus ours
-    (None: unknown). approved: a person said yes (or will be asked right after these guards).
+    (None: unknown). approved: a person said yes (or will be asked right after these guards). orders: what people said
+    about this service.
     """
 
     at_s: float
@@ -43,6 +45,7 @@ class GuardFacts:
     error_rate: float | None = None
     clock_skew_s: float | None = None
     approved: bool = False
+    orders: tuple[Order, ...] = ()
 
 
 def last_written(records: Iterable[Record], service: str) -> dict[str, dict[str, Knob]]:

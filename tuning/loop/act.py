@@ -23,6 +23,7 @@ from tuning.loop.learn import drift_figures
 from tuning.loop.observe import look_back, observe, past
 from tuning.loop.parts import Parts
 from tuning.model import LEVER_STEPS, Applied, Change, Knob, OpenChange, Plan, Receipt, Record, Refusal, Setting
+from tuning.orders import ORDER, orders_of
 from tuning.policies.timing import settle_s
 from tuning.ports import PerReplica
 from tuning.query import Query
@@ -92,6 +93,7 @@ def guard_plan(parts: Parts, plan: Plan, at_s: float, *, approved: bool = False)
         error_rate=window.last("error_rate", within_s=120.0) if window is not None else None,
         clock_skew_s=seen.clock_skew_s if isinstance(seen, Reading) else None,
         approved=approved,
+        orders=tuple(orders_of(own)),
     )
     refusal = guard(plan, facts)
     if refusal is not None:
@@ -100,10 +102,10 @@ def guard_plan(parts: Parts, plan: Plan, at_s: float, *, approved: bool = False)
 
 
 def _hands(parts: Parts, service: str, now: Truth) -> Sequence[Record]:
-    """Who has been at the levers of a service: what slotune left there, newest written first, and, where something else
-    stands there now, when it saw another hand."""
+    """Who has been at the levers of a service: what slotune left there, newest written first, what people ordered, and,
+    where something else stands there now, when slotune saw another hand."""
     receipts = Query(
-        kinds=(*LEVER_STEPS.values(), "roll_back"), services=(service,), phase="result", order="written"
+        kinds=(*LEVER_STEPS.values(), "roll_back", ORDER), services=(service, ""), phase="result", order="written"
     )
     ours = parts.ledger.find(receipts)
     left = last_written(ours, service)
@@ -224,15 +226,26 @@ def _forbidden(parts: Parts, service: Service, attempt: Attempt, at_s: float) ->
     the guards, asked again because the task comes late, refuse. None where nothing speaks against it."""
     plan = attempt.plan
     safety = parts.settings.safety
-    stop = stopped(service, plan.chosen.levers, safety, at_s, planned=plan.mode, dry_run=plan.dry_run)
+    begun = attempt.claimed_s is not None
+    fresh = not begun and at_s - plan.decided_at_s <= _GUARDED_S
+    stop = stopped(
+        service,
+        plan.chosen.levers,
+        safety,
+        at_s,
+        planned=plan.mode,
+        dry_run=plan.dry_run,
+        # The guards have just asked what people said.
+        orders=() if fresh else records.orders(parts.ledger, service.name),
+        changes=plan.chosen.changes,
+    )
     if stop is not None:
         return stop.reason
-    begun = attempt.claimed_s is not None
     if begun:
         return None
     if attempt.over_s is not None and plan.since_s is not None:
         return "The incident is over: what the change was meant for is gone."
-    if at_s - plan.decided_at_s <= _GUARDED_S:
+    if fresh:
         return None
     # The mode's question was asked when it was planned: whoever comes here was approved, or needs nobody's yes.
     refusal = guard_plan(parts, plan, at_s, approved=True)

@@ -21,6 +21,7 @@ from tuning.loop import act, prove, records, tell
 from tuning.loop.observe import look_back
 from tuning.loop.parts import Parts
 from tuning.model import Change, Knob, OpenChange, Option, Plan, Receipt, Setting
+from tuning.orders import to_hand_back
 from tuning.policies import lease
 from tuning.report.notice_mail import lease_mail, notice_mail
 
@@ -138,7 +139,8 @@ def _take_back(parts: Parts, change: OpenChange, attempt: Attempt, step: Attempt
     plan, service = attempt.plan, parts.service(change.service)
     outcome = step.last_verdict()
     reason = f"Handing back made P95 worse: {outcome[0].reason if outcome is not None else ''}"
-    if (stop := stopped(service, plan.chosen.levers, parts.settings.safety, at_s)) is not None:
+    said = records.orders(parts.ledger, service.name)
+    if (stop := stopped(service, plan.chosen.levers, parts.settings.safety, at_s, orders=said)) is not None:
         raise Temporary(f"{reason} The step is not taken back: {stop.reason}")
     prove.undo(parts, step, at_s)
     reason = reason.replace("made P95 worse", "made P95 worse, so the step was taken back", 1)
@@ -149,6 +151,11 @@ def _take_back(parts: Parts, change: OpenChange, attempt: Attempt, step: Attempt
 def _due(parts: Parts, change: OpenChange, attempt: Attempt, held: Mapping[str, Setting], at_s: float) -> str | None:
     plan, service = attempt.plan, parts.service(change.service)
     window = parts.source.read([service], ("qps", "queue_ms", "p95_ms"), look_back(parts, at_s)).get(service.name)
+    said = records.orders(parts.ledger, service.name)
+    if (wish := to_hand_back(said, plan.id, change.opened_at_s)) is not None:
+        # The way back to the old value, on a person's word: neither the load nor a stop is asked.
+        why = f"{wish.who} asked for it{': ' if wish.why else ''}{wish.why}."
+        return _step_back(parts, attempt, held, None, at_s, why)
     decision = lease.due(change, window, at_s, parts.settings.safety, renewals=attempt.renewals)
     expired = change.expires_at_s is not None and at_s >= change.expires_at_s
     if decision.action == "renew":
@@ -164,7 +171,7 @@ def _due(parts: Parts, change: OpenChange, attempt: Attempt, held: Mapping[str, 
         return None  # after a step was taken back, or a lease renewed, nothing is handed back before it ends again
     if any(other.state != "leased" for other in parts.ledger.open_changes(service.name)):
         return None  # one unproven change at a time, and a step back is one
-    if (stop := stopped(service, plan.chosen.levers, parts.settings.safety, at_s)) is not None:
+    if (stop := stopped(service, plan.chosen.levers, parts.settings.safety, at_s, orders=said)) is not None:
         if expired:
             raise Temporary(f"{decision.reason} It is not handed back: {stop.reason}")
         return None

@@ -9,7 +9,9 @@ from detection.model import Incident, Value, make_id
 from tuning.attempt import of, value
 from tuning.errors import Permanent
 from tuning.model import LEVER_STEPS, Decision, Outcome, Plan, Receipt, Record, Refusal, Report
+from tuning.orders import ORDER, Order, orders_of
 from tuning.ports import Ledger
+from tuning.query import Query
 
 V = TypeVar("V", bound=Value)
 
@@ -180,3 +182,8 @@ def load(ledger: Ledger, record_id: str, cls: type[V]) -> V:
 def receipts(ledger: Ledger, plan: Plan) -> list[Receipt]:
     """The receipts of a plan, oldest first."""
     return list(of(ledger, plan).receipts)
+
+
+def orders(ledger: Ledger, service: str) -> list[Order]:
+    """What people said about a service, or about all of them; oldest first."""
+    return orders_of(ledger.find(Query(kinds=(ORDER,), services=(service, ""))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -44,10 +44,13 @@ def pack(windows: Mapping[str, MetricWindow], replicas: Replicas, at_s: float) -
     return out.getvalue()
 
 
-def digest(windows: Mapping[str, MetricWindow], unreadable: Mapping[str, str], at_s: float) -> bytes:
+def digest(
+    windows: Mapping[str, MetricWindow], unreadable: Mapping[str, str], asleep: Sequence[str], at_s: float
+) -> bytes:
     """The newest number of each signal and the course of P95, as JSON: a thousand services are read in milliseconds.
 
-    A signal without a number in the last ten minutes (or two steps) is absent; a gap in the trend is null.
+    unreadable: why a service could not be read. asleep: those that are scaled to zero on purpose. A signal without a
+    number in the last ten minutes (or two steps) is absent; a gap in the trend is null.
     """
     services = {}
     for name, window in windows.items():
@@ -58,7 +61,8 @@ def digest(windows: Mapping[str, MetricWindow], unreadable: Mapping[str, str], a
             "trend": _thinned(window.values.get("p95_ms")),
             "percentile_source": window.percentile_source,
         }
-    return json.dumps({"at_s": at_s, "services": services, "unreadable": dict(unreadable)}).encode()
+    body = {"at_s": at_s, "services": services, "unreadable": dict(unreadable), "asleep": sorted(asleep)}
+    return json.dumps(body).encode()
 
 
 def _thinned(values: FloatArray | None) -> list[float | None]:

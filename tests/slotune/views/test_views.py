@@ -63,6 +63,13 @@ def test_a_service_that_cannot_be_read_is_named_with_the_reason(told):
     assert "ranker cannot be read: Prometheus answered 422" in health.health(reading).problems
 
 
+def test_a_service_that_is_scaled_to_zero_is_no_trouble(told):
+    body = {"at_s": told.now_s, "services": {}, "unreadable": {}, "asleep": ["ranker", "silent"]}
+    reading = dataclasses.replace(told, blob={DIGEST: json.dumps(body).encode()}.get)
+    assert {row.state for row in fleet.fleet(reading).rows} == {"asleep"}
+    assert health.health(reading).problems == ()
+
+
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff", b'{"services": {"a": {}}}', b'{"services": 3}'])
 def test_a_damaged_store_is_no_sweep(told, data):
     assert latest(dataclasses.replace(told, blob={DIGEST: data}.get)).services == {}

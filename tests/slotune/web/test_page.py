@@ -10,10 +10,11 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from detection.errors import ConfigError
-from slotune.commands.serve import from_here, is_loopback, with_token
 from slotune.views import incidents
 from slotune.web.app import create_app
+from slotune.web.guards import from_here, is_loopback, whoever, with_token
 from tuning.errors import LedgerUnavailable
+from tuning.orders import orders_of
 
 PATHS = ("/", "/incidents", "/changes", "/effects", "/health", "/services/ranker", "/services/silent", "/incidents/nasty")
 
@@ -112,6 +113,70 @@ def test_another_sites_name_for_this_machine_is_refused(told):
     assert client.get("/", headers={"Host": "evil.example:8642"}).status_code == 403
     assert client.get("/", headers={"Host": "127.0.0.1:8642"}).status_code == 200
     assert client.get("/", headers={"Host": "localhost"}).status_code == 200
+
+
+@pytest.fixture
+def acting(told):
+    """A page on which ann may act: (client, what was written)."""
+    written = []
+    app = create_app(lambda: told, write=written.append, who=whoever("ann"))
+    return TestClient(app, base_url="http://testserver", follow_redirects=False), written
+
+
+def test_a_pause_is_written_with_name_time_and_reason(acting, told):
+    client, written = acting
+    form = {"what": "pause", "service": "ranker", "lever": "batch_size", "direction": "up", "for": "1h", "why": "<b>load test</b>"}
+    answer = client.post("/actions", data=form)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/services/ranker")
+    (given,) = orders_of(written)
+    assert (given.who, given.what, given.service, given.lever, given.direction) == ("ann", "pause", "ranker", "batch_size", "up")
+    assert given.until_s == told.now_s + 3600 and given.at_s == told.now_s and given.why == "<b>load test</b>"
+
+
+def test_a_label_is_written_and_shown(acting, told):
+    client, written = acting
+    assert client.post("/actions", data={"what": "label", "incident": "nasty", "label": "not_real"}).headers["location"] == "/incidents/nasty"
+    (given,) = orders_of(written)
+    assert (given.about, given.label, given.service) == ("nasty", "not_real", "silent")
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ({}, "no action"), ({"what": "dance"}, "no action"), ({"what": "pause", "service": "ranker"}, "say why"),
+        ({"what": "pause", "service": "none", "why": "x"}, "no service is called"), ({"what": "pause", "service": "ranker", "lever": "replicas", "why": "x"}, "no lever"),
+        ({"what": "pause", "why": "x", "for": "99y"}, "a pause lasts"), ({"what": "pause", "why": "x", "direction": "left"}, "up, down or both"),
+        ({"what": "hand_back", "plan": "p"}, "not on lease"), ({"what": "label", "incident": "none", "label": "real"}, "no incident"),
+        ({"what": "label", "incident": "nasty", "label": "maybe"}, "real or not_real"), ({"what": "pause", "why": "x" * 20_000}, "larger than"),
+    ],
+)  # fmt: skip
+def test_what_means_nothing_is_a_sentence_and_writes_nothing(acting, form, words):
+    client, written = acting
+    answer = client.post("/actions", data=form)
+    assert answer.status_code == 400 and words in answer.text and written == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "null"}],
+)
+def test_a_form_of_another_site_is_refused(acting, headers):
+    client, written = acting
+    answer = client.post("/actions", data={"what": "pause", "why": "x"}, headers=headers)
+    assert answer.status_code == 403 and written == []
+
+
+def test_the_pages_own_form_is_taken(acting):
+    client, written = acting
+    headers = {"Origin": "http://testserver", "Sec-Fetch-Site": "same-origin"}
+    assert client.post("/actions", data={"what": "pause", "why": "x"}, headers=headers).headers["location"] == "/"
+    assert len(written) == 1
+    assert "Pause all changes" in client.get("/").text and "This was a real problem" in client.get("/incidents/nasty").text
+
+
+def test_a_page_that_only_reads_has_no_forms(client):
+    assert "<form" not in client.get("/").text + client.get("/services/ranker").text + client.get("/incidents/nasty").text
+    assert client.post("/actions", data={"what": "pause", "why": "x"}).status_code == 403
 
 
 @pytest.mark.parametrize(
