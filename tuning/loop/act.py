@@ -14,7 +14,7 @@ from typing import Any
 from detection.errors import Permanent, SlotuneError
 from detection.model import Incident, Reading, Service, make_id
 from tuning import attempt as attempts
-from tuning.attempt import Attempt
+from tuning.attempt import Attempt, value
 from tuning.errors import ClaimRefused, NotApplied, OutcomeUnknown, QuantizationRefused
 from tuning.guards import GuardFacts, Truth, Unreadable, caps_of, foreign_since, guard, last_written, stopped
 from tuning.knobs import same_knobs
@@ -49,13 +49,14 @@ def choose_action(
     lever: the only lever that may be used (by hand).
     """
     plan_id = make_id(incident.id, "plan", attempt)
-    if parts.ledger.get(plan_id) is not None:
-        return records.load(parts.ledger, plan_id, Plan)
+    known = past(parts, incident.service, incident.id, at_s)
+    made = next((plan for record in known if record.id == plan_id and (plan := value(record, Plan)) is not None), None)
+    if made is not None:
+        return made
     service = parts.service(incident.service)
     if lever is not None:
         service = _only(service, lever)
     seen = observe(parts, service, at_s)
-    known = past(parts, service.name, incident.id, at_s)
     observation = replace(
         seen,
         since_s=incident.opened_at_s if incident.anomalies else None,
@@ -225,6 +226,8 @@ def _forbidden(parts: Parts, service: Service, attempt: Attempt, at_s: float) ->
     """Why this step forward may not be made (any more): what the plan was made for is over, a person has said stop, or
     the guards, asked again because the task comes late, refuse. None where nothing speaks against it."""
     plan = attempt.plan
+    if attempt.undo is not None or attempt.closed is not None:
+        return f"It was ended meanwhile: {attempt.closed or 'its roll-back has begun'}"
     safety = parts.settings.safety
     begun = attempt.claimed_s is not None
     fresh = not begun and at_s - plan.decided_at_s <= _GUARDED_S

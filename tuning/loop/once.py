@@ -63,8 +63,9 @@ def _change_and_prove(
         look = 2 if step == "settle" else 1
         wait_until(prove.look_until_s(parts, attempt, look=look))
         step, attempt = verify.verified(parts, attempt, now(), look=look, run=run)
-    outcome, decision, attempt = prove.last_judged(parts, attempt)
-    if decision.step == "keep":
+    # Looks take their time: a sweep that took this run for dead may have ended the change meanwhile.
+    outcome, decision, attempt = prove.last_judged(parts, attempts.of(parts.ledger, plan))
+    if decision.step == "keep" and attempt.undo is None:
         prove.keep(parts, plan, outcome, decision, now())
         return attempt
     if prove.roll_back(parts, attempt, outcome, decision, now()):

@@ -31,6 +31,8 @@ def verified(parts: Parts, attempt: Attempt, at_s: float, *, look: int = 1, run:
     _, decision, attempt = prove.judged(parts, attempt, at_s, look=look)
     if decision.step != "adjust_batch_size":
         return decision.step, attempt
+    # The look took its time: a sweep that took this run for dead may have put the first replica back meanwhile.
+    attempt = attempts.of(parts.ledger, attempt.plan)
     receipt, attempt = act.pull(parts, attempt, "batch_size", at_s, run=run)
     if receipt.applied:
         return "look", attempt

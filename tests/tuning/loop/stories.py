@@ -130,24 +130,36 @@ class StoryLedger(FakeLedger):
         super().__init__()
         self.story = story
         self.claims: list[tuple[float, str, int]] = []
+        self._within = False
 
     def put(self, record: Record) -> bool:
+        if self._within:  # a transaction is written whole or not at all
+            return super().put(record)
         self.story.step()
         new = super().put(record)
         self.story.step()
         return new
 
-    def open_change(self, change: Any, intent: Record, caps: Any = None) -> None:
-        known = change.plan_id in self.changes
-        super().open_change(change, intent, caps)
-        if not known and caps is not None:
-            self.claims.append((self.story.now_s, change.service, len(change.plan.chosen.changes)))
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self.story.step()
+        self._within = True
+        try:
+            yield
+        finally:
+            self._within = False
         self.story.step()
 
+    def open_change(self, change: Any, intent: Record, caps: Any = None) -> None:
+        known = change.plan_id in self.changes
+        with self._transaction():
+            super().open_change(change, intent, caps)
+            if not known and caps is not None:
+                self.claims.append((self.story.now_s, change.service, len(change.plan.chosen.changes)))
+
     def update_change(self, *args: Any, **kwargs: Any) -> None:
-        self.story.step()
-        super().update_change(*args, **kwargs)
-        self.story.step()
+        with self._transaction():
+            super().update_change(*args, **kwargs)
 
 
 class StoryLever:
