@@ -97,3 +97,8 @@ def test_peers_are_their_geometric_mean_and_gaps_stay_gaps() -> None:
     assert np.isnan(both.values["p95_ms"][6:]).all()
     assert both.values["qps"] == pytest.approx(10.0)
     assert pooled("ranker", SPAN, []).values == {}
+
+
+def test_a_latency_under_a_millisecond_is_a_point() -> None:
+    chosen = choose({"a": "h:1", "b": "i:1"}, {"a": window(p95=0.5), "b": window(p95=0.5)})
+    assert isinstance(chosen, Choice)

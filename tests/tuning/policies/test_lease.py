@@ -8,7 +8,7 @@ import pytest
 from detection.model import MetricWindow, Span
 from tuning.guards import SafetySettings
 from tuning.model import Change, Diagnosis, Knob, OpenChange, Option, Plan, Setting
-from tuning.policies.lease import due, next_step_back
+from tuning.policies.lease import due, found, next_step_back
 
 SETTINGS = SafetySettings(revert_hysteresis=0.15, revert_for_s=600.0, lease_renewals=2)
 NOW_S = 10_000.0
@@ -55,7 +55,11 @@ LOW, HIGH = [80.0] * 11, [150.0] * 11
         (leased(expires_at_s=NOW_S), load(*HIGH), 0, "renew"),
         (leased(expires_at_s=NOW_S), load(*HIGH), 2, "ask_person"),
         (leased(expires_at_s=NOW_S), load(*[95.0] * 11), 0, "hand_back"),
+        (leased(expires_at_s=NOW_S), load(*[150.0] * 10, 90.0), 0, "hand_back"),  # the newest load tells
+        (leased(expires_at_s=NOW_S), load(*[90.0] * 10, 150.0), 0, "renew"),
         (leased(expires_at_s=NOW_S), None, 0, "wait"),
+        (leased(expires_at_s=NOW_S), load(*[float("nan")] * 11), 0, "wait"),
+        (leased(expires_at_s=NOW_S), MetricWindow("ranker", Span(NOW_S - 600.0, NOW_S, 60.0), {}), 0, "wait"),
         (leased(None, NOW_S), None, 0, "hand_back"),
         (leased(None, NOW_S + 1), None, 0, "wait"),
         (leased(state="made", expires_at_s=NOW_S), load(*LOW), 0, "wait"),
@@ -126,3 +130,19 @@ def test_where_the_old_number_carried_nothing_the_load_cannot_hold_a_step_up(old
 def test_other_levers_go_back_at_once() -> None:
     change = Change(lever="batch_size", old={"batch_size": 1}, new={"batch_size": 8})
     assert steps(change, {"batch_size": 8}) == [{"batch_size": 1}]
+
+
+@pytest.mark.parametrize(
+    ("ours", "now", "place"),
+    [
+        (None, 3, "ours"),
+        (None, 1, "old"),
+        (None, 2, "foreign"),
+        ({"replicas": 2}, 2, "ours"),  # as far as slotune has gone back
+        ({"replicas": 2}, 3, "foreign"),
+        ({"replicas": 2}, 1, "old"),
+    ],
+)
+def test_where_a_lever_of_a_lease_stands(ours: dict[str, Knob] | None, now: int, place: str) -> None:
+    change = Change(lever="replicas", old={"replicas": 1}, new={"replicas": 3})
+    assert found(change, ours, {"replicas": now}) == place

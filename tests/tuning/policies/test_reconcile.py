@@ -197,3 +197,8 @@ def receipt(at_s: float, after: dict[str, Knob], **body: object) -> Record:
 )
 def test_what_receipts_say_was_left_behind(records: list[Record], left: dict[str, dict[str, Knob]]) -> None:
     assert left_by(records) == left
+
+
+@pytest.mark.parametrize(("age_s", "action"), [(119.0, "wait"), (120.0, "close_unchanged")])
+def test_where_nobody_says_how_long_a_change_may_still_land_within_two_minutes(age_s: float, action: str) -> None:
+    assert reconcile(change("intended"), truth(1), [], age_s).action == action

@@ -14,7 +14,15 @@ from tuning.verification.autocorrelation import Side
 from tuning.verification.before_after import BeforeAfterVerifier
 from tuning.verification.draining import settled
 from tuning.verification.guarded import guard_metrics, requests_of
-from tuning.verification.points import Points, from_buckets, history_of, quantile_of, quantile_variance
+from tuning.verification.points import (
+    Points,
+    both_sides,
+    from_buckets,
+    from_series,
+    history_of,
+    quantile_of,
+    quantile_variance,
+)
 from tuning.verification.separation import separated
 from tuning.verification.settings import VerificationSettings
 
@@ -274,3 +282,90 @@ def test_far_apart_is_resolved_only_against_an_objective(slo, resolved):
     outcome = judge(before, side(start_s=300, p95_ms=wave(40), slo=slo))
     assert (outcome.verdict, outcome.resolved) == ("improved", resolved)
     assert "of the best of the last" in outcome.reason
+
+
+def swing(level: float, by: float, n: int = 12) -> FloatArray:
+    return level + by * np.where(np.arange(n) % 2, 1.0, -1.0)
+
+
+# 12 points that swing by d: the standard error of the difference of two such means is 0.74 d.
+@pytest.mark.parametrize(
+    ("signal", "before", "after", "fine"),
+    [
+        ("error_rate", swing(0.05, 0.02), swing(0.078, 0.02), True),  # 1.9 standard errors
+        ("error_rate", swing(0.05, 0.02), swing(0.085, 0.02), False),  # 2.4
+        ("qps", swing(100.0, 27.0), swing(70.0, 27.0), True),  # 1.5
+        ("qps", swing(100.0, 16.0), swing(70.0, 16.0), False),  # 2.5
+        ("accuracy", swing(0.9, 0.02), swing(0.872, 0.02), True),
+        ("accuracy", swing(0.9, 0.02), swing(0.865, 0.02), False),
+    ],
+)
+def test_a_loss_counts_beyond_twice_its_standard_error(signal, before, after, fine):
+    found = guard_metrics(side(**{signal: before}), side(**{signal: after}), None, SETTINGS)
+    assert [g.ok for g in found] == [fine]
+
+
+@pytest.mark.parametrize(("rise", "fine"), [(0.075, True), (0.085, False)])
+def test_two_points_have_the_scatter_of_two_points(rise, fine):
+    """0 and 4 % a side: the standard error is 4 points."""
+    before, after = (side(2, error_rate=np.array([0.0, 0.04]) + more) for more in (0.0, rise))
+    assert guard_metrics(before, after, None, SETTINGS)[0].ok is fine
+
+
+@pytest.mark.parametrize(
+    ("values", "fine"),
+    [([0.95, 0.99], True), ([0.97], False), (swing(0.97, 0.008), False), (swing(0.97, 0.012), True)],
+)
+def test_shadowed_answers_may_scatter_around_their_bound(values, fine):
+    after = side(len(values), agreement=values)
+    assert guard_metrics(side(), Evidence(after.window, min_agreement=0.98), None, SETTINGS)[0].ok is fine
+
+
+@pytest.mark.parametrize("signal", ["error_rate", "qps", "accuracy"])
+def test_what_one_side_alone_exports_guards_nothing(signal):
+    assert guard_metrics(side(**{signal: 0.5}), side(), None, SETTINGS) == ()
+    assert guard_metrics(side(), side(**{signal: 0.5}), None, SETTINGS) == ()
+
+
+def histogram(counts: list[float], edges_ms: FloatArray = EDGES_MS, steps: int = 12) -> BucketWindow:
+    return BucketWindow("ranker", Span(0.0, 10.0 * (steps - 1), 10.0), edges_ms, np.tile(np.array(counts), (steps, 1)))
+
+
+def test_a_latency_under_a_millisecond_is_one():
+    found = from_buckets(histogram([100.0, 0.0, 0.0], np.array([0.2, 0.4, np.inf])), 40.0)
+    assert found is not None and found.n == 12
+    assert np.exp(found.side.points) == pytest.approx(0.19)
+    assert from_series(side(p95_ms=0.2).window).n == 12
+
+
+@pytest.mark.parametrize(("counts", "censored"), [([0, 0, 90, 10], True), ([0, 0, 96, 4], False)])
+def test_beyond_the_last_edge_a_point_is_cut_off(counts, censored):
+    found = from_buckets(histogram([float(c) for c in counts]), 40.0)
+    assert found is not None and found.censored is censored
+
+
+def test_without_a_series_there_are_no_points():
+    assert from_series(side(qps=5.0).window).side.points.size == 0
+
+
+@pytest.mark.parametrize(
+    ("points_n", "history", "source"),
+    [(12, 60, "series"), (12, 0, "buckets"), (7, 60, "buckets"), (7, 0, "buckets")],
+)
+def test_the_series_is_used_where_its_history_tells_its_autocorrelation(points_n, history, source):
+    past = MetricWindow("ranker", Span(-600.0, -10.0, 10.0), {"p95_ms": np.full(60, 50.0)}) if history else None
+    p95 = np.where(np.arange(12) < points_n, 50.0, np.nan)
+    one = Evidence(side(p95_ms=p95).window, histogram([0.0, 0.0, 100.0, 0.0]), history=past)
+    assert [p.source for p in both_sides(one, one, SETTINGS)] == [source, source]
+
+
+def test_a_control_whose_load_is_not_known_on_both_sides_explains_nothing():
+    before, after = side(p95_ms=wave(200), qps=100.0), side(start_s=300, p95_ms=wave(60), qps=50.0, queue_depth=0.0)
+    control = side(p95_ms=wave(200), qps=100.0), side(start_s=300, p95_ms=wave(200))
+    change = Change(lever="batch_size", old={"batch_size": 1}, new={"batch_size": 8})
+    plan = Plan(
+        id="p", incident_id="i", service="ranker", decided_at_s=0.0, mode="act", diagnosis=Diagnosis(cause="unknown"),
+        chosen=Option(changes=(change,)),
+    )  # fmt: skip
+    outcome = BeforeAfterVerifier(SETTINGS).judge(plan, before, after, control)
+    assert "may explain it" not in outcome.reason
