@@ -226,7 +226,10 @@ def _epochs(numeric: FloatArray, file: Path) -> FloatArray:
         raise ConfigError("its timestamps are no time since 1970 in seconds, ms, us or ns", where=str(file))
     found = numeric / scale
     # years 1970 to 2286; what lies outside is no time of any recording
-    return np.where((found >= 0) & (found < 1e10), found, np.nan)
+    found = np.where((found >= 0) & (found < 1e10), found, np.nan)
+    if not np.isfinite(found).any():
+        raise ConfigError("its timestamps are no time since 1970 in seconds, ms, us or ns", where=str(file))
+    return found
 
 
 def _dated(column: pd.Series, filled: list[str], file: Path) -> pd.Series:

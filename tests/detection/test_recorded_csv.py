@@ -93,6 +93,7 @@ def test_compressed_and_in_utf_16(tmp_path: Path):
         (table("date,p95_ms", ["01/02/2026 10:00,1", "01/03/2026 10:00,2"]), "which number is the day"),
         (table("timestamp,p95_ms", ["tomorrow,1", "today,2"]), "no timestamp can be read (the first is 'tomorrow')"),
         (table("timestamp,p95_ms", ["9e30,1", "9e30,2"]), "no time since 1970"),
+        (table("timestamp,p95_ms", ["-1.0,1"]), "no time since 1970"),
         ("timestamp,p95_ms\n", "holds no rows"),
         ("", "holds no rows"),
         (table("timestamp,p95_ms", ["1,2,3,4", "1,2"]), "cannot be read as CSV|no column|no timestamp"),
