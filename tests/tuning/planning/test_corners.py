@@ -154,3 +154,25 @@ def test_the_load_is_looked_at_when_the_change_will_be():
     found = ar.arrivals(seen, AT_S - 60.0, now, SETTINGS)
     # 400/s now, 1/s more every second, looked at over a minute after two rate windows.
     assert (found.method, found.qps.value) == ("linear trend", pytest.approx(400.0 + 60.0 + 2 * 20.0, rel=1e-3))
+
+
+def test_the_rule_of_thumb_is_told_only_where_it_differs():
+    rows = [1.0 + k % 4 for k in range(37)] + [4.0] * 24
+    full = SURGE | {"rows_per_batch": rows, "batch_ms": [10.0 + 2.0 * r for r in rows]}
+    agrees = propose(full)
+    assert agrees.chosen.levers == ("batch_size",) and agrees.reason == agrees.chosen.reason
+    steep = full | {"batch_ms": [0.2 + 4.3 * r for r in rows]}
+    differs = propose(steep, p95_ms=80.0)
+    assert differs.chosen.levers == ("replicas",)
+    assert differs.reason.startswith(f"{differs.chosen.reason}. The rule of thumb says latency high, so a larger batch")
+
+
+def test_where_requests_are_refused_the_present_p95_is_the_limit():
+    refusing = SURGE | {"error_rate": [0.0] * 37 + [0.2] * 24, "p95_ms": [30.0] * 37 + [90.0] * 24}
+    assert "SLO 90 ms" in propose(refusing, p95_ms=500.0).chosen.reason
+    fine = SURGE | {"error_rate": [0.0] * 37 + [0.01] * 24, "p95_ms": [30.0] * 37 + [900.0] * 24}
+    assert "SLO 500 ms" in propose(fine, p95_ms=500.0).chosen.reason
+
+
+def test_a_line_that_learned_nothing():
+    assert dataclasses.astuple(lm.LatencyModel()) == (0.0,) * 8 + (0.1, 0, 0.0)

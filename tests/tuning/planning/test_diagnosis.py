@@ -173,6 +173,15 @@ ROWS = {
         {"now": {"queue_ms": None, "rows_per_batch": 2.0}}, "load_surge",
         ("requests come faster than they are answered",),
     ),
+    "busy, whatever the queue": (
+        {"now": {"busy": 0.95, "queue_ms": 5.0, "mean_ms": 30.0, "rows_per_batch": 2.0}}, "load_surge", None,
+    ),
+    "nearly busy": (
+        {"now": {"busy": 0.89, "queue_ms": 5.0, "mean_ms": 30.0, "rows_per_batch": 2.0}}, "slower_service", None,
+    ),
+    "busy not known": (
+        {"now": {"busy": None, "queue_ms": 5.0, "mean_ms": 30.0, "rows_per_batch": 2.0}}, "slower_service", None,
+    ),
     "no queue": (
         {"now": REST},
         "slower_service",
