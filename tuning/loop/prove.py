@@ -178,7 +178,9 @@ def _judge(parts: Parts, attempt: Attempt, at_s: float) -> Outcome:
         return outcome.model_copy(update={"resolved": None})  # one replica does not tell for the service
     before = _evidence(parts, service, _before_from_s(parts, plan, first), first, history=True)
     after = _evidence(parts, service, made + attempt.settle_s, at_s, history=False)
-    expected = [_expected_p95_ms(parts, service, plan, first, side.window) for side in (before, after)]
+    old = _old_setting(parts, service, plan, first)
+    planning = parts.settings.planning
+    expected = [None if old is None else expected_p95_ms(old, planning, side.window) for side in (before, after)]
     return parts.verifier.judge(
         plan, replace(before, expected_p95_ms=expected[0]), replace(after, expected_p95_ms=expected[1])
     )
@@ -197,22 +199,19 @@ def _untold(plan: Plan, at_s: float, reason: str) -> Outcome:
     )
 
 
-def _expected_p95_ms(
-    parts: Parts, service: Service, plan: Plan, changed_s: float, window: MetricWindow
-) -> float | None:
-    """What the latency model expects of the OLD setting at the load of `window`; None where it cannot tell."""
+def _old_setting(parts: Parts, service: Service, plan: Plan, changed_s: float) -> Observation | None:
+    """What the latency model needs to tell what the OLD setting would do; None where nothing was measured then."""
     span = look_back(parts, changed_s)
     past = parts.source.read([service], tuple(SIGNALS), span).get(service.name)
     if past is None:
         return None
-    old = Observation(
+    return Observation(
         service=service,
         window=past,
         at_s=changed_s,
         settings={c.lever: Setting(lever=c.lever, values=c.old) for c in plan.chosen.changes},
         latency_model=latency_model(parts, service),
     )
-    return expected_p95_ms(old, parts.settings.planning, window)
 
 
 def _before_from_s(parts: Parts, plan: Plan, first_s: float) -> float:
