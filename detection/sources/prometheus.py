@@ -28,7 +28,7 @@ from detection.sources._client import RangeClient, Row
 from detection.sources._queries import MAX_POINTS, MAX_SAMPLES, Group, groups, pieces
 from detection.windows import PERCENTILES, against
 
-__all__ = ["MAX_POINTS", "MAX_SAMPLES", "PrometheusSource"]
+__all__ = ["MAX_POINTS", "MAX_SAMPLES", "PrometheusSource", "Row", "query_of"]
 
 ESSENTIAL = ("p95_ms", "qps", "error_rate")
 """Without one of these that it exports, a service is not judged at all: it is unreadable."""
@@ -111,6 +111,10 @@ class PrometheusSource:
         group = groups([service], 1)[0]
         return self._client.names(group[0].selector(), at_s) if group else ()
 
+    def series(self, query: str, span: Span) -> list[Row]:
+        """The series of any query: for what has no service yet. Raises as `read`."""
+        return self._rows(query, span)
+
     def _signals(
         self, services: Sequence[Service], signals: Sequence[str], span: Span, *, replica: bool
     ) -> tuple[dict[str, dict[str | None, MetricWindow]], dict[str, str], dict[str, str]]:
@@ -178,6 +182,14 @@ class PrometheusSource:
                 merged.setdefault(key, np.full(span.points, np.nan))[at : at + piece.points] = row.values
             at += piece.points
         return [Row(dict(key), series) for key, series in merged.items()]
+
+
+def query_of(service: Service, template: str, rate_window_s: float) -> str:
+    """A template of the service's preset as it is asked for this service alone. ConfigError: it cannot be asked for."""
+    found, wrong = groups([service], 1)
+    if wrong:
+        raise wrong[service.name]
+    return found[0].query(template, rate_window_s)
 
 
 def _ends(span: Span) -> Span:

@@ -16,6 +16,7 @@ MODULES: dict[str, str] = {
     "changes": "history",
     "check": "check",
     "dashboards": "monitoring",
+    "discover": "discover",
     "export": "history",
     "incidents": "history",
     "plan": "plan",
@@ -24,6 +25,7 @@ MODULES: dict[str, str] = {
     "schema": "schema",
     "serve": "serve",
     "show": "history",
+    "signals": "signals",
 }
 
 

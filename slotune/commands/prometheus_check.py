@@ -18,11 +18,11 @@ from detection.signals import SIGNALS
 from detection.sources.prometheus import PrometheusSource
 from detection.windows import last_shown
 from slotune.commands.check_result import Result
+from slotune.signal_table import metrics_of
 from tuning.settings import Settings
 
 POINTS = 20
 MOST_SKEW_S = 5.0
-_METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*(?=\{)")
 _ENDINGS = re.compile(r"_(bucket|sum|count|total)$")
 
 
@@ -115,13 +115,7 @@ def _renamed(service: Service, signals: Sequence[str], present: Sequence[str]) -
     """ "; there is ...": the service's own metrics whose names are like those that the preset asks for."""
     preset = presets.get(service.serving)
     names = dict(preset.resolved(service.labels))
-    asked = {
-        metric
-        for signal in signals
-        for metric in _METRIC.findall(
-            preset.query(preset.signals[signal], selector="", by="", window="1m", names=names).replace("{}", "{")
-        )
-    }
+    asked = {metric for signal in signals for metric in metrics_of(preset, signal, names)}
     plain = sorted({_ENDINGS.sub("", metric) for metric in present})
     like: dict[str, str] = {}
     for metric in sorted(asked):

@@ -1,0 +1,126 @@
+"""The services.yaml that `slotune discover` writes: commented, in mode observe; a file keeps the lines it has."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import yaml
+
+from detection.errors import ConfigError
+from detection.outside_text import printable
+from slotune.discovery import SloProposal
+
+_HEAD = """\
+# Written by `slotune discover`. All in mode observe: slotune watches, plans and mails, and changes nothing.
+# Check it with `slotune check services.yaml`; what each key means stands in docs/configuration.md.
+prometheus:
+  connection: slotune_prometheus   # define it: export SLOTUNE_CONN_SLOTUNE_PROMETHEUS=http://host:9090
+  step: {step}
+  rate_window: {window}
+services:
+"""
+NO_SLO_MS = 1000.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One service as it is written down. found: (signal, value now, metrics). missing: (signal, what is off)."""
+
+    name: str
+    preset: str
+    selectors: Mapping[str, str]
+    labels: Mapping[str, str]
+    found: tuple[tuple[str, str, str], ...]
+    missing: tuple[tuple[str, str], ...]
+    slo: SloProposal | None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What makes it the same service in another run, whatever people called it."""
+        return _key(self.preset, self.selectors, self.labels)
+
+
+def whole(entries: Sequence[Entry], scrape_s: float) -> str:
+    """The file for these services."""
+    return _HEAD.format(step=f"{scrape_s:g}s", window=f"{4 * scrape_s:g}s") + "".join(map(written, entries))
+
+
+def known_in(text: str, name: str) -> list[tuple[str, tuple[object, ...]]]:
+    """(name, key) of the services in a file. ConfigError: it cannot be read, or its services are not its last key."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError("is no YAML: mend it, or name another file with --out", where=name) from error
+    services = data.get("services") if isinstance(data, dict) else None
+    if not isinstance(services, list) or list(data)[-1] != "services":
+        raise ConfigError("has no list `services` as its last key, to which services could be appended", where=name)
+    return [
+        (str(s.get("name")), _key(str(s.get("serving")), _texts(s.get("selectors")), _texts(s.get("labels"))))
+        for s in services
+        if isinstance(s, dict)
+    ]
+
+
+def extended(text: str, entries: Sequence[Entry], known: Sequence[tuple[str, tuple[object, ...]]]) -> str:
+    """The file with the services that it does not have yet; the same text where there are none."""
+    keys, names = {key for _, key in known}, {name for name, _ in known}
+    added = [entry for entry in entries if entry.key not in keys]
+    indent = re.search(r"^( *)- *name:", text, re.MULTILINE)
+    lead = indent.group(1) if indent else "  "
+    more = "".join(written(entry, taken=entry.name in names) for entry in added)
+    shifted = "".join(lead + line[2:] if line.strip() else line for line in more.splitlines(True))
+    return text if not added else text.rstrip("\n") + "\n" + shifted
+
+
+def unseen(known: Sequence[tuple[str, tuple[object, ...]]], entries: Sequence[Entry]) -> list[str]:
+    """The names of services of a file that were not found."""
+    keys = {entry.key for entry in entries}
+    return [name for name, key in known if key not in keys]
+
+
+def written(entry: Entry, *, taken: bool = False) -> str:
+    """One service as YAML, with comments. taken: another service has this name."""
+    name = f"{entry.name}-2" if taken else entry.name
+    lines = [f"  - name: {_text(name)}", f"    serving: {entry.preset}"]
+    lines += [f"    # {_comment(warning)}" for warning in entry.warnings]
+    lines += ["    selectors:", *(f"      {key}: {_text(value)}" for key, value in sorted(entry.selectors.items()))]
+    if entry.labels:
+        lines += ["    labels:", *(f"      {key}: {_text(value)}" for key, value in sorted(entry.labels.items()))]
+    lines += ["    slo:", *_slo(entry.slo), "    mode: observe"]
+    lines += ["    # Signals found:", *(f"    #   {s}: {v}, from {_comment(m)}" for s, v, m in entry.found)]
+    if entry.missing:
+        lines += ["    # Signals missing:", *(f"    #   {s}: {without}" for s, without in entry.missing)]
+    lines.append("    levers: {}   # nothing may be changed: docs/actuators.md says which levers there are")
+    return "\n".join(lines) + "\n"
+
+
+def _slo(slo: SloProposal | None) -> list[str]:
+    if slo is None:
+        return [
+            "      # A GUESS: there are too few quiet points of P95 to tell. Write what you promise.",
+            f"      p95: {NO_SLO_MS:g}ms",
+        ]
+    return [f"      # {slo.reason}.", f"      p95: {slo.p95_ms:.12g}ms"]
+
+
+def _key(preset: str, selectors: Mapping[str, str], labels: Mapping[str, str]) -> tuple[object, ...]:
+    metrics = {key: value for key, value in labels.items() if key.startswith("metric.")}
+    return preset, tuple(sorted(selectors.items())), tuple(sorted(metrics.items()))
+
+
+def _texts(value: object) -> dict[str, str]:
+    return {str(key): str(inner) for key, inner in value.items()} if isinstance(value, dict) else {}
+
+
+def _text(value: str) -> str:
+    """A YAML scalar that is read as this text again, whatever it holds."""
+    plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", value) and yaml.safe_load(value) == value
+    return value if plain else json.dumps(value)
+
+
+def _comment(text: str) -> str:
+    return printable(text, 300)
