@@ -15,8 +15,22 @@ THRESHOLD, COMPARISON, BOUNDARY, BRANCH, BOOLEAN, CONSTANT = (
 STEP = 1.3
 """Factor by which a number grows or shrinks; whole numbers below 10 move by one."""
 TINY = 1e-6
-QUIET_KEYWORDS = ("strict", "seed", "ge", "gt", "le", "lt", "min_length", "max_length", "pattern", "alias", "ndigits")
-"""Keyword arguments that decide nothing: what checks lengths, seeds, and bounds of settings."""
+QUIET_KEYWORDS = (
+    "strict",
+    "seed",
+    "frozen",
+    "use_attribute_docstrings",
+    "ge",
+    "gt",
+    "le",
+    "lt",
+    "min_length",
+    "max_length",
+    "pattern",
+    "alias",
+    "ndigits",
+)
+"""Keyword arguments that decide nothing: what checks lengths, seeds, bounds of settings and how classes are made."""
 
 _OPPOSITE = {
     ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
