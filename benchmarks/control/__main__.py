@@ -31,6 +31,8 @@ RESULTS = Path(__file__).parent.parent / "results" / "control.json"
 NAMED = ("slotune", "hpa", "ladder", "aimd", "random", "nothing", "oracle", "playbook")
 DRAWN = ("slotune", "hpa", "ladder", "nothing", "oracle")
 """Policies on the named scenarios and on the drawn incidents."""
+REPORT = "drawn"
+"""Name of the part that is reported."""
 COUNT, SEEDS = 120, 5
 """Drawn incidents, and seeds of each named scenario, of a whole run."""
 
@@ -74,7 +76,8 @@ def main() -> int:
             print(f"{part.title}: {done} of {len(part.cases)} cases are done; run the same command again for the rest")
             return 3
         results = [score.Result(**row) for row in rows]  # type: ignore[arg-type]
-        report.show(part.title, results)
+        # Whoever reads the failures of the report's stream begins to choose on it.
+        report.show(part.title, results, failures=part.title != REPORT)
         document[part.title] = report.document(results)
     whole = len(parts) == 2 and not (args.quick or args.policies) and args.count >= COUNT and args.seeds >= SEEDS
     path = args.json or (RESULTS if whole else None)
@@ -96,7 +99,7 @@ def _parts(args: argparse.Namespace) -> list[Part]:
     if not only_named:
         stream = args.generated or "report"
         cases = tuple(Case(stream, k) for k in range(args.first, args.first + count))
-        parts.append(Part(f"drawn ({stream})" if stream != "report" else "drawn", cases, names or DRAWN))
+        parts.append(Part(REPORT if stream == "report" else f"drawn ({stream})", cases, names or DRAWN))
     if not args.generated:
         chosen = [i for i, scenario in enumerate(SCENARIOS) if args.scenario in scenario.name]
         cases = tuple(Case("named", i, seed) for seed in range(1, seeds + 1) for i in chosen)

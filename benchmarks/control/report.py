@@ -8,8 +8,8 @@ from benchmarks.control import figures, headline
 from benchmarks.control.score import Result
 
 
-def show(title: str, results: Sequence[Result]) -> None:
-    """Tables of one part, and each incident in which slotune did not do what it should."""
+def show(title: str, results: Sequence[Result], *, failures: bool) -> None:
+    """Tables of one part, and (failures) each incident in which slotune did not do what it should."""
     kinds = _kinds(results)
     print(f"\n{title}: {sum(kinds.values())} cases, {', '.join(f'{count} {kind}' for kind, count in kinds.items())}")
     print(figures.table(_policies(results)))
@@ -17,6 +17,8 @@ def show(title: str, results: Sequence[Result]) -> None:
     if not mine:
         return
     print("\n" + headline.text(headline.headline(results)))
+    if not failures:
+        return
     best = {(r.scenario, r.seed): r for r in results if r.policy == "oracle"}
     for r in mine:
         missed = [p for p in r.observed if not p[1] <= p[3] <= p[2]]
