@@ -39,12 +39,16 @@ def headline(results: Sequence[Result], seed: int = 1) -> dict[str, dict[str, fl
         if not policies.issuperset(needs):
             continue
         sums = np.array([part(rows) for rows in incidents], dtype=float)
-        answer[name] = _figure(sums, picks)
+        answer[name] = _figure(sums, picks, share=name not in RATIOS)
     return answer
 
 
-def _figure(sums: np.ndarray, picks: np.ndarray) -> dict[str, float | int | None]:
-    """sums: (incidents, 2), numerators and denominators."""
+def _figure(sums: np.ndarray, picks: np.ndarray, *, share: bool) -> dict[str, float | int | None]:
+    """sums: (incidents, 2), numerators and denominators. share: the figure lies between 0 and 1.
+
+    None or all of n cases resample to themselves, which is no certainty: the exact binomial bound (Clopper and Pearson
+    1934) stands in there.
+    """
     above, below = sums.sum(axis=0)
     if below <= 0:
         return {"value": None, "low": None, "high": None, "of": 0}
@@ -53,6 +57,10 @@ def _figure(sums: np.ndarray, picks: np.ndarray) -> dict[str, float | int | None
     ratios = again[good, 0] / again[good, 1]
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(ratios, [tail, 1 - tail])
+    if share and above == 0:
+        high = 1 - tail ** (1 / below)
+    elif share and above == below:
+        low = tail ** (1 / below)
     return {
         "value": round(float(above / below), 4),
         "low": round(float(low), 4),
@@ -86,7 +94,7 @@ def _wrong(rows: Rows) -> tuple[float, float]:
 
 def _cause(rows: Rows) -> tuple[float, float]:
     mine = rows["slotune"]
-    return (float(mine.cause_right), 1.0) if mine.kind != "needless" else (0.0, 0.0)
+    return (float(mine.cause_right), 1.0) if mine.kind in ("curable", "incurable") else (0.0, 0.0)
 
 
 def _covered(rows: Rows) -> tuple[float, float]:
@@ -111,7 +119,12 @@ def _paid(rows: Rows) -> tuple[float, float]:
     return (float(mine.price > 0), 1.0) if free else (0.0, 0.0)
 
 
-_ALL = ("curable", "incurable", "needless")
+_ALL = ("curable", "incurable", "needless", "borderline")
+RATIOS = (
+    "violation_min_of_hpa", "violation_min_of_ladder", "violation_min_of_oracle", "replica_hours_of_hpa",
+    "replica_hours_of_oracle",
+)  # fmt: skip
+"""Figures that compare with another policy; all others are shares."""
 FIGURES: dict[str, tuple[tuple[str, ...], Part]] = {
     "first_change": (("slotune",), _of("curable", lambda r: r.first)),
     "within_two": (("slotune",), _of("curable", lambda r: r.second)),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.control.cells import ROOT
+from benchmarks.control.headline import RATIOS
 
 DOCS = ROOT / "docs" / "planning.md"
 BEGIN, END = "<!-- control:begin -->", "<!-- control:end -->"
@@ -26,7 +27,6 @@ HEADLINE = {
     "interval_covers": "observed P95 inside the 90 % interval",
     "within_20_percent": "observed P95 within 20 % of the predicted",
 }
-RATIOS = ("violation_min_of_hpa", "violation_min_of_ladder", "violation_min_of_oracle", "replica_hours_of_hpa")
 
 
 def write(document: Mapping[str, Any], path: Path = DOCS) -> None:

@@ -39,6 +39,14 @@ def test_the_interval_is_wide_on_few_incidents_and_narrow_on_many():
     assert many["low"] == pytest.approx(0.45, abs=0.02) and many["high"] == pytest.approx(0.55, abs=0.02)
 
 
+def test_none_of_a_few_is_no_certainty():
+    """0 of 20: the exact bound is 1 - 0.025^(1/20)."""
+    rows = [row(str(k), wrong=0, actions=1) for k in range(20)]
+    found = headline.headline(rows)
+    assert found["wrong"] == {"value": 0.0, "low": 0.0, "high": 0.1684, "of": 20}
+    assert found["first_change"] == {"value": 1.0, "low": 0.8316, "high": 1.0, "of": 20}
+
+
 def test_paying_where_a_free_option_cures_is_counted():
     rows = [
         row("a", price=2),
