@@ -118,11 +118,6 @@ class MetricWindow:
     bounds_ms: tuple[float, ...] = ()
     unread: Mapping[str, str] = field(default_factory=dict)
 
-    def coverage(self, signal: str) -> float:
-        """Share of grid points that hold a number, 0..1; 0 for an absent signal."""
-        values = self.values.get(signal)
-        return float(np.isfinite(values).mean()) if values is not None and values.size else 0.0
-
     def last(self, signal: str, within_s: float | None = None) -> float | None:
         """The newest number of a signal, None when there is none (in the last `within_s` seconds)."""
         values = self.values.get(signal)

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import vulture
 
 from detection import detectors, presets
 from detection.sources import REGISTRY as SOURCES
@@ -76,6 +77,39 @@ def test_the_vocabulary_is_one():
     assert set(LEVER_STEPS.values()) < set(STEPS)
     readme = (ROOT / "README.md").read_text()
     assert [step for step in STEPS if step not in readme] == []
+
+
+NOT_DEAD = {
+    "called by name from outside": {
+        "look_again", "look_at_all", "collect", "__getattr__", "downgrade", "_get_socket", "get_next",
+        "phase_start", "step_complete", "phase_finish",
+    },
+    "named in a registry by text": {
+        "HttpTemplate", "HttpConfig", "KubernetesReplicas", "ModelRepository", "PodSpec", "Triton", "TritonRepository",
+    },
+    "for airflow_local_settings.py (docs/operations.md)": {"preload"},
+    "for simulations and replays, which drive the loop by hand": {"run_once"},
+    "for whoever loads an engine on a GPU node (docs/quantization.md)": {
+        "publish_source", "publish_engine", "load_engine", "read_engine",
+    },
+}  # fmt: skip
+
+
+def unused(*folders: str) -> list[str]:
+    """Functions, methods and classes that nothing of the product uses."""
+    found = vulture.Vulture(ignore_decorators=["@app.*", "@group.*", "@*validator*"])
+    found.scavenge([str(ROOT / folder) for folder in folders])
+    kinds = ("function", "method", "class", "property", "import", "unreachable_code")
+    return [f"{Path(i.filename).name}:{i.first_lineno}: {i.name}" for i in found.get_unused_code(60) if i.typ in kinds]
+
+
+def test_nothing_is_there_that_only_tests_use(tmp_path):
+    reasons = {name for names in NOT_DEAD.values() for name in names}
+    found = unused("detection", "tuning", "slotune", "plugins", "dags", "setup.py")
+    assert [line for line in found if line.rpartition(" ")[2] not in reasons] == []
+    assert reasons <= {line.rpartition(" ")[2] for line in found}, "a reason for what is used, or gone"
+    (tmp_path / "x.py").write_text("def nobody_calls_me():\n    pass\n")
+    assert unused(str(tmp_path)) == ["x.py:1: nobody_calls_me"]
 
 
 def test_constraints_pin_every_version_without_addresses():

@@ -229,7 +229,7 @@ def _read(url: str) -> dict[str, MetricWindow]:
         time.sleep(2)
         now = float(int(time.time()))
         found = dict(source.read(services, signals, Span(now - 4, now, 1.0)))
-        if all(name in found and found[name].coverage("qps") == 1.0 for name in SERVERS) or time.monotonic() > until:
+        if all(name in found and np.isfinite(found[name].values["qps"]).all() for name in SERVERS) or time.monotonic() > until:
             time.sleep(6)
             now = float(int(time.time()))
             return dict(source.read(services, signals, Span(now - 4, now, 1.0)))

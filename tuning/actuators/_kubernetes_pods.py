@@ -182,26 +182,3 @@ def age_s(meta: Pod, at_s: float) -> float:
         return at_s - datetime.fromisoformat(str(meta.get("creationTimestamp"))).timestamp()
     except (ValueError, OverflowError, OSError):
         return 0.0
-
-
-def next_step_down(current: int, floor: int, *, step: int = 1, queue: Sequence[float] = ()) -> int | None:
-    """The next floor on the way from `current` down to `floor`; None when there is none, or the queue says stop.
-
-    Lowering minReplicas is not cushioned by the HPA (from 10 to 2 in one step, whatever its stabilisation window), so
-    slotune goes down by itself: one step per interval, the predictor asked again before each with load*N/(N-1).
-
-    queue: queue depth (or queue time) at equal intervals since the last step, oldest first. It is rising, and the way
-    down stops, when its later half lies more than a quarter above its earlier half; fewer than four numbers tell
-    nothing and do not stop.
-    """
-    if current <= floor or step < 1:
-        return None
-    return None if _rising(queue) else max(floor, current - step)
-
-
-def _rising(queue: Sequence[float]) -> bool:
-    if len(queue) < 4:
-        return False
-    half = len(queue) // 2
-    before, after = sum(queue[:half]) / half, sum(queue[-half:]) / half
-    return after > max(1.25 * before, before + 0.5)

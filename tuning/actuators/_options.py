@@ -59,11 +59,6 @@ def text(service: Service, lever: str, option: str, default: str | None = None) 
     raise ConfigError(f"{option} {wrong}", where=_where(service, lever, option))
 
 
-def optional_text(service: Service, lever: str, option: str) -> str | None:
-    """A text option, None when it is not set."""
-    return text(service, lever, option) if lever_of(service, lever).options.get(option) else None
-
-
 def number(service: Service, lever: str, option: str, default: float) -> float:
     """A number option; ConfigError when it is not a number of at least 0."""
     value = lever_of(service, lever).options.get(option, default)

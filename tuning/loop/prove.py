@@ -34,11 +34,6 @@ CLOCK_TOLERANCE_S = 60.0
 _THEIRS = Decision(step="keep", next="ask_person", reason="", theirs=True)
 
 
-def made_at_s(parts: Parts, plan: Plan | Attempt) -> float | None:
-    """When the last change of a plan was made; None when none was."""
-    return attempts.of(parts.ledger, plan).made_s
-
-
 def look_until_s(parts: Parts, plan: Plan | Attempt, *, look: int = 1) -> float:
     """When the first (1) or the longer, second (2) look at a change is over; absolute, so that a restart waits on."""
     return timing.look_until_s(attempts.of(parts.ledger, plan), parts.settings.verification, look)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tuning.actuators._kubernetes_pods import Pods, next_step_down, own_pods, read_pods, with_wanted
+from tuning.actuators._kubernetes_pods import Pods, own_pods, read_pods, with_wanted
 
 NOW_S = 1_800_000_000.0
 
@@ -128,31 +128,3 @@ def test_the_schedulers_words_are_bounded_and_on_one_line() -> None:
     pods = read_pods([pod("x", "Pending", conditions=unschedulable("no\nroom " + "x" * 1000))], NOW_S)
     assert len(pods.why) <= 160
     assert "\n" not in pods.why
-
-
-@pytest.mark.parametrize(
-    ("current", "floor", "step", "queue", "becomes"),
-    [
-        (10, 2, 1, (), 9),
-        (10, 2, 3, (), 7),
-        (3, 2, 4, (), 2),
-        (2, 2, 1, (), None),
-        (1, 2, 1, (), None),
-        (10, 2, 0, (), None),
-        (10, 2, 1, (1.0, 1.0, 1.1, 1.0), 9),
-        (10, 2, 1, (0.0, 0.0, 0.0, 0.4), 9),
-        (10, 2, 1, (4.0, 4.0, 6.0, 8.0), None),
-        (10, 2, 1, (0.0, 0.0, 2.0, 3.0), None),
-        (10, 2, 1, (1.0, 9.0), 9),
-    ],
-)
-def test_next_step_down(current: int, floor: int, step: int, queue: tuple[float, ...], becomes: int | None) -> None:
-    assert next_step_down(current, floor, step=step, queue=queue) == becomes
-
-
-def test_the_whole_way_down_never_skips_and_ends() -> None:
-    seen, current = [], 10
-    while (step := next_step_down(current, 2, queue=(1.0, 1.0, 1.0, 1.0))) is not None:
-        seen.append(step)
-        current = step
-    assert seen == [9, 8, 7, 6, 5, 4, 3, 2]
