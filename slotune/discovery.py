@@ -98,6 +98,8 @@ def sightings(names: Sequence[str]) -> list[Sighting]:
             if seen is not None:
                 found.append(seen)
                 owned |= set(_metrics(preset, seen.labels)) - shared
+    # the time in a queue or of a batch is a part of a request, and no service's latency
+    owned |= shared - {"http_request_duration_seconds_bucket"}
     generic = [n.removesuffix("_bucket") for n in sorted(names) if n.endswith("_bucket") and n not in owned]
     # where a serving system tells itself, histograms beside it are its own
     serving = [s for s in found if not s.renamed]

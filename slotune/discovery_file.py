@@ -108,7 +108,7 @@ def _slo(slo: SloProposal | None) -> list[str]:
 
 
 def _key(preset: str, selectors: Mapping[str, str], labels: Mapping[str, str]) -> tuple[object, ...]:
-    metrics = {key: value for key, value in labels.items() if key.startswith("metric.")}
+    metrics = {key: value for key, value in labels.items() if key.startswith(("metric.", "unit."))}
     return preset, tuple(sorted(selectors.items())), tuple(sorted(metrics.items()))
 
 

@@ -54,7 +54,10 @@ def page() -> str:
         lines.append(f"| {cause}: {CAUSES[cause].title} | {' | '.join(cells)} | {said} |")
     lines += ["", "## Names that can be overridden", "", "| preset | name | default |", "|---|---|---|"]
     for name, preset in presets.REGISTRY.items():
-        lines += [f"| `{name}` | `metric.{key}` | `{value}` |" for key, value in preset.resolved({})]
+        filled = {key: value for key, value in preset.resolved({}) if key in preset.names}
+        lines += [f"| `{name}` | `metric.{key}` | `{value}` |" for key, value in filled.items()]
+        units = sorted(preset.units.items())
+        lines += [f"| `{name}` | `unit.{key}` (s, ms or us) | `{unit}` |" for key, unit in units]
     return "\n".join(lines) + "\n"
 
 

@@ -78,6 +78,11 @@ def _names(service: ServiceSettings, at: Path) -> Iterator[tuple[Path, str]]:
     """The labels `metric.<name>` against the names that the preset has."""
     names = presets.REGISTRY[service.serving].names
     for key, value in service.labels.items():
+        if key.startswith("unit."):
+            try:
+                presets.REGISTRY[service.serving].resolved({key: value})
+            except ConfigError as error:
+                yield (*at, "labels", key), str(error)
         word = key.removeprefix("metric.")
         if word != key and word not in names:
             hint = nearest(word, list(names)) or f"; the preset {service.serving} has no names to override"

@@ -12,6 +12,7 @@ from detection.model import PercentileSource
 _PLACE = re.compile(r"\$\(([a-z_]+)\)|\$(sel|by|w)")
 PERCENTILE_LABEL = "percentile_source"
 """The label of an answer's series whose percentiles are not from a histogram; its value is the PercentileSource."""
+MS_OF_UNIT = {"s": 1e3, "ms": 1.0, "us": 1e-3}
 _METRIC_NAME = re.compile(r"^[a-zA-Z_:][a-zA-Z0-9_:]*$")
 
 
@@ -27,6 +28,8 @@ class Preset:
     presence: a selector with one series for each scrape of a replica; more of them are one target scraped twice.
     native: templates for services whose `duration` is a native histogram, by signal.
     versions: the releases whose metrics these names are.
+    units: the unit of durations by their name; a service says another one through `Service.labels["unit.<name>"]`. A
+    template writes `$(<name>_ms)` for how many ms one of it is.
     counters never appear without rate() or increase(); a share is absent (not 0) where its base is absent.
     """
 
@@ -42,14 +45,18 @@ class Preset:
     presence: str = ""
     versions: str = ""
     native: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
 
     def resolved(self, labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         """The names of this preset with a service's overrides, as a hashable value.
 
-        ConfigError where an override names something the preset does not have, or is no metric name.
+        ConfigError where an override names something the preset does not have, or is no metric name or unit.
         """
         names = dict(self.names)
+        units = dict(self.units)
         for key, value in labels.items():
+            if key.startswith("unit."):
+                units[self._unit(key, value)] = value
             if not key.startswith("metric."):
                 continue
             name = key.removeprefix("metric.")
@@ -61,7 +68,18 @@ class Preset:
             names[name] = value
         # a name may stand on another one ("$(prefix):num_requests_running")
         filled = {name: _PLACE.sub(lambda match: names[match.group(1)], value) for name, value in names.items()}
+        filled |= {f"{name}_ms": f"{MS_OF_UNIT[unit]:g}" for name, unit in units.items()}
         return tuple(sorted(filled.items()))
+
+    def _unit(self, key: str, value: str) -> str:
+        """The duration whose unit a label says."""
+        name = key.removeprefix("unit.")
+        if name not in self.units:
+            known = ", ".join(sorted(self.units)) or "none"
+            raise ConfigError(f"the preset {self.name!r} has no duration {name!r} with a unit; it has: {known}")
+        if value not in MS_OF_UNIT:
+            raise ConfigError(f"{value!r} is no unit of a duration (label {key!r}): write {', '.join(MS_OF_UNIT)}")
+        return name
 
     def query(self, template: str, *, selector: str, by: str, window: str, names: Mapping[str, str]) -> str:
         """A template with its places filled. Unknown places are a mistake in the preset: KeyError."""
@@ -81,9 +99,9 @@ def rate(counters: str | Sequence[str], matcher: str = "") -> str:
     return " or ".join(f"rate({name}{{$sel{matcher}}}[$w])" for name in names)
 
 
-def quantile_ms(quantile: float, bucket: str | Sequence[str], scale: float = 1e3) -> str:
-    """A quantile in ms of a cumulative histogram, over all series of a service."""
-    return f"{scale:g} * histogram_quantile({quantile:g}, sum by ($by le) ({rate(bucket)}))"
+def quantile_ms(quantile: float, bucket: str | Sequence[str], scale: float | str = 1e3) -> str:
+    """A quantile in ms of a cumulative histogram, over all series of a service. scale: ms of its unit, or a place."""
+    return f"{_factor(scale)} * histogram_quantile({quantile:g}, sum by ($by le) ({rate(bucket)}))"
 
 
 def increases(bucket: str | Sequence[str]) -> str:
@@ -92,12 +110,12 @@ def increases(bucket: str | Sequence[str]) -> str:
     return f"sum by ($by le) ({' or '.join(f'increase({name}{{$sel}}[$w])' for name in names)})"
 
 
-def native_histogram(metric: str, scale: float = 1e3) -> dict[str, str]:
+def native_histogram(metric: str, scale: float | str = 1e3) -> dict[str, str]:
     """The latency signals of a native histogram (Prometheus 2.40 or later), which has neither `le` nor parts."""
     rates = f"sum by ($by) (rate({metric}{{$sel}}[$w]))"
-    found = {f"p{q}_ms": f"{scale:g} * histogram_quantile(0.{q}, {rates})" for q in ("50", "95", "99")}
+    found = {f"p{q}_ms": f"{_factor(scale)} * histogram_quantile(0.{q}, {rates})" for q in ("50", "95", "99")}
     count = f"histogram_count({rates})"
-    return {**found, "mean_ms": f"{scale:g} * " + ratio(f"histogram_sum({rates})", count), "qps": count}
+    return {**found, "mean_ms": f"{_factor(scale)} * " + ratio(f"histogram_sum({rates})", count), "qps": count}
 
 
 def summary_or_ms(histogram: str, quantile: float, summary: str, scale: float) -> str:
@@ -109,11 +127,15 @@ def summary_or_ms(histogram: str, quantile: float, summary: str, scale: float) -
     return f'label_replace({worst}, "{PERCENTILE_LABEL}", "summary", "", "") or on ($by) {histogram}'
 
 
-def mean_ms(metric: str | Sequence[str], scale: float = 1e3) -> str:
+def mean_ms(metric: str | Sequence[str], scale: float | str = 1e3) -> str:
     """Mean in ms of a histogram or summary from its _sum and _count."""
     names = [metric] if isinstance(metric, str) else metric
     sums, counts = ([f"{name}_{part}" for name in names] for part in ("sum", "count"))
-    return f"{scale:g} * " + ratio(total_rate(sums), total_rate(counts))
+    return f"{_factor(scale)} * " + ratio(total_rate(sums), total_rate(counts))
+
+
+def _factor(scale: float | str) -> str:
+    return scale if isinstance(scale, str) else f"{scale:g}"
 
 
 def total_rate(counter: str | Sequence[str], matcher: str = "") -> str:

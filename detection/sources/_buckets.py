@@ -16,12 +16,13 @@ def _columns(group: Group, rows: Sequence[Row]) -> Mapping[tuple[str, ...], Mapp
     """Cumulative series by the services' labels and the bound in ms; what is spelt in several ways is added up."""
     found: dict[tuple[str, ...], dict[float, FloatArray]] = defaultdict(dict)
     owners = group.owners()
+    scale_ms = float(group.names.get("duration_ms", group.preset.bucket_scale_ms))
     for row in rows:
         key = tuple(row.labels.get(label, "") for label in group.keys)
         bound = _bound(row.labels.get("le"))
         if key not in owners or bound is None:
             continue
-        edge_ms = bound * group.preset.bucket_scale_ms
+        edge_ms = bound * scale_ms
         known = found[key].get(edge_ms)
         found[key][edge_ms] = row.values if known is None else _added(known, row.values)
     return found

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from detection import presets
+from detection.errors import ConfigError
 from detection.model import MetricWindow, Service, Slo, Span
 from detection.sources.prometheus import PrometheusSource
 
@@ -130,7 +131,30 @@ bentoml_service_request_total{{{e},http_response_code="500"}} {0.1 * n}
 bentoml_service_request_in_progress{{{e}}} 7"""
 
 
+def own(n: float) -> str:
+    """A service of one's own: durations in ms and us, and names that only it has."""
+    r = 'route="/score"'
+    return f"""{histogram("score_latency_ms", n, LATENCY_MS, 1.0, r)}
+score_wait_us_sum{{{r}}} {n * QUEUE_MS * 1e3}
+score_wait_us_count{{{r}}} {n}
+score_batch_ms_sum {n / ROWS * 40}
+score_batch_ms_count {n / ROWS}
+{rows("score_rows", n / ROWS, r)}
+score_requests_total{{{r},status="200"}} {0.9 * n}
+score_requests_total{{{r},status="503"}} {0.1 * n}
+score_in_flight 12
+score_batch_limit 5
+score_busy 0.4"""
+
+
+OWN = {
+    "metric.duration": "score_latency_ms", "unit.duration": "ms", "metric.queue_duration": "score_wait_us",
+    "unit.queue_duration": "us", "metric.batch_duration": "score_batch_ms", "unit.batch_duration": "ms",
+    "metric.batch_rows": "score_rows", "metric.requests": "score_requests_total", "metric.in_flight": "score_in_flight",
+    "metric.batch_limit": "score_batch_limit", "metric.busy": "score_busy",
+}  # fmt: skip
 SERVERS = {
+    "own": ("generic_histogram", own),
     "triton_summary": ("triton", triton_summary),
     "triton_histogram": ("triton", triton_histogram),
     "triton_both": ("triton", triton_both),
@@ -156,6 +180,9 @@ EXPECTED: dict[str, dict[str, tuple[float, float]]] = {
     "kserve": {**COMMON, "p95_ms": P95, "queue_depth": WAITING},
     "ray_serve": {**COMMON, "p95_ms": P95, "queue_ms": QUEUE, "queue_depth": WAITING, "rows_per_batch": BATCH},
     "mlserver": {**COMMON, "p95_ms": P95},
+    "own": {
+        **COMMON, "p95_ms": P95, "queue_ms": QUEUE, "queue_depth": WAITING, "rows_per_batch": BATCH, "batch_ms": (39.5, 40.5),
+        "busy": (0.4, 0.4), "batch_size": (5.0, 5.0)},
     "bentoml": {"p95_ms": P95, "mean_ms": LATENCY, "qps": QPS, "error_rate": ERRORS, "rows_per_batch": BATCH, "replicas": (1.0, 1.0)},
 }  # fmt: skip
 EXPECTED["triton_both"] = EXPECTED["triton_summary"]
@@ -219,7 +246,9 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Metr
 def _read(url: str) -> dict[str, MetricWindow]:
     """All services' windows, once the last of them has a rate over a full window of 10 s."""
     services = [
-        Service(name=name, serving=preset, selectors={"job": name}, slo=Slo(p95_ms=100))
+        Service(
+            name=name, serving=preset, selectors={"job": name}, slo=Slo(p95_ms=100), labels=OWN if name == "own" else {}
+        )
         for name, (preset, _) in SERVERS.items()
     ]
     signals = sorted({signal for preset in presets.REGISTRY.values() for signal in preset.signals})
@@ -271,5 +300,22 @@ def test_a_gap_in_one_source_is_filled_from_the_other() -> None:
 
 def test_every_preset_is_tried() -> None:
     tried = {preset for preset, _ in SERVERS.values()}
-    elsewhere = {"generic_histogram", "slotune_demo"}  # tests/contracts/test_metrics_source.py, tests/demo
+    elsewhere = {"slotune_demo"}  # tests/demo
     assert tried | elsewhere == set(presets.REGISTRY)
+
+
+def test_the_bounds_of_a_histogram_are_in_ms_whatever_its_unit(windows: dict[str, MetricWindow]) -> None:
+    assert windows["own"].bounds_ms == windows["kserve"].bounds_ms == tuple(map(float, BOUNDS_MS))
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ({"unit.duration": "sec"}, "'sec' is no unit of a duration (label 'unit.duration'): write s, ms, us"),
+        ({"unit.rows": "ms"}, "has no duration 'rows' with a unit; it has: batch_duration, duration, queue_duration"),
+    ],
+)
+def test_a_wrong_unit_is_a_sentence(labels: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        presets.get("generic_histogram").resolved(labels)
+    assert words in str(caught.value)

@@ -135,6 +135,7 @@ MISTAKES = [
     ("max: 32", "max: 10000000000", 33, "services[0].levers.batch_size.max", "must be at most"),
     ("max: 32", "max: 0", 33, "services[0].levers.batch_size.max", "must be at least 1"),
     ("max: 32", "maximum: 32", 33, "services[0].levers.batch_size.maximum", "unknown key"),
+    ("metric.duration: search_seconds", "unit.duration: minutes", 41, "services[1].labels.unit.duration", "write s, ms, us"),
     ("max: 32", "actuator: http", 30, "services[0].levers.batch_size.read", "is missing"),
     ("max: 32", OWN + "{n: 8}}", 30, "services[0].levers.batch_size", "put {batch_size} into its path or body"),
     ("max: 32", OWN + "{n: {batch_size}}}", 35, "services[0].levers.batch_size.write.body", "without quotes"),
