@@ -112,6 +112,17 @@ def test_nothing_is_there_that_only_tests_use(tmp_path):
     assert unused(str(tmp_path)) == ["x.py:1: nobody_calls_me"]
 
 
+def test_the_walk_of_one_parameter_is_the_one_in_the_docs():
+    """Every module of detection/ and tuning/ that reads slo.p95_ms stands in the list, once, and every one listed exists."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    walk = re.findall(r"`([a-z_/0-9]+\.py)`", text[text.index("## One parameter on its way") : text.index("The page, the metrics")])
+    assert len(set(walk)) == len(walk) and all((ROOT / name).is_file() for name in walk)
+    reads = re.compile(r"slo\.p95_ms|slo_p95_ms")
+    found = {str(f.relative_to(ROOT)) for d in ("detection", "tuning") for f in (ROOT / d).rglob("*.py") if reads.search(f.read_text())}
+    # the type itself; and peers, which compares replicas, not the service, with it
+    assert found - set(walk) == {"tuning/model.py", "detection/peers.py"}
+
+
 def test_constraints_pin_every_version_without_addresses():
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.strip()]
     assert all(re.match(r"^[A-Za-z0-9._\[\]-]+==\S+( ; .+)?$", line) for line in lines)
