@@ -42,6 +42,53 @@ class RuleOverride(Section):
     """`act`: may start a change. `warn`: is only shown."""
 
 
+class LimitSettings(Section):
+    """A threshold rule of one's own: "GPU utilisation above 90 % for 5 minutes is a warning"."""
+
+    name: str = Field(min_length=1, max_length=60, pattern=r"^[a-z][a-z0-9_]*$")
+    """What it is called in reports; no two rules share a name."""
+
+    signal: str = Field(min_length=1)
+    """A signal, by its name in docs/presets.md."""
+
+    above: float | None = None
+    """The value above which it breaks, in the signal's unit (ms, a share such as 90%, requests)."""
+
+    below: float | None = None
+    """The value below which it breaks; one of above and below."""
+
+    clear: float | None = None
+    """The value to which the signal must return before the rule lets go; default: the limit itself."""
+
+    for_s: float = Field(60.0, ge=0)
+    """How long the limit must be broken without interruption."""
+
+    keep_firing_for_s: float = Field(60.0, ge=0)
+    """How long the rule goes on firing after the signal has returned."""
+
+    severity: Tier = "warn"
+    """`warn`: is only shown. `act`: may start a change, where the service's mode lets it."""
+
+    services: tuple[str, ...] = ()
+    """The services that it is for; default: all that show the signal."""
+
+    @model_validator(mode="after")
+    def _one_side(self) -> Self:
+        if (self.above is None) == (self.below is None):
+            raise ValueError("needs exactly one of above and below, for example above: 90%")
+        back = self.clear if self.clear is not None else self.threshold
+        if (back > self.threshold) if self.above is not None else (back < self.threshold):
+            raise ValueError(
+                f"clear ({back:g}) must not be beyond the limit ({self.threshold:g}): the signal must return to it"
+            )
+        return self
+
+    @property
+    def threshold(self) -> float:
+        """The limit, whichever side it is on."""
+        return self.above if self.above is not None else self.below or 0.0
+
+
 class BudgetSettings(Section):
     """How many false alarms a week and service are worth a detection. Smaller is quieter and sees less."""
 
@@ -99,6 +146,9 @@ class DetectionSettings(Section):
     """Changes to the threshold rules, by rule name (latency_p95, latency_p99, errors, queue_backlog, gpu_memory,
     load_failures, absent_data, idle, quality)."""
 
+    limits: tuple[LimitSettings, ...] = ()
+    """Threshold rules of one's own, beside the ones above."""
+
     min_effect: float = Field(0.2, ge=0)
     """A relative change smaller than this is never an anomaly, however unusual it is."""
 
@@ -137,6 +187,19 @@ class DetectionSettings(Section):
 
     seed: int = 0
     """Seed of the isolation forest's sampling."""
+
+    @model_validator(mode="after")
+    def _limits_can_fire(self) -> Self:
+        names = [limit.name for limit in self.limits]
+        for limit in self.limits:
+            if names.count(limit.name) > 1:
+                raise ValueError(f"two limits are named {limit.name!r}: give each its own name")
+            if limit.for_s + limit.keep_firing_for_s > self.lookback_s:
+                raise ValueError(
+                    f"the limit {limit.name!r} needs {limit.for_s + limit.keep_firing_for_s:g} s, longer than lookback "
+                    f"({self.lookback_s:g} s): it could never fire; shorten its for, or lengthen lookback"
+                )
+        return self
 
     def running(self) -> tuple[str, ...]:
         """Names of the detectors that run: `absent` along with `rules`, `dynamic` where series are named for it."""

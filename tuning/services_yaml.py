@@ -275,6 +275,10 @@ def _unknown_names(settings: Settings, reader: _Reader) -> list[Problem]:
     for index, series in enumerate(settings.detection.dynamic_series):
         if series.rpartition("/")[0] not in services:
             wrong["dynamic_series", index] = f"{series!r} names no service and signal; services: {', '.join(services)}"
+    for index, limit in enumerate(settings.detection.limits):
+        for place, name in enumerate(limit.services):
+            if name not in services:
+                wrong["limits", index, "services", place] = f"{name!r} is no service; services: {', '.join(services)}"
     return [reader.at(("detection", *path), message) for path, message in wrong.items()]
 
 

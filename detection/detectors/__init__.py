@@ -25,6 +25,7 @@ from detection.errors import ConfigError
 from detection.methods import Method, Methods
 from detection.model import Service
 from detection.settings import DetectionSettings
+from detection.signals import SIGNALS
 
 Factory = Callable[[Sequence[Service], DetectionSettings], Method]
 Registry = Mapping[str, Factory]
@@ -74,4 +75,10 @@ def unknown_names(settings: DetectionSettings, registry: Registry = REGISTRY) ->
         for name in settings.rules
         if name not in rules
     }
+    for index, limit in enumerate(settings.limits):
+        if limit.signal not in SIGNALS:
+            wrong["limits", index, "signal"] = f"there is no signal {limit.signal!r}; known: {', '.join(SIGNALS)}"
+        if limit.name in rules:
+            words = f"{limit.name!r} is a rule already: change it under detection.rules, or choose another name"
+            wrong["limits", index, "name"] = words
     return wrong

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from detection.model import FloatArray, MetricWindow, Score, Service, Slo
 from detection.ports import Baseline
 from detection.rule import Firing, Rule, evaluate, recently
-from detection.settings import DetectionSettings
+from detection.settings import DetectionSettings, LimitSettings
 from detection.signals import shown, title
 
 
 def rules_for(service: Service, settings: DetectionSettings) -> tuple[Rule, ...]:
-    """The rules of one service with the installation's overrides."""
-    return tuple(_overridden(rule, settings) for rule in _rules(service.slo) if _enabled(rule, settings))
+    """The rules of one service with the installation's overrides, and the installation's own limits."""
+    usual = tuple(_overridden(rule, settings) for rule in _rules(service.slo) if _enabled(rule, settings))
+    own = (limit for limit in settings.limits if not limit.services or service.name in limit.services)
+    return (*usual, *map(_own, own))
 
 
 def _rules(slo: Slo) -> tuple[Rule, ...]:
@@ -35,6 +37,20 @@ def _rules(slo: Slo) -> tuple[Rule, ...]:
 
 RULES = tuple(sorted(rule.name for rule in _rules(Slo(p95_ms=1.0))))
 """The names that `detection.rules` may change, besides absent_data."""
+
+
+def _own(limit: LimitSettings) -> Rule:
+    return Rule(
+        name=limit.name,
+        signal=limit.signal,
+        threshold=limit.threshold,
+        tier=limit.severity,
+        for_s=limit.for_s,
+        keep_firing_for_s=limit.keep_firing_for_s,
+        clear=limit.clear,
+        below=limit.above is None,
+        needs_requests=limit.signal == "error_rate",
+    )
 
 
 def _enabled(rule: Rule, settings: DetectionSettings) -> bool:
@@ -115,7 +131,7 @@ def _score(service: str, rule: Rule, firing: Firing, at_s: float) -> Score:
         )
     ratio = _ratio(rule, firing.observed)
     fires = firing.since_s is not None
-    held_s = at_s - (firing.since_s or at_s)
+    held_s = 0.0 if firing.since_s is None else at_s - firing.since_s
     side = "below" if rule.below else "above"
     return Score(
         service=service,

@@ -8,7 +8,7 @@ import pytest
 from detection.detectors.rules import ThresholdRules, rules_for
 from detection.model import MetricWindow, Service, Slo, Span
 from detection.rule import Rule, evaluate
-from detection.settings import DetectionSettings, RuleOverride
+from detection.settings import DetectionSettings, LimitSettings, RuleOverride
 
 N = float("nan")
 RULE = Rule("r", "p95_ms", 100.0, "act", for_s=60, keep_firing_for_s=60, clear=90)
@@ -85,3 +85,39 @@ def test_overrides() -> None:
     assert "errors" not in rules
     assert rules["quality"].threshold == 0.9
     assert "quality" not in {rule.name for rule in rules_for(service(), DetectionSettings())}
+
+
+GPU = LimitSettings(name="gpu_busy", signal="gpu_util", above=0.9, for_s=300)
+
+
+def fired(settings: DetectionSettings, **signals: float) -> list[tuple[str | None, str | None, str]]:
+    detector = ThresholdRules([service()], settings)
+    found = detector.score(window(**signals), {}, 3600.0)
+    return [(score.signal, score.tier, score.reason) for score in found if score.tier]
+
+
+def test_a_limit_of_ones_own_is_a_rule_beside_the_others() -> None:
+    settings = DetectionSettings(limits=(GPU,))
+    said = "GPU utilisation is 95 %: above 90 % for 3600 s (rule gpu_busy)"
+    assert fired(settings, gpu_util=0.95) == [("gpu_util", "warn", said)]
+    assert fired(settings, gpu_util=0.9) == []
+    assert fired(DetectionSettings(), gpu_util=0.95) == []
+    assert fired(settings, p95_ms=101.0)[0][:2] == ("p95_ms", "act")
+
+
+def test_a_limit_needs_its_time_and_may_be_for_some_services_only() -> None:
+    span = Span(0.0, 3600.0, 15.0)
+    late = np.where(span.times() > 3600 - 240, 0.95, 0.5)
+    windows = {"s": MetricWindow("s", span, {"gpu_util": late})}
+    assert not [s for s in ThresholdRules([service()], DetectionSettings(limits=(GPU,))).score(windows, {}, 3600.0) if s.tier]
+    soon = GPU.model_copy(update={"for_s": 120.0, "severity": "act"})
+    found = ThresholdRules([service()], DetectionSettings(limits=(soon,))).score(windows, {}, 3600.0)
+    assert [score.tier for score in found] == ["act"]
+    elsewhere = GPU.model_copy(update={"services": ("other",)})
+    assert fired(DetectionSettings(limits=(elsewhere,)), gpu_util=0.95) == []
+
+
+def test_a_limit_may_be_a_floor() -> None:
+    settings = DetectionSettings(limits=(LimitSettings(name="few", signal="replicas", below=2, severity="act"),))
+    assert [found[:2] for found in fired(settings, replicas=1.0)] == [("replicas", "act")]
+    assert fired(settings, replicas=2.0) == []

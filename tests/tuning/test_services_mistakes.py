@@ -61,6 +61,7 @@ services:
       metric.duration: search_seconds
 """
 
+LIMIT = "limits:\n    - {name: gpu_busy, %s}"
 OWN = "actuator: http\n        read: {path: /c, batch_size_at: /n}\n        write: {path: /c, body: "
 # what is replaced, by what, the line, the key, and words that say what is wrong or what to write
 MISTAKES = [
@@ -136,6 +137,14 @@ MISTAKES = [
     ("max: 32", "max: 0", 33, "services[0].levers.batch_size.max", "must be at least 1"),
     ("max: 32", "maximum: 32", 33, "services[0].levers.batch_size.maximum", "unknown key"),
     ("metric.duration: search_seconds", "unit.duration: minutes", 41, "services[1].labels.unit.duration", "write s, ms, us"),
+    ("min_effect: 20%", LIMIT % "signal: gpu_utl, above: 90%", 13, "detection.limits[0].signal", "there is no signal 'gpu_utl'"),
+    ("min_effect: 20%", LIMIT % "signal: gpu_util", 13, "detection.limits[0]", "needs exactly one of above and below"),
+    ("min_effect: 20%", LIMIT % "signal: gpu_util, above: 90%, clear: 95%", 13, "detection.limits[0]", "must not be beyond the limit"),
+    ("min_effect: 20%", LIMIT % "signal: gpu_util, above: 90%, for: 5", 13, "detection.limits[0].for", "5 has no unit"),
+    ("min_effect: 20%", LIMIT % "signal: gpu_util, above: 90%, for: 3h", 11, "detection", "it could never fire"),
+    ("min_effect: 20%", LIMIT % "signal: gpu_util, above: 90%, services: [rankr]", 13, "detection.limits[0].services[0]", "'rankr' is no service"),
+    ("min_effect: 20%", LIMIT % "signal: gpu_util, above: 90%, severity: page", 13, "detection.limits[0].severity", "not one of warn, act"),
+    ("min_effect: 20%", "limits: [{name: errors, signal: gpu_util, above: 90%}]", 12, "detection.limits[0].name", "is a rule already"),
     ("max: 32", "actuator: http", 30, "services[0].levers.batch_size.read", "is missing"),
     ("max: 32", OWN + "{n: 8}}", 30, "services[0].levers.batch_size", "put {batch_size} into its path or body"),
     ("max: 32", OWN + "{n: {batch_size}}}", 35, "services[0].levers.batch_size.write.body", "without quotes"),
