@@ -33,6 +33,7 @@ _NOT_SERVING = re.compile(
     r"^(prometheus|go|process|python|net|node|alertmanager|grafana|kube|kubelet|apiserver|etcd|scrape|rest_client|workqueue|scheduler|"
     r"container|coredns|cortex|thanos|loki|airflow|slotune)_"
 )  # fmt: skip
+_PLAIN = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 Labels = Mapping[str, str]
 
 
@@ -87,6 +88,8 @@ def sightings(names: Sequence[str]) -> list[Sighting]:
     """What serving systems these metric names belong to, one for each metric that tells one."""
     found: list[Sighting] = []
     owned: set[str] = set()
+    # a name with dots or blanks, which Prometheus 3 allows, no preset can be told
+    names = [name for name in names if _PLAIN.fullmatch(name)]
     # an HTTP server's own histogram may be in front of a serving system, and may be somebody else's
     shared = {f"{name}_bucket" for name in presets.get("generic_histogram").names.values()}
     for preset in presets.REGISTRY.values():

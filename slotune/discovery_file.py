@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -119,7 +118,7 @@ def _texts(value: object) -> dict[str, str]:
 def _text(value: str) -> str:
     """A YAML scalar that is read as this text again, whatever it holds."""
     plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", value) and yaml.safe_load(value) == value
-    return value if plain else json.dumps(value)
+    return value if plain else yaml.safe_dump(value, default_style='"', width=10**6).strip()
 
 
 def _comment(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from detection.errors import ConfigError
+from detection.errors import ConfigError, SourceGarbage, SourceRefused
 from detection.model import MetricWindow, Service, Slo, Span
 from detection.outside_text import printable
 from slotune.connections import parse_connection
@@ -51,7 +51,12 @@ def discover(
     now_s = time.time()
     found, sentences = _found(source, now_s, scrape_s)
     sentences += overlapping(found)
-    entries = [_entry(source, one, now_s, scrape_s, history_h) for one in found]
+    entries = []
+    for one in found:
+        try:
+            entries.append(_entry(source, one, now_s, scrape_s, history_h))
+        except (ConfigError, SourceRefused, SourceGarbage) as error:
+            sentences.append(f"{one.name} was found and cannot be read: {error}")
     old = out.read_text(encoding="utf-8") if out.exists() else None
     known = files.known_in(old, str(out)) if old is not None else []
     text = files.extended(old, entries, known) if old is not None else files.whole(entries, scrape_s)

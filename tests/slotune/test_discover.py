@@ -12,13 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from demo import web
 from demo.processes import Child, free_port, wait_until
+from detection.errors import ConfigError, SourceUnreachable
 from slotune import discovery
+from slotune import discovery_file as files
 from slotune.cli import build_app
 from slotune.discovery import Found, Sighting
+from slotune.discovery_file import Entry
+from tests.fakes.prometheus_http import FakePrometheus
 from tests.slotune.exporters import EXPORTERS, running
 from tuning.services_yaml import load
 
@@ -207,3 +213,36 @@ def test_an_slo_rests_on_quiet_points_and_says_what_buckets_can_show() -> None:
 @pytest.mark.parametrize(("value", "up"), [(120.0, 120.0), (120.1, 130.0), (0.0123, 0.013), (9.99, 10.0), (1000.0, 1000.0)])
 def test_a_nice_number_is_the_next_of_two_digits(value: float, up: float) -> None:
     assert discovery.nice(value) == pytest.approx(up)
+
+
+@given(st.text(max_size=30), st.text(min_size=1, max_size=30))
+@example("a: b # c", "yes")
+@example("\U0001f600\u0085\ud7ff", "0x1F")
+def test_whatever_a_label_holds_is_read_again_as_it_was(name: str, value: str) -> None:
+    assume(name.encode("utf-8", "ignore").decode() == name and value.encode("utf-8", "ignore").decode() == value)
+    entry = Entry(name, "triton", {"model": value}, {}, (), (), None, (value,))
+    read = yaml.safe_load(files.whole([entry], 15.0))["services"][0]
+    assert (read["name"], read["selectors"]) == (name, {"model": value})
+
+
+def test_a_file_whose_services_are_not_last_is_not_appended_to() -> None:
+    for text in ("services: []\nmail: {}\n", "a: 1\n", "- 1\n", "a: [\n"):
+        with pytest.raises(ConfigError):
+            files.known_in(text, "services.yaml")
+
+
+def test_a_prometheus_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    result = slotune("discover", "--prometheus", f"http://127.0.0.1:{free_port()}", "--out", str(tmp_path / "x.yaml"))
+    assert isinstance(result.exception, SourceUnreachable)
+    assert not (tmp_path / "x.yaml").exists()
+
+
+def test_nothing_found_is_said_and_writes_nothing(tmp_path: Path) -> None:
+    fake = FakePrometheus()
+    try:
+        result = slotune("discover", "--prometheus", fake.url, "--out", str(tmp_path / "x.yaml"))
+    finally:
+        fake.close()
+    assert result.exit_code == 1
+    assert "No serving system was found" in result.output
+    assert not (tmp_path / "x.yaml").exists()
