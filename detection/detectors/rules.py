@@ -132,7 +132,6 @@ def _score(service: str, rule: Rule, firing: Firing, at_s: float) -> Score:
     ratio = _ratio(rule, firing.observed)
     fires = firing.since_s is not None
     held_s = 0.0 if firing.since_s is None else at_s - firing.since_s
-    side = "below" if rule.below else "above"
     return Score(
         service=service,
         detector="rules",
@@ -144,12 +143,7 @@ def _score(service: str, rule: Rule, firing: Firing, at_s: float) -> Score:
         expected_low=rule.threshold if rule.below else None,
         expected_high=None if rule.below else rule.threshold,
         contributions={"since_s": firing.since_s} if firing.since_s is not None else {},
-        reason=(
-            f"{title(rule.signal)} is {shown(rule.signal, firing.observed)}: "
-            f"{side} {shown(rule.signal, rule.threshold)} for {held_s:.0f} s (rule {rule.name})"
-            if fires
-            else ""
-        ),
+        reason=_words(rule, firing.observed, held_s) if fires else "",
         kind="rule",
     )
 
@@ -158,3 +152,12 @@ def _ratio(rule: Rule, observed: float) -> float:
     if rule.below:
         return min(rule.threshold / observed, 1e6) if observed > 0 else 1e6 * (rule.threshold > 0)
     return max(0.0, observed / rule.threshold) if rule.threshold > 0 else 1e6 * (observed > 0)
+
+
+def _words(rule: Rule, observed: float, held_s: float) -> str:
+    """A rule holds on for a while after its signal came back; then it must not be said to be beyond its limit."""
+    side, limit = "below" if rule.below else "above", shown(rule.signal, rule.threshold)
+    now = shown(rule.signal, observed)
+    if bool(_breach(rule, np.array([observed]))[0]):
+        return f"{title(rule.signal)} is {now}: {side} {limit} for {held_s:.0f} s (rule {rule.name})"
+    return f"{title(rule.signal)} went {side} {limit} {held_s:.0f} s ago and is {now} now (rule {rule.name})"

@@ -121,3 +121,18 @@ def test_a_limit_may_be_a_floor() -> None:
     settings = DetectionSettings(limits=(LimitSettings(name="few", signal="replicas", below=2, severity="act"),))
     assert [found[:2] for found in fired(settings, replicas=1.0)] == [("replicas", "act")]
     assert fired(settings, replicas=2.0) == []
+
+
+@pytest.mark.parametrize(
+    ("newest", "words"),
+    [
+        (400.0, "P95 latency is 400 ms: above 100 ms for 3600 s (rule latency_p95)"),
+        (80.0, "P95 latency went above 100 ms 3600 s ago and is 80 ms now (rule latency_p95)"),
+    ],
+    ids=["still above", "just back under it"],
+)
+def test_the_reason_does_not_contradict_itself(newest: float, words: str) -> None:
+    made = window(p95_ms=400.0)["s"]
+    made.values["p95_ms"][-2:] = newest
+    (score,) = [s for s in ThresholdRules([service()], DetectionSettings()).score({"s": made}, {}, 3600.0) if s.tier == "act"]
+    assert score.reason == words
