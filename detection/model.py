@@ -85,7 +85,8 @@ class Service(Value):
     """One inference service: how to find its series, what it promises, what may be changed.
 
     selectors: Prometheus label matchers (equality) that single out its series. engine: a name of
-    tuning/planning/engines, what turns its load into latency; from its preset.
+    tuning/planning/engines, what turns its load into latency; from its preset. queries: signals that its preset does
+    not read, or reads otherwise, as templates like a preset's (see detection.presets.of).
     """
 
     name: str
@@ -96,6 +97,7 @@ class Service(Value):
     mode: Mode = "observe"
     levers: dict[str, Lever] = {}
     labels: dict[str, str] = {}
+    queries: dict[str, str] = {}
 
 
 @dataclass(frozen=True)

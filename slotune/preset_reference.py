@@ -34,6 +34,23 @@ Generated from the registries by `make docs`; a test compares the two.
 A preset turns a serving system's own metrics into signals. A signal that a server does not export is missing, never 0;
 `slotune check --live` names each one that a service lacks, with what is off without it and with a metric of a similar
 name where there is one. Names that a service may override (`labels: {metric.<name>: ...}`) stand below each table.
+
+What a preset does not read, a service adds by PromQL, for any signal of the table:
+
+```yaml
+services:
+  - name: ranker
+    serving: generic_histogram
+    selectors: {job: ranker}
+    signals:
+      accuracy: avg by ($by) (shadow_agreement_ratio{$sel})
+      busy: avg by ($by) (rate(worker_busy_seconds_total{$sel}[$w]))
+```
+
+`$sel` becomes the matchers of `selectors` (other matchers may follow it), `$by` the labels that tell services apart,
+`$w` the rate window, `$(name)` a name that can be overridden. The value is in the signal's own unit: ms, a share of
+0..1, requests per second. A percentile by a query of its own has no buckets, so that a P95 beyond a histogram's end is
+not seen as such.
 """
 
 

@@ -47,7 +47,7 @@ def rows(service: Service, window: MetricWindow | None, rate_window_s: float) ->
 
     Raises ConfigError: no such preset, or the service overrides a name that it does not have.
     """
-    preset = presets.get(service.serving)
+    preset = presets.of(service)
     names = dict(preset.resolved(service.labels))
     known = [signal for signal in SIGNALS if signal in preset.signals]
     return [_row(service, preset, names, signal, window, rate_window_s) for signal in known]

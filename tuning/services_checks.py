@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from detection import presets
 from detection.errors import ConfigError
 from detection.outside_text import printable
+from detection.signals import SIGNALS
 from tuning.settings import ServiceSettings, Settings
 from tuning.yaml_sentences import nearest
 
@@ -66,6 +67,12 @@ def _service(service: ServiceSettings, at: Path) -> Iterator[tuple[Path, str]]:
         yield (*at, "serving"), f"there is no preset {printable(service.serving, 60)!r}{near}"
     else:
         yield from _names(service, at)
+        for signal, template in service.signals.items():
+            if signal not in SIGNALS:
+                near = nearest(signal, list(SIGNALS))
+                yield (*at, "signals", signal), f"there is no signal {printable(signal, 60)!r}{near}"
+            elif problem := presets.REGISTRY[service.serving].query_problem(template):
+                yield (*at, "signals", signal), problem
     for key in service.selectors:
         if not key or key == "__name__" or any(not c.isprintable() for c in key):
             yield (*at, "selectors"), f"{printable(key, 60)!r} is no label that can single out a service's series"

@@ -254,6 +254,9 @@ class ServiceSettings(Section):
     labels: dict[str, str] = {}
     """Free labels, and names of metrics for presets that let them be chosen."""
 
+    signals: dict[str, str] = {}
+    """Signals by PromQL, for what the preset does not read: docs/presets.md says how."""
+
     def to_service(self, *, control_timeout_s: float | None = None) -> Service:
         """As the rest of slotune knows it. control_timeout_s: no control call of a lever may take longer."""
         levers = {}
@@ -287,6 +290,7 @@ class ServiceSettings(Section):
             mode=self.mode,
             levers=levers,
             labels=self.labels,
+            queries=self.signals,
         )
 
 

@@ -5,9 +5,11 @@ One file per serving system, each with a `PRESET`; `REGISTRY` is the sorted list
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 
 from detection.errors import ConfigError
+from detection.model import Service
 from detection.presets import (
     bentoml,
     generic_histogram,
@@ -21,7 +23,7 @@ from detection.presets import (
 )
 from detection.presets._preset import PERCENTILE_LABEL, Preset
 
-__all__ = ["PERCENTILE_LABEL", "REGISTRY", "Preset", "get"]
+__all__ = ["PERCENTILE_LABEL", "REGISTRY", "Preset", "get", "of"]
 
 REGISTRY: dict[str, Preset] = {
     preset.name: preset
@@ -47,3 +49,24 @@ def get(name: str) -> Preset:
         near = difflib.get_close_matches(name, REGISTRY, 1)
         hint = f"did you mean {near[0]!r}? Known" if near else "known"
         raise ConfigError(f"there is no preset {name!r} for a serving system; {hint}: {', '.join(REGISTRY)}") from None
+
+
+def of(service: Service) -> Preset:
+    """The preset of a service with the service's own signals. ConfigError: no such preset, or a query that is none.
+
+    A service that says where its percentiles come from has no buckets: those of the preset belong to another metric.
+    """
+    preset = get(service.serving)
+    if not service.queries:
+        return preset
+    for signal, template in service.queries.items():
+        problem = preset.query_problem(template)
+        if problem:
+            raise ConfigError(f"its own query of {signal} {problem}")
+    own = any(signal.startswith("p") and signal.endswith("_ms") for signal in service.queries)
+    return dataclasses.replace(
+        preset,
+        signals={**preset.signals, **service.queries},
+        buckets="" if own else preset.buckets,
+        native={signal: query for signal, query in preset.native.items() if signal not in service.queries},
+    )

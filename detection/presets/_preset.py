@@ -10,6 +10,7 @@ from detection.errors import ConfigError
 from detection.model import PercentileSource
 
 _PLACE = re.compile(r"\$\(([a-z_]+)\)|\$(sel|by|w)")
+_NAMED = re.compile(r"\$\(([^)]*)\)")
 PERCENTILE_LABEL = "percentile_source"
 """The label of an answer's series whose percentiles are not from a histogram; its value is the PercentileSource."""
 MS_OF_UNIT = {"s": 1e3, "ms": 1.0, "us": 1e-3}
@@ -80,6 +81,17 @@ class Preset:
         if value not in MS_OF_UNIT:
             raise ConfigError(f"{value!r} is no unit of a duration (label {key!r}): write {', '.join(MS_OF_UNIT)}")
         return name
+
+    def query_problem(self, template: str) -> str | None:
+        """What is wrong with a query that somebody else wrote for this preset; None: nothing that can be seen here."""
+        if "$sel" not in template:
+            return "has no $sel, which becomes the service's labels: write metric{$sel}"
+        if "$by" not in template:
+            return "has no $by, which becomes the labels that tell services apart: write sum by ($by) (...)"
+        unknown = sorted(set(_NAMED.findall(template)) - set(self.names) - {f"{name}_ms" for name in self.units})
+        if unknown:
+            return f"has the place $({unknown[0]}), which the preset {self.name} does not know"
+        return None
 
     def query(self, template: str, *, selector: str, by: str, window: str, names: Mapping[str, str]) -> str:
         """A template with its places filled. Unknown places are a mistake in the preset: KeyError."""

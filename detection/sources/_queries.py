@@ -19,6 +19,7 @@ from detection.presets import Preset
 
 MAX_SAMPLES = 1_000_000
 MAX_POINTS = 10_000
+_Pairs = tuple[tuple[str, str], ...]
 _PLAIN_LABEL = re.compile(r"^[a-zA-Z_][a-zA-Z0-9_]*$")
 
 
@@ -76,19 +77,20 @@ def groups(services: Sequence[Service], samples_each: int) -> tuple[list[Group],
 
     samples_each: points of one service in one answer.
     """
-    shared: dict[tuple[str, tuple[tuple[str, str], ...], tuple[str, ...]], list[Service]] = defaultdict(list)
+    shared: dict[tuple[_Pairs, _Pairs, tuple[str, ...]], list[Service]] = defaultdict(list)
     wrong: dict[str, ConfigError] = {}
     for service in services:
         try:
-            preset = presets.get(service.serving)
+            preset = presets.of(service)
             _askable(service)
-            shared[preset.name, preset.resolved(service.labels), tuple(sorted(service.selectors))].append(service)
+            own = tuple(sorted(service.queries.items()))
+            shared[own, preset.resolved(service.labels), (preset.name, *sorted(service.selectors))].append(service)
         except ConfigError as error:
             wrong[service.name] = ConfigError(f"the service {service.name!r}: {error}")
     size = max(1, MAX_SAMPLES // max(1, min(samples_each, MAX_POINTS)))
     found = [
-        Group(presets.get(name), dict(names), keys, tuple(members[first : first + size]))
-        for (name, names, keys), members in shared.items()
+        Group(presets.of(members[0]), dict(names), tuple(keys), tuple(members[first : first + size]))
+        for (_, names, (_, *keys)), members in shared.items()
         for first in range(0, len(members), size)
     ]
     return found, wrong

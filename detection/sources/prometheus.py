@@ -258,7 +258,7 @@ def _window(
     bounds_ms: tuple[float, ...],
     unread: Mapping[str, str],
 ) -> MetricWindow:
-    found: PercentileSource = "summary" if source == "summary" else presets.get(service.serving).percentile_source
+    found: PercentileSource = "summary" if source == "summary" else presets.of(service).percentile_source
     measured = any(name in series for name in PERCENTILES)
     stale_s = {}
     for name, values in series.items():

@@ -52,7 +52,7 @@ def _service(
     selectors = ", ".join(f"{key}={value}" for key, value in sorted(service.selectors.items()))
     present = _present(source, service, span.end_s)
     if window is None or not window.values:
-        renamed = _renamed(service, sorted(presets.get(service.serving).signals), present)
+        renamed = _renamed(service, sorted(presets.of(service).signals), present)
         yield Result(False, f"{name} answers, but has no series for {service.name} ({selectors}){renamed}")
         return
     if window.last("p95_ms") is None:
@@ -92,7 +92,7 @@ def _slo(service: Service, window: MetricWindow) -> Iterator[Result]:
 
 def _missing(service: Service, window: MetricWindow, present: Sequence[str]) -> Iterator[Result]:
     """The signals that the preset knows and this service does not show, with what is off without them."""
-    known = presets.get(service.serving).signals
+    known = presets.of(service).signals
     lacking = [signal for signal in known if signal not in window.values]
     for signal in lacking:
         reason = window.unread.get(signal)
@@ -113,7 +113,7 @@ def _present(source: PrometheusSource, service: Service, at_s: float) -> Sequenc
 
 def _renamed(service: Service, signals: Sequence[str], present: Sequence[str]) -> str:
     """ "; there is ...": the service's own metrics whose names are like those that the preset asks for."""
-    preset = presets.get(service.serving)
+    preset = presets.of(service)
     names = dict(preset.resolved(service.labels))
     asked = {metric for signal in signals for metric in metrics_of(preset, signal, names)}
     plain = sorted({_ENDINGS.sub("", metric) for metric in present})

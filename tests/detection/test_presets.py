@@ -20,6 +20,7 @@ import pytest
 from detection import presets
 from detection.errors import ConfigError
 from detection.model import MetricWindow, Service, Slo, Span
+from detection.signals import SIGNALS
 from detection.sources.prometheus import PrometheusSource
 
 RATE, LATENCY_MS, QUEUE_MS, ROWS = 50.0, 80.0, 30.0, 5.0
@@ -144,6 +145,7 @@ score_requests_total{{{r},status="200"}} {0.9 * n}
 score_requests_total{{{r},status="503"}} {0.1 * n}
 score_in_flight 12
 score_batch_limit 5
+score_agreement{{shadow="b"}} 0.97
 score_busy 0.4"""
 
 
@@ -182,7 +184,7 @@ EXPECTED: dict[str, dict[str, tuple[float, float]]] = {
     "mlserver": {**COMMON, "p95_ms": P95},
     "own": {
         **COMMON, "p95_ms": P95, "queue_ms": QUEUE, "queue_depth": WAITING, "rows_per_batch": BATCH, "batch_ms": (39.5, 40.5),
-        "busy": (0.4, 0.4), "batch_size": (5.0, 5.0)},
+        "busy": (0.4, 0.4), "accuracy": (0.97, 0.97), "batch_size": (5.0, 5.0)},
     "bentoml": {"p95_ms": P95, "mean_ms": LATENCY, "qps": QPS, "error_rate": ERRORS, "rows_per_batch": BATCH, "replicas": (1.0, 1.0)},
 }  # fmt: skip
 EXPECTED["triton_both"] = EXPECTED["triton_summary"]
@@ -247,18 +249,20 @@ def _read(url: str) -> dict[str, MetricWindow]:
     """All services' windows, once the last of them has a rate over a full window of 10 s."""
     services = [
         Service(
-            name=name, serving=preset, selectors={"job": name}, slo=Slo(p95_ms=100), labels=OWN if name == "own" else {}
+            name=name, serving=preset, selectors={"job": name}, slo=Slo(p95_ms=100), labels=OWN if name == "own" else {},
+            queries={"accuracy": "avg by ($by) (score_agreement{$sel})"} if name == "own" else {},
         )
         for name, (preset, _) in SERVERS.items()
     ]
-    signals = sorted({signal for preset in presets.REGISTRY.values() for signal in preset.signals})
+    signals = tuple(SIGNALS)
     source = PrometheusSource(url, rate_window_s=10, retries=5)
     until = time.monotonic() + 60
     while True:
         time.sleep(2)
         now = float(int(time.time()))
         found = dict(source.read(services, signals, Span(now - 4, now, 1.0)))
-        if all(name in found and np.isfinite(found[name].values["qps"]).all() for name in SERVERS) or time.monotonic() > until:
+        rates = [found[name].values.get("qps", np.array([np.nan])) for name in SERVERS if name in found]
+        if (len(rates) == len(SERVERS) and all(np.isfinite(rate).all() for rate in rates)) or time.monotonic() > until:
             time.sleep(6)
             now = float(int(time.time()))
             return dict(source.read(services, signals, Span(now - 4, now, 1.0)))
