@@ -74,6 +74,7 @@ faults: setup ## The fault campaign in full: the loop's functions, the borders, 
 	@scripts/system-packages
 	@$(PY) -m tests.faults $(ARGS)
 	@$(PY) -m tests.faults --borders
+	@$(PY) -m tests.faults --hostile
 	@$(PY) -m tests.faults --airflow --fresh
 
 test-kubernetes: setup ## The Kubernetes contract suites against the API server of KUBECONFIG

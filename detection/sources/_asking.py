@@ -1,8 +1,8 @@
 """Many questions to one source, of which each may fail on its own.
 
-A question that is refused or too large is divided: halves of its services are asked apart until the ones that cannot be
-answered are found, so that one service's query blinds no other. The number of further questions is bounded. Where the
-server as a whole does not answer, asking ends early.
+A question that is refused, too large, or answered in part is divided: halves of its services are asked apart until the
+ones that cannot be answered are found, so that one service's query (or the store that holds its series) blinds no
+other. The number of further questions is bounded. Where the server as a whole does not answer, asking ends early.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from detection.errors import AnswerTooLarge, ConfigError, QueryRefused, SlotuneError
+from detection.errors import AnswerTooLarge, ConfigError, QueryRefused, SlotuneError, SourcePartial
 from detection.sources._queries import Group
 
-MAX_DIVISIONS = 64
-"""Further questions of one read that finding the culprits may cost."""
+MAX_DIVISIONS = 160
+"""Further questions of one read that finding the culprits may cost: ten per culprit of a thousand, for sixteen."""
+MAX_SUSPECTS = 320
+"""Further questions of one read to services that were culprits before: sixteen of them for twenty signals."""
 _FRUITLESS = 12
 """Refusals in a row after which a question is taken to be wrong for everybody: 2^12 services have one culprit."""
 _THREADS = 4
 _SERVER_FAILURES = 3
 """After so many failures of the server itself nothing more is asked: each costs its whole deadline."""
-_DIVISIBLE = (QueryRefused, AnswerTooLarge)
+_DIVISIBLE = (QueryRefused, AnswerTooLarge, SourcePartial)
 _R = TypeVar("_R")
 
 
@@ -69,36 +71,43 @@ def ask(run: Callable[[Job], _R], jobs: Sequence[Job]) -> Answers[_R]:
 
 
 def _divide(run: Callable[[Job], _R], refused: Sequence[tuple[Job, SlotuneError]], answers: Answers[_R]) -> None:
-    left, fruitless = MAX_DIVISIONS, 0
+    """Culprits of one question probably are those of the next: others are asked without them, they one by one."""
+    left, fruitless, suspected, broken = MAX_DIVISIONS, 0, MAX_SUSPECTS, 0
     culprits: set[str] = set()
     for job, first_error in refused:
         suspects = [service for service in job.group.services if service.name in culprits]
         others = [service for service in job.group.services if service.name not in culprits]
-        # who was refused in one signal probably is in the next: asked apart at once
-        waiting = [part for part in (others, suspects) if part] if suspects else _halves(others)
+        # (services, whether the question is a suspect's own); the last is asked first
+        waiting = [([service], True) for service in suspects]
+        waiting += [(part, False) for part in ([others] if suspects else _halves(others)) if part]
         while waiting:
-            part = Job(job.group.of(waiting.pop()), job.signal, job.template)
-            if left <= 0 or fruitless >= _FRUITLESS:
+            services, own = waiting.pop()
+            part = Job(job.group.of(services), job.signal, job.template)
+            spent = suspected <= 0 if own else left <= 0 or fruitless >= _FRUITLESS
+            if spent or broken >= _SERVER_FAILURES:
                 answers.fail(part, first_error)
                 continue
-            left -= 1
-            fruitless += 1
+            if own:
+                suspected -= 1
+            else:
+                left, fruitless = left - 1, fruitless + 1
             try:
                 answers.results.append((part, run(part)))
-                fruitless = 0
+                fruitless = fruitless if own else 0
             except _DIVISIBLE as error:
-                if len(part.group.services) > 1:
-                    waiting += _halves(part.group.services)
+                if len(services) > 1:
+                    waiting += [(half, False) for half in _halves(services)]
                 else:
                     answers.fail(part, error)
-                    culprits.add(part.group.services[0].name)
+                    culprits.add(services[0].name)
             except SlotuneError as error:
                 answers.fail(part, error)
+                broken += 1
 
 
-def _halves(services: Sequence[_R]) -> list[Sequence[_R]]:
+def _halves(services: Sequence[_R]) -> list[list[_R]]:
     middle = len(services) // 2
-    return [part for part in (services[:middle], services[middle:]) if part]
+    return [list(part) for part in (services[:middle], services[middle:]) if part]
 
 
 def _concurrently(run: Callable[[Job], _R], jobs: Sequence[Job]) -> Iterator[tuple[Job, _R | SlotuneError]]:

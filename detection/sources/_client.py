@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from prometheus_api_client import PrometheusConnect
 
-from detection.errors import AnswerTooLarge, ConfigError, QueryRefused, SourceRefused, SourceUnreachable
+from detection.errors import AnswerTooLarge, ConfigError, QueryRefused, SourcePartial, SourceRefused, SourceUnreachable
 from detection.http_access import Access, Address, Tls, address
 from detection.http_border import Answer, HttpFailure, Limits, exchange, retry_after_s
 from detection.model import Span
@@ -114,7 +114,8 @@ class RangeClient(PrometheusConnect):  # type: ignore[misc]  # the library ships
             try:
                 return once()
             except SourceUnreachable as error:
-                if attempt == self._retries:
+                # a store that lacks is back after minutes, not within a second: asked again once
+                if attempt == self._retries or (attempt >= 1 and isinstance(error, SourcePartial)):
                     raise
                 delay_s = 0.25 * 2**attempt if error.delay_s == _NOT_SAID_S else error.delay_s
                 self._sleep(min(delay_s, _LONGEST_WAIT_S))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -57,6 +58,29 @@ def test_two_culprits_cost_a_bounded_number_of_questions(fake: FakePrometheus):
     assert set(found.unreadable) == {"s3", "s31"}
     assert len(found) == 38
     assert len(fake.queries) <= 8 + MAX_DIVISIONS
+
+
+def test_a_store_that_lacks_one_services_series_blinds_no_other(fake: FakePrometheus):
+    fake.lacks = lambda query: "s17" in query
+    found = source(fake).read(many(40), ["qps", "error_rate"], SPAN)
+    assert set(found) == {f"s{i}" for i in range(40)} - {"s17"}
+    assert list(found.unreadable) == ["s17"] and "a part of the data" in found.unreadable["s17"]
+
+
+def test_answers_that_are_all_partial_are_given_up_early(fake: FakePrometheus):
+    fake.lacks = lambda query: True
+    with pytest.raises(SourcePartial):
+        source(fake).read(many(40), ["qps", "error_rate", "mean_ms"], SPAN)
+    assert len(fake.queries) < 30
+
+
+def test_more_culprits_than_may_be_refused_in_a_row_hide_nobody_in_the_next_signal(fake: FakePrometheus):
+    wrong = {f"s{i}" for i in range(5, 40, 2)}
+    fake.refuse = lambda query: 422 if wrong & set(re.findall(r"s\d+", query)) else None
+    found = source(fake).read(many(40), ["qps", "error_rate", "mean_ms", "queue_ms", "queue_depth"], SPAN)
+    assert set(found.unreadable) == wrong
+    assert set(found) == {f"s{i}" for i in range(40)} - wrong
+    assert all(not window.unread for window in found.values())
 
 
 def test_a_question_that_is_wrong_for_everybody_is_given_up(fake: FakePrometheus):

@@ -19,6 +19,7 @@ class FakePrometheus:
 
     behave: ok, slow, hang_body, half, garbage, html, error_body, empty, or an HTTP status as text. fail_first: how many
     requests fail with 503 before it behaves. refuse: the HTTP status that a query is answered with, None: none.
+    lacks: whether the answer to a query says that a part of it is missing.
     beside: what stands beside the data in every answer. sent: further headers. no_post: the status that a POST gets.
     names: the metrics that every service has, for instant queries. skew_s: how far its clock (the header Date, and time()) is ahead of ours.
     """
@@ -30,6 +31,7 @@ class FakePrometheus:
         self.queries: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.refuse: Callable[[str], int | None] = lambda query: None
+        self.lacks: Callable[[str], bool] = lambda query: False
         self.beside: dict[str, object] = {}
         self.sent: dict[str, str] = {}
         self.names: list[str] = []
@@ -119,6 +121,8 @@ class FakePrometheus:
             if samples:
                 result.append({"metric": labels, "values": samples})
         answer = {"status": "success", "data": {"resultType": "matrix", "result": result}} | self.beside
+        if self.lacks(form["query"]):
+            answer["warnings"] = ["a store did not answer: partial response"]
         return json.dumps(answer, separators=(",", ":")).encode()
 
     def _send(

@@ -3,6 +3,7 @@
 python -m tests.faults [--share 1/3]            the loop's functions in killed processes
 python -m tests.faults --borders                real clients, and what HTTP, SMTP and a database do wrong
 python -m tests.faults --airflow [--rounds 4]   kill -9 of Airflow's own processes (goes on where it was left)
+python -m tests.faults --hostile [--minutes 60] a fleet of fifty services of which ten are hostile, on a simulated clock
 """
 
 from __future__ import annotations
@@ -35,15 +36,48 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="keep every fault's files in this folder")
     parser.add_argument("--borders", action="store_true", help="faults of real sockets at the borders")
     parser.add_argument("--airflow", action="store_true", help="kill Airflow's own processes")
+    parser.add_argument("--hostile", action="store_true", help="a fleet with hostile services")
     parser.add_argument("--rounds", type=int, default=4, help="--airflow: at most so many Airflows one after the other")
-    parser.add_argument("--minutes", type=float, default=5.5, help="--airflow: how long stories begin in one round")
+    parser.add_argument(
+        "--minutes", type=float, help="--airflow: how long stories begin in one round (5.5); --hostile: simulated (60)"
+    )
     parser.add_argument("--fresh", action="store_true", help="--airflow: forget what earlier rounds have struck")
     arguments = parser.parse_args()
     if arguments.airflow:
         from tests.faults.airflow_rounds import play_rounds
 
-        return play_rounds(arguments.rounds, arguments.minutes, fresh=arguments.fresh, keep=arguments.keep)
+        return play_rounds(arguments.rounds, arguments.minutes or 5.5, fresh=arguments.fresh, keep=arguments.keep)
+    if arguments.hostile:
+        return hostile_fleet(arguments.minutes or 60.0)
     return border_campaign(arguments) if arguments.borders else loop_campaign(arguments)
+
+
+def hostile_fleet(minutes: float) -> int:
+    from tests.faults.hostile import HOSTILE, START_S, play_hostile
+
+    logging.disable(logging.CRITICAL)
+    started, good = time.perf_counter(), 40
+    with tempfile.TemporaryDirectory(prefix="slotune-hostile-") as folder:
+        found = play_hostile(Path(folder), good=good, minutes=minutes)
+    end_s = START_S + 60.0 * minutes
+    part = {
+        "command": " ".join(["python -m tests.faults", *sys.argv[1:]]),
+        "what": "the loop's functions and real clients over a fleet on a simulated clock; hostile endpoints and metrics",
+        "services": good + len(HOSTILE),
+        "hostile": list(HOSTILE),
+        "minutes": minutes,
+        "sweeps": len(found.late_s),
+        "latest_sweep_s": max(found.late_s),
+        "longest_sweep_s": max(found.took_s),
+        "longest_unseen_s": max(found.longest_unseen_s(f"good-{i:02d}", end_s) for i in range(good)),
+        "cured": len(found.cured),
+        "mails": found.mails_sent,
+        "took_s": round(time.perf_counter() - started, 1),
+        "wrong": found.wrong(good, minutes),
+    }
+    print(json.dumps(part, indent=1))
+    results.keep("hostile fleet", part)
+    return 1 if part["wrong"] else 0
 
 
 def border_campaign(arguments: argparse.Namespace) -> int:
