@@ -97,6 +97,8 @@ class Evidence:
 
     history: the hours before, from which autocorrelation and noise may be learned. expected_p95_ms: what the latency
     model expects at this side's load with the OLD setting (None: no model), for the load adjustment.
+    unhelped_p95_ms: of the side after, what P95 would be by now, at least, with the OLD setting where the service
+    itself has grown slower since the change (None: it has not, or nobody can tell).
     slo: what the service promises; without it nobody can tell whether the incident is resolved.
     min_agreement: the smallest share of live answers on which the new version and its reference may agree.
     """
@@ -105,6 +107,7 @@ class Evidence:
     buckets: BucketWindow | None = None
     history: MetricWindow | None = None
     expected_p95_ms: float | None = None
+    unhelped_p95_ms: float | None = None
     slo: Slo | None = None
     min_agreement: float | None = None
 

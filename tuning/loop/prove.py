@@ -18,7 +18,7 @@ from tuning.loop.act import truth
 from tuning.loop.observe import buckets_beside, latency_model, look_back
 from tuning.loop.parts import Parts
 from tuning.model import Applied, Decision, Observation, OpenChange, Outcome, Plan, Receipt, Setting
-from tuning.planning.expected import expected_p95_ms
+from tuning.planning.expected import expected_p95_ms, unhelped_p95_ms
 from tuning.policies import timing
 from tuning.policies.promotion import decide, decide_canary
 from tuning.policies.reconcile import Found, where
@@ -176,8 +176,12 @@ def _judge(parts: Parts, attempt: Attempt, at_s: float) -> Outcome:
     old = _old_setting(parts, service, plan, first)
     planning = parts.settings.planning
     expected = [None if old is None else expected_p95_ms(old, planning, side.window) for side in (before, after)]
+    same_model = "precision" not in plan.chosen.levers
+    unhelped = None if old is None else unhelped_p95_ms(old, planning, after.window, same_model=same_model)
     return parts.verifier.judge(
-        plan, replace(before, expected_p95_ms=expected[0]), replace(after, expected_p95_ms=expected[1])
+        plan,
+        replace(before, expected_p95_ms=expected[0]),
+        replace(after, expected_p95_ms=expected[1], unhelped_p95_ms=unhelped),
     )
 
 
@@ -222,7 +226,7 @@ def _evidence(parts: Parts, service: Service, start_s: float, end_s: float, *, h
     step_s = parts.settings.prometheus.step_s
     span = _grid(start_s, end_s, step_s)
     signals = ("p95_ms", "p50_ms", "qps", "error_rate", "queue_ms", "queue_depth", "accuracy", "agreement", "busy",
-               "rows_per_batch")  # fmt: skip
+               "batch_ms", "rows_per_batch")  # fmt: skip
     window = parts.source.read([service], signals, span).get(service.name) or MetricWindow(service.name, span, {})
     past = None
     if history:

@@ -140,6 +140,14 @@ class Engine(Protocol[S]):
         """The situation with the arrivals that a falling queue tells; None while it does not clearly fall."""
         ...
 
+    def by_then(self, situation: S, window: MetricWindow, ahead_s: float, *, same_model: bool) -> S | None:
+        """The situation in `window`, whose middle is `ahead_s` later, where the service itself is slower by then.
+
+        same_model: what computes is what computed before, so that its slowness can be measured and need not be
+        forecast. None where it has not become slower, or where nothing tells.
+        """
+        ...
+
     def why(self, candidate: Candidate, predicted: Predicted, situation: S) -> str:
         """What the change does to the numbers, ": ..." to be appended to a sentence; "" where nothing can be said."""
         ...

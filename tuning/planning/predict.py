@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detection.model import FloatArray, Lever
+from detection.model import FloatArray, Lever, MetricWindow
 from tuning.model import Interval, Observation
 from tuning.planning import latency_model as lm
 from tuning.planning import thresholds as th
@@ -17,7 +17,7 @@ from tuning.planning.batching import BatchingSituation
 from tuning.planning.latency_model import normal_quantiles
 from tuning.planning.ports import Candidate, Knowledge, Predicted
 from tuning.planning.settings import PlanningSettings
-from tuning.planning.speed import Slowing
+from tuning.planning.speed import Slowing, points
 from tuning.planning.whatif import Forecasted, Lane
 
 _LEVELS = np.asarray((np.arange(th.DRAWS) + 0.5) / th.DRAWS)
@@ -152,6 +152,27 @@ def grown(slowing: Slowing | None, horizon_s: float, z: float) -> float:
     less, more = th.SLOWING_DOUBT
     lasts_s = horizon_s * float((more if z > 0 else less) ** (abs(z) / th.Z90))
     return 1.0 + slowing.growth_per_s * min(lasts_s, th.SLOWING_LASTS * slowing.seen_s)
+
+
+def slower_by_then(
+    situation: BatchingSituation, window: MetricWindow, ahead_s: float, *, same_model: bool
+) -> float | None:
+    """Factor on the batch times in `window`, `ahead_s` later: measured against the line as it runs now, or forecast
+    where another model computes. None where it is no more than noise, or where batch times come and go anyway.
+    """
+    mixed = bool(situation.replica_slow) and situation.replica_slow[-1] > th.DILUTED_REPLICA
+    if mixed or len(phases_of(situation)) > 1:
+        return None
+    if not same_model:
+        factor = grown(situation.slowing, ahead_s, 0.0)
+        return factor if factor > 1 + th.SLOW_NOISE else None
+    seen = points(window, math.inf, window.span.step_s)
+    if len(seen) < th.VARIATION_POINTS:
+        return None
+    line = [(batch_ms / mean, sd / mean) for _, rows, batch_ms in seen for mean, sd in (situation.model.predict(rows),)]
+    factor = float(np.median([ratio for ratio, _ in line]))
+    doubt = 2 * float(np.median([error for _, error in line]))
+    return factor if factor > 1 + max(th.SLOW_NOISE, doubt) else None
 
 
 def _shares(

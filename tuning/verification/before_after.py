@@ -188,7 +188,15 @@ class BeforeAfterVerifier:
         return _Adjusted(level, "compared with unchanged replicas over the same time")
 
     def _against_model(self, difference: Level, level: Level, before: Evidence, after: Evidence) -> _Adjusted:
-        """Divide by what the old setting would have done at the new load."""
+        """Divide by what the old setting would have done at the new load, or by now where the trouble has grown."""
+        if (unhelped := after.unhelped_p95_ms) is not None:
+            # What was before the change is no level to compare with: by now it would be higher.
+            error = math.log1p(self._settings.model_error)
+            return _Adjusted(
+                level.shifted(-math.log(unhelped), error**2),
+                f"compared with the {ms(unhelped)} at least that the old setting would have reached by now, since the "
+                "service grew slower meanwhile",
+            )
         old, new = before.expected_p95_ms, after.expected_p95_ms
         if old is None or new is None or not (old > 0 and new > 0) or math.isnan(old + new):
             return _Adjusted(difference)
@@ -223,6 +231,7 @@ class BeforeAfterVerifier:
         else:
             return "inconclusive", f"{span}: too uncertain to tell a change from noise"
         modelled = before.expected_p95_ms is not None and after.expected_p95_ms is not None
+        modelled = modelled or after.unhelped_p95_ms is not None
         if (control is not None or not modelled) and (
             load := _load_explains(verdict, before, after, settings, control)
         ):

@@ -43,6 +43,7 @@ FIXED = {
     "SLOWING_ERRORS": 2.0,
     "SLOWING_DOUBT": (0.5, 2.5),
     "SLOWING_LASTS": 2.0,
+    "UNHELPED": 0.4,
     "STATS_WEIGHT": (0.3, 20.0),
     "STATS_BATCHES": 5,
     "SPREAD_RANGE": (0.02, 0.8),

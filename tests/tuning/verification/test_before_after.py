@@ -36,7 +36,8 @@ def a_plan() -> Plan:
 def evidence(p95_ms: object, *, start_s: float = 0.0, step_s: float = STEP_S, **more: object) -> Evidence:
     """more: other signals (constants or arrays), or fields of Evidence."""
     points = np.asarray(p95_ms, dtype=np.float64)
-    fields = {name: more.pop(name) for name in ("expected_p95_ms", "history", "buckets", "slo") if name in more}
+    names = ("expected_p95_ms", "unhelped_p95_ms", "history", "buckets", "slo")
+    fields = {name: more.pop(name) for name in names if name in more}
     values = {"p95_ms": points} | {k: np.broadcast_to(np.asarray(v, float), points.shape) for k, v in more.items()}
     window = MetricWindow("ranker", Span(start_s, start_s + step_s * (points.size - 1), step_s), values)
     return Evidence(window, **({"slo": Slo(p95_ms=100.0)} | fields))  # type: ignore[arg-type]
@@ -354,3 +355,22 @@ def test_an_unknown_method_is_named_with_the_known_ones() -> None:
 def test_settings_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ValueError, match="interval_level"):
         VerificationSettings(confidence=0.8)
+
+
+@pytest.mark.parametrize(
+    ("after_ms", "unhelped_ms", "verdict"),
+    [
+        pytest.param(280, None, "unchanged", id="nothing grew: as before is no help"),
+        pytest.param(280, 1500.0, "improved", id="as before, where nothing would have led to five times as much"),
+        pytest.param(400, 2000.0, "improved", id="over what it was, and far below what it would be"),
+        pytest.param(1500, 1500.0, "inconclusive", id="what nothing would have led to anyway is no help"),
+        pytest.param(1200, 1500.0, "inconclusive", id="a fifth below a forecast is within its error"),
+    ],
+)
+def test_a_trouble_that_grows_is_compared_with_what_nothing_would_have_led_to(after_ms, unhelped_ms, verdict) -> None:
+    before = evidence(noisy(280, seed=1), qps=100.0, expected_p95_ms=280.0)
+    known = {"qps": 100.0, "expected_p95_ms": 280.0, "unhelped_p95_ms": unhelped_ms}
+    after = evidence(noisy(after_ms, seed=2), start_s=600, **known)
+    outcome = judge(before, after)
+    assert outcome.verdict == verdict
+    assert ("grew slower" in outcome.reason) == (unhelped_ms is not None)

@@ -81,6 +81,15 @@ class DynamicBatching:
         rate = draining_arrivals(observation.window, pr.capacity_now(situation))
         return None if rate is None else replace(situation, arrivals=Forecast(rate, "since the queue turned"))
 
+    def by_then(
+        self, situation: BatchingSituation, window: MetricWindow, ahead_s: float, *, same_model: bool
+    ) -> BatchingSituation | None:
+        slower = pr.slower_by_then(situation, window, ahead_s, same_model=same_model)
+        if slower is None:
+            return None
+        slow = (situation.slow or 1.0) * slower
+        return replace(situation, model=situation.model.scaled(slower), slow=slow, slowing=None)
+
     def why(self, candidate: Candidate, predicted: Predicted, situation: BatchingSituation) -> str:
         if not situation.model.known or not candidate.changes:
             return ""
