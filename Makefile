@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system demo test unit lint types integration e2e faults \
-	bench-detection bench-control bench-verdicts bench-ledger bench-quantization mutants test-kubernetes test-triton docs clean
+	bench-detection bench-control bench-verdicts bench-ledger bench-page bench-quantization mutants test-kubernetes test-triton docs clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ bench-verdicts: setup ## False and true verdicts of the before/after test
 
 bench-ledger: setup ## How fast the history answers with a million records
 	@$(PY) -m benchmarks.ledger $(ARGS)
+
+bench-page: setup ## How long the page and /metrics take with 1,000 services and 100,000 records
+	@$(PY) -m benchmarks.page $(ARGS)
 
 bench-quantization: setup ## INT8 against FP32: speed, accuracy, engine sizes
 	@$(PY) -m benchmarks.quantization $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from slotune import history
 from slotune.views.reading import Reading
-from tuning.ledger.lines import Line
+from tuning.ledger.lines import Line, PlainLine
 from tuning.model import LEVER_STEPS
 from tuning.query import Query
 
@@ -34,9 +35,55 @@ class Outcomes:
 KINDS = ("open_incidents", "choose_action", "verify_p95", *LEVER_STEPS.values())
 
 
-def outcomes(reading: Reading, *, since_s: float | None = None, until_s: float | None = None) -> Outcomes:
-    """Of everything between since_s and until_s (None: all that the ledger holds)."""
-    lines = reading.reader.find(Query(kinds=KINDS, since_s=since_s, until_s=until_s))[::-1]
+KEPT = {
+    "open_incidents": ("closed", "tier", "symptom", "opened_at_s"),
+    "choose_action": ("id", "service", "incident_id", "dry_run", "chosen"),
+    "verify_p95": ("plan_id", "verdict", "resolved", "p95_after_ms", "effect"),
+}
+OVERLAP_S = 3_600.0
+"""How far back a record may be written late: a clock that stepped back, a task that was run again."""
+
+
+class History:
+    """What outcomes are made of, kept by a process that is asked again and again: only what is new is read.
+
+    Of a record only the few fields that count are kept, so a million records are some hundred MB less.
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[str, PlainLine] = {}
+        self._read_until_s: float | None = None
+        self._lock = threading.Lock()
+
+    def lines(self, reading: Reading) -> list[PlainLine]:
+        """All records that count, oldest first."""
+        with self._lock:
+            since_s = None if self._read_until_s is None else self._read_until_s - OVERLAP_S
+            for line in reading.reader.find(Query(kinds=KINDS, since_s=since_s)):
+                if line.id not in self._lines:
+                    self._lines[line.id] = _kept(line)
+            self._read_until_s = reading.now_s
+            return sorted(self._lines.values(), key=lambda line: line.at_s)
+
+
+def _kept(line: Line) -> PlainLine:
+    names = KEPT.get(line.kind, ("changed",))
+    body = {name: line.body[name] for name in names if name in line.body}
+    return PlainLine(
+        line.id, line.kind, line.phase, line.service, line.parent_id, line.incident_id, line.at_s, body
+    )
+
+
+def outcomes(
+    reading: Reading, *, since_s: float | None = None, until_s: float | None = None, history: History | None = None
+) -> Outcomes:
+    """Of everything between since_s and until_s (None: all that the ledger holds). history: what is known already."""
+    if history is not None:
+        return _outcomes(history.lines(reading), reading.now_s)
+    return _outcomes(reading.reader.find(Query(kinds=KINDS, since_s=since_s, until_s=until_s))[::-1], reading.now_s)
+
+
+def _outcomes(lines: Sequence[Line], now_s: float) -> Outcomes:
     by_kind: dict[str, list[Line]] = defaultdict(list)
     for line in lines:
         by_kind[line.kind].append(line)
@@ -54,7 +101,7 @@ def outcomes(reading: Reading, *, since_s: float | None = None, until_s: float |
         for plan_id, ln in verdicts.items()
         if ln.body.get("resolved") and ln.body.get("verdict") == "improved"
     }
-    ended = {i: min(t for t in (closed.get(i), solved.get(i), reading.now_s) if t is not None) for i in opened}
+    ended = {i: min(t for t in (closed.get(i), solved.get(i), now_s) if t is not None) for i in opened}
     false = [i for i in opened if i in closed and i not in touched and i not in solved]
     return Outcomes(
         attempts=_attempts(plans, verdicts),

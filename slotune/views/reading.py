@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from detection.model import Service
 from tuning.ledger.lines import Reader
@@ -22,6 +23,6 @@ class Reading:
     settings: Settings
     now_s: float
 
-    @property
+    @cached_property
     def services(self) -> Mapping[str, Service]:
         return {service.name: service for service in self.settings.service_values()}

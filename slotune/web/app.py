@@ -22,6 +22,7 @@ from detection.outside_text import printable
 from detection.signals import shown, title
 from slotune.views import changes, effects, fleet, health, incidents
 from slotune.views.latest import latest
+from slotune.views.outcomes import History
 from slotune.views.reading import Reading
 from slotune.views.spoken import spoken
 from slotune.web import actions, words
@@ -58,6 +59,7 @@ def create_app(
     app = FastAPI(title="slotune", docs_url=None, redoc_url=None, openapi_url=None)
     guards = [Depends(guard) for guard in may_read]
     scrape = guards if may_scrape is None else [Depends(guard) for guard in may_scrape]
+    known = History()
     pages = _Pages(_environment(), acts=write is not None)
 
     @app.middleware("http")
@@ -147,7 +149,7 @@ def create_app(
 
     @app.get("/metrics", dependencies=scrape)
     def metrics() -> Response:
-        return PlainTextResponse(exposition(read()), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return PlainTextResponse(exposition(read(), known), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return app
 

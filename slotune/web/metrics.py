@@ -16,7 +16,7 @@ from prometheus_client.exposition import generate_latest
 from slotune import history
 from slotune.views import approvals, changes, fleet, health, incidents
 from slotune.views.latest import latest
-from slotune.views.outcomes import Outcomes, outcomes
+from slotune.views.outcomes import History, Outcomes, outcomes
 from slotune.views.reading import Reading
 
 RESOLVE_BUCKETS_S = (60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0)
@@ -32,10 +32,10 @@ class _Once:
         return self._metrics
 
 
-def exposition(reading: Reading) -> str:
-    """The whole text of /metrics."""
+def exposition(reading: Reading, known: History | None = None) -> str:
+    """The whole text of /metrics. known: the history that earlier scrapes have read."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Once([*_loop(reading), *_services(reading), *_history(outcomes(reading))]))
+    registry.register(_Once([*_loop(reading), *_services(reading), *_history(outcomes(reading, history=known))]))
     return generate_latest(registry).decode()
 
 

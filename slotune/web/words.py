@@ -84,5 +84,5 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "age": age,
     "change": change,
     "state": _STATES.__getitem__,
-    "path": lambda text: quote(text, safe=""),
+    "path": lambda text: quote(text or "", safe=""),
 }
