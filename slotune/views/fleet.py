@@ -86,7 +86,7 @@ def service_row(
         incident_id=incident.id if incident is not None else None,
         incident=incident.symptom.replace("_", " ") if incident is not None else "",
         change=change,
-        next_step=_next_step(service, incident, change),
+        next_step=_next_step(service, incident, change, state),
     )
 
 
@@ -109,7 +109,7 @@ def _state(service: Service, numbers: Numbers | None, seen: Latest) -> tuple[Sta
     return "ok", "P95 is under its SLO."
 
 
-def _next_step(service: Service, incident: Incident | None, change: ChangeRow | None) -> str:
+def _next_step(service: Service, incident: Incident | None, change: ChangeRow | None, state: State) -> str:
     if change is not None and change.state == "leased":
         return "hands the change back when the load allows it"
     if change is not None:
@@ -118,4 +118,6 @@ def _next_step(service: Service, incident: Incident | None, change: ChangeRow | 
         return ""
     if incident.tier == "warn":
         return "watches"
+    if state in ("ok", "at_risk"):
+        return "closes the incident when it stays so"
     return {"observe": "plans and mails only", "approve": "asks a person", "act": "changes one lever"}[service.mode]

@@ -8,13 +8,17 @@ from datetime import UTC, datetime
 
 from markupsafe import Markup, escape
 
+from slotune.web.words import arrow
 from tuning.formats import ms
 
 _SPARK_MOST = 3.0
 
 
-def sparkline(trend: Sequence[float | None], slo: float, *, width: int = 120, height: int = 28) -> Markup:
-    """The course of P95 with its SLO as a dashed line; "" where there is no number."""
+def sparkline(
+    trend: Sequence[float | None], slo: float, now: float | None = None, *, width: int = 120, height: int = 28
+) -> Markup:
+    """The course of P95 with its SLO as a dashed line; "" where there is no number. now: the newest value, where the
+    trend's last point is the worst of a stretch."""
     known = [v for v in trend if v is not None]
     if not known:
         return Markup("")
@@ -24,8 +28,9 @@ def sparkline(trend: Sequence[float | None], slo: float, *, width: int = 120, he
     y = [None if v is None else height - 1 - (height - 2) * min(v / top, 1.0) for v in trend]
     line = _path(list(zip(x, y, strict=True)))
     level = height - 1 - (height - 2) * slo / top
-    over = "bad" if known[-1] > slo else "good"
-    label = f"P95 over the look-back, now {ms(known[-1])}, SLO {ms(slo)}"
+    newest = known[-1] if now is None else now
+    over = "bad" if newest > slo else "good"
+    label = f"P95 over the look-back, now {ms(newest)}, SLO {ms(slo)}"
     return Markup(
         '<svg class="spark {over}" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img" aria-label="{label}">'
         '<line class="slo" x1="0" x2="{w}" y1="{y:.1f}" y2="{y:.1f}"/><path d="{line}"/></svg>'
@@ -125,6 +130,7 @@ def _clock(start: float, end: float, across: Callable[[float], float]) -> Markup
 
 def _mark(x: float, label: str, index: int) -> Markup:
     outside = x > _W * 0.7
+    label = arrow(label)
     short = label if len(label) <= 44 else f"{label[:41]}..."
     return Markup('<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{t}" y2="{b}"/>'
                   '<text class="mark" x="{a:.1f}" y="{y}" text-anchor="{side}">{s}</text>').format(
