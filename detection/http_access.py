@@ -16,6 +16,8 @@ shown. `Access.of()` reads the settings that every connection of slotune has in 
 from __future__ import annotations
 
 import base64
+import contextlib
+import json
 import os
 import re
 import ssl
@@ -23,7 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from detection.errors import ConfigError
 
@@ -31,6 +33,13 @@ ACCESS_EXTRAS = ("ca", "cert", "headers", "key", "ssl_context", "token", "verify
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 _HEADER_NAME = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 _HEADER_VALUE = re.compile(r"^[^\x00-\x08\x0a-\x1f\x7f]*$")
+_OPEN_HEADERS = frozenset(
+    ("host", "accept", "accept-encoding", "connection", "user-agent", "content-type", "content-length", "x-scope-orgid")
+)
+"""Headers that hold no credentials; any other may, whatever it is called."""
+_SHORTEST_SECRET = 4
+_UNLIKELY_BYTES = 16
+"""A credential this long stands in data by no chance; a shorter one may be a word of a good answer."""
 _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
@@ -144,6 +153,33 @@ class Access:
             pair = base64.b64encode(f"{login}:{password or ''}".encode()).decode("ascii")
             headers.append(("Authorization", f"Basic {pair}"))
         return cls(tuple(headers), _tls(extra))
+
+
+def unquoted(body: bytes, headers: Mapping[str, str], status: int) -> bytes:
+    """A server's answer with the credentials of the request (its headers) as ***: proxies' error pages and debugging
+    servers repeat what they are sent, and slotune quotes what an error says."""
+    shortest = _UNLIKELY_BYTES if 200 <= status < 300 else _SHORTEST_SECRET
+    for secret in secrets_of(headers):
+        if len(secret) >= shortest:
+            body = body.replace(secret, b"***")
+    return body
+
+
+def secrets_of(headers: Mapping[str, str]) -> tuple[bytes, ...]:
+    """The credentials in the headers of a request: values, tokens and passwords, as sent and in the spellings of JSON
+    and of addresses. What is shorter than four characters would be found everywhere, and is left out."""
+    found: set[str] = set()
+    for name, value in headers.items():
+        if name.lower() in _OPEN_HEADERS:
+            continue
+        scheme, _, word = value.partition(" ")
+        found |= {value, word}
+        if scheme.lower() == "basic":
+            with contextlib.suppress(ValueError):
+                pair = base64.b64decode(word).decode("utf-8", "replace")
+                found |= {pair, pair.partition(":")[2]}
+    spelt = {spelling for text in found for spelling in (text, quote(text, safe=""), json.dumps(text)[1:-1])}
+    return tuple(sorted((t.encode() for t in spelt if len(t) >= _SHORTEST_SECRET), key=lambda t: (-len(t), t)))
 
 
 def _headers(given: object) -> list[tuple[str, str]]:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from detection.errors import ConfigError
-from detection.http_access import Access, Address
+from detection.http_access import Access, Address, unquoted
 from detection.http_socket import Clock, Deadline, DeadlineSocket, over_tls, socket_to
 
 Kind = Literal["address", "unresolved", "refused", "tls", "timeout", "cut", "too_large", "encoding"]
@@ -49,7 +49,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came. headers: lower-case names, one value each. body: decompressed; of 3xx, 4xx, 5xx the first 64 KiB."""
+    """What came. headers: lower-case names, one value each. body: decompressed; of 3xx, 4xx, 5xx the first 64 KiB.
+    The request's own credentials stand there as ***: some servers repeat them, and errors are quoted."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -83,7 +84,8 @@ def exchange(
             raise HttpFailure("address", sent=False) from error
         with contextlib.closing(connection.getresponse()) as response:
             found = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, found, _body(response, found, limits, deadline))
+            data = _body(response, found, limits, deadline)
+            return Answer(response.status, found, unquoted(data, given, response.status))
     raise AssertionError("unreachable")
 
 

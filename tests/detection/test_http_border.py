@@ -269,3 +269,11 @@ def test_what_is_no_address_is_refused_without_repeating_it(text: str):
 )
 def test_retry_after(value: str | None, seconds: float):
     assert retry_after_s(value, default_s=5.0, now_s=10.0) == seconds
+
+
+@pytest.mark.parametrize(("status", "shown"), [("403 Forbidden", b"*** and ***"), ("200 OK", b"*** and tiny")])
+def test_an_answer_that_repeats_the_requests_credentials_is_not_quoted_with_them(status: str, shown: bytes) -> None:
+    access = Access.of({"token": "a-token-of-many-letters", "headers": {"X-Key": "tiny"}})
+    said = b"Bearer a-token-of-many-letters and tiny"
+    with raw_server(lambda connection, _: respond(connection, said, status)) as port:
+        assert get(port, access=access).body == shown

@@ -19,6 +19,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
+from detection.http_access import unquoted
+
 LIMIT_BYTES = 32 * 1024 * 1024
 """The largest answer that is read: a list of 3,000 pods has about 30 MiB."""
 CHUNK_BYTES = 65536
@@ -154,7 +156,8 @@ def exchange(
                 timeout=urllib3.Timeout(connect=min(CONNECT_S, timeout_s / CONNECT_TRIES), read=timeout_s),
             )
             try:
-                answer = Answer(response.status, _whole(response), dict(response.headers))
+                data = unquoted(_whole(response), headers, response.status)
+                answer = Answer(response.status, data, dict(response.headers))
             except BaseException:
                 response.close()
                 raise

@@ -34,6 +34,12 @@ def parse_url(text: str) -> URL:
             "postgresql://user:password@host/database.",
             where="SLOTUNE_LEDGER_URL",
         ) from None
+    if url.get_backend_name() != "sqlite" and text.count("@") > 1:
+        # where the password ends cannot be told: a piece of it would be taken for the host, and shown
+        raise ConfigError(
+            "The ledger's URL has more than one @: in a user, a password or an option write @ as %40.",
+            where="SLOTUNE_LEDGER_URL",
+        )
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg2")
     if url.get_backend_name() not in ("sqlite", "postgresql"):
