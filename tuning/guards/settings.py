@@ -97,6 +97,10 @@ class SafetySettings(BaseModel):
     approval_timeout_s: float = Field(1800.0, ge=60)
     """Mode approve: how long a person may take to answer; no answer in time means no change."""
 
+    approvers: tuple[str, ...] = ()
+    """Mode approve: whose yes counts, by the name or id that Airflow has of a person; empty: whoever Airflow lets
+    answer. The yes of anybody else changes nothing, and is named in the report; everybody may say no."""
+
     @field_validator("freeze")
     @classmethod
     def _freeze(cls, value: tuple[str, ...]) -> tuple[str, ...]:

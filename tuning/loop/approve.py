@@ -30,6 +30,10 @@ def answered(
         late = bool(answer.get("timedout")) or not answer.get("responded_by_user")
         reason = "Nobody answered in time, so nothing is changed." if late else f"Rejected by {by}."
         return plan, _refusal(parts, plan, at_s, reason + (f" Comment: {comment}" if comment else ""))
+    approvers = parts.settings.safety.approvers
+    if approvers and not _names(answer) & set(approvers):
+        reason = f"{by} said yes, and is not among safety.approvers: nothing is changed."
+        return plan, _refusal(parts, plan, at_s, reason)
     attempt = attempts.of(parts.ledger, plan)
     if attempt.over_s is not None and plan.since_s is not None:
         return plan, _refusal(parts, plan, at_s, f"{by} said yes, and the incident is over by now: nothing is changed.")
@@ -70,6 +74,13 @@ def _who(answer: Mapping[str, Any]) -> str:
     if isinstance(user, Mapping):
         user = user.get("name") or user.get("id")
     return _one_line(user) or "somebody"
+
+
+def _names(answer: Mapping[str, Any]) -> set[str]:
+    """What a person is known by, as Airflow says it: never what the person wrote."""
+    user = answer.get("responded_by_user")
+    given = [user.get("id"), user.get("name")] if isinstance(user, Mapping) else [user]
+    return {str(word) for word in given if word not in (None, "")}
 
 
 def _one_line(text: object) -> str:

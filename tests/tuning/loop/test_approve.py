@@ -138,3 +138,19 @@ def test_the_request_says_whether_one_replica_comes_first(services: str, labelle
     assert told.startswith(says) and bool(told) == bool(says)
     assert ("How: " in approval.body(plan, told)) == bool(says)
     assert world.applies == []
+
+
+@pytest.mark.parametrize(
+    ("approvers", "by", "counts"),
+    [("[ada]", "ada", True), ("['7']", "ada", True), ("[]", "eve", True), ("[ada]", "eve", False), ("[ad]", "ada", False),
+     ("[ada]", None, False)],
+)  # fmt: skip
+def test_whose_yes_counts(approvers: str, by: str | None, counts: bool) -> None:
+    world, ledger = World(qps=lambda t: 60.0 if t < 120 else 180.0), FakeLedger()
+    loop = parts(world, ledger, KeptMails(), ASKING.replace("safety: {", f"safety: {{approvers: {approvers}, "))
+    plan = planned(loop, world)
+    approved, refusal = answered(loop, plan, answer("Approve", by=by, comment="ada"), world.now())
+    assert (refusal is None) == counts
+    if refusal is not None:
+        assert refusal.guard == "approval" and "not among safety.approvers" in refusal.reason
+        assert approved == plan and world.batch_size == 1
