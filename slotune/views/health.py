@@ -65,5 +65,6 @@ def _sweep_problem(at_s: float | None, every_s: float, now_s: float) -> tuple[st
     age_s = now_s - at_s
     if age_s <= MISSED * every_s:
         return ()
-    wanted = f"there should be one every {every_s / 60:.3g} minutes"
+    every = f"{every_s:.0f} seconds" if every_s < 120 else f"{every_s / 60:.3g} minutes"
+    wanted = f"there should be one every {every}"
     return (f"No sweep for {age_s / 60:.0f} minutes, and {wanted}: see the DAG watch_services.",)
