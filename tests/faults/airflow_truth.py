@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tests.faults.campaign import proven
 from tests.faults.fleet import FleetService, Landing
 from tuning.ledger import SqlLedger
 from tuning.model import LEVER_STEPS, Record
@@ -93,7 +94,7 @@ def _check_end(finding: Finding, service: FleetService, changes: Sequence[Record
         return
     verdicts = [r for r in records if r.kind == "verify_p95" and r.parent_id == kept[-1].parent_id]
     newest = max(verdicts, key=lambda r: r.at_s, default=None)
-    if newest is None or newest.body.get("verdict") not in ("improved", "unchanged"):
+    if newest is None or not proven(newest):
         finding.unproven.append(f"{service.name}: batch_size {service.batch_size} was kept without a proof")
 
 

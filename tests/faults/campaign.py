@@ -329,6 +329,15 @@ def _check_end(result: Result, ledger: SqlLedger, outside: Outside, records: lis
         result.orphan.append(f"the replicas were left apart: batch sizes {sorted(sizes)}")
 
 
+def proven(verdict: Record) -> bool:
+    """Whether a verdict lets a change stay: it did no harm, or its objective is met in both looks although too little
+    was seen to call it an improvement (tuning.policies.promotion)."""
+    body = verdict.body
+    return body.get("verdict") in ("improved", "unchanged") or (
+        body.get("verdict") == "inconclusive" and body.get("resolved") is True
+    )
+
+
 def _check_left(result: Result, landing: Landing, records: list[Record]) -> None:
     """A new value that is in force at the end has a plan, a proof and a decision to keep it."""
     plan_id = landing.key.split(":")[0]
@@ -340,7 +349,7 @@ def _check_left(result: Result, landing: Landing, records: list[Record]) -> None
         result.orphan.append(f"batch_size {landing.new} is in force and no record speaks of {plan_id}")
     elif not kept:
         result.orphan.append(f"batch_size {landing.new} is in force, of plan {plan_id}, and was never kept")
-    elif not outcomes or max(outcomes.values(), key=_at).body.get("verdict") not in ("improved", "unchanged"):
+    elif not outcomes or not proven(max(outcomes.values(), key=_at)):
         result.unproven.append(f"plan {plan_id} was kept without a proof")
 
 

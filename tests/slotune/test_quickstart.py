@@ -28,7 +28,8 @@ class Reader:
         self.folder = folder
         self.ports = {"8000": str(free_port()), "9090": str(free_port())}
         python = ":".join(filter(None, [str(ROOT), str(ROOT / "plugins"), str(folder)]))
-        self.environment = {**os.environ, "PYTHONPATH": python, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLOTUNE_", "AIRFLOW"))}
+        self.environment = {**kept, "PYTHONPATH": python, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         self.running: list[Child] = []
         self.said: dict[str, str] = {}
 

@@ -413,7 +413,7 @@ class TestConflicts:
             api.add_deployment("facts", "web", 2)
             api.add_hpa("facts", "web", "web", 2, 40, sync_s=0.05, metric=lambda n: max(2, (n * 7) % 13))
             world = World(api)
-            lever, web = world.lever(), world.service(unschedulable_after_s=0.001)
+            lever, web = world.lever(), world.service(unschedulable_after_s=0.001, request_timeout_s=5.0)
             web.levers["replicas"] = web.levers["replicas"].model_copy(update={"maximum": 40})
             stop = threading.Event()
             noise = threading.Thread(target=_annotate_until, args=(api, stop), daemon=True)
