@@ -66,19 +66,7 @@ def _last_step(parts: Parts, attempt: Attempt, held: Mapping[str, Setting], at_s
     change = step.plan.chosen.changes[0]
     if not same_knobs(change.new, held[change.lever].values):
         return None if len(attempt.steps_back) < 2 else attempts.of(parts.ledger, attempt.steps_back[-2])
-    receipt = Receipt(
-        id=attempts.receipt_id(step.plan.id, change.lever),
-        plan_id=step.plan.id,
-        service=step.plan.service,
-        lever=change.lever,
-        before=change.old,
-        after=change.new,
-        applied=True,
-        changed=True,
-        at_s=at_s,
-        reason="found in force; written down from the read-back",
-    )
-    record = records.receipt_record(receipt, step.plan)
+    record = records.found_record(step.plan, change, at_s, "found in force; written down from the read-back")
     parts.ledger.put(record)
     return step.plus(record)
 

@@ -15,7 +15,7 @@ from tuning.attempt import Attempt
 from tuning.loop import act, late, lease, prove, records, tell
 from tuning.loop.care import Care
 from tuning.loop.parts import Parts
-from tuning.model import Change, OpenChange, Receipt
+from tuning.model import Change, OpenChange
 from tuning.policies import reconcile, timing
 from tuning.policies.lease import covered
 
@@ -139,19 +139,8 @@ def _missing_receipt(parts: Parts, attempt: Attempt, change: Change, at_s: float
     """The change is there and nobody wrote that down: the read-back is the receipt."""
     if attempt.receipt(change.lever) is not None:
         return attempt
-    receipt = Receipt(
-        id=attempts.receipt_id(attempt.plan.id, change.lever),
-        plan_id=attempt.plan.id,
-        service=attempt.plan.service,
-        lever=change.lever,
-        before=change.old,
-        after=change.new,
-        applied=True,
-        changed=True,
-        at_s=at_s,
-        reason="found in force after its run had gone; written down from the read-back",
-    )
-    record = records.receipt_record(receipt, attempt.plan)
+    why = "found in force after its run had gone; written down from the read-back"
+    record = records.found_record(attempt.plan, change, at_s, why)
     parts.ledger.update_change(attempt.plan.id, "made", record)
     return attempt.plus(record)
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Literal, TypeVar
 
 from detection.model import Incident, Value, make_id
-from tuning.attempt import of, value
+from tuning.attempt import of, receipt_id, value
 from tuning.errors import Permanent
-from tuning.model import LEVER_STEPS, Decision, Outcome, Plan, Receipt, Record, Refusal, Report
+from tuning.model import LEVER_STEPS, Change, Decision, Outcome, Plan, Receipt, Record, Refusal, Report
 from tuning.orders import ORDER, Order, orders_of
 from tuning.ports import Ledger
 from tuning.query import Query
@@ -69,6 +69,23 @@ def intent_record(plan: Plan, at_s: float) -> Record:
 def receipt_record(receipt: Receipt, plan: Plan) -> Record:
     step = LEVER_STEPS[receipt.lever] if plan.rollback_of is None else "roll_back"
     return _record(step, receipt.id, receipt, plan.service, plan.id, plan.incident_id, receipt.at_s)
+
+
+def found_record(plan: Plan, change: Change, at_s: float, reason: str) -> Record:
+    """The receipt of a change that is in force and that nobody wrote down: the read-back is the receipt."""
+    receipt = Receipt(
+        id=receipt_id(plan.id, change.lever),
+        plan_id=plan.id,
+        service=plan.service,
+        lever=change.lever,
+        before=change.old,
+        after=change.new,
+        applied=True,
+        changed=True,
+        at_s=at_s,
+        reason=reason,
+    )
+    return receipt_record(receipt, plan)
 
 
 def settle_record(plan: Plan, settle_s: float, reason: str, at_s: float) -> Record:
