@@ -218,7 +218,7 @@ class Stack:
         elif self.with_airflow:
             engine = Airflow(self.home / "airflow", self.repository, self.logs / "airflow.log", env)
         else:
-            engine = PlainLoop(self.repository, self.run, self.logs / "loop.log", env)
+            engine = PlainLoop(self.repository, self.logs / "loop.log", env)
         files = self._precision_files()
         config.write_text(render_config(self.repository, self.scenario, slo_ms, engine.url, files))
         (self.run / "env.sh").write_text("".join(f"export {k}='{v}'\n" for k, v in env.items()))

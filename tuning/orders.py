@@ -1,4 +1,5 @@
-"""What people told slotune: pause, resume, hand back now, this was (not) a real problem. Written down, and final.
+"""What people told slotune: pause, resume, hand back now, yes or no to a plan, this was (not) a real problem.
+Written down, and final.
 
 An order is a record of the ledger like any other, so that who said what, when and why can be read for ever. Pure:
 `in_force` folds the records; who obeys them asks `tuning.guards.stopped`.
@@ -14,7 +15,7 @@ from tuning.model import Record
 
 ORDER = "order"
 """The kind of these records. It is no step of the flow: nobody but a person makes one."""
-What = Literal["pause", "resume", "hand_back", "label"]
+What = Literal["pause", "resume", "hand_back", "label", "approve", "reject"]
 Direction = Literal["both", "up", "down"]
 
 
@@ -22,7 +23,8 @@ class Order(Value):
     """One thing that a person said.
 
     service: "" means all. lever: "" means all of the service. direction: which moves a pause forbids. about: the plan
-    to hand back, or the incident to label. label: of an incident. until_s: when a pause ends by itself (None: never).
+    to hand back or to answer, or the incident to label. label: of an incident. until_s: when a pause ends by itself
+    (None: never).
     """
 
     id: str
@@ -114,3 +116,8 @@ def to_hand_back(orders: Iterable[Order], plan_id: str, since_s: float) -> Order
 def labels(orders: Iterable[Order]) -> dict[str, Literal["", "real", "not_real"]]:
     """What people said of each incident; the newest word counts."""
     return {given.about: given.label for given in orders if given.what == "label" and given.about}
+
+
+def answer_to(orders: Iterable[Order], plan_id: str) -> Order | None:
+    """The first yes or no to a plan: a word that came later changes nothing any more."""
+    return next((o for o in orders if o.what in ("approve", "reject") and o.about == plan_id), None)

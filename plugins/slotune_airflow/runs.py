@@ -7,13 +7,16 @@ open_incidents sends the same request itself. The message is Airflow's own (Task
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import ErrorResponse, TriggerDagRun
 
 from detection.errors import Temporary
+
+if TYPE_CHECKING:
+    from tuning.ports import Ledger
 
 TUNE_DAG = "tune_service"
 
@@ -27,6 +30,13 @@ def start_tune_run(run_id: str, conf: Mapping[str, Any]) -> bool:
     return not (isinstance(answer, ErrorResponse) and answer.error == ErrorType.DAGRUN_ALREADY_EXISTS)
 
 
-def is_alive(ti: Any, run_id: str) -> bool:
-    """Whether a run of tune_service is queued or running; a run that is not known is not alive."""
+def is_alive(ti: Any, run_id: str, ledger: Ledger, at_s: float) -> bool:
+    """Whether a run of tune_service is queued or running; a run that is not known is not alive.
+
+    A run of `slotune run`, which works beside Airflow on the same ledger, is asked for its beat.
+    """
+    from tuning.loop import alive
+
+    if alive.is_ours(run_id):
+        return alive.is_beating(ledger, run_id, at_s)
     return bool(ti.get_dr_count(TUNE_DAG, run_ids=[run_id], states=["queued", "running"]))

@@ -78,7 +78,8 @@ def open_incidents(context: Mapping[str, Any], sweep: Mapping[str, Any]) -> dict
 
     with as_airflow_failures():
         loop, at_s = parts(context), now_s(context)
-        recovered = reconcile.reconcile_all(loop, at_s, alive=lambda run: is_alive(context["ti"], run))
+        alive = lambda run: is_alive(context["ti"], run, loop.ledger, at_s)  # noqa: E731 - it closes over the parts
+        recovered = reconcile.reconcile_all(loop, at_s, alive=alive)
         tell.send_unsent(loop, at_s)
         started = [
             request.run_id

@@ -12,6 +12,7 @@ import typer
 
 MODULES: dict[str, str] = {
     "airflow": "airflow",
+    "approve": "run",
     "backtest": "backtest",
     "changes": "history",
     "check": "check",
@@ -22,6 +23,7 @@ MODULES: dict[str, str] = {
     "plan": "plan",
     "quantize": "quantize",
     "rules": "monitoring",
+    "run": "run",
     "schema": "schema",
     "serve": "serve",
     "show": "history",

@@ -84,7 +84,7 @@ def test_an_overload_is_cured_by_batches_proven_and_mailed(tmp_path: Path) -> No
         prometheus.start()
         mailbox.start()
         smtp = {"disable_ssl": True, "disable_tls": True, "from_email": "slotune@slotune.example"}
-        loop = PlainLoop(ROOT, tmp_path, tmp_path / "loop.log", {
+        loop = PlainLoop(ROOT, tmp_path / "loop.log", {
             "PYTHONPATH": str(ROOT),
             "SLOTUNE_CONFIG": str(tmp_path / "services.yaml"),
             "SLOTUNE_HOME": str(tmp_path / "home"),

@@ -6,15 +6,20 @@ the tests run exactly what production runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from tuning import attempt as attempts
 from tuning.attempt import Attempt
 from tuning.errors import ClaimRefused
 from tuning.loop import act, prove, reconcile, tell, verify, watch
+from tuning.loop.approve import answered
 from tuning.loop.parts import Parts
 from tuning.loop.watch import TuneRequest
 from tuning.model import Plan, Report
+
+Ask = Callable[[Plan], Mapping[str, Any]]
+"""Puts a plan to a person and waits; the answer as `tuning.loop.approve.answered` takes it."""
 
 
 def run_once(parts: Parts, now: Callable[[], float], wait_until: Callable[[float], None]) -> list[Report]:
@@ -22,24 +27,51 @@ def run_once(parts: Parts, now: Callable[[], float], wait_until: Callable[[float
 
     now: epoch seconds. wait_until: returns when `now()` has reached the time it is given.
     """
-    reconcile.reconcile_all(parts, now(), alive=lambda _run: False)
-    tell.send_unsent(parts, now())
-    sweep = watch.detect_anomalies(parts, watch.pull_metrics(parts, now()))
-    return [tune(parts, request, now, wait_until) for request in watch.open_incidents(parts, sweep)]
+    started = sweep(parts, now(), alive=lambda _run: False)
+    return [tune(parts, request, now, wait_until) for request in started]
+
+
+def sweep(
+    parts: Parts, at_s: float, *, alive: Callable[[str], bool], only: Sequence[str] = ()
+) -> list[TuneRequest]:
+    """One sweep over all services (or `only` these): settle what a dead run left, send what could not be sent, look.
+
+    Returned are the attempts that should start now. alive: whether a run (by its id) is still at work.
+    """
+    reconcile.reconcile_all(parts, at_s, alive=alive)
+    tell.send_unsent(parts, at_s)
+    return watch.open_incidents(parts, watch.detect_anomalies(parts, watch.pull_metrics(parts, at_s, only)))
 
 
 def tune(
-    parts: Parts, request: TuneRequest, now: Callable[[], float], wait_until: Callable[[float], None]
+    parts: Parts,
+    request: TuneRequest,
+    now: Callable[[], float],
+    wait_until: Callable[[float], None],
+    *,
+    run: str = "",
+    ask: Ask | None = None,
 ) -> Report:
-    """One run of tune_service: choose, guard, change, settle, verify, keep or roll back, report."""
+    """One run of tune_service: choose, guard, change, settle, verify, keep or roll back, report.
+
+    run: under which id the change is claimed (default: the request's). ask: puts a plan in mode approve to a person;
+    without it such a plan is held.
+    """
     plan = act.choose_action(parts, request.incident, now(), attempt=request.attempt)
     attempt: Attempt | None = None
+    asking = ask if plan.mode == "approve" and not plan.dry_run else None
     if not plan.chosen.changes:
         act.hold(parts, plan, now())
-    elif (refusal := act.guard_plan(parts, plan, now())) is not None:
+    elif (refusal := act.guard_plan(parts, plan, now(), approved=asking is not None)) is not None:
         act.hold(parts, plan, now(), refusal.reason)
     else:
-        attempt = _change_and_prove(parts, plan, now, wait_until, run=request.run_id)
+        if asking is not None:
+            plan, refusal = answered(parts, plan, asking(plan), now())
+            refusal = refusal or act.guard_plan(parts, plan, now(), approved=True)
+        if refusal is not None:
+            act.hold(parts, plan, now(), refusal.reason)
+        else:
+            attempt = _change_and_prove(parts, plan, now, wait_until, run=run or request.run_id)
     return tell.email_report(parts, plan if attempt is None else attempt, now())
 
 

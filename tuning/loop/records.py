@@ -14,6 +14,8 @@ from tuning.ports import Ledger
 from tuning.query import Query
 
 V = TypeVar("V", bound=Value)
+BEGUN = "begun"
+"""The kind of the line by which a loop without a scheduler begins an attempt; a scheduler has its runs for that."""
 
 
 def incident_record(incident: Incident, before: Incident | None = None) -> Record:
@@ -40,6 +42,27 @@ def closing_record(incident: Incident, at_s: float, reason: str) -> Record:
         at_s=at_s,
         body={"closed": True, "reason": reason},
     )
+
+
+def begun_record(run_id: str, number: int, incident: Incident, attempt: int, run: str, at_s: float) -> Record:
+    """That an attempt has begun, and by which run: of two loops that want to begin it, one writes this line.
+
+    number: how many runs have begun it and died of it before.
+    """
+    return Record(
+        id=f"{run_id}:begun:{number}",
+        kind=BEGUN,
+        service=incident.service,
+        parent_id=incident.id,
+        incident_id=incident.id,
+        at_s=at_s,
+        body={"run": run, "attempt": attempt},
+    )
+
+
+def run_of(record: Record) -> str:
+    """Which run began an attempt, by its line; "" where the line does not say."""
+    return str(record.body.get("run", ""))
 
 
 def plan_record(plan: Plan) -> Record:
