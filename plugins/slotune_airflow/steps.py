@@ -241,7 +241,7 @@ def look_until_s(context: Mapping[str, Any], *, look: int = 1) -> float:
 
     with as_airflow_failures():
         loop = parts(context)
-        return prove.look_until_s(loop, attempt_of(context, loop), look=look)
+        return prove.look_until_s(loop, attempt_of(context, loop), look=look, now_s=time.time())
 
 
 def verify_p95(context: Mapping[str, Any], at_s: float, *, look: int = 1) -> str:
@@ -271,7 +271,7 @@ def roll_back(context: Mapping[str, Any]) -> float:
         loop, at_s = parts(context), now_s(context)
         outcome, decision, attempt = prove.last_judged(loop, attempt_of(context, loop))
         prove.roll_back(loop, attempt, outcome, decision, at_s)
-        return prove.look_until_s(loop, attempt.plan.inverse())
+        return prove.look_until_s(loop, attempt.plan.inverse(), now_s=at_s)
 
 
 def rolled_back(context: Mapping[str, Any], at_s: float) -> str:

@@ -93,7 +93,7 @@ def _change_and_prove(
     step: verify.Next = "look"
     while step in ("look", "settle"):
         look = 2 if step == "settle" else 1
-        wait_until(prove.look_until_s(parts, attempt, look=look))
+        wait_until(prove.look_until_s(parts, attempt, look=look, now_s=now()))
         step, attempt = verify.verified(parts, attempt, now(), look=look, run=run)
     # Looks take their time: a sweep that took this run for dead may have ended the change meanwhile.
     outcome, decision, attempt = prove.last_judged(parts, attempts.of(parts.ledger, plan))
@@ -101,6 +101,6 @@ def _change_and_prove(
         prove.keep(parts, plan, outcome, decision, now())
         return attempt
     if prove.roll_back(parts, attempt, outcome, decision, now()):
-        wait_until(prove.look_until_s(parts, plan.inverse()))
+        wait_until(prove.look_until_s(parts, plan.inverse(), now_s=now()))
         prove.close_rolled_back(parts, plan, now())
     return None

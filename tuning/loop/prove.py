@@ -34,9 +34,9 @@ CLOCK_TOLERANCE_S = 60.0
 _THEIRS = Decision(step="keep", next="ask_person", reason="", theirs=True)
 
 
-def look_until_s(parts: Parts, plan: Plan | Attempt, *, look: int = 1) -> float:
-    """When the first (1) or the longer, second (2) look at a change is over; absolute, so that a restart waits on."""
-    return timing.look_until_s(attempts.of(parts.ledger, plan), parts.settings.verification, look)
+def look_until_s(parts: Parts, plan: Plan | Attempt, *, look: int = 1, now_s: float | None = None) -> float:
+    """When the first (1) or the longer, second (2) look at a change is over; now_s: the clock of whoever waits."""
+    return timing.look_until_s(attempts.of(parts.ledger, plan), parts.settings.verification, look, now_s)
 
 
 def settle(parts: Parts, plan: Plan | Attempt, at_s: float) -> float:

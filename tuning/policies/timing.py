@@ -16,11 +16,18 @@ def settle_s(verification: VerificationSettings, lever: Lever, percentile_source
     return max(verification.settle_min_s, window_s + lever.effect_delay_s)
 
 
-def look_until_s(attempt: Attempt, verification: VerificationSettings, look: int = 1) -> float:
-    """When the first (1) or the longer, second (2) look at a change is over; absolute, so that a restart waits on."""
+def look_until_s(
+    attempt: Attempt, verification: VerificationSettings, look: int = 1, now_s: float | None = None
+) -> float:
+    """When the first (1) or the longer, second (2) look at a change is over; absolute, so that a restart waits on.
+
+    now_s: the clock of whoever waits. A change that seems to be made in the future was made before the clock stepped
+    back: no wait is longer than the whole of it, and the verdict sees the step.
+    """
     start_s = attempt.plan.decided_at_s if attempt.made_s is None else attempt.made_s
     longer_s = verification.longer_look_s if look > 1 else 0.0
-    return start_s + attempt.settle_s + verification.look_s + longer_s
+    begun_s = start_s if now_s is None else min(start_s, now_s)
+    return begun_s + attempt.settle_s + verification.look_s + longer_s
 
 
 def overdue_s(attempt: Attempt, verification: VerificationSettings, safety: SafetySettings, build_s: float) -> float:

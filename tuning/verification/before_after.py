@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from detection.model import FloatArray, make_id
+from detection.model import make_id
 from tuning.formats import change, ms
 from tuning.model import Guarded, Interval, Outcome, Plan, Verdict
 from tuning.ports import Evidence
 from tuning.verification.autocorrelation import Level, shift
-from tuning.verification.guarded import Control, guard_metrics, mean_of, requests_of
-from tuning.verification.points import Points, both_sides, from_series, history_of
+from tuning.verification.guarded import Control, guard_metrics, mean_of, requests_of, vanished
+from tuning.verification.points import BoolArray, Points, both_sides, from_series, history_of
 from tuning.verification.separation import LEAST_BEFORE, later_half, separated
 from tuning.verification.settings import VerificationSettings
 
@@ -51,6 +51,10 @@ class BeforeAfterVerifier:
         old, new = both_sides(before, after, settings)
         base = _outcome(plan, old, new, after.window.span.end_s, guards)
         failed = _failed(guards)
+        # What a trial measured on the side (shadowed answers) ends with it, and so does it where a change is undone.
+        lost = "" if failed or plan.rollback_of is not None else vanished(before, after)
+        if lost:
+            return base.model_copy(update={"reason": f"{lost}: whether it is better cannot be told"})
         if not failed and (apart := self._far_apart(before, after, old, new, control)) is not None:
             return base.model_copy(update=apart)
         lacking = self._lacking(before, after, old, new) or self._lacking_control(before, after, control)
@@ -75,6 +79,8 @@ class BeforeAfterVerifier:
             value=math.exp(adjusted.level.mean), low=math.exp(low), high=math.exp(high), level=settings.interval_level
         )
         verdict, reason = self._verdict(adjusted.level, effect, before, after, control)
+        if cut := self._cut_off(verdict, old, new, control):
+            verdict, reason = "inconclusive", cut
         if failed:
             verdict, reason = "worse", f"{failed} (P95 alone: {verdict}, {reason})"
         words = "; ".join(word for word in (reason, adjusted.words) if word)
@@ -96,7 +102,7 @@ class BeforeAfterVerifier:
             return None  # the full test weighs how much of it the load explains
         points = later_half(new, self._settings.min_points)
         count = later_half(old, LEAST_BEFORE).size
-        resolved = None if after.slo is None else _drained(points, math.log(after.slo.p95_ms), self._settings)
+        resolved = None if after.slo is None else _drained(points <= math.log(after.slo.p95_ms), self._settings)
         reason = (
             f"P95 {change(effect.value)}: the worst of the last {points.size} points after the change is "
             f"{effect.high:.{1 if effect.high < 0.02 else 0}%} of the best of the last {count} before it"
@@ -109,12 +115,12 @@ class BeforeAfterVerifier:
         settings = self._settings
         first, second = _differences(before, after, control)
         effect = separated(first, second, settings.min_points, settings.interval_level)
-        if effect is None or self._too_few_requests(before, after):
+        if effect is None or self._too_few_requests(before, after) or _ends_of(control, new):
             return None
         if _load_explains("improved", before, after, settings, control):
             return None
         points = later_half(new, settings.min_points)
-        resolved = None if after.slo is None else _drained(points, math.log(after.slo.p95_ms), settings)
+        resolved = None if after.slo is None else _drained(points <= math.log(after.slo.p95_ms), settings)
         reason = (
             f"P95 {change(effect.value)} against the unchanged replicas over the same time, and at its worst "
             f"{change(effect.high)}"
@@ -157,26 +163,38 @@ class BeforeAfterVerifier:
         """Whether the objective is met where there is nothing to compare with (an incident just begun, little traffic):
         told by the points after the change alone, if there are enough of them."""
         settings = self._settings
-        points = new.side.points[np.isfinite(new.side.points)]
-        if after.slo is None or points.size < settings.min_points or self._few_requests("after", after):
+        if after.slo is None or new.n < settings.min_points or self._few_requests("after", after):
             return None
-        return False if new.censored else _drained(points, math.log(after.slo.p95_ms), settings)
+        return self._known(_drained(new.under(after.slo.p95_ms), settings), new, after.slo.p95_ms)
+
+    @staticmethod
+    def _known(met: bool | None, new: Points, slo_ms: float) -> bool | None:
+        """Beyond the last bucket nobody knows whether an objective is met that lies there as well."""
+        return None if met is False and new.censored and slo_ms > (new.top_ms or 0.0) else met
+
+    def _cut_off(self, verdict: Verdict, old: Points, new: Points, control: Control | None) -> str:
+        """Why a verdict cannot rest on points that are beyond the last bucket; empty when it can. A level that is only
+        known to be "at least" may be any higher one: nothing fell to it, stayed at it, or rose from it."""
+        limit = 1 - self._settings.resolved_share
+        sides = {"improved": (new,), "worse": (old,), "unchanged": (old, new), "inconclusive": ()}[verdict]
+        if side := next((side for side in sides if side.cut > limit), None):
+            when = "before" if side is old else "after"
+            return f"P95 {when} the change is beyond the histogram's last bucket (at least {ms(side.top_ms or 0.0)})"
+        if control is not None and sides and any(side.cut > limit for side in _peers(control)):
+            return "P95 of the unchanged replicas is beyond the histogram's last bucket"
+        return ""
 
     def _resolved(self, new: Points, level: Level, after: Evidence) -> bool | None:
         """Under the SLO, not under it, or not to be told. Most points AND the level must agree."""
         if after.slo is None:
             return None
-        slo = math.log(after.slo.p95_ms)
-        points = new.side.points[np.isfinite(new.side.points)]
-        share = float((points <= slo).mean())
-        latest = float((points[-max(3, points.size // 3) :] <= slo).mean())
-        if new.censored and share < 1.0:
-            return False
+        slo, under = math.log(after.slo.p95_ms), new.under(after.slo.p95_ms)
+        share = float(under.mean())
+        latest = float(under[-max(3, under.size // 3) :].mean())
         if share >= self._settings.resolved_share and latest >= 0.5 and level.below(slo) >= 0.8:
             return True
-        if share <= 0.5 or level.below(slo) <= 0.2:
-            return False
-        return None
+        missed = share <= 0.5 or level.below(slo) <= 0.2
+        return self._known(False if missed else None, new, after.slo.p95_ms)
 
     def _against_control(self, before: Evidence, after: Evidence, control: Control | None) -> _Adjusted | None:
         """Difference in differences; None without a control."""
@@ -239,11 +257,10 @@ class BeforeAfterVerifier:
         return verdict, span
 
 
-def _drained(points: FloatArray, slo: float, settings: VerificationSettings) -> bool | None:
-    """Whether log P95 `points` of a queue that drains lie under the SLO; None while it still depends on when one
-    looks: the newest third decides, and too many points over the SLO before it ask for a longer look."""
-    under = points <= slo
-    latest = under[-max(3, points.size // 3) :]
+def _drained(under: BoolArray, settings: VerificationSettings) -> bool | None:
+    """Whether P95 of a queue that drains is under the SLO, by which of its points are; None while it still depends on
+    when one looks: the newest third decides, and too many points over the SLO before it ask for a longer look."""
+    latest = under[-max(3, under.size // 3) :]
     if latest.all() and under.mean() >= settings.resolved_share:
         return True
     return False if not latest.any() else None
@@ -288,6 +305,15 @@ def _load_explains(
 def _differences(before: Evidence, after: Evidence, control: Control) -> tuple[Points, Points]:
     old, new = (_difference(one, other) for one, other in zip((before, after), control, strict=True))
     return old, new
+
+
+def _peers(control: Control) -> tuple[Points, ...]:
+    return tuple(from_series(side.window, side.buckets) for side in control)
+
+
+def _ends_of(control: Control, new: Points) -> bool:
+    """Whether a point of the changed or the unchanged replicas is only known to be "at least"."""
+    return new.censored or any(side.censored for side in _peers(control))
 
 
 def _difference(one: Evidence, other: Evidence) -> Points:

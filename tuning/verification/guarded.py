@@ -12,6 +12,10 @@ from tuning.ports import Evidence
 from tuning.verification.settings import VerificationSettings
 
 Control = tuple[Evidence, Evidence]
+GUARDS = ("error_rate", "qps", "accuracy", "agreement")
+KNOWN_SHARE = 0.5
+"""A signal that has a number at this share of the steps before a change is measured; at less than this share of that
+share after it, it no longer is. A scrape or two that fail are no loss of a signal."""
 
 
 def mean_of(window: MetricWindow, signal: str) -> float | None:
@@ -44,6 +48,27 @@ def guard_metrics(
         _agreement(before, after),
     ]
     return tuple(guarded for guarded in found if guarded is not None)
+
+
+def vanished(before: Evidence, after: Evidence) -> str:
+    """Which guard metrics were there before the change and are missing after it, in a sentence; empty when none is.
+
+    What nobody counts any more may be anything: no win rests on it.
+    """
+    lost = []
+    for signal in GUARDS:
+        known, left = (_coverage(side.window, signal) for side in (before, after))
+        if known >= KNOWN_SHARE and left < KNOWN_SHARE * known:
+            lost.append(signal)
+    if not lost:
+        return ""
+    return f"{' and '.join(lost)} {'was' if len(lost) == 1 else 'were'} measured before the change and not after it"
+
+
+def _coverage(window: MetricWindow, signal: str) -> float:
+    """The share of a window's steps for which a signal has a number."""
+    values = window.values.get(signal)
+    return float(np.isfinite(values).mean()) if values is not None and values.size else 0.0
 
 
 def _errors(

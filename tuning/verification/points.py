@@ -6,27 +6,58 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detection.model import BucketWindow, FloatArray, MetricWindow
+from detection.windows import ceiling_ms
 from tuning.ports import Evidence
 from tuning.verification.autocorrelation import Side
 from tuning.verification.settings import VerificationSettings
 
 P = 0.95
+_EDGE = 1e-9
+"""How close, as a logarithm, to the last edge is at it."""
+BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Points:
-    """One side's points and their times. source: "series" or "buckets". censored: P95 beyond the last edge."""
+    """One side's points and their times. source: "series" or "buckets".
+
+    top_ms: the histogram's last finite edge; None where there is none. A point there is censored: its P95 lies there or
+    anywhere beyond.
+    """
 
     side: Side
     times_s: FloatArray
     source: str
-    censored: bool = False
+    top_ms: float | None = None
 
     @property
     def n(self) -> int:
         return self.side.finite
+
+    @property
+    def at_top(self) -> BoolArray:
+        """Which points are censored; shape (n,)."""
+        if self.top_ms is None or not self.top_ms > 0:
+            return np.zeros(self.side.points.shape, dtype=np.bool_)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(self.side.points >= math.log(self.top_ms) - _EDGE, dtype=np.bool_)
+
+    @property
+    def censored(self) -> bool:
+        return bool(self.at_top.any())
+
+    @property
+    def cut(self) -> float:
+        """The share of the points that are censored; 0 without points."""
+        return float(self.at_top.sum()) / self.n if self.n else 0.0
+
+    def under(self, slo_ms: float) -> BoolArray:
+        """Which of the known points are at an objective or below it; shape (known points,). A censored one is never."""
+        known = np.isfinite(self.side.points)
+        return np.asarray((self.side.points[known] <= math.log(slo_ms)) & ~self.at_top[known], dtype=np.bool_)
 
 
 def quantile_of(upper_ms: FloatArray, counts: FloatArray, p: float) -> float:
@@ -75,7 +106,6 @@ def from_buckets(window: BucketWindow, per_point: float) -> Points | None:
     times = window.span.times()[start + join - 1 :: join]
     values = np.full(groups, np.nan)
     variances: list[float] = []
-    censored = False
     for row, group in enumerate(joined):
         if not np.isfinite(group).all() or group.sum() < 0.5 * per_point:
             continue
@@ -83,19 +113,27 @@ def from_buckets(window: BucketWindow, per_point: float) -> Points | None:
         if value > 0:
             values[row] = math.log(value)
             variances.append(quantile_variance(window.upper_ms, group, P))
-            censored = censored or value >= float(window.upper_ms[-2])
     if len(variances) < 3:
         return None
-    return Points(Side(values, float(np.median(variances))), times, "buckets", censored)
+    return Points(Side(values, float(np.median(variances))), times, "buckets", last_edge_ms(window))
 
 
-def from_series(window: MetricWindow) -> Points:
-    """log of `p95_ms`; zero, negative and missing are all "no point" (no latency is ever 0)."""
+def last_edge_ms(window: BucketWindow | None) -> float | None:
+    """The last finite edge of a histogram; None where it has none, or where there is no histogram."""
+    finite = window.upper_ms[np.isfinite(window.upper_ms)] if window is not None else np.empty(0)
+    return float(finite[-1]) if finite.size else None
+
+
+def from_series(window: MetricWindow, buckets: BucketWindow | None = None) -> Points:
+    """log of `p95_ms`; zero, negative and missing are all "no point" (no latency is ever 0).
+
+    buckets: the histogram beside it, which says where it ends where the window itself does not.
+    """
     values = np.asarray(window.values.get("p95_ms", np.empty(0)), dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         logs = np.where(np.isfinite(values) & (values > 0), np.log(values), np.nan)
     times = window.span.times()[: logs.size]
-    return Points(Side(logs), times, "series")
+    return Points(Side(logs), times, "series", ceiling_ms(window, "p95_ms") or last_edge_ms(buckets))
 
 
 def both_sides(before: Evidence, after: Evidence, settings: VerificationSettings) -> tuple[Points, Points]:
@@ -103,7 +141,7 @@ def both_sides(before: Evidence, after: Evidence, settings: VerificationSettings
 
     The series where its own history tells its autocorrelation, else the buckets, else the series.
     """
-    series = from_series(before.window), from_series(after.window)
+    series = from_series(before.window, before.buckets), from_series(after.window, after.buckets)
     if all(side.n >= settings.min_points for side in series) and history_of(before) is not None:
         return series
     if before.buckets is not None and after.buckets is not None:

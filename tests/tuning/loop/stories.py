@@ -370,14 +370,14 @@ class Telling:
         step: str = "look"
         while step in ("look", "settle"):
             look = 2 if step == "settle" else 1
-            yield prove.look_until_s(self.loop, plan, look=look)
+            yield prove.look_until_s(self.loop, plan, look=look, now_s=now())
             step = verify.verify(self.loop, plan, now(), look=look, run=run)
         yield 0.0
         outcome, decision = prove.last_verdict(self.loop, plan)
         if decision.step == "keep":
             prove.keep(self.loop, plan, outcome, decision, now())
         elif prove.roll_back(self.loop, plan, outcome, decision, now()):
-            yield prove.look_until_s(self.loop, plan.inverse())
+            yield prove.look_until_s(self.loop, plan.inverse(), now_s=now())
             prove.close_rolled_back(self.loop, plan, now())
         tell.email_report(self.loop, plan, now())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,13 +14,14 @@ from tuning.ports import Evidence
 from tuning.verification.autocorrelation import Side
 from tuning.verification.before_after import BeforeAfterVerifier
 from tuning.verification.draining import settled
-from tuning.verification.guarded import guard_metrics, requests_of
+from tuning.verification.guarded import guard_metrics, requests_of, vanished
 from tuning.verification.points import (
     Points,
     both_sides,
     from_buckets,
     from_series,
     history_of,
+    last_edge_ms,
     quantile_of,
     quantile_variance,
 )
@@ -165,9 +167,9 @@ def test_what_the_load_alone_would_have_done_is_taken_off(expected, verdict):
 # Far apart --------------------------------------------------------------------------------------------------------
 
 
-def points(*values: float, censored: bool = False) -> Points:
+def points(*values: float, top_ms: float | None = None) -> Points:
     logs = np.log(np.asarray(values, dtype=float))
-    return Points(Side(logs), np.arange(logs.size) * STEP_S, "series", censored)
+    return Points(Side(logs), np.arange(logs.size) * STEP_S, "series", top_ms)
 
 
 @pytest.mark.parametrize(("worst", "apart"), [(149.0, True), (151.0, False)])
@@ -184,7 +186,7 @@ def test_far_apart_needs_three_points_before_and_nothing_cut_off():
     assert separated(points(300, 400), after, 8, 0.9) is None
     assert separated(points(300, 400, 500), after, 8, 0.9) is not None
     assert separated(points(300, 400, 500), points(*[100] * 7), 8, 0.9) is None
-    assert separated(points(300, 400, 500), points(*[100] * 8, censored=True), 8, 0.9) is None
+    assert separated(points(300, 400, 500), points(*[100] * 8, top_ms=100.0), 8, 0.9) is None
 
 
 # A queue that drains ------------------------------------------------------------------------------------------------
@@ -327,6 +329,26 @@ def test_what_one_side_alone_exports_guards_nothing(signal):
     assert guard_metrics(side(), side(**{signal: 0.5}), None, SETTINGS) == ()
 
 
+@pytest.mark.parametrize("signal", ["error_rate", "qps", "accuracy", "agreement"])
+@pytest.mark.parametrize(("known", "left", "lost"), [(12, 0, True), (12, 5, True), (12, 6, False), (6, 2, True), (5, 0, False)])
+def test_a_guard_that_is_no_longer_measured_proves_nothing(signal, known, left, lost):
+    """Of 12 steps: half of them make a signal measured, and half of what was measured has to be left."""
+    before, after = (np.where(np.arange(12) < n, 0.5, np.nan) for n in (known, left))
+    said = vanished(side(**{signal: before}), side(**{signal: after}))
+    assert said == (f"{signal} was measured before the change and not after it" if lost else "")
+
+
+def test_a_win_whose_guards_are_gone_is_no_win():
+    before = side(24, p95_ms=wave(800, 24), qps=100.0, error_rate=0.0)
+    after = {"start_s": 900.0, "p95_ms": wave(80, 24)}
+    assert judge(before, side(24, **after, qps=100.0, error_rate=0.0)).verdict == "improved"
+    gone = judge(before, side(24, **after))
+    assert (gone.verdict, gone.resolved) == ("inconclusive", None)
+    assert gone.reason.startswith("error_rate and qps were measured before the change and not after it")
+    errors = judge(before, side(24, **after, qps=100.0, error_rate=np.full(24, np.nan)))
+    assert (errors.verdict, errors.resolved) == ("inconclusive", None)
+
+
 def histogram(counts: list[float], edges_ms: FloatArray = EDGES_MS, steps: int = 12) -> BucketWindow:
     return BucketWindow("ranker", Span(0.0, 10.0 * (steps - 1), 10.0), edges_ms, np.tile(np.array(counts), (steps, 1)))
 
@@ -342,6 +364,42 @@ def test_a_latency_under_a_millisecond_is_one():
 def test_beyond_the_last_edge_a_point_is_cut_off(counts, censored):
     found = from_buckets(histogram([float(c) for c in counts]), 40.0)
     assert found is not None and found.censored is censored
+
+
+TOP_MS = float(EDGES_MS[-2])
+TOP = histogram([0.0, 0.0, 0.0, 100.0])
+FULL = np.full(12, TOP_MS)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "slo", "verdict", "resolved"),
+    [
+        (FULL, FULL, 5.0, "inconclusive", None),  # an objective beyond the buckets: nobody knows
+        (FULL, FULL, 0.5, "inconclusive", False),  # one within them is not met
+        (FULL, wave(0.1 * TOP_MS), 0.5, "improved", True),  # it fell by at least that much
+        (FULL, wave(0.98 * TOP_MS, swing=0.005), 2.0, "inconclusive", True),  # not much lower, or perhaps very much
+        (wave(0.1 * TOP_MS), FULL, 0.5, "worse", False),
+    ],
+)
+@pytest.mark.parametrize("told_by", ["bounds", "buckets"])
+def test_beyond_the_last_bucket_a_level_is_at_least_that(before, after, slo, verdict, resolved, told_by):
+    """slo: as a multiple of the last edge."""
+
+    def half(values: FloatArray, start_s: float) -> Evidence:
+        window = side(12, p95_ms=values, qps=100.0, start_s=start_s).window
+        window = replace(window, percentile_source="histogram")
+        if told_by == "bounds":
+            return Evidence(replace(window, bounds_ms=tuple(EDGES_MS[:-1])), slo=Slo(p95_ms=slo * TOP_MS))
+        return Evidence(window, buckets=replace(TOP, counts=TOP.counts * np.nan), slo=Slo(p95_ms=slo * TOP_MS))
+
+    outcome = judge(half(before, 0.0), half(after, 900.0))
+    assert (outcome.verdict, outcome.resolved) == (verdict, resolved)
+
+
+def test_a_histogram_of_one_endless_bucket_shows_nothing():
+    only = BucketWindow("ranker", Span(0.0, 110.0, 10.0), np.array([np.inf]), np.full((12, 1), 100.0))
+    assert from_buckets(only, 40.0) is None
+    assert last_edge_ms(only) is None
 
 
 def test_without_a_series_there_are_no_points():
