@@ -104,6 +104,12 @@ class Attempt:
         return any(r.changed for r in self.receipts)
 
     @property
+    def answered(self) -> bool:
+        """Whether every call of the plan was answered: none may still be on its way."""
+        told = {r.lever for r in self.receipts}
+        return all(r.answered for r in self.receipts) and told >= set(self.plan.chosen.levers)
+
+    @property
     def refusal(self) -> Refusal | None:
         return self.refusals[-1] if self.refusals else None
 

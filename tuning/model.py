@@ -227,15 +227,21 @@ class Applied(Value):
 
 
 class Receipt(Applied):
-    """What an actuator did, as a step of a plan: the identity is the loop's to give, and is given once."""
+    """What an actuator did, as a step of a plan: the identity is the loop's to give, and is given once.
+
+    answered: the one call that was made for it was answered. False: an earlier one was not, and may still be on its
+    way, whatever is in force by now.
+    """
 
     id: str
     plan_id: str
+    answered: bool = True
 
     @classmethod
-    def of(cls, applied: Applied, *, id: str, plan: Plan) -> Receipt:
+    def of(cls, applied: Applied, *, id: str, plan: Plan, answered: bool = True) -> Receipt:
         told = applied.model_dump(include=set(Applied.model_fields))
-        return cls.model_validate({**told, "id": id, "plan_id": plan.id, "service": plan.service})
+        known = {"id": id, "plan_id": plan.id, "service": plan.service, "answered": answered}
+        return cls.model_validate({**told, **known})
 
 
 class Guarded(Value):

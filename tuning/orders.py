@@ -60,9 +60,13 @@ def order_record(given: Order) -> Record:
 
 
 def orders_of(records: Iterable[Record]) -> list[Order]:
-    """The orders among records, oldest first; one that cannot be read is none."""
+    """The orders among records, oldest first; one that cannot be read is none.
+
+    records: newest written first. What was said last is what was written last: a clock that steps back turns nothing
+    around.
+    """
     found = []
-    for record in records:
+    for record in reversed(tuple(records)):
         if record.kind != ORDER:
             continue
         known = {name: value for name, value in record.body.items() if name in Order.model_fields}
@@ -70,17 +74,18 @@ def orders_of(records: Iterable[Record]) -> list[Order]:
             found.append(Order.model_validate(known))
         except ValueError:
             continue
-    return sorted(found, key=lambda given: (given.at_s, given.id))
+    return found
 
 
 def pauses(orders: Iterable[Order], at_s: float) -> tuple[Order, ...]:
-    """The pauses in force at `at_s`: the newest word about a service and lever counts, until it ends by itself.
+    """The pauses in force at `at_s`: the last word about a service and lever counts, until it ends by itself. Orders
+    are in the order in which they were given; one from after `at_s` was given before the clock stepped back.
 
     A resume of a whole service ends the pauses of its levers; a resume of everything ends all of them.
     """
     standing: dict[tuple[str, str], Order] = {}
     for given in orders:
-        if given.at_s > at_s or given.what not in ("pause", "resume"):
+        if given.what not in ("pause", "resume"):
             continue
         if given.what == "pause":
             standing[given.service, given.lever] = given
@@ -107,9 +112,9 @@ def paused(
     return None
 
 
-def to_hand_back(orders: Iterable[Order], plan_id: str, since_s: float) -> Order | None:
-    """The newest order to hand this plan's change back, given after `since_s`."""
-    found = [o for o in orders if o.what == "hand_back" and o.about == plan_id and o.at_s >= since_s]
+def to_hand_back(orders: Iterable[Order], plan_id: str) -> Order | None:
+    """The newest order to hand this plan's change back."""
+    found = [o for o in orders if o.what == "hand_back" and o.about == plan_id]
     return found[-1] if found else None
 
 

@@ -71,10 +71,21 @@ class RollBackOperator(BaseOperator):
         return steps.rolled_back(context, steps.resumed_s(context, event))
 
 
-def ask_person(task_id: str, *, response_timeout: timedelta) -> HITLOperator:
+class AskPersonOperator(HITLOperator):
+    """Lets only those answer whose yes counts (safety.approvers), where they are named."""
+
+    def execute(self, context: Context) -> Any:
+        self.name_approvers()
+        return super().execute(context)
+
+    def name_approvers(self) -> None:
+        self.assigned_users = [{"id": name, "name": name} for name in steps.approvers()] or None
+
+
+def ask_person(task_id: str, *, response_timeout: timedelta) -> AskPersonOperator:
     """Asks a person: the plan, what was rejected and why, what it is expected to bring. Silence means no."""
     text = "ti.xcom_pull(task_ids='choose_action', key='approval')"
-    return HITLOperator(
+    return AskPersonOperator(
         task_id=task_id,
         subject=f"{{{{ {text}['subject'] }}}}",
         body=f"{{{{ {text}['body'] }}}}",

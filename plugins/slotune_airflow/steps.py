@@ -227,6 +227,14 @@ def pull_lever(context: Mapping[str, Any], lever: str) -> dict[str, Any]:
         return receipt.model_dump(mode="json", exclude={"evidence"})
 
 
+def approvers() -> tuple[str, ...]:
+    """Who may answer a request for approval, by Airflow's ids; empty: whoever Airflow lets."""
+    from slotune.compose import load_settings
+
+    with as_airflow_failures():
+        return load_settings().safety.approvers
+
+
 def hold(context: Mapping[str, Any]) -> str:
     from tuning.loop import act
 

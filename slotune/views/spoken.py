@@ -26,7 +26,7 @@ class Spoken:
 
 def spoken(reading: Reading) -> Spoken:
     """All that people said so far."""
-    lines = reading.reader.find(Query(kinds=(ORDER,)))
+    lines = reading.reader.find(Query(kinds=(ORDER,), order="written"))
     orders = orders_of(
         Record(id=ln.id, kind=ORDER, service=ln.service, at_s=ln.at_s, body=dict(ln.body)) for ln in lines
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from datetime import timedelta
@@ -42,6 +43,16 @@ def test_tune_service_branches_and_always_reports(dag_bag):
     assert all(dag.task_dict[lever].downstream_task_ids == {"settle"} for lever in levers)
     assert dag.task_dict["verify_p95"].downstream_task_ids == {"keep", "roll_back"}
     assert dag.task_dict["email_report"].is_teardown
+
+
+@pytest.mark.parametrize(("approvers", "assigned"), [("[]", None), ("[ann, '7']", [{"id": "ann", "name": "ann"}, {"id": "7", "name": "7"}])])
+def test_airflow_lets_only_the_approvers_answer(dag_bag, tmp_path, monkeypatch, approvers, assigned):
+    services = tmp_path / "services.yaml"
+    services.write_text(f"safety: {{approvers: {approvers}}}\n{Path(os.environ['SLOTUNE_CONFIG']).read_text()}")
+    monkeypatch.setenv("SLOTUNE_CONFIG", str(services))
+    approve = dag_bag.dags["tune_service"].task_dict["approve"]
+    approve.name_approvers()
+    assert approve.assigned_users == assigned
 
 
 def test_both_can_be_started_by_hand_with_a_form(dag_bag):

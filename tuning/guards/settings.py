@@ -98,8 +98,9 @@ class SafetySettings(BaseModel):
     """Mode approve: how long a person may take to answer; no answer in time means no change."""
 
     approvers: tuple[str, ...] = ()
-    """Mode approve: whose yes counts, by the name or id that Airflow has of a person; empty: whoever Airflow lets
-    answer. The yes of anybody else changes nothing, and is named in the report; everybody may say no."""
+    """Mode approve: who may answer, by the id that Airflow has of a person (its simple auth manager: the name of the
+    user; FAB: the number); empty: whoever Airflow lets. Airflow takes the answer of nobody else, and a yes that comes
+    another way changes nothing and is named in the report."""
 
     @field_validator("freeze")
     @classmethod

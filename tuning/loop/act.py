@@ -195,11 +195,14 @@ def pull(
         attempt = claim_of(parts, attempt, at_s, run=run)
         applied = _applied(parts, service, plan, change, lambda: at_s, earlier_s, replica=stage.first.replica)
         applied = applied.model_copy(update={"replica": stage.first.replica})
-        return _written(parts, attempt, applied, attempts.receipt_id(plan.id, lever, alone=True))
+        name = attempts.receipt_id(plan.id, lever, alone=True)
+        return _written(parts, attempt, applied, name, answered=earlier_s is None)
+    again = earlier_s is not None
     if stage is not None:
         following = canary.follow(plan, lever, at_s, "the first replica did better than its peers")
         parts.ledger.put(following)
         attempt = attempt.plus(following)
+        again = stage.followed_s is not None
         earlier_s = stage.followed_s if stage.followed_s is not None else at_s
     attempt = claim_of(parts, attempt, at_s, run=run)
     applied = _applied(parts, service, plan, change, now or (lambda: at_s), earlier_s)
@@ -207,7 +210,7 @@ def pull(
         applied = applied.model_copy(update={"before": {**applied.before, **_moved(change)}, "changed": True})
     if note:
         applied = applied.model_copy(update={"reason": f"{applied.reason}; {note}"})
-    return _written(parts, attempt, applied, attempts.receipt_id(plan.id, lever))
+    return _written(parts, attempt, applied, attempts.receipt_id(plan.id, lever), answered=not again)
 
 
 def _did_well(attempt: Attempt) -> bool:
@@ -215,8 +218,10 @@ def _did_well(attempt: Attempt) -> bool:
     return last is not None and last[0].verdict == "improved"
 
 
-def _written(parts: Parts, attempt: Attempt, applied: Applied, receipt_id: str) -> tuple[Receipt, Attempt]:
-    receipt = Receipt.of(applied, id=receipt_id, plan=attempt.plan)
+def _written(
+    parts: Parts, attempt: Attempt, applied: Applied, receipt_id: str, *, answered: bool
+) -> tuple[Receipt, Attempt]:
+    receipt = Receipt.of(applied, id=receipt_id, plan=attempt.plan, answered=answered)
     record = records.receipt_record(receipt, attempt.plan)
     parts.ledger.update_change(attempt.plan.id, "made", record)
     return receipt, attempt.plus(record)
@@ -275,6 +280,7 @@ def _not_made(
         changed=made,
         at_s=attempt.claimed_s if made and attempt.claimed_s is not None else at_s,
         reason=f"made by an earlier try; {why}" if made else why,
+        answered=attempt.claimed_s is None,
     )
     told: list[Record] = [records.receipt_record(receipt, plan)]
     if attempt.claimed_s is not None:

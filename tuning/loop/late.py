@@ -2,7 +2,8 @@
 
 Nobody waits for it any more, so every sweep looks for it for a while. What is found in force is a change like any
 other, only that nobody saw it being made: it becomes an attempt of its own with a claim on the service, and is proven
-or undone. Whether it was the late call or a person who set the same value cannot be told, and need not be.
+or undone. Only a change of which a call was never answered can land: where all were, a person has set the value that
+was rolled back, and it is left alone. Which of the two it was after an unanswered call cannot be told.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ def _due(parts: Parts, change: OpenChange, attempt: Attempt, held: Mapping[str, 
     plan, service = attempt.plan, parts.service(change.service)
     window = parts.source.read([service], ("qps", "queue_ms", "p95_ms"), look_back(parts, at_s)).get(service.name)
     said = records.orders(parts.ledger, service.name)
-    if (wish := to_hand_back(said, plan.id, change.opened_at_s)) is not None:
+    if (wish := to_hand_back(said, plan.id)) is not None:
         # The way back to the old value, on a person's word: neither the load nor a stop is asked.
         why = f"{wish.who} asked for it{': ' if wish.why else ''}{wish.why}."
         return _step_back(parts, attempt, held, None, at_s, why)

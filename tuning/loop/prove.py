@@ -384,12 +384,14 @@ def close_rolled_back(parts: Parts, plan: Plan | Attempt, at_s: float) -> Outcom
     if attempt.undo.made_s is not None:
         outcome, _ = verify_p95(parts, attempt.undo, at_s)
     reason = outcome.reason if outcome else "the old setting was in force already"
-    close(parts, attempt, at_s, "roll_back", f"rolled back: {reason}", unmade=True)
+    # Where every call was answered nothing is on its way: what stands there later, somebody has set.
+    close(parts, attempt, at_s, "roll_back", f"rolled back: {reason}", unmade=not attempt.answered)
     return outcome
 
 
 def close(parts: Parts, plan: Plan | Attempt, at_s: float, kind: str, reason: str, *, unmade: bool = False) -> None:
-    """Free the service, with the reason in the ledger. unmade: the old setting is in force, by what was read back."""
+    """Free the service, with the reason in the ledger. unmade: the old setting is in force, by what was read
+    back, and the change may still land."""
     attempt = attempts.of(parts.ledger, plan)
     if attempt.claimed_s is None and not attempt.receipts_changed and attempt.plan.id not in _open(parts, attempt.plan):
         parts.ledger.put(records.hold_record(attempt.plan, reason, at_s))

@@ -107,6 +107,7 @@ def found_record(plan: Plan, change: Change, at_s: float, reason: str) -> Record
         changed=True,
         at_s=at_s,
         reason=reason,
+        answered=False,
     )
     return receipt_record(receipt, plan)
 
@@ -132,7 +133,7 @@ def decision_record(decision: Decision, plan: Plan, decided_by: str, at_s: float
 
 
 def closing_of(plan: Plan, at_s: float, kind: str, reason: str, *, unmade: bool = False) -> Record:
-    """The end of a change. unmade: the old setting is in force, by what was read back."""
+    """The end of a change. unmade: the old setting is in force, as was read back, and the change may still land."""
     body: dict[str, object] = {"plan_id": plan.id, "closed": True, "reason": reason, "unmade": unmade}
     return noted(plan, f"{plan.id}:closed", kind, body, at_s)
 
@@ -226,4 +227,4 @@ def receipts(ledger: Ledger, plan: Plan) -> list[Receipt]:
 
 def orders(ledger: Ledger, service: str) -> list[Order]:
     """What people said about a service, or about all of them; oldest first."""
-    return orders_of(ledger.find(Query(kinds=(ORDER,), services=(service, ""))))
+    return orders_of(ledger.find(Query(kinds=(ORDER,), services=(service, ""), order="written")))
