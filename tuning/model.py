@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from detection.model import BucketWindow, Incident, MetricWindow, Mode, Service, Value, make_id
 
-Knob = int | float | str
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Knob = Whole | Finite | str
+"""What a lever can be set to: finite, so that it can be written down and read back everywhere."""
 Verdict = Literal["improved", "unchanged", "worse", "inconclusive"]
 LeverName = Literal["batch_size", "replicas", "precision"]
 
@@ -360,6 +365,20 @@ class Record(Value):
     incident_id: str | None = None
     at_s: float
     body: dict[str, object]
+
+
+class UnreadableChange(Value):
+    """An open change whose plan this program cannot read: nobody looks after it but a person.
+
+    state: as written. reason: what is wrong with it.
+    """
+
+    plan_id: str
+    service: str
+    incident_id: str
+    state: str
+    opened_at_s: float
+    reason: str
 
 
 class OpenChange(Value):

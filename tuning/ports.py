@@ -9,7 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 from detection.model import BucketWindow, Incident, MetricWindow, Service, Slo
 from tuning.caps import Caps, Standing
 from tuning.mail import Mail
-from tuning.model import Change, Observation, OpenChange, Outcome, Plan, Receipt, Record, Setting
+from tuning.model import Change, Observation, OpenChange, Outcome, Plan, Receipt, Record, Setting, UnreadableChange
 from tuning.query import Query
 
 
@@ -157,7 +157,13 @@ class Ledger(Protocol):
         """Move a change on and append the record that says why, in one transaction. "closed" frees the service."""
         ...
 
-    def open_changes(self, service: str | None = None) -> Sequence[OpenChange]: ...
+    def open_changes(self, service: str | None = None) -> Sequence[OpenChange]:
+        """The changes that are not closed; those whose plan cannot be read are among `unreadable_changes` alone."""
+        ...
+
+    def unreadable_changes(self) -> Sequence[UnreadableChange]:
+        """The changes that are not closed and whose plan this program cannot read: a person has to look after them."""
+        ...
 
     def put_blob(self, key: str, data: bytes, *, at_s: float) -> None:
         """Replace what is stored under a key: windows and baselines, which are too big for XCom."""

@@ -10,7 +10,7 @@ from tuning.caps import Caps, Standing
 from tuning.errors import ChangeAlreadyOpen, ClaimRefused, LedgerUnavailable, Permanent
 from tuning.guards.caps import capped, claim_of, one_open_change, standing_of, unproven_of
 from tuning.ledger.sql import to_json
-from tuning.model import OpenChange, Record
+from tuning.model import OpenChange, Record, UnreadableChange
 from tuning.query import Query
 
 ORDER = ("intended", "made", "leased", "closed")
@@ -126,6 +126,10 @@ class FakeLedger:
         self._up()
         found = [change for change in self.changes.values() if service in (None, change.service)]
         return sorted(found, key=lambda change: change.opened_at_s)
+
+    def unreadable_changes(self) -> Sequence[UnreadableChange]:
+        self._up()
+        return []
 
     def put_blob(self, key: str, data: bytes, *, at_s: float) -> None:
         self._up()

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from tuning.knobs import same, same_knobs
+from tuning.model import Setting
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,15 @@ def test_every_wanted_knob_has_to_be_found() -> None:
     assert same_knobs({"min_replicas": 1, "replicas": 5}, {"min_replicas": 1, "replicas": 2})
     assert not same_knobs({"replicas": 5}, {"replicas": 2})
     assert not same_knobs({"version": "1"}, {"version": "2"})
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), 10**400])
+def test_no_lever_can_be_set_to_what_is_no_finite_number(value):
+    with pytest.raises(ValueError, match="values"):
+        Setting(lever="batch_size", values={"batch_size": value})
+
+
+@pytest.mark.parametrize("value", [0, -1, 2**63 - 1, 0.5, "fp32", ""])
+def test_what_a_lever_can_be_set_to_comes_back_as_it_was(value):
+    made = Setting(lever="x", values={"x": value})
+    assert Setting.model_validate_json(made.model_dump_json()) == made and type(made.values["x"]) is type(value)

@@ -18,7 +18,7 @@ from sqlalchemy.engine import Row
 from tuning.caps import Unproven
 from tuning.guards import caps
 from tuning.ledger.words import body_of, skipped
-from tuning.model import OpenChange, Plan, Record
+from tuning.model import OpenChange, Plan, Record, UnreadableChange
 
 
 def record_of(row: Row[Any]) -> Record | None:
@@ -41,6 +41,15 @@ def record_of(row: Row[Any]) -> Record | None:
 
 def open_change_of(row: Row[Any]) -> OpenChange | None:
     """None, and a line in the log that names the change, where its plan cannot be read."""
+    found = change_of(row)
+    if isinstance(found, OpenChange):
+        return found
+    skipped("open change", found.plan_id, found.service, found.reason)
+    return None
+
+
+def change_of(row: Row[Any]) -> OpenChange | UnreadableChange:
+    """An open change, or what can be said of one whose plan cannot be read."""
     try:
         return OpenChange(
             plan_id=row.plan_id,
@@ -54,8 +63,14 @@ def open_change_of(row: Row[Any]) -> OpenChange | None:
         )
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        skipped("open change", row.plan_id, row.service, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
-        return None
+        return UnreadableChange(
+            plan_id=row.plan_id,
+            service=row.service,
+            incident_id=row.incident_id,
+            state=row.state,
+            opened_at_s=row.opened_at_s,
+            reason=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
+        )
 
 
 def unproven_of(row: Row[Any]) -> Unproven:
@@ -77,6 +92,13 @@ def json_object(text: str) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def clean(text: str | None) -> str | None:
+    """A column's text as every database takes it: a lone surrogate or a NUL, which some do not, becomes "?"."""
+    if text is None or (text.isascii() and "\0" not in text):
+        return text
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def to_json(body: object) -> str:

@@ -15,10 +15,10 @@ from tuning.errors import ChangeAlreadyOpen, LedgerUnavailable, Permanent
 from tuning.ledger import claims
 from tuning.ledger import engine as engines
 from tuning.ledger.lines import OpenLine
-from tuning.ledger.rows import json_object, open_change_of, record_of, to_json
+from tuning.ledger.rows import change_of, clean, json_object, open_change_of, record_of, to_json
 from tuning.ledger.schema import ORDER, blobs, changes, records
 from tuning.ledger.statements import select
-from tuning.model import OpenChange, Record
+from tuning.model import OpenChange, Record, UnreadableChange
 from tuning.query import Query
 
 _INSERT_RECORD = sa.text(
@@ -133,6 +133,9 @@ class SqlLedger:
     def open_changes(self, service: str | None = None) -> Sequence[OpenChange]:
         return [c for row in self._unclosed(service) if (c := open_change_of(row)) is not None]
 
+    def unreadable_changes(self) -> Sequence[UnreadableChange]:
+        return [found for row in self._unclosed(None) if isinstance(found := change_of(row), UnreadableChange)]
+
     def open_lines(self) -> Sequence[OpenLine]:
         """The open changes for a listing, also those whose plan this program cannot read whole."""
         return [
@@ -178,5 +181,7 @@ class SqlLedger:
 
 
 def _append(connection: Connection, record: Record) -> bool:
-    values = record.model_dump(exclude={"body"}) | {"body": to_json(record.body)}
+    told = record.model_dump(exclude={"body"})
+    values = {name: clean(text) if isinstance(text, str) else text for name, text in told.items()}
+    values["body"] = to_json(record.body)
     return connection.execute(_INSERT_RECORD, values).rowcount == 1

@@ -44,7 +44,14 @@ def reconcile_all(parts: Parts, at_s: float, *, alive: Callable[[str], bool]) ->
         if said:
             _log.info("%s: plan %s: %s", change.service, change.plan_id, said)
             done.append(f"{change.service}: {said}")
-    care.end(("change/", "run/", "late/"))
+    for lost in parts.ledger.unreadable_changes():
+        care.failed(
+            f"unreadable/{lost.plan_id}",
+            f"a change of {lost.service}",
+            f"its plan {lost.plan_id} is {lost.state} and cannot be read ({lost.reason}): it may be in force, and no "
+            "sweep looks after it. A newer slotune may have written it: look at the setting, and update this one.",
+        )
+    care.end(("change/", "run/", "late/", "unreadable/"))
     return done
 
 

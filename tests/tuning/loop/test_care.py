@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.fakes.ledger import FakeLedger
 from tests.fakes.world import SERVICES, KeptMails, World, WorldBatch, parts
 from tests.tuning.loop.test_lease import Replicas, leased
 from tuning.errors import ControlRefused, ControlUnreachable
+from tuning.ledger import SqlLedger
 from tuning.loop import act, approve, prove, records, tell, watch
 from tuning.loop.care import Care
 from tuning.loop.parts import Parts
@@ -101,6 +103,25 @@ def test_a_change_whose_service_or_lever_left_the_file_is_told(config: str) -> N
     (mail,) = mails.mails
     assert "services.yaml" in mail.text and plan.id in mail.text and "batch_size 1" in mail.text
     assert len(ledger.open_changes()) == 1
+
+
+def test_an_open_change_whose_plan_cannot_be_read_reaches_a_person(tmp_path) -> None:
+    """A newer slotune wrote it: no sweep can look after it, and the others go on."""
+    world, mails = World(qps=harm), KeptMails()
+    ledger = SqlLedger.open(f"sqlite:///{tmp_path}/ledger.db")
+    loop = parts(world, ledger, mails)
+    world.wait(240)
+    request = watch.open_incidents(loop, watch.detect_anomalies(loop, watch.pull_metrics(loop, world.now())))[0]
+    plan = act.choose_action(loop, request.incident, world.now())
+    act.pull_lever(loop, plan, "batch_size", world.now(), run="run")
+    with sqlite3.connect(tmp_path / "ledger.db") as connection:
+        connection.execute("UPDATE changes SET plan = replace(plan, '\"mode\":\"act\"', '\"mode\":\"by itself\"')")
+    sweeps(world, loop, 3 * SWEEP_S)
+    (mail,) = mails.mails
+    assert "could not look after a change of ranker" in mail.subject
+    assert plan.id in mail.text and "cannot be read (mode:" in mail.text and "may be in force" in mail.text
+    sweeps(world, loop, 2 * DAY_S, still=True)
+    assert len(mails.mails) == 3, "again every day"
 
 
 def test_a_run_that_is_called_alive_and_does_nothing_is_taken_over_and_told() -> None:

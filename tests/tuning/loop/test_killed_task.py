@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.world import KeptMails, World, WorldBatch, parts
-from tuning.loop import act, once, prove, records, tell
+from tuning.loop import act, late, once, prove, records, tell
 from tuning.loop.once import run_once
 from tuning.loop.parts import Parts
 from tuning.model import Plan, Receipt, Report
@@ -92,6 +92,32 @@ def test_a_value_that_was_there_before_the_first_try_is_nobodys_change():
     world.batch_size = plan.chosen.changes[0].new["batch_size"]
     receipt = act.pull_lever(healthy, plan, "batch_size", world.now())
     assert receipt.applied and not receipt.changed
+
+
+@pytest.mark.parametrize("answered", [True, False], ids=["every call was answered", "a call may be on its way"])
+def test_a_value_that_was_rolled_back_and_is_set_again_is_a_persons_unless_a_call_was_never_answered(answered):
+    """Rolled back, and a minute later the very value that was rolled back is in force."""
+    world, ledger, mails = World(qps=lambda t: 60.0 if t < 120 else 130.0, batch_hurts=40.0), FakeLedger(), KeptMails()
+    loop = parts(world, ledger, mails)
+    dying = loop if answered else replace(loop, actuator=lambda _service, _lever: DeadlyBatch(world, False))
+    world.wait(60)
+    made: list[int] = []
+    for _ in range(40):
+        try:
+            run_once(dying, world.now, world.wait_until)
+        except Killed:
+            world.wait(35)
+            go_on(world, loop, ledger.open_changes()[0].plan)
+        made = [apply["batch_size"] for apply in world.applies]
+        if len(made) == 2:
+            break
+        world.wait(15)
+    assert made[0] > 1 and made[1] == world.batch_size == 1 and not ledger.open_changes()
+    world.wait(60)
+    world.batch_size = made[0]
+    said = late.reopen(loop, world.now())
+    assert world.batch_size == (made[0] if answered else 1)
+    assert bool(said) is not answered and len(ledger.open_changes()) == (0 if answered else 1)
 
 
 def test_a_roll_back_killed_after_it_was_made_is_run_again_and_verified():
