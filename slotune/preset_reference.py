@@ -10,22 +10,7 @@ from pathlib import Path
 
 from detection import presets
 from detection.signals import SIGNALS
-from tuning.planning.causes import CAUSES
-
-NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "load_surge": (("p95_ms", "qps"),),
-    "lost_capacity": (("p95_ms", "qps", "replicas"),),
-    "slower_service": (("p95_ms", "batch_ms"), ("p95_ms", "busy")),
-    "batch_too_small": (("p95_ms", "queue_ms", "rows_per_batch"), ("p95_ms", "queue_depth", "rows_per_batch")),
-    "batch_wait_too_long": (("p95_ms", "queue_ms", "rows_per_batch", "batch_ms"),),
-    "slow_replica": (("p95_ms", "replicas"),),
-    "noisy_neighbour": (("p95_ms", "batch_ms"),),
-    "errors": (("error_rate",),),
-    "idle_capacity": (("qps", "busy"),),
-    "stale_data": ((),),
-}
-"""The signals without which a cause cannot be told: all of one group. What the lever itself says (the batch limit, the
-timeout, the replicas) is read from the lever where the preset has no signal for it."""
+from tuning.planning.causes import CAUSES, Cause
 
 _INTRO = """# Presets: signals and causes
 
@@ -65,10 +50,13 @@ def page() -> str:
         lines.append(f"| `{signal.name}`: {signal.title} | {' | '.join(cells)} | {signal.without} |")
     lines += ["", "## Causes", "", "Which causes can be told with what a preset reads (a service may export less).", ""]
     lines += [f"| cause | {' | '.join(names)} | needs |", "|---" * (len(names) + 2) + "|"]
-    for cause, needs in NEEDS.items():
+    for cause in CAUSES.values():
+        if not cause.told_by:
+            continue
         cells = ["yes" if nameable(cause, name) else "" for name in names]
-        said = " or ".join(", ".join(f"`{signal}`" for signal in group) for group in needs if group) or "nothing"
-        lines.append(f"| {cause}: {CAUSES[cause].title} | {' | '.join(cells)} | {said} |")
+        groups = [group for group in cause.told_by if group]
+        said = " or ".join(", ".join(f"`{signal}`" for signal in group) for group in groups) or "nothing"
+        lines.append(f"| {cause.name}: {cause.title} | {' | '.join(cells)} | {said} |")
     lines += ["", "## Names that can be overridden", "", "| preset | name | default |", "|---|---|---|"]
     for name, preset in presets.REGISTRY.items():
         filled = {key: value for key, value in preset.resolved({}) if key in preset.names}
@@ -78,10 +66,10 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def nameable(cause: str, preset: str) -> bool:
+def nameable(cause: Cause, preset: str) -> bool:
     """Whether a preset reads what a cause is told by."""
     signals = presets.REGISTRY[preset].signals
-    return any(set(group) <= set(signals) for group in NEEDS[cause])
+    return any(set(group) <= set(signals) for group in cause.told_by)
 
 
 if __name__ == "__main__":

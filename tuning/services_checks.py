@@ -5,6 +5,7 @@ A running loop goes on with the other services (see detection.ports.MetricsSourc
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -16,6 +17,8 @@ from tuning.settings import ServiceSettings, Settings
 from tuning.yaml_sentences import nearest
 
 Path = tuple[str | int, ...]
+_PLACE = ("connection", "model", "namespace", "kind", "target", "container", "env", "arg", "read", "write")
+"""The options of a lever that say which setting of which system it moves."""
 _LABEL = re.compile(r"^[a-zA-Z_][a-zA-Z0-9_]*$")
 
 
@@ -27,7 +30,7 @@ def mistakes(settings: Settings, known: Mapping[str, Sequence[str]]) -> list[tup
     found = [*_windows(settings), *_registered(settings, known)]
     for index, service in enumerate(settings.services):
         found += _service(service, ("services", index))
-    return [*found, *_same_series(settings)]
+    return [*found, *_same_series(settings), *_same_place(settings)]
 
 
 def remarks(settings: Settings) -> list[str]:
@@ -115,3 +118,20 @@ def _same_series(settings: Settings) -> Iterator[tuple[Path, str]]:
                 "add a label that tells them apart",
             )
         seen.setdefault(key, index)
+
+
+def _same_place(settings: Settings) -> Iterator[tuple[Path, str]]:
+    """Levers of two services that move one and the same setting: each would undo, and judge, the other's changes."""
+    seen: dict[str, tuple[str, str]] = {}
+    for index, service in enumerate(settings.services):
+        for name, lever in service.to_service().levers.items():
+            place = {option: lever.options.get(option) for option in _PLACE}
+            key = json.dumps([name, lever.actuator, place], sort_keys=True)
+            if key in seen:
+                yield (
+                    ("services", index, "levers", name),
+                    f"{service.name!r} and {seen[key][0]!r} move one and the same setting ({seen[key][1]}): each would "
+                    "undo the other's changes; make them one service, or give each its own",
+                )
+            said = [f"{option} {place[option]}" for option in ("connection", "model", "target") if place[option]]
+            seen.setdefault(key, (service.name, ", ".join(said)))

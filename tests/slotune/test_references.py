@@ -12,7 +12,7 @@ import yaml
 from detection import presets
 from detection.errors import ConfigError
 from detection.signals import SIGNALS
-from slotune.preset_reference import NEEDS, nameable, page
+from slotune.preset_reference import nameable, page
 from slotune.reference import reference
 from slotune.schema import services_schema
 from tests.tuning.test_services_mistakes import GOOD
@@ -29,15 +29,15 @@ def test_the_page_is_the_one_in_docs(name: str, made):
 
 def test_every_cause_and_signal_has_its_row():
     text = page()
-    assert set(NEEDS) == set(CAUSES) - {"healthy", "unknown"}
+    assert {name for name, cause in CAUSES.items() if not cause.told_by} == {"healthy", "unknown"}
     assert all(f"`{name}`:" in text for name in SIGNALS)
     assert all(signal.without for signal in SIGNALS.values())
-    assert all(set(group) <= set(SIGNALS) for groups in NEEDS.values() for group in groups)
+    assert all(set(group) <= set(SIGNALS) for cause in CAUSES.values() for group in cause.told_by)
 
 
 def test_what_a_preset_reads_decides_what_can_be_told():
-    assert nameable("lost_capacity", "triton") and nameable("batch_too_small", "triton")
-    assert not nameable("idle_capacity", "bentoml")
+    assert nameable(CAUSES["lost_capacity"], "triton") and nameable(CAUSES["batch_too_small"], "triton")
+    assert not nameable(CAUSES["idle_capacity"], "bentoml")
     assert all(preset.versions and preset.presence for preset in presets.REGISTRY.values())
 
 

@@ -14,6 +14,9 @@ class Cause:
     """name: the word in the ledger. title: for people. levers: those that can cure it (none: a person has to).
 
     pairs: whether it may be worth two levers at once. One sick replica is not: a person restarts it.
+    told_by: the signals without which it cannot be told, all of one group; none for what is left when nothing else is
+    told. What the lever itself says (the batch limit, the timeout, the replicas) is read from the lever where no signal
+    has it.
     """
 
     name: str
@@ -21,21 +24,48 @@ class Cause:
     levers: tuple[str, ...] = ()
     curable: bool = True
     pairs: bool = True
+    told_by: tuple[tuple[str, ...], ...] = ()
 
 
 _ALL = ("batch_size", "replicas", "precision")
 
 _TABLE = (
-    Cause("load_surge", "more traffic than usual", _ALL),
-    Cause("lost_capacity", "replicas are missing", _ALL),
-    Cause("slower_service", "each batch takes longer than it did", _ALL),
-    Cause("batch_too_small", "full batches while requests queue", _ALL),
-    Cause("batch_wait_too_long", "requests wait for a batch that does not fill", ("batch_size",)),
-    Cause("slow_replica", "one replica is slower than the others", ("replicas", "precision"), pairs=False),
-    Cause("noisy_neighbour", "batch times come and go with something else on the machine", _ALL),
-    Cause("errors", "requests fail", curable=False),
-    Cause("idle_capacity", "far more capacity than the traffic needs", ("replicas",)),
-    Cause("stale_data", "the numbers are old or missing", curable=False),
+    Cause("load_surge", "more traffic than usual", _ALL, told_by=(("p95_ms", "qps"),)),
+    Cause("lost_capacity", "replicas are missing", _ALL, told_by=(("p95_ms", "qps", "replicas"),)),
+    Cause(
+        "slower_service",
+        "each batch takes longer than it did",
+        _ALL,
+        told_by=(("p95_ms", "batch_ms"), ("p95_ms", "busy")),
+    ),
+    Cause(
+        "batch_too_small",
+        "full batches while requests queue",
+        _ALL,
+        told_by=(("p95_ms", "queue_ms", "rows_per_batch"), ("p95_ms", "queue_depth", "rows_per_batch")),
+    ),
+    Cause(
+        "batch_wait_too_long",
+        "requests wait for a batch that does not fill",
+        ("batch_size",),
+        told_by=(("p95_ms", "queue_ms", "rows_per_batch", "batch_ms"),),
+    ),
+    Cause(
+        "slow_replica",
+        "one replica is slower than the others",
+        ("replicas", "precision"),
+        pairs=False,
+        told_by=(("p95_ms", "replicas"),),
+    ),
+    Cause(
+        "noisy_neighbour",
+        "batch times come and go with something else on the machine",
+        _ALL,
+        told_by=(("p95_ms", "batch_ms"),),
+    ),
+    Cause("errors", "requests fail", curable=False, told_by=(("error_rate",),)),
+    Cause("idle_capacity", "far more capacity than the traffic needs", ("replicas",), told_by=(("qps", "busy"),)),
+    Cause("stale_data", "the numbers are old or missing", curable=False, told_by=((),)),
     Cause("healthy", "the SLO is met", curable=False),
     Cause("unknown", "what is exported does not tell", _ALL),
 )
