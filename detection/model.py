@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 FloatArray = NDArray[np.float64]
 Mode = Literal["observe", "approve", "act"]
@@ -52,13 +52,64 @@ class Span:
         return self.start_s + self.step_s * np.arange(self.points, dtype=np.float64)
 
 
-class Slo(Value):
-    """What a service promises. `for_s`: how long it may be broken before it counts."""
+class Objective(Value):
+    """One promise on a latency: the P95 `signal` stays under limit_ms, and may be over it for for_s."""
 
-    p95_ms: float
+    signal: str
+    limit_ms: float
+    for_s: float = 60.0
+
+
+OBJECTIVES = ("p95_ms", "ttft_p95_ms", "itl_p95_ms", "e2e_p95_ms")
+"""The signals that may be promised, in the order in which they are told; each is a limit of `Slo` by the same name."""
+
+
+class Slo(Value):
+    """What a service promises. `for_s`: how long it may be broken before it counts, where the objective's own
+    (`ttft_p95_for_s`, ...) says nothing else.
+
+    Limits in ms of the P95 of a request (p95_ms: of the duration that its preset names), of the time to the first
+    token, of the time per output token, of the whole request; at least one. Shares: error_rate, abort_rate (aborted,
+    or ended without an answer).
+    """
+
+    p95_ms: float | None = None
     for_s: float = 60.0
     error_rate: float = 0.01
     accuracy_drop: float = 0.01
+    ttft_p95_ms: float | None = None
+    ttft_p95_for_s: float | None = None
+    itl_p95_ms: float | None = None
+    itl_p95_for_s: float | None = None
+    e2e_p95_ms: float | None = None
+    e2e_p95_for_s: float | None = None
+    abort_rate: float = 0.05
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.objectives:
+            raise ValueError("promises nothing: give p95, ttft_p95, itl_p95 or e2e_p95")
+        return self
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """Every latency that is promised, in the order of OBJECTIVES."""
+        limits = {
+            "p95_ms": (self.p95_ms, None),
+            "ttft_p95_ms": (self.ttft_p95_ms, self.ttft_p95_for_s),
+            "itl_p95_ms": (self.itl_p95_ms, self.itl_p95_for_s),
+            "e2e_p95_ms": (self.e2e_p95_ms, self.e2e_p95_for_s),
+        }
+        return tuple(
+            Objective(signal=signal, limit_ms=limit, for_s=self.for_s if own is None else own)
+            for signal, (limit, own) in limits.items()
+            if limit is not None
+        )
+
+    @property
+    def main(self) -> Objective:
+        """The first of them: what is shown where there is room for one."""
+        return self.objectives[0]
 
 
 class Lever(Value):

@@ -14,7 +14,7 @@ from detection.model import FloatArray, MetricWindow, Score, Service, Tier
 from detection.settings import DetectionSettings
 from detection.signals import SIGNALS
 
-SIGNALS_COMPARED = ("p95_ms", "mean_ms", "batch_ms", "error_rate")
+SIGNALS_COMPARED = ("p95_ms", "mean_ms", "batch_ms", "error_rate", "ttft_p95_ms", "itl_p95_ms")
 MIN_REPLICAS = 2
 
 
@@ -86,8 +86,8 @@ def _score(
     at_s: float,
     settings: DetectionSettings,
 ) -> Score:
-    limit = service.slo.error_rate if signal == "error_rate" else service.slo.p95_ms
-    tier: Tier = "act" if signal in ("p95_ms", "error_rate") and value > limit else "warn"
+    limits = {"error_rate": service.slo.error_rate} | {one.signal: one.limit_ms for one in service.slo.objectives}
+    tier: Tier = "act" if value > limits.get(signal, np.inf) else "warn"
     return Score(
         service=service.name,
         detector="peers",

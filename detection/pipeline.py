@@ -31,6 +31,14 @@ _STATISTICAL = (
     "load_failures",
     "replicas",
     "agreement",
+    "ttft_p50_ms",
+    "ttft_p95_ms",
+    "itl_p50_ms",
+    "itl_p95_ms",
+    "generation_tokens_per_s",
+    "kv_usage",
+    "preemptions_per_s",
+    "running",
 )
 
 

@@ -6,34 +6,13 @@ them. Durations are in milliseconds, shares in 0..1, rates per second.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 
+from detection.language_signals import LANGUAGE
 from detection.model import FloatArray
+from detection.signal import Direction, Signal
 
-Direction = Literal["up", "down", "both", "none"]
-
-
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """One signal of a service.
-
-    worse: the direction in which a change hurts ("both": either is suspicious; "none": context, never an anomaly).
-    log: compare on a log1p scale (heavy-tailed, positive).
-    floor: the smallest absolute change that is news, in the signal's unit.
-    without: what is off where a service does not export it.
-    """
-
-    name: str
-    unit: str
-    worse: Direction
-    title: str
-    log: bool = False
-    floor: float = 0.0
-    without: str = ""
-
+__all__ = ["MOST", "SIGNALS", "Direction", "Signal", "percentile", "plausible", "shown", "title"]
 
 _TABLE = (
     Signal(
@@ -216,7 +195,7 @@ _TABLE = (
     ),
 )
 
-SIGNALS: dict[str, Signal] = {signal.name: signal for signal in _TABLE}
+SIGNALS: dict[str, Signal] = {signal.name: signal for signal in (*_TABLE, *LANGUAGE)}
 
 
 MOST = 1e12
@@ -248,3 +227,8 @@ def shown(name: str, value: float) -> str:
         return f"{value * 100:.3g} %"
     number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return f"{number} {'/s' if unit == '1/s' else unit}".strip()
+
+
+def percentile(name: str) -> str:
+    """What people call a percentile by itself: "P95", "TTFT P95"; the title of any other signal."""
+    return "P95" if name == "p95_ms" else title(name)

@@ -11,7 +11,7 @@ from detection.model import MetricWindow, Service
 from detection.presets import Preset
 from detection.signals import SIGNALS, shown
 from detection.sources.prometheus import query_of
-from detection.windows import last_shown
+from detection.windows import PERCENTILES, last_shown
 from slotune.preset_reference import NEEDS
 
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
@@ -74,7 +74,7 @@ def _row(
     found = window is not None and signal in window.values
     value = window.last(signal) if window is not None and found else None
     text = None if value is None else shown(signal, value)
-    if window is not None and value is not None and signal.startswith("p") and signal.endswith("_ms"):
+    if window is not None and value is not None and signal in PERCENTILES:
         text = last_shown(window, signal)
     return SignalRow(
         signal=signal,

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from detection.model import BucketWindow, Incident, MetricWindow, Mode, Service, Value, make_id
+from detection.model import BucketWindow, Incident, MetricWindow, Mode, Objective, Service, Value, make_id
 
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -48,15 +48,18 @@ LEVER_STEPS: dict[str, str] = {
 class Setting(Value):
     """The truth about one lever, read from the system.
 
-    values: knobs by name (batch_size: batch_size, batch_timeout_ms; replicas: min_replicas, max_replicas, replicas;
-    precision: version, precision). others: the knobs of each replica that shows something else than `values`, which is
-    what most of them show. version: the token for an optimistic lock. owner: who writes this knob. useless: why a
-    change of it would do nothing, "" where it would: no plan is made with it then.
+    values: knobs by name (batch_size: batch_size, batch_timeout_ms, of a language model max_num_seqs,
+    max_num_batched_tokens; replicas: min_replicas, max_replicas, replicas; precision: version, precision). others: the
+    knobs of each replica that shows something else than `values`, which is what most of them show. version: the token
+    for an optimistic lock. owner: who writes this knob. useless: why a change of it would do nothing, "" where it
+    would: no plan is made with it then. facts: what was read beside the knobs and cannot be set with them
+    (kv_cache_tokens, block_size, max_model_len), absent where it is not known.
     """
 
     lever: str
     values: dict[str, Knob]
     others: dict[str, dict[str, Knob]] = {}
+    facts: dict[str, Knob] = {}
     version: str = ""
     owner: str = ""
     note: str = ""
@@ -91,7 +94,8 @@ class Interval(Value):
 class Option(Value):
     """One way out: changes (none = hold, one, or a pair) with what they are expected to bring and cost.
 
-    predicted_p95_ms: None when no model can tell. reason: why chosen or rejected, in one sentence.
+    predicted_p95_ms: of the plan's objective; None when no model can tell. reason: why chosen or rejected, in one
+    sentence.
     """
 
     changes: tuple[Change, ...]
@@ -132,7 +136,8 @@ class Plan(Value):
 
     settle_s: how long to wait after the change before looking. lease_s: after how long a temporary change expires
     (None: not temporary). decided_at_s: the run's own time. rollback_of: the plan that this one undoes. since_s: the
-    incident's onset (None: not known). tries: how many earlier plans of the incident changed something.
+    incident's onset (None: not known). tries: how many earlier plans of the incident changed something. objective: the
+    promise that is broken, whose P95 the plan and its proof speak of (None: the service's first).
     """
 
     id: str
@@ -152,6 +157,7 @@ class Plan(Value):
     since_s: float | None = None
     tries: int = 0
     reason: str = ""
+    objective: Objective | None = None
 
     def inverse(
         self,
@@ -250,7 +256,7 @@ class Receipt(Applied):
 
 
 class Guarded(Value):
-    """One guard metric beside P95, before and after. ok False turns a win into "worse"."""
+    """One guard metric beside the P95 that is judged, before and after. ok False turns a win into "worse"."""
 
     signal: str
     before: float | None
@@ -262,7 +268,8 @@ class Guarded(Value):
 class Outcome(Value):
     """The verdict on a change. effect: P95 after divided by P95 before (load-adjusted), with its interval.
 
-    resolved: P95 is under the SLO with the evidence at hand; None when the data cannot tell.
+    P95 is that of the plan's objective. resolved: it is under its limit with the evidence at hand, and so is everything
+    else that the service promises; None when the data cannot tell.
     """
 
     id: str
@@ -298,7 +305,8 @@ class Decision(Value):
 class Report(Value):
     """Everything a mail says about one run of tune_service; `id` is the incident's id and attempt.
 
-    timeline: (epoch seconds, P95 in ms) pairs for the plot; events: (epoch seconds, label) to mark in it.
+    slo_p95_ms, timeline: of the plan's objective, (epoch seconds, P95 in ms) pairs for the plot; events: (epoch
+    seconds, label) to mark in it.
     """
 
     id: str
@@ -329,7 +337,8 @@ class Observation:
     levers' truth by lever name (absent: could not be read; `unreadable` says why). history: a longer, coarser window.
     since_s: the incident's onset: what was measured before it is the past, however recent (None: no onset is known).
     settle_s: the least time by lever before P95 no longer mixes the old setting with the new. dry_run: the plan will
-    only be told. tries: how many plans of the incident have changed something so far.
+    only be told. tries: how many plans of the incident have changed something so far. objective: the promise that is
+    broken (None: not looked for yet).
     """
 
     service: Service
@@ -347,6 +356,12 @@ class Observation:
     settle_s: Mapping[str, float] = field(default_factory=dict)
     dry_run: bool = False
     tries: int = 0
+    objective: Objective | None = None
+
+    @property
+    def promise(self) -> Objective:
+        """The promise that a plan is about: the one that is broken, the service's first where none is known to be."""
+        return self.objective or self.service.slo.main
 
 
 class Record(Value):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
-from detection.model import BucketWindow, Incident, MetricWindow, Service, Slo
+from detection.model import BucketWindow, Incident, MetricWindow, Objective, Service, Slo
 from tuning.caps import Caps, Standing
 from tuning.mail import Mail
 from tuning.model import Change, Observation, OpenChange, Outcome, Plan, Receipt, Record, Setting, UnreadableChange
@@ -99,7 +99,8 @@ class Evidence:
     model expects at this side's load with the OLD setting (None: no model), for the load adjustment.
     unhelped_p95_ms: of the side after, what P95 would be by now, at least, with the OLD setting where the service
     itself has grown slower since the change (None: it has not, or nobody can tell).
-    slo: what the service promises; without it nobody can tell whether the incident is resolved.
+    slo: what the service promises; without it nobody can tell whether the incident is resolved. objective: the one of
+    its promises that is judged (None: the first).
     min_agreement: the smallest share of live answers on which the new version and its reference may agree.
     """
 
@@ -110,6 +111,17 @@ class Evidence:
     unhelped_p95_ms: float | None = None
     slo: Slo | None = None
     min_agreement: float | None = None
+    objective: Objective | None = None
+
+    @property
+    def judged(self) -> Objective | None:
+        """The promise that is judged; None where nothing is promised."""
+        return self.objective or (self.slo.main if self.slo is not None else None)
+
+    @property
+    def signal(self) -> str:
+        """The P95 that is judged, with or without a promise."""
+        return self.judged.signal if self.judged is not None else "p95_ms"
 
 
 class Notifier(Protocol):

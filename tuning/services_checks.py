@@ -67,6 +67,7 @@ def _registered(settings: Settings, known: Mapping[str, Sequence[str]]) -> Itera
 def _service(service: ServiceSettings, at: Path) -> Iterator[tuple[Path, str]]:
     if service.serving not in presets.REGISTRY:
         near = nearest(service.serving, list(presets.REGISTRY))
+        near = near if "known" in near else f"{near} known: {', '.join(presets.REGISTRY)}"
         yield (*at, "serving"), f"there is no preset {printable(service.serving, 60)!r}{near}"
     else:
         yield from _names(service, at)

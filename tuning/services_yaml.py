@@ -24,7 +24,7 @@ from detection import pipeline
 from detection.errors import ConfigError
 from detection.outside_text import printable
 from tuning.services_checks import mistakes
-from tuning.settings import Settings
+from tuning.settings import NO_PROMISE, Settings
 from tuning.yaml_sentences import nearest, sentence
 from tuning.yaml_tree import NotReadable, compose, merged
 
@@ -231,6 +231,8 @@ class _Reader:
     def problem(self, error: Mapping[str, Any]) -> Problem:
         """A pydantic error as a Problem at the line of the nearest known path."""
         path = self._untagged(error["loc"])
+        if error["type"] == NO_PROMISE:
+            path = (*path, "p95")
         found = self.at(path, sentence(error))
         if path not in self.spelt and error["type"] == "missing":
             return replace(found, path=re.sub(r"_m?s$", "", found.path))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from detection import presets
 from detection.model import Lever, Mode, Service, Slo
@@ -214,20 +215,56 @@ class Levers(Section):
     """Numeric precision of the model. `actuator` says how it is changed."""
 
 
+NO_PROMISE = "no_promise"
+"""The mistake of an SLO without a latency."""
+_PROMISES = ("p95", "ttft_p95", "itl_p95", "e2e_p95")
+
+
 class SloSettings(Section):
     """The promise that slotune keeps."""
 
-    p95_ms: float = Field(gt=0, le=86_400_000)
-    """P95 latency must stay under this."""
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": [f"{name}{unit}"]} for name in _PROMISES for unit in ("", "_ms")]}
+    )
+
+    p95_ms: float | None = Field(None, gt=0, le=86_400_000)
+    """P95 latency must stay under this. Give at least one of p95, ttft_p95, itl_p95 and e2e_p95."""
+
+    ttft_p95_ms: float | None = Field(None, gt=0, le=86_400_000)
+    """P95 of the time to the first token must stay under this (servers of language models)."""
+
+    itl_p95_ms: float | None = Field(None, gt=0, le=86_400_000)
+    """P95 of the time per output token must stay under this (servers of language models)."""
+
+    e2e_p95_ms: float | None = Field(None, gt=0, le=86_400_000)
+    """P95 of whole requests must stay under this, where `p95` speaks of something else."""
 
     for_s: float = Field(60.0, ge=0)
-    """How long it may be broken before it is an incident."""
+    """How long a latency may be broken before it is an incident."""
+
+    ttft_p95_for_s: float | None = Field(None, ge=0)
+    """The same for ttft_p95 alone; default: for."""
+
+    itl_p95_for_s: float | None = Field(None, ge=0)
+    """The same for itl_p95 alone; default: for."""
+
+    e2e_p95_for_s: float | None = Field(None, ge=0)
+    """The same for e2e_p95 alone; default: for."""
 
     error_rate: float = Field(0.01, ge=0, le=1)
     """Largest share of failed requests."""
 
+    abort_rate: float = Field(0.05, ge=0, le=1)
+    """Largest share of requests that are aborted, or end without an answer, where the server shows it."""
+
     accuracy_drop: float = Field(0.01, ge=0, le=1)
     """Largest loss of accuracy, where the service exports it."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if all(getattr(self, f"{name}_ms") is None for name in _PROMISES):
+            raise PydanticCustomError(NO_PROMISE, "is missing (or ttft_p95, itl_p95, e2e_p95 of a language model)")
+        return self
 
 
 class ServiceSettings(Section):

@@ -5,6 +5,7 @@ A detector is one of the kinds of `detection.methods` or speaks for itself (`det
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 
 from detection.detectors.absent import AbsentData
@@ -77,7 +78,9 @@ def unknown_names(settings: DetectionSettings, registry: Registry = REGISTRY) ->
     }
     for index, limit in enumerate(settings.limits):
         if limit.signal not in SIGNALS:
-            wrong["limits", index, "signal"] = f"there is no signal {limit.signal!r}; known: {', '.join(SIGNALS)}"
+            near = difflib.get_close_matches(limit.signal, SIGNALS, 1)
+            hint = f"did you mean {near[0]!r}? All" if near else "all"
+            wrong["limits", index, "signal"] = f"there is no signal {limit.signal!r}; {hint} stand in docs/presets.md"
         if limit.name in rules:
             words = f"{limit.name!r} is a rule already: change it under detection.rules, or choose another name"
             wrong["limits", index, "name"] = words

@@ -22,11 +22,26 @@ def rules_for(service: Service, settings: DetectionSettings) -> tuple[Rule, ...]
     return (*usual, *map(_own, own))
 
 
+_OF_OBJECTIVE = {"p95_ms": "latency_p95", "ttft_p95_ms": "ttft_p95", "itl_p95_ms": "itl_p95", "e2e_p95_ms": "e2e_p95"}
+
+
+def _promised(slo: Slo) -> tuple[Rule, ...]:
+    """One rule for each latency that is promised, and the P99 of the one that is watched by it."""
+    found = [
+        Rule(_OF_OBJECTIVE[one.signal], one.signal, one.limit_ms, "act", one.for_s, clear=0.95 * one.limit_ms)
+        for one in slo.objectives
+    ]
+    if slo.p95_ms is not None:
+        found.insert(1, Rule("latency_p99", "p99_ms", 3 * slo.p95_ms, "warn", max(slo.for_s, 120.0)))
+    return tuple(found)
+
+
 def _rules(slo: Slo) -> tuple[Rule, ...]:
     return (
-        Rule("latency_p95", "p95_ms", slo.p95_ms, "act", slo.for_s, clear=0.95 * slo.p95_ms),
-        Rule("latency_p99", "p99_ms", 3 * slo.p95_ms, "warn", max(slo.for_s, 120.0)),
+        *_promised(slo),
         Rule("errors", "error_rate", slo.error_rate, "act", slo.for_s, needs_requests=True),
+        Rule("aborts", "abort_rate", slo.abort_rate, "warn", slo.for_s, needs_requests=True),
+        Rule("unanswered", "unanswered_rate", slo.abort_rate, "act", max(slo.for_s, 60.0)),
         Rule("queue_backlog", "queue_depth", 100.0, "act", 60.0, clear=80.0),
         Rule("gpu_memory", "gpu_memory", 0.9, "act", 60.0, clear=0.88),
         Rule("load_failures", "load_failures", 0.01, "act", 0.0, 300.0),
@@ -35,7 +50,8 @@ def _rules(slo: Slo) -> tuple[Rule, ...]:
     )
 
 
-RULES = tuple(sorted(rule.name for rule in _rules(Slo(p95_ms=1.0))))
+_EVERYTHING = Slo(p95_ms=1.0, ttft_p95_ms=1.0, itl_p95_ms=1.0, e2e_p95_ms=1.0)
+RULES = tuple(sorted(rule.name for rule in _rules(_EVERYTHING)))
 """The names that `detection.rules` may change, besides absent_data."""
 
 

@@ -12,16 +12,22 @@ from detection.errors import ConfigError
 from detection.model import Service
 from detection.presets import (
     bentoml,
+    dynamo,
     generic_histogram,
     kserve,
+    llamacpp,
     mlserver,
     ray_serve,
+    sglang,
     slotune_demo,
+    tensorrt_llm,
+    tgi,
     torchserve,
     triton,
     vllm,
 )
 from detection.presets._preset import PERCENTILE_LABEL, Preset
+from detection.windows import PERCENTILES
 
 __all__ = ["PERCENTILE_LABEL", "REGISTRY", "Preset", "get", "of"]
 
@@ -29,11 +35,16 @@ REGISTRY: dict[str, Preset] = {
     preset.name: preset
     for preset in (
         bentoml.PRESET,
+        dynamo.PRESET,
         generic_histogram.PRESET,
         kserve.PRESET,
+        llamacpp.PRESET,
         mlserver.PRESET,
         ray_serve.PRESET,
+        sglang.PRESET,
         slotune_demo.PRESET,
+        tensorrt_llm.PRESET,
+        tgi.PRESET,
         torchserve.PRESET,
         triton.PRESET,
         vllm.PRESET,
@@ -63,7 +74,7 @@ def of(service: Service) -> Preset:
         problem = preset.query_problem(template)
         if problem:
             raise ConfigError(f"its own query of {signal} {problem}")
-    own = any(signal.startswith("p") and signal.endswith("_ms") for signal in service.queries)
+    own = any(signal in PERCENTILES for signal in service.queries)
     return dataclasses.replace(
         preset,
         signals={**preset.signals, **service.queries},

@@ -13,6 +13,8 @@ _PLACE = re.compile(r"\$\(([a-z_]+)\)|\$(sel|by|w)")
 _NAMED = re.compile(r"\$\(([^)]*)\)")
 PERCENTILE_LABEL = "percentile_source"
 """The label of an answer's series whose percentiles are not from a histogram; its value is the PercentileSource."""
+LANGUAGE_ENGINE = "dynamic_batching"
+"""The engine of servers of language models (tuning/planning/engines)."""
 MS_OF_UNIT = {"s": 1e3, "ms": 1.0, "us": 1e-3}
 _METRIC_NAME = re.compile(r"^[a-zA-Z_:][a-zA-Z0-9_:]*$")
 
@@ -139,6 +141,20 @@ def summary_or_ms(histogram: str, quantile: float, summary: str, scale: float) -
     return f'label_replace({worst}, "{PERCENTILE_LABEL}", "summary", "", "") or on ($by) {histogram}'
 
 
+def latencies(signal: str, metric: str | Sequence[str], scale: float | str = 1e3) -> dict[str, str]:
+    """The mean and the percentiles of a histogram as the signals of one latency: "ttft" gives ttft_ms, ttft_p95_ms."""
+    names = [metric] if isinstance(metric, str) else metric
+    buckets = [f"{name}_bucket" for name in names]
+    quantiles = {f"{signal}_p{q}_ms": quantile_ms(q / 100, buckets, scale) for q in (50, 95, 99)}
+    return {f"{signal}_ms": mean_ms(metric, scale), **quantiles}
+
+
+def tokens(signal: str, metric: str) -> dict[str, str]:
+    """The mean and P95 of a histogram of tokens per request: "prompt_tokens" gives prompt_tokens_p95 as well."""
+    mean = ratio(total_rate(f"{metric}_sum"), total_rate(f"{metric}_count"))
+    return {signal: mean, f"{signal}_p95": quantile_ms(0.95, f"{metric}_bucket", 1.0)}
+
+
 def mean_ms(metric: str | Sequence[str], scale: float | str = 1e3) -> str:
     """Mean in ms of a histogram or summary from its _sum and _count."""
     names = [metric] if isinstance(metric, str) else metric
@@ -155,9 +171,7 @@ def total_rate(counter: str | Sequence[str], matcher: str = "") -> str:
     return f"sum by ($by) ({rate(counter, matcher)})"
 
 
-def share(
-    part: str | Sequence[str], part_matcher: str, whole: str | Sequence[str], whole_matcher: str = ""
-) -> str:
+def share(part: str | Sequence[str], part_matcher: str, whole: str | Sequence[str], whole_matcher: str = "") -> str:
     """part / whole, where the part may have no series until it first happens: then it is 0, not absent."""
     base = total_rate(whole, whole_matcher)
     return ratio(f"{total_rate(part, part_matcher)} or 0 * {base}", base)

@@ -31,7 +31,7 @@ from detection.windows import PERCENTILES, against
 __all__ = ["MAX_POINTS", "MAX_SAMPLES", "PrometheusSource", "Row", "query_of"]
 
 ESSENTIAL = ("p95_ms", "qps", "error_rate")
-"""Without one of these that it exports, a service is not judged at all: it is unreadable."""
+"""Without one of these that it exports, or of what it promises, a service is not judged at all: it is unreadable."""
 _BOUNDS = "bounds"
 _REPLICAS_EACH, _BOUNDS_EACH = 8, 32
 _T = TypeVar("_T")
@@ -233,9 +233,10 @@ def _unreadable(
 ) -> dict[str, str]:
     """The services that could not be read, with why; raises the first error where nothing could be read at all."""
     errors: dict[str, SlotuneError] = dict(wrong)
+    promised = {service.name: [one.signal for one in service.slo.objectives] for service in services}
     sentences = {name: str(error) for name, error in wrong.items()}
     for name, failed in answers.failures.items():
-        vital = {signal: error for signal, error in failed.items() if signal in essential}
+        vital = {signal: e for signal, e in failed.items() if signal in essential or signal in promised.get(name, ())}
         if vital or name not in found:
             errors[name] = next(iter((vital or failed).values()))
             sentences[name] = reasons(vital or failed)
@@ -268,7 +269,7 @@ def _window(
     kind: PercentileSource = found if measured else "none"
     edges = bounds_ms if kind == "histogram" else ()
     window = MetricWindow(service.name, span, dict(series), kind, replica, stale_s, edges, unread)
-    if "p95_ms" not in series:
+    if "p95_ms" not in series or service.slo.p95_ms is None:
         return window
     # held against the SLO here, once: nobody behind this border can take "at least 1 s" for 1 s
     return replace(window, values={**series, "p95_ms": against(window, "p95_ms", service.slo.p95_ms)})

@@ -13,8 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from detection.errors import ConfigError
-from detection.model import Lever
+from detection.model import Lever, Objective
 from detection.outside_text import printable
+from detection.signals import percentile
 from tuning.ports import Connections, PerReplica
 from tuning.settings import Settings
 
@@ -80,7 +81,7 @@ def _show(console: Console, settings: Settings) -> None:
         table.add_row(
             escape(service.name),
             service.mode,
-            f"{service.slo.p95_ms:g} ms",
+            ", ".join(_promise(one) for one in service.slo.objectives),
             ", ".join(f"{lever.name} {lever.minimum:g}..{lever.maximum:g}" for lever in service.levers.values()) or "-",
             f"{max(worst) / 60:.1f} min" if worst else "-",
         )
@@ -118,3 +119,9 @@ def _live(console: Console, settings: Settings) -> bool:
         # texts from outside are in it: escaped for the terminal as well as for rich
         console.print(f"{result.mark} {escape(printable(result.text, 2000))}", soft_wrap=True)
     return fine
+
+
+def _promise(one: Objective) -> str:
+    """"100 ms" of the latency that every service may promise, "TTFT P95 800 ms" of the others."""
+    name = "" if one.signal == "p95_ms" else f"{percentile(one.signal)} "
+    return f"{name}{one.limit_ms:g} ms"

@@ -14,7 +14,7 @@ from detection import presets
 from detection.errors import SlotuneError
 from detection.model import MetricWindow, Reading, Service, Span
 from detection.outside_text import printable
-from detection.signals import SIGNALS
+from detection.signals import SIGNALS, percentile
 from detection.sources.prometheus import PrometheusSource
 from detection.windows import last_shown
 from slotune.commands.check_result import Result
@@ -42,6 +42,13 @@ def prometheus_results(settings: Settings, source: PrometheusSource, now_s: floa
     yield from _clock(name, source)
 
 
+_NOTHING_SEEN = {
+    "ttft_p95_ms": ": no request has come, or none that this server measures a first token of (not streamed)",
+    "itl_p95_ms": ": no request has come, or none of more than one token",
+}
+"""What it means that nothing was measured of a promise although the preset reads it."""
+
+
 def _service(
     name: str, source: PrometheusSource, service: Service, windows: Reading[MetricWindow], span: Span
 ) -> Iterator[Result]:
@@ -55,11 +62,14 @@ def _service(
         renamed = _renamed(service, sorted(presets.of(service).signals), present)
         yield Result(False, f"{name} answers, but has no series for {service.name} ({selectors}){renamed}")
         return
-    if window.last("p95_ms") is None:
-        length_s = span.end_s - span.start_s
-        yield Result(True, f"{name} has series for {service.name}, but no P95 in the last {length_s:g} s")
-    else:
-        yield Result(True, f"{name} has series for {service.name}: P95 {last_shown(window, 'p95_ms')}")
+    for one in service.slo.objectives:
+        what = percentile(one.signal)
+        if window.last(one.signal) is None:
+            length_s = span.end_s - span.start_s
+            why = _NOTHING_SEEN.get(one.signal, "") if one.signal in presets.of(service).signals else ""
+            yield Result(True, f"{name} has series for {service.name}, but no {what} in the last {length_s:g} s{why}")
+        else:
+            yield Result(True, f"{name} has series for {service.name}: {what} {last_shown(window, one.signal)}")
     if service.name in windows.notes:
         yield Result(True, f"{service.name}: {windows.notes[service.name]}", warning=True)
     yield from _slo(service, window)
@@ -69,7 +79,7 @@ def _service(
 def _slo(service: Service, window: MetricWindow) -> Iterator[Result]:
     """The SLO against what the histogram can show, and against what it shows."""
     slo_ms, bounds = service.slo.p95_ms, window.bounds_ms
-    if bounds and window.percentile_source == "histogram":
+    if slo_ms is not None and bounds and window.percentile_source == "histogram":
         if slo_ms > bounds[-1]:
             yield Result(
                 False,
@@ -82,12 +92,14 @@ def _slo(service: Service, window: MetricWindow) -> Iterator[Result]:
                 f"{service.name}: the first bucket of its histogram ends at {bounds[0]:g} ms, above the SLO of "
                 f"{slo_ms:g} ms: any P95 below is made up; give the server buckets around the SLO",
             )
-    p95_ms = window.last("p95_ms")
-    if p95_ms is not None and p95_ms > slo_ms:
-        said = f"P95 is {last_shown(window, 'p95_ms')} now, above the SLO of {slo_ms:g} ms"
-        yield Result(
-            True, f"{service.name}: {said}: an incident opens once it has been so for {service.slo.for_s:g} s", True
-        )
+    for one in service.slo.objectives:
+        value = window.last(one.signal)
+        if value is not None and value > one.limit_ms:
+            what, now = percentile(one.signal), last_shown(window, one.signal)
+            said = f"{what} is {now} now, above the SLO of {one.limit_ms:g} ms"
+            yield Result(
+                True, f"{service.name}: {said}: an incident opens once it has been so for {one.for_s:g} s", True
+            )
 
 
 def _missing(service: Service, window: MetricWindow, present: Sequence[str]) -> Iterator[Result]:
@@ -99,7 +111,8 @@ def _missing(service: Service, window: MetricWindow, present: Sequence[str]) -> 
         why = f" ({reason})" if reason else _renamed(service, [signal], present)
         off = SIGNALS[signal].without if signal in SIGNALS else ""
         yield Result(True, f"{service.name}: {signal} is missing{why}: {off or 'it is not watched'}", warning=True)
-    never = [signal for signal in ("p95_ms", "qps", "error_rate") if signal not in known]
+    promised = [one.signal for one in service.slo.objectives]
+    never = [signal for signal in (*promised, "qps", "error_rate") if signal not in known]
     if never:
         yield Result(True, f"{service.name}: the preset {service.serving} knows no {', '.join(never)}", warning=True)
 

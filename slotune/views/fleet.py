@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from detection.model import Incident, Service
+from detection.model import Incident, Objective, Service
+from detection.signals import percentile
 from slotune.views import changes as change_views
 from slotune.views import incidents as incident_views
 from slotune.views.changes import ChangeRow
@@ -21,7 +22,8 @@ AT_RISK = 0.85
 
 @dataclass(frozen=True)
 class ServiceRow:
-    """One service. p95_ms: as of the last sweep, None where there is no number. trend: P95 over the look-back.
+    """One service. p95_ms: as of the last sweep, None where there is no number, of the promise that is furthest over
+    its limit; promise: what people call that one. trend: P95 over the look-back.
 
     why: what the state rests on, in a sentence. next_step: what slotune does about it now.
     """
@@ -40,6 +42,7 @@ class ServiceRow:
     incident: str
     change: ChangeRow | None
     next_step: str
+    promise: str = "P95"
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,9 @@ def service_row(
         mode=service.mode,
         state=state,
         why=why,
-        p95_ms=values.get("p95_ms"),
-        slo_p95_ms=service.slo.p95_ms,
+        p95_ms=values.get(_worst(service, values).signal),
+        slo_p95_ms=_worst(service, values).limit_ms,
+        promise=percentile(_worst(service, values).signal),
         qps=values.get("qps"),
         error_rate=values.get("error_rate"),
         trend=numbers.trend if numbers is not None else (),
@@ -97,16 +101,24 @@ def _state(service: Service, numbers: Numbers | None, seen: Latest) -> tuple[Sta
         return "asleep", "It is scaled to zero on purpose."
     if numbers is None:
         return "no_data", "The last sweep found no series of this service: check its selectors."
-    p95, errors = numbers.values.get("p95_ms"), numbers.values.get("error_rate")
+    promise = _worst(service, numbers.values)
+    name = percentile(promise.signal)
+    p95, errors = numbers.values.get(promise.signal), numbers.values.get("error_rate")
     if errors is not None and errors > service.slo.error_rate:
         return "broken", f"{errors:.1%} of requests fail; the SLO allows {service.slo.error_rate:.1%}."
     if p95 is None:
-        return "no_data", "There is no P95 in the last sweep."
-    if p95 > service.slo.p95_ms:
-        return "broken", "P95 is over its SLO."
-    if p95 > AT_RISK * service.slo.p95_ms:
-        return "at_risk", f"P95 is above {AT_RISK:.0%} of its SLO."
-    return "ok", "P95 is under its SLO."
+        return "no_data", f"There is no {name} in the last sweep."
+    if p95 > promise.limit_ms:
+        return "broken", f"{name} is over its SLO."
+    if p95 > AT_RISK * promise.limit_ms:
+        return "at_risk", f"{name} is above {AT_RISK:.0%} of its SLO."
+    return "ok", f"{name} is under its SLO."
+
+
+def _worst(service: Service, values: Mapping[str, float]) -> Objective:
+    """The promise that is furthest over its limit, or closest to it; the first where nothing is known."""
+    known = [one for one in service.slo.objectives if one.signal in values]
+    return max(known, key=lambda one: values[one.signal] / one.limit_ms, default=service.slo.main)
 
 
 def _next_step(service: Service, incident: Incident | None, change: ChangeRow | None, state: State) -> str:

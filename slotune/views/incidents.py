@@ -164,7 +164,7 @@ def page(reading: Reading, incident_id: str) -> IncidentPage | None:
     reports = [line.body for line in lines if line.kind == "email_report" and line.phase == "intent"]
     report = reports[-1] if reports else {}
     service = reading.services.get(row.service)
-    slo = report.get("slo_p95_ms") or (service.slo.p95_ms if service else None)
+    slo = report.get("slo_p95_ms") or (service.slo.main.limit_ms if service else None)
     return IncidentPage(
         row=row,
         steps=tuple(_step(line) for line in lines),

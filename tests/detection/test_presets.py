@@ -177,7 +177,7 @@ EXPECTED: dict[str, dict[str, tuple[float, float]]] = {
         "p95_ms": LATENCY, "mean_ms": LATENCY, "qps": (40.0, 50.0), "error_rate": ERRORS, "queue_ms": QUEUE,
         "queue_depth": WAITING, "rows_per_batch": BATCH, "batch_ms": (39.5, 40.5), "busy": (0.36, 0.44),
         "gpu_util": (0.599, 0.601), "gpu_memory": (0.749, 0.751)},
-    "vllm": {**COMMON, "p95_ms": P95, "queue_ms": QUEUE, "queue_depth": WAITING, "rows_per_batch": BATCH, "gpu_memory": (0.4, 0.4)},
+    "vllm": {**COMMON, "p95_ms": P95, "queue_ms": QUEUE, "queue_depth": WAITING, "rows_per_batch": BATCH, "kv_usage": (0.4, 0.4)},
     "torchserve": {"mean_ms": LATENCY, "qps": QPS, "queue_ms": QUEUE, "replicas": (1.0, 1.0)},
     "kserve": {**COMMON, "p95_ms": P95, "queue_depth": WAITING},
     "ray_serve": {**COMMON, "p95_ms": P95, "queue_ms": QUEUE, "queue_depth": WAITING, "rows_per_batch": BATCH},
@@ -305,6 +305,7 @@ def test_a_gap_in_one_source_is_filled_from_the_other() -> None:
 def test_every_preset_is_tried() -> None:
     tried = {preset for preset, _ in SERVERS.values()}
     elsewhere = {"slotune_demo"}  # tests/demo
+    elsewhere |= {"dynamo", "llamacpp", "sglang", "tensorrt_llm", "tgi"}  # test_language_presets.py
     assert tried | elsewhere == set(presets.REGISTRY)
 
 

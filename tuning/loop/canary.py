@@ -12,9 +12,10 @@ A step that is run again finds its records. A change that is left between the tw
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from detection.errors import SlotuneError
-from detection.model import MetricWindow, Service, Span
+from detection.model import MetricWindow, Objective, Service, Span
 from tuning.loop.observe import REPLICA_SIGNALS, look_back
 from tuning.loop.parts import Parts
 from tuning.model import LEVER_STEPS, Canary, Plan, Record
@@ -39,7 +40,7 @@ def choice_of(parts: Parts, service: Service, plan: Plan, at_s: float) -> canary
         windows = parts.source.read_replicas([service], REPLICA_SIGNALS, look_back(parts, at_s)).get(service.name, {})
     except SlotuneError as error:
         return str(error)
-    return canary.choose(endpoints, windows)
+    return canary.choose(endpoints, windows, (plan.objective or service.slo.main).signal)
 
 
 def foretold(parts: Parts, plan: Plan, at_s: float) -> str:
@@ -93,10 +94,13 @@ def _intent(plan: Plan, lever: str, name: str, at_s: float, body: dict[str, obje
     )
 
 
-def sides(parts: Parts, service: Service, first: Canary, span: Span) -> tuple[Evidence, Evidence]:
-    """What the first replica and its peers showed over a span."""
+def sides(
+    parts: Parts, service: Service, first: Canary, span: Span, objective: Objective | None = None
+) -> tuple[Evidence, Evidence]:
+    """What the first replica and its peers showed over a span. objective: what they are judged by."""
     signals = (*REPLICA_SIGNALS, "p50_ms", "queue_ms", "accuracy", "agreement")
     found = parts.source.read_replicas([service], signals, span).get(service.name, {})
     own = found.get(first.label) or MetricWindow(service.name, span, {})
     peers = canary.pooled(service.name, span, [found[label] for label in first.peers if label in found])
-    return Evidence(window=own, slo=service.slo), Evidence(window=peers, slo=service.slo)
+    own_side = Evidence(window=own, slo=service.slo, objective=objective)
+    return own_side, replace(own_side, window=peers)

@@ -18,7 +18,20 @@ from tuning.query import Query
 
 _log = logging.getLogger(__name__)
 _MEMORY_S = 30 * 86400.0
-REPLICA_SIGNALS = ("p95_ms", "mean_ms", "qps", "error_rate", "batch_ms", "rows_per_batch")
+REPLICA_SIGNALS = (
+    "p95_ms",
+    "mean_ms",
+    "qps",
+    "error_rate",
+    "batch_ms",
+    "rows_per_batch",
+    "ttft_p95_ms",
+    "itl_p95_ms",
+    "e2e_p95_ms",
+    "itl_ms",
+    "running",
+    "generation_tokens_per_s",
+)
 """What tells one slow replica from its peers."""
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from detection.errors import Permanent
-from detection.model import MetricWindow, Reading, Service, Span
+from detection.model import MetricWindow, Objective, Reading, Service, Span
 from detection.signals import SIGNALS
 from tuning import attempt as attempts
 from tuning.attempt import Attempt, value
@@ -63,7 +63,7 @@ def settled(parts: Parts, attempt: Attempt, at_s: float) -> Attempt:
         window.values["queue_depth"],
         settle_s=planned_s,
         rate_window_s=parts.settings.prometheus.rate_window_s,
-        floor=_no_queue(service, window),
+        floor=_no_queue(plan.objective or service.slo.main, window),
         bound_s=plan.settle_s + verification.drain_max_s,
     )
     # A wait that is hardly longer is not worth another: the look itself reaches beyond it.
@@ -75,11 +75,11 @@ def settled(parts: Parts, attempt: Attempt, at_s: float) -> Attempt:
     return attempt.plus(record)
 
 
-def _no_queue(service: Service, window: MetricWindow) -> float:
-    """Waiting requests that cost a quarter of the SLO (Little's law): a queue no longer than that is no backlog."""
+def _no_queue(promise: Objective, window: MetricWindow) -> float:
+    """Waiting requests that cost a quarter of the limit (Little's law): a queue no longer than that is no backlog."""
     rates = window.values.get("qps")
     known = rates[np.isfinite(rates)] if rates is not None else np.empty(0)
-    return max(2.0, float(known.mean()) * service.slo.p95_ms / 4e3 if known.size else 0.0)
+    return max(2.0, float(known.mean()) * promise.limit_ms / 4e3 if known.size else 0.0)
 
 
 def verify_p95(parts: Parts, plan: Plan | Attempt, at_s: float, *, look: int = 1) -> tuple[Outcome, Decision]:
@@ -168,11 +168,13 @@ def _judge(parts: Parts, attempt: Attempt, at_s: float) -> Outcome:
             _grid(_before_from_s(parts, plan, first), first, step_s),
             _grid(made + plan.settle_s, at_s, step_s),
         )
-        (own, peers), (own_after, peers_after) = (canary.sides(parts, service, stage.first, s) for s in spans)
+        (own, peers), (own_after, peers_after) = (
+            canary.sides(parts, service, stage.first, span, plan.objective) for span in spans
+        )
         outcome = parts.verifier.judge(plan, own, own_after, (peers, peers_after))
         return outcome.model_copy(update={"resolved": None})  # one replica does not tell for the service
-    before = _evidence(parts, service, _before_from_s(parts, plan, first), first, history=True)
-    after = _evidence(parts, service, made + attempt.settle_s, at_s, history=False)
+    before = _evidence(parts, service, plan, _before_from_s(parts, plan, first), first, history=True)
+    after = _evidence(parts, service, plan, made + attempt.settle_s, at_s, history=False)
     old = _old_setting(parts, service, plan, first)
     planning = parts.settings.planning
     expected = [None if old is None else expected_p95_ms(old, planning, side.window) for side in (before, after)]
@@ -187,7 +189,7 @@ def _judge(parts: Parts, attempt: Attempt, at_s: float) -> Outcome:
 
 def _clocks_apart(parts: Parts, service: Service, at_s: float) -> str | None:
     step_s = parts.settings.prometheus.step_s
-    seen = parts.source.read([service], ("p95_ms",), _grid(at_s - 2 * step_s, at_s, step_s))
+    seen = parts.source.read([service], (service.slo.main.signal,), _grid(at_s - 2 * step_s, at_s, step_s))
     skew_s = seen.clock_skew_s if isinstance(seen, Reading) else None
     return clocks_apart(skew_s, parts.settings.safety.clock_tolerance_s)
 
@@ -210,6 +212,7 @@ def _old_setting(parts: Parts, service: Service, plan: Plan, changed_s: float) -
         at_s=changed_s,
         settings={c.lever: Setting(lever=c.lever, values=c.old) for c in plan.chosen.changes},
         latency_model=latency_model(parts, service),
+        objective=plan.objective,
     )
 
 
@@ -222,24 +225,42 @@ def _before_from_s(parts: Parts, plan: Plan, first_s: float) -> float:
     return min(max(start_s, onset_s), first_s - 2 * parts.settings.prometheus.step_s)
 
 
-def _evidence(parts: Parts, service: Service, start_s: float, end_s: float, *, history: bool) -> Evidence:
+_LANGUAGE_GUARDS = (
+    "generation_tokens_per_s",
+    "arrivals_per_s",
+    "abort_rate",
+    "unanswered_rate",
+    "length_rate",
+    "running",
+    "itl_ms",
+    "prompt_tokens",
+    "output_tokens",
+)
+
+
+def _evidence(parts: Parts, service: Service, plan: Plan, start_s: float, end_s: float, *, history: bool) -> Evidence:
     step_s = parts.settings.prometheus.step_s
     span = _grid(start_s, end_s, step_s)
+    promised = tuple(one.signal for one in service.slo.objectives)
+    judged = (plan.objective or service.slo.main).signal
     signals = ("p95_ms", "p50_ms", "qps", "error_rate", "queue_ms", "queue_depth", "accuracy", "agreement", "busy",
-               "batch_ms", "rows_per_batch")  # fmt: skip
+               "batch_ms", "rows_per_batch", *_LANGUAGE_GUARDS, *promised)  # fmt: skip
+    signals = tuple(dict.fromkeys(signals))
     window = parts.source.read([service], signals, span).get(service.name) or MetricWindow(service.name, span, {})
     past = None
     if history:
         # At the very step of the look: autocorrelation belongs to a step.
         past_span = _grid(start_s - min(_HISTORY_S, _HISTORY_POINTS * step_s), start_s, step_s)
-        past = parts.source.read([service], ("p95_ms", "qps"), past_span).get(service.name)
+        past = parts.source.read([service], (judged, "qps"), past_span).get(service.name)
     lever = service.levers.get("precision")
     asked = lever.options.get("min_agreement") if lever is not None else None
     return Evidence(
         window=window,
-        buckets=buckets_beside(parts, service, window),
+        # the histogram is the one of `duration`, and explains no other promise
+        buckets=buckets_beside(parts, service, window) if judged == "p95_ms" else None,
         history=past,
         slo=service.slo,
+        objective=plan.objective,
         min_agreement=float(asked) if isinstance(asked, (int, float)) else None,
     )
 

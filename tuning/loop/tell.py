@@ -163,7 +163,8 @@ def make_report(parts: Parts, plan: Plan | Attempt, at_s: float, *, notes: tuple
     service = parts.service(plan.service)
     outcome, beside_peers = attempt.last_verdict(), attempt.last_verdict(alone=True)
     undone = undo.last_verdict() if undo is not None else None
-    timeline, emulated = _timeline(parts, plan, incident, at_s)
+    promise = plan.objective or service.slo.main
+    timeline, emulated = _timeline(parts, plan, incident, promise.signal, at_s)
     back = undo.receipts if undo is not None else ()
     return Report(
         id=make_id(plan.incident_id, "report", plan.attempt),
@@ -179,7 +180,7 @@ def make_report(parts: Parts, plan: Plan | Attempt, at_s: float, *, notes: tuple
         rollback_outcome=undone[0] if undone is not None else None,
         links=dict(parts.links),
         at_s=at_s,
-        slo_p95_ms=service.slo.p95_ms,
+        slo_p95_ms=promise.limit_ms,
         timeline=timeline,
         events=_events(incident, attempt.receipts, outcome[0] if outcome is not None else None, back),
         notes=notes,
@@ -188,9 +189,12 @@ def make_report(parts: Parts, plan: Plan | Attempt, at_s: float, *, notes: tuple
 
 
 def _timeline(
-    parts: Parts, plan: Plan, incident: Incident, at_s: float
+    parts: Parts, plan: Plan, incident: Incident, signal: str, at_s: float
 ) -> tuple[tuple[tuple[float, float], ...], bool]:
-    """P95 around the incident, thinned to what a plot can show; a source that fails costs the plot, not the mail."""
+    """The P95 that is judged around the incident, thinned to what a plot can show.
+
+    A source that fails costs the plot, not the mail.
+    """
     step_s = parts.settings.prometheus.step_s
     length_s = max(at_s - incident.opened_at_s, 20 * step_s)
     coarse_s = max(step_s, math.ceil(1.5 * length_s / _PLOT_POINTS / step_s) * step_s)
@@ -199,13 +203,13 @@ def _timeline(
     span = Span(end_s - points * coarse_s, end_s, coarse_s)
     service = parts.service(plan.service)
     try:
-        window = parts.source.read([service], ["p95_ms", "emulated"], span).get(service.name)
+        window = parts.source.read([service], [signal, "emulated"], span).get(service.name)
     except SlotuneError as error:
         _log.warning("email_report: the plot is left out: %s", error)
         return (), False
-    if window is None or "p95_ms" not in window.values:
+    if window is None or signal not in window.values:
         return (), False
-    pairs = zip(window.span.times(), window.values["p95_ms"], strict=True)
+    pairs = zip(window.span.times(), window.values[signal], strict=True)
     timeline = tuple((float(t), float(v)) for t, v in pairs if np.isfinite(v))
     return timeline, bool(window.last("emulated"))
 

@@ -84,7 +84,8 @@ def pull_metrics(parts: Parts, at_s: float, only: Sequence[str] = ()) -> Sweep:
     parts.ledger.put_blob(WINDOWS, pack(windows, replicas, at_s), at_s=at_s)
     unreadable, notes, skew_s = reading_of(windows)
     asleep = _asleep(parts, services, windows, at_s)
-    parts.ledger.put_blob(DIGEST, digest(windows, unreadable, asleep, at_s), at_s=at_s)
+    promised = {service.name: service.slo.main.signal for service in services}
+    parts.ledger.put_blob(DIGEST, digest(windows, unreadable, asleep, at_s, promised), at_s=at_s)
     silent = tuple(sorted({service.name for service in services} - set(windows) - set(unreadable) - set(asleep)))
     if silent:
         _log.warning("pull_metrics: no series for %s; check their selectors", ", ".join(silent[:20]))

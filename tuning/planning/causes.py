@@ -63,6 +63,44 @@ _TABLE = (
         _ALL,
         told_by=(("p95_ms", "batch_ms"),),
     ),
+    Cause(
+        "kv_cache_full",
+        "the KV cache is full while requests wait",
+        _ALL,
+        told_by=(("ttft_p95_ms", "kv_usage", "queue_depth"), ("ttft_p95_ms", "preemptions_per_s")),
+    ),
+    Cause(
+        "concurrency_limited",
+        "requests wait for a free place while the KV cache has room",
+        _ALL,
+        told_by=(("ttft_p95_ms", "running", "queue_depth"),),
+    ),
+    Cause(
+        "decode_bound",
+        "many requests run at once, and each token takes its time",
+        _ALL,
+        told_by=(("itl_p95_ms", "running", "queue_depth"),),
+    ),
+    Cause(
+        "prefill_bound",
+        "the computing of prompts fills the time",
+        _ALL,
+        told_by=(("itl_p50_ms", "itl_p95_ms"), ("ttft_ms", "prefill_ms")),
+    ),
+    Cause("longer_prompts", "prompts are longer than usual", _ALL, told_by=(("prompt_tokens",),)),
+    Cause("longer_outputs", "answers are longer than usual", _ALL, told_by=(("output_tokens",),)),
+    Cause(
+        "prefix_cache_lost", "prompts are no longer found in the prefix cache", _ALL, told_by=(("prefix_hit_rate",),)
+    ),
+    Cause(
+        "slower_engine", "each iteration of the engine takes longer than it did", _ALL, told_by=(("itl_ms", "running"),)
+    ),
+    Cause(
+        "engine_stalled",
+        "requests come and none is answered",
+        curable=False,
+        told_by=(("qps", "steps_per_s"), ("qps", "unanswered_rate")),
+    ),
     Cause("errors", "requests fail", curable=False, told_by=(("error_rate",),)),
     Cause("idle_capacity", "far more capacity than the traffic needs", ("replicas",), told_by=(("qps", "busy"),)),
     Cause("stale_data", "the numbers are old or missing", curable=False, told_by=((),)),

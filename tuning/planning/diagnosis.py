@@ -8,114 +8,36 @@ evidence. What excuses a change is looked for first; what the present state alon
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 
 from detection.model import Incident
 from tuning.formats import ms
 from tuning.model import Diagnosis, Observation
+from tuning.planning import language_signs as lang
 from tuning.planning import reading as rd
 from tuning.planning import thresholds as th
 from tuning.planning.causes import CAUSES
+from tuning.planning.facts import Facts, Sign, queue_text, when
 from tuning.planning.reading import Reading
 from tuning.planning.settings import PlanningSettings
 from tuning.planning.situation import Situation
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the signs look at."""
-
-    incident: Incident
-    observation: Observation
-    situation: Situation
-    settings: PlanningSettings
-
-    @property
-    def now(self) -> Reading:
-        return self.situation.now
-
-    @property
-    def slo_ms(self) -> float:
-        return self.observation.service.slo.p95_ms
-
-    @cached_property
-    def stale(self) -> str:
-        return rd.is_stale(self.observation, self.settings)
-
-    @property
-    def failing(self) -> bool:
-        rate = self.now.error_rate
-        return rate is not None and rate > self.observation.service.slo.error_rate
-
-    @property
-    def met(self) -> bool:
-        return self.now.p95_ms is not None and self.now.p95_ms <= self.slo_ms
-
-    @property
-    def saturated(self) -> bool:
-        return _busy(self) or queue_stands(self.now, self.settings)
-
-    @property
-    def shedding(self) -> bool:
-        """Requests are refused because the load has outgrown the service: fewer errors take more capacity."""
-        return self.failing and self.saturated and any((sign.growth(self) or 0.0) > th.MOVED for sign in MOVED)
-
-    @property
-    def over(self) -> bool:
-        """The SLO is met, and not by refusing or now and then."""
-        return self.met and not self.borders and not self.shedding
-
-    @property
-    def borders(self) -> bool:
-        """P95 goes in and out of the SLO: a latency incident whose recent values reach over it is not over."""
-        recent = rd.recent(self.observation.window, "p95_ms", self.settings.recent_s)
-        near = (self.now.p95_ms or 0.0) > self.settings.headroom * self.slo_ms
-        latency = self.incident.symptom in ("latency", "saturation")
-        return latency and near and bool((recent > self.slo_ms).mean() >= th.BORDERS)
-
-    @property
-    def noisy(self) -> bool:
-        """The service time comes and goes, more than it did."""
-        always = self.situation.spread if self.now.batch_cv2 is not None else 0.0
-        before = max(self.situation.base.variation or th.NOISY_BEFORE, th.NOISY_SPREAD * always)
-        seen = self.situation.variation
-        return seen is not None and seen > max(th.NOISY, th.NOISY_TIMES * before)
-
-
-@dataclass(frozen=True)
-class Sign:
-    """One row. cause: a name of `causes`. growth: by how much (natural logarithm) the cause made the load grow; None:
-    the sign is absent. evidence: the sentences, asked for only where it is there.
-    """
-
-    cause: str
-    growth: Callable[[Facts], float | None]
-    evidence: Callable[[Facts], tuple[str, ...]]
-
-
-def _if(holds: Callable[[Facts], bool]) -> Callable[[Facts], float | None]:
-    return lambda facts: 0.0 if holds(facts) else None
-
 
 # What excuses a change or names itself --------------------------------------------------------------------------------
 
 
 def _failing_text(f: Facts) -> tuple[str, ...]:
-    calm = f"P95, {ms(f.now.p95_ms)}, is under the SLO" if f.saturated else "no queue stands"
+    calm = f"{f.p95}, {ms(f.now.p95_ms)}, is under the SLO" if f.saturated else "no queue stands"
     limit = f.observation.service.slo.error_rate
     return (f"{f.now.error_rate or 0:.1%} of requests fail (limit {limit:.1%}) while {calm}",)
 
 
 def _met_text(f: Facts) -> tuple[str, ...]:
-    return (f"P95 is {ms(f.now.p95_ms)}, the SLO is {ms(f.slo_ms)}",)
+    return (f"{f.p95} is {ms(f.now.p95_ms)}, the SLO is {ms(f.slo_ms)}",)
 
 
 def _idle_text(f: Facts) -> tuple[str, ...]:
-    busy = f.now.busy
-    share = f"the replicas compute {busy:.0%} of the time" if busy is not None else "busy share not exported"
-    return (*_met_text(f), share)
+    share = f.now.busy
+    text = f"the replicas compute {share:.0%} of the time" if share is not None else "busy share not exported"
+    return (*_met_text(f), text)
 
 
 def _one_is_slow(f: Facts) -> bool:
@@ -148,17 +70,18 @@ def _waits_text(f: Facts) -> tuple[str, ...]:
 
 
 FIRST = (
-    Sign("stale_data", _if(lambda f: bool(f.stale)), lambda f: (f.stale,)),
-    Sign("errors", _if(lambda f: f.failing and (f.met or not f.saturated) and not f.shedding), _failing_text),
-    Sign("idle_capacity", _if(lambda f: f.over and f.incident.symptom == "idle"), _idle_text),
-    Sign("healthy", _if(lambda f: f.over), _met_text),
+    Sign("stale_data", when(lambda f: bool(f.stale)), lambda f: (f.stale,)),
+    Sign("errors", when(lambda f: f.failing and (f.met or not f.saturated) and not f.shedding), _failing_text),
+    lang.STALLED,
+    Sign("idle_capacity", when(lambda f: f.over and f.incident.symptom == "idle"), _idle_text),
+    Sign("healthy", when(lambda f: f.over), _met_text),
     Sign(
         "unknown",
-        _if(lambda f: f.now.queue_ms is None and f.now.batch_ms is None),
+        when(lambda f: f.now.queue_ms is None and f.now.batch_ms is None and f.language is None),
         lambda f: ("neither queue nor batch time is exported: the split of the latency is unknown",),
     ),
-    Sign("slow_replica", _if(_one_is_slow), _slow_replica_text),
-    Sign("batch_wait_too_long", _if(_waits_for_rows), _waits_text),
+    Sign("slow_replica", when(_one_is_slow), _slow_replica_text),
+    Sign("batch_wait_too_long", when(_waits_for_rows), _waits_text),
 )
 """The first that is there is the cause."""
 
@@ -184,7 +107,7 @@ def _load_text(f: Facts) -> tuple[str, ...]:
 
 def _slow_growth(f: Facts) -> float | None:
     slow = f.situation.slow
-    return math.log(slow) if slow is not None and slow > 1 + 2 * f.situation.slow_sd else None
+    return math.log(slow) if slow is not None and slow > 1 + 2 * f.situation.slow_sd and f.language is None else None
 
 
 def _slow_text(f: Facts) -> tuple[str, ...]:
@@ -213,15 +136,12 @@ MOVED = (
         lambda f: math.log(f.situation.limit_cost) if f.situation.limit_cost else None,
         lambda f: (f"the batch limit is {f.now.batch_size} instead of {f.situation.base.batch_size:.0f}",),
     ),
+    *lang.FACTORS,
 )
 """The one with the largest growth is the cause; all that grew by more than `thresholds.MOVED` are evidence."""
 
 
 # What the present state alone says ------------------------------------------------------------------------------------
-
-
-def _busy(f: Facts) -> bool:
-    return f.now.busy is not None and f.now.busy >= f.settings.busy_full
 
 
 def _full(f: Facts) -> bool:
@@ -242,9 +162,10 @@ def _rests_text(f: Facts) -> tuple[str, ...]:
 
 
 STATE = (
+    *lang.NARROW,
     Sign(
         "batch_too_small",
-        _if(lambda f: f.saturated and _full(f) and _limit_is_low(f)),
+        when(lambda f: f.saturated and _full(f) and _limit_is_low(f)),
         lambda f: (
             f"batches are full ({f.now.rows_per_batch:.1f} of {f.now.batch_size} rows)",
             *queue_text(f.now),
@@ -252,15 +173,15 @@ STATE = (
     ),
     Sign(
         "load_surge",
-        _if(lambda f: f.saturated),
+        when(lambda f: f.saturated),
         lambda f: ("requests come faster than they are answered", *queue_text(f.now)),
     ),
     Sign(
         "slower_service",
-        _if(_rests),
+        when(_rests),
         _rests_text,
     ),
-    Sign("unknown", _if(lambda f: True), lambda f: ("nothing that is exported has moved since the baseline",)),
+    Sign("unknown", when(lambda f: True), lambda f: ("nothing that is exported has moved since the baseline",)),
 )
 """Nothing moved, or nothing to compare with: the first that is there is the cause."""
 
@@ -269,7 +190,7 @@ def diagnose(
     incident: Incident, observation: Observation, situation: Situation, settings: PlanningSettings
 ) -> Diagnosis:
     """One cause with its evidence; `curable` False where no lever can help. Never guesses: "unknown" is an answer."""
-    facts = Facts(incident, observation, situation, settings)
+    facts = Facts(incident, observation, situation, settings, MOVED)
     sign = next((sign for sign in FIRST if sign.growth(facts) is not None), None)
     if sign is not None:
         return _diagnosis(sign.cause, sign.evidence(facts), facts)
@@ -277,19 +198,20 @@ def diagnose(
     if grown:
         grown.sort(key=lambda pair: -pair[0])
         told = tuple(text for _, sign in grown for text in sign.evidence(facts))
-        cause, evidence = grown[0][1].cause, (*told, *queue_text(facts.now))
+        cause, evidence = grown[0][1].cause, (*told, *lang.narrow(facts), *queue_text(facts.now))
     else:
         sign = next(sign for sign in STATE if sign.growth(facts) is not None)
         cause, evidence = sign.cause, sign.evidence(facts)
     if facts.failing:
         failing = f"{facts.now.error_rate or 0:.1%} of requests fail as well, while the service is saturated"
-        refused = f" and P95 is {ms(facts.now.p95_ms)}: what cures must bring P95 well below that" if facts.met else ""
+        below = f" and {facts.p95} is {ms(facts.now.p95_ms)}: what cures must bring {facts.p95} well below that"
+        refused = below if facts.met else ""
         evidence = (*evidence, failing + refused)
     return _diagnosis(cause, evidence, facts)
 
 
 def _diagnosis(cause: str, evidence: tuple[str, ...], facts: Facts) -> Diagnosis:
-    split = {} if cause == "stale_data" else split_of(facts.now)
+    split = {} if cause == "stale_data" else lang.split_of(facts) or split_of(facts.now)
     return Diagnosis(cause=cause, evidence=evidence, curable=CAUSES[cause].curable, **split)
 
 
@@ -307,25 +229,3 @@ def split_of(now: Reading) -> dict[str, float | None]:
         "service_ms": now.batch_ms,
         "queue_share": min(1.0, now.queue_ms / total) if total else None,
     }
-
-
-def queue_text(now: Reading) -> tuple[str, ...]:
-    if now.queue_ms is None or now.queue_share is None:
-        return ()
-    return (f"{now.queue_share:.0%} of the latency is waiting ({ms(now.queue_ms)})",)
-
-
-def queue_stands(now: Reading, settings: PlanningSettings) -> bool:
-    """Requests wait for a server: a large share of the latency, and more than half of one batch's time."""
-    if now.queue_ms is not None:
-        share = now.queue_share
-        long = now.batch_ms is None or now.queue_ms > th.QUEUE_BATCHES * now.batch_ms
-        return share is not None and share >= settings.queue_share and long
-    return now.busy is not None and now.busy >= settings.busy_full
-
-
-def batches_full(now: Reading, settings: PlanningSettings) -> bool:
-    """Batches use their limit, or (where rows are not exported) the server never rests."""
-    if now.fill is not None:
-        return now.fill > settings.batch_full
-    return now.busy is not None and now.busy >= settings.busy_full

@@ -17,7 +17,7 @@ from tuning.planning.reading import levers_of
 
 @dataclass(frozen=True)
 class Effect:
-    """One change and what came of it. predicted_ms, low_ms, high_ms, observed_ms: P95; None where not known."""
+    """One change and what came of it. predicted_ms, low_ms, high_ms, observed_ms: P95 of `signal`; None: not known."""
 
     plan_id: str
     service: str
@@ -30,6 +30,7 @@ class Effect:
     low_ms: float | None = None
     high_ms: float | None = None
     observed_ms: float | None = None
+    signal: str = "p95_ms"
 
     @property
     def worked(self) -> bool | None:
@@ -91,6 +92,7 @@ def _effect(plan: Record, outcome: Record) -> Effect:
         low_ms=_number(predicted.get("low")),
         high_ms=_number(predicted.get("high")),
         observed_ms=_number(outcome.body.get("p95_after_ms")),
+        signal=str(_mapping(plan.body.get("objective")).get("signal", "p95_ms")),
     )
 
 
@@ -111,12 +113,18 @@ def posterior(seen: Sequence[Effect], service: str, cause: str, levers: tuple[st
     return Posterior(a, b, worked, tries)
 
 
-def calibration(seen: Sequence[Effect], service: str) -> tuple[float, float]:
-    """(log bias, log scatter) of observed over predicted P95 on this service, shrunk to (0, SCATTER) by six trials."""
+def calibration(seen: Sequence[Effect], service: str, signal: str = "p95_ms") -> tuple[float, float]:
+    """(log bias, log scatter) of observed over predicted P95 on this service, shrunk to (0, SCATTER) by six trials.
+
+    signal: whose P95: what is known of one promise says nothing about another.
+    """
     logs = [
         math.log(effect.observed_ms / effect.predicted_ms)
         for effect in seen[-th.TRIALS :]
-        if effect.service == service and effect.observed_ms and effect.predicted_ms and effect.worked is not None
+        if (effect.service, effect.signal) == (service, signal)
+        and effect.observed_ms
+        and effect.predicted_ms
+        and effect.worked is not None
     ]
     # One wild trial (the load changed meanwhile) must not move the rest.
     logs = [max(-th.WILD, min(th.WILD, value)) for value in logs]

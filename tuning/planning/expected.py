@@ -37,7 +37,8 @@ def expected_p95_ms(
     situation = replace(situation, backlog=0.0)
     stay = engine.unchanged(observation, situation)
     found = engine.predict([stay], observation, situation, Knowledge(), settings)[0]
-    return found.shown["p95_ms"].value if found.load < 1.0 and "p95_ms" in found.shown else None
+    shown = found.shown.get(observation.promise.signal)
+    return shown.value if shown is not None and found.load < 1.0 else None
 
 
 def unhelped_p95_ms(
@@ -65,7 +66,8 @@ def unhelped_p95_ms(
     delay_s = max(0.0, ahead_s / 2 - settings.rate_window_s - settings.verify_window_s)
     stay = replace(engine.unchanged(observation, later), delay_s=delay_s)
     found = engine.predict([stay], observation, later, Knowledge(), settings)[0]
-    return th.UNHELPED * found.shown["p95_ms"].value if "p95_ms" in found.shown else None
+    shown = found.shown.get(observation.promise.signal)
+    return th.UNHELPED * shown.value if shown is not None else None
 
 
 def _measured(rate: float) -> Forecast:

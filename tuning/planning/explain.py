@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from detection.signals import title as signal_title
+from detection.signals import percentile as _title
 from tuning.formats import ms
 from tuning.model import Diagnosis
 from tuning.planning import thresholds as th
@@ -40,10 +40,6 @@ def _lead(diagnosis: Diagnosis) -> str:
     return f"{title}, and {diagnosis.queue_share:.0%} of the latency is waiting: "
 
 
-def _title(signal: str) -> str:
-    return "P95" if signal == "p95_ms" else signal_title(signal)
-
-
 def disagreement(levers: tuple[str, ...], playbook: tuple[str, ...], why: str) -> str:
     """One sentence where the rule of thumb would have pulled another lever; "" where they agree."""
     if not playbook or levers == playbook:
@@ -73,6 +69,16 @@ def uncured(diagnosis: Diagnosis) -> str:
     if diagnosis.cause == "healthy":
         return f"hold: it recovered by itself: {evidence}; no change is needed"
     return f"hold: {evidence}: no lever cures that"
+
+
+def unpredictable(diagnosis: Diagnosis, signal: str) -> str:
+    """Why nothing is proposed where no option's effect can be predicted."""
+    evidence = "; ".join(diagnosis.evidence)
+    return (
+        f"{CAUSES[diagnosis.cause].title} ({evidence}), and what a change would do to {_title(signal)} cannot be "
+        "predicted yet: nothing is changed on a guess. The model learns from calm traffic; `slotune check --live` "
+        "names the signals that are missing"
+    )
 
 
 def nothing(diagnosis: Diagnosis, ranked: list[Ranked], limits: Mapping[str, float]) -> str:

@@ -19,6 +19,7 @@ from tuning.planning import reading as rd
 from tuning.planning import thresholds as th
 from tuning.planning.causes import CAUSES
 from tuning.planning.diagnosis import diagnose
+from tuning.planning.objectives import broken
 from tuning.planning.ports import Candidate, Engine, Knowledge, Predicted, limits_of
 from tuning.planning.ranking import Ranked
 from tuning.planning.rules import Rules
@@ -52,12 +53,16 @@ class ModelPlanner:
 
     def propose(self, incident: Incident, observation: Observation, past: Sequence[Record]) -> Plan:
         """The cheapest option that is predicted to meet the SLO, or a hold; all others with their reasons."""
+        observation = replace(observation, objective=broken(incident, observation, self._settings))
         case = self._case(incident, observation, past)
         if case.diagnosis.cause == "idle_capacity":
             return self._save(case)
         if not case.diagnosis.curable:
             return self._plan(case, Option(changes=(), reason=explain.uncured(case.diagnosis)), ())
         if not case.situation.identified:
+            if not case.engine.rules_apply or not case.limits:
+                reason = f"hold: {explain.unpredictable(case.diagnosis, case.observation.promise.signal)}"
+                return self._plan(case, Option(changes=(), reason=reason), _untouched(case.observation))
             return _asking(self._by_rules(case))
         return self._cure(case)
 
@@ -67,11 +72,12 @@ class ModelPlanner:
         limits = limits_of(observation.service.slo, engine.objectives)
         diagnosis = diagnose(incident, observation, situation, self._settings)
         refusing = (situation.now.error_rate or 0.0) > observation.service.slo.error_rate
-        if refusing and situation.now.p95_ms is not None and "p95_ms" in limits:
+        promised = observation.promise.signal
+        if refusing and situation.now.p95_ms is not None and promised in limits:
             # Requests are refused at this P95: what does not bring it well below goes on refusing.
-            limits["p95_ms"] = min(limits["p95_ms"], situation.now.p95_ms)
+            limits[promised] = min(limits[promised], situation.now.p95_ms)
         seen = ef.effects(past)
-        bias, scatter = ef.calibration(seen, observation.service.name)
+        bias, scatter = ef.calibration(seen, observation.service.name, promised)
         return Case(
             incident=incident,
             observation=observation,
@@ -92,18 +98,18 @@ class ModelPlanner:
         stay = self._stay(case, base)
         if self._passes(case, stay):
             kept = Ranked(base, stay, ef.Posterior(*th.WORKED_PRIOR, 0, 0), 0.0)
-            return self._plan(case, _option(kept, case.limits, explain.drains(stay)), ())
+            return self._plan(case, _option(case, kept, explain.drains(stay)), ())
         ranked = self._rank(case, base)
         winner = ranking.best(ranked, self._settings, case.limits)
         text = self._winning(case, winner) if winner is not None else ""
-        if winner is None:
+        if winner is None and case.engine.rules_apply:
             winner = ranking.explore(ranked, not math.isfinite(stay.drain_s))
             if winner is not None:
                 text = explain.exploring(winner, case.diagnosis, case.limits, case.engine.unseen(case.situation))
         rejected = [
             _option(
+                case,
                 item,
-                case.limits,
                 explain.passed_over(item, winner, self._settings, case.limits),
                 feasible=not item.barred,
             )
@@ -114,12 +120,12 @@ class ModelPlanner:
         if winner is None:
             chosen = Option(
                 changes=(),
-                predicted_p95_ms=stay.shown.get("p95_ms"),
+                predicted_p95_ms=stay.shown.get(case.observation.promise.signal),
                 meets_slo=False,
                 reason=explain.nothing(case.diagnosis, ranked, case.limits),
             )
             return self._plan(case, chosen, (*rejected, *untouched))
-        plan = self._plan(case, _option(winner, case.limits, text), (*rejected, *untouched))
+        plan = self._plan(case, _option(case, winner, text), (*rejected, *untouched))
         rule = self._by_rules(case).chosen.levers
         other = explain.disagreement(winner.candidate.levers, rule, self._why(case, winner))
         plan = self._with_lease(case, plan, winner)
@@ -145,7 +151,7 @@ class ModelPlanner:
     def _passes(self, case: Case, stay: Predicted) -> bool:
         """The present setting meets the SLO once the queue has drained, and the queue IS draining: no change needed."""
         window, situation = case.observation.window, case.situation
-        p95 = rd.recent(window, "p95_ms", self._settings.recent_s)
+        p95 = rd.recent(window, case.observation.promise.signal, self._settings.recent_s)
         depth = rd.recent(window, "queue_depth", self._settings.recent_s)
         falling = p95.size >= 4 and float(p95[-1]) < th.PASSES_P95 * float(p95.max()) and bool(p95[-1] <= p95[-2])
         emptying = (
@@ -200,7 +206,7 @@ class ModelPlanner:
                 f"{ms(shown.high)} at the highest load seen: no room to give one back"
             )
         text = explain.chosen(item, case.diagnosis, case.limits, self._why(case, item))
-        return self._plan(case, _option(item, case.limits, text), _untouched(observation))
+        return self._plan(case, _option(case, item, text), _untouched(observation))
 
     def _with_lease(self, case: Case, plan: Plan, winner: Ranked) -> Plan:
         """More replicas are lent: with the rate below which the old setting would do again."""
@@ -230,6 +236,7 @@ class ModelPlanner:
             tries=observation.tries,
             attempt=incident.attempt,
             reason=chosen.reason,
+            objective=observation.promise,
         )
 
 
@@ -243,11 +250,11 @@ def _asking(plan: Plan) -> Plan:
     return plan.model_copy(update={"mode": "approve", "chosen": chosen, "reason": reason})
 
 
-def _option(item: Ranked, limits: Mapping[str, float], reason: str, *, feasible: bool = True) -> Option:
+def _option(case: Case, item: Ranked, reason: str, *, feasible: bool = True) -> Option:
     return Option(
         changes=item.candidate.changes,
-        predicted_p95_ms=item.predicted.shown.get("p95_ms"),
-        meets_slo=item.predicted.ratio(limits) <= 1,
+        predicted_p95_ms=item.predicted.shown.get(case.observation.promise.signal),
+        meets_slo=item.predicted.ratio(case.limits) <= 1,
         cost_per_hour=item.candidate.cost_per_hour,
         effect_delay_s=item.candidate.delay_s + (item.predicted.drain_s if item.drains else 0.0),
         risk=item.candidate.risk,

@@ -34,7 +34,7 @@ def batches(observation: Observation, base: Candidate) -> list[Candidate]:
     batch, timeout = int(base.setting["batch_size"]), float(base.setting["batch_timeout_ms"])
     low, high = int(lever.minimum), int(lever.maximum)
     sizes = {2**k for k in range(12) if low <= 2**k <= high} | {low, high} | {batch}
-    timeouts = _timeouts(lever, timeout, observation.service.slo.p95_ms) if "batch_timeout_ms" in setting.values else []
+    timeouts = _timeouts(lever, timeout, observation.promise.limit_ms) if "batch_timeout_ms" in setting.values else []
     found = []
     for size in sorted(size for size in sizes if low <= size <= high):
         for wait in sorted({timeout, *timeouts}):

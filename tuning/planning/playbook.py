@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from detection.model import Incident
 from tuning.model import Observation, Plan, Record
 from tuning.planning.diagnosis import diagnose
+from tuning.planning.objectives import broken
 from tuning.planning.ports import Engine
 from tuning.planning.rules import Rules
 from tuning.planning.settings import PlanningSettings
@@ -27,6 +29,7 @@ class PlaybookPlanner:
         self._rules = Rules(settings)
 
     def propose(self, incident: Incident, observation: Observation, past: Sequence[Record]) -> Plan:
+        observation = replace(observation, objective=broken(incident, observation, self._settings))
         engine = self._engines[observation.service.engine]
         situation = engine.assess(incident, observation, self._settings, -math.inf)
         diagnosis = diagnose(incident, observation, situation, self._settings)

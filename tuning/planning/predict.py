@@ -79,7 +79,7 @@ def predict(
     runs = whatif.simulate(
         lanes, batches=settings.simulated_batches, seed=settings.seed, requests=4 * settings.simulated_batches
     )
-    slo = observation.service.slo.p95_ms
+    slo = observation.promise.limit_ms
     answers = []
     for want, draws in zip(wanted, plan, strict=True):
         mixed = [whatif.mix(_shares([(share, lanes[k], runs[k]) for share, k in parts], situation)) for parts in draws]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detection.model import FloatArray, Incident, Lever, MetricWindow, Mode, make_id
+from detection.signals import percentile
 from tuning.model import Change, Knob, Observation, Option, Record, Setting
 from tuning.planning import thresholds as th
 from tuning.planning.settings import PlanningSettings
@@ -35,6 +36,7 @@ def level(window: MetricWindow | None, signal: str, within_s: float) -> float | 
 class Reading:
     """The service now. Durations in ms, rates per second, shares 0..1; None where it is not exported.
 
+    p95_ms: of the promise that the observation is about.
     batch_size, batch_timeout_ms, replicas: the setting read from the system where there is one, else the signal.
     """
 
@@ -121,7 +123,7 @@ def read_now(observation: Observation, settings: PlanningSettings) -> Reading:
         qps=now("qps"),
         mean_ms=now("mean_ms"),
         p50_ms=now("p50_ms"),
-        p95_ms=now("p95_ms"),
+        p95_ms=now(observation.promise.signal),
         error_rate=now("error_rate"),
         queue_ms=now("queue_ms"),
         queue_depth=now("queue_depth"),
@@ -143,14 +145,14 @@ def first(*values: float | None) -> float | None:
 
 def is_stale(observation: Observation, settings: PlanningSettings) -> str:
     """Why the numbers cannot be trusted, "" when they can: no P95 at all, or one older than `stale_s`."""
-    window = observation.window
-    p95 = window.values.get("p95_ms")
+    window, signal = observation.window, observation.promise.signal
+    p95, name = window.values.get(signal), percentile(signal)
     if p95 is None or not np.isfinite(p95).any():
-        return "no P95 is exported in the look-back"
+        return f"no {name} is exported in the look-back"
     newest = window.span.end_s - float(window.span.times()[np.flatnonzero(np.isfinite(p95))[-1]])
-    age = max(newest, window.stale_s.get("p95_ms", 0.0)) + max(0.0, observation.at_s - window.span.end_s)
+    age = max(newest, window.stale_s.get(signal, 0.0)) + max(0.0, observation.at_s - window.span.end_s)
     if age > settings.stale_s:
-        return f"the newest P95 is {age:.0f} s old (limit {settings.stale_s:.0f} s)"
+        return f"the newest {name} is {age:.0f} s old (limit {settings.stale_s:.0f} s)"
     return ""
 
 
@@ -236,8 +238,9 @@ def at_bound(name: str, lever: Lever, setting: Setting | None) -> str:
     if setting.useless:
         return setting.useless
     if name == "batch_size":
-        size = number(setting, "batch_size")
-        return f"the batch size is at its bound of {lever.maximum:g}" if size and size >= lever.maximum else ""
+        knob = "max_num_seqs" if "max_num_seqs" in setting.values else "batch_size"
+        size, words = number(setting, knob), knob if knob != name else "the batch size"
+        return f"{words} is at its bound of {lever.maximum:g}" if size and size >= lever.maximum else ""
     if name == "replicas":
         _, high = replica_bounds(lever, setting)
         asked = first(number(setting, "min_replicas"), number(setting, "replicas"))

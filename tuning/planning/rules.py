@@ -14,7 +14,7 @@ from tuning.planning import explain
 from tuning.planning import reading as rd
 from tuning.planning import thresholds as th
 from tuning.planning.causes import CAUSES
-from tuning.planning.diagnosis import batches_full, queue_stands
+from tuning.planning.facts import batches_full, queue_stands
 from tuning.planning.reading import Reading
 from tuning.planning.settings import PlanningSettings
 
@@ -143,6 +143,7 @@ class Rules:
             revert_below_qps=th.PLAYBOOK_RETURN * now.qps if leased and now.qps else None,
             attempt=incident.attempt,
             reason=chosen.reason,
+            objective=observation.promise,
         )
 
 

@@ -80,6 +80,7 @@ def narrowed(observation: Observation, onset: float, settings: PlanningSettings)
         at_s=observation.at_s,
         settings=observation.settings,
         unreadable=observation.unreadable,
+        objective=observation.objective,
     )
 
 

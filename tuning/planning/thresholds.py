@@ -147,6 +147,27 @@ NOISY_SPREAD = 0.5
 QUEUE_BATCHES = 0.5
 """Mean wait over one batch's time above which a queue stands: a resting server makes requests wait half a batch."""
 
+# Diagnosis of language models ---------------------------------------------------------------------------------------
+
+WAITS = 1.0
+"""Requests waiting (median) from which a queue stands before an engine: below, they wait for the next iteration."""
+KV_FULL = 0.9
+"""Share of the KV cache from which what waits, waits for it. vLLM on two cores held 0.94 to 1.0 under preemption."""
+PREEMPTS = 0.02
+"""Preemptions a second from which the cache is full whatever its usage reads: more than one a minute."""
+AT_LIMIT = 0.9
+"""Running over the limit from which the limit is met: a mean over a window misses the moments between two requests."""
+MORE_RUNNING = 1.15
+"""Growth of concurrency, or of prompts, from which slower tokens are no sign of a slower engine (`MOVED`)."""
+ITL_SPIKES = 3.0
+"""P95 of the time between tokens over its median from which some iterations hold others' prompts."""
+PREFILL_SHARE = 0.5
+"""Share of the time to the first token that the prompt's own computing takes where prompts are what is narrow."""
+HITS_LOST = 0.1
+"""Fall of the prefix cache's hit rate that is news."""
+UNANSWERED = 0.5
+"""Share of requests without an answer from which nothing answers, where nothing ends either."""
+
 # Prediction --------------------------------------------------------------------------------------------------------
 
 DRAWS = 16

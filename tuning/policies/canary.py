@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detection.model import FloatArray, MetricWindow, Span
+from detection.model import OBJECTIVES, FloatArray, MetricWindow, Span
 
 LEAST_POINTS = 3
 """A replica with fewer P95 points in the look-back cannot be compared."""
-_LOGARITHMIC = ("p50_ms", "p95_ms", "p99_ms", "mean_ms", "queue_ms", "batch_ms")
+_LOGARITHMIC = ("p50_ms", "p95_ms", "p99_ms", "mean_ms", "queue_ms", "batch_ms", "itl_ms", *OBJECTIVES)
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,21 @@ class Choice:
     peers: tuple[str, ...]
 
 
-def choose(endpoints: Mapping[str, str], windows: Mapping[str, MetricWindow]) -> Choice | str:
+def choose(
+    endpoints: Mapping[str, str], windows: Mapping[str, MetricWindow], signal: str = "p95_ms"
+) -> Choice | str:
     """The replica to change first, or the sentence that says why all are changed at once.
 
     endpoints: host:port by the actuator's name. windows: by the metrics' label, which is that name, that address, its
     host, or its host with another port (where metrics have one of their own), the last two where no other endpoint and
-    no other label has the same host.
+    no other label has the same host. signal: the P95 that a replica is to be judged by.
     Chosen is the replica whose traffic is nearest to the median: what holds for it holds for most.
     """
     if len(endpoints) < 2:
         return "there is only one replica"
     hosts = Counter(place.rpartition(":")[0] for place in endpoints.values())
     labels = {name: _label(name, place, hosts, windows) for name, place in endpoints.items()}
-    known = {name: label for name, label in labels.items() if label and _points(windows[label]) >= LEAST_POINTS}
+    known = {name: label for name, label in labels.items() if label and _points(windows[label], signal) >= LEAST_POINTS}
     if len(known) < 2:
         return (
             f"only {len(known)} of {len(endpoints)} replicas shows a P95 of its own (the label of its series must be "
@@ -77,8 +79,8 @@ def _label(name: str, place: str, hosts: Mapping[str, int], windows: Mapping[str
     return same[0] if hosts[host] == 1 and len(same) == 1 else ""
 
 
-def _points(window: MetricWindow) -> int:
-    values = window.values.get("p95_ms")
+def _points(window: MetricWindow, signal: str) -> int:
+    values = window.values.get(signal)
     return 0 if values is None else int((np.isfinite(values) & (values > 0)).sum())
 
 

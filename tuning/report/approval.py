@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from detection.signals import percentile
 from tuning.model import Plan
 from tuning.report import words
 
@@ -17,20 +18,21 @@ def body(plan: Plan, first: str = "") -> str:
 
     first: whether one replica is changed before the others, in a sentence.
     """
+    name = percentile(plan.objective.signal if plan.objective is not None else "p95_ms")
     lines = [
         f"**{_plain(plan.service)}**: {_plain(words.option_text(plan.chosen))}",
         "",
         *([f"How: {_plain(first)}"] if first else []),
         f"Why: {_plain(plan.reason or plan.chosen.reason)}",
         f"Cause: {_plain(plan.diagnosis.cause)}. {_plain(' '.join(plan.diagnosis.evidence))}",
-        f"Predicted P95: {_plain(words.interval(plan.chosen.predicted_p95_ms))}",
+        f"Predicted {name}: {_plain(words.interval(plan.chosen.predicted_p95_ms))}",
         f"Cost: {plan.chosen.cost_per_hour:+.2f} per hour",
         "",
         "Rejected options:" if plan.rejected else "No other option was within the bounds.",
     ]
     for option in plan.rejected:
         p95 = words.interval(option.predicted_p95_ms)
-        lines.append(f"- {_plain(words.option_text(option))}: predicted P95 {_plain(p95)}. {_plain(option.reason)}")
+        lines.append(f"- {_plain(words.option_text(option))}: predicted {name} {_plain(p95)}. {_plain(option.reason)}")
     lines += ["", f"No answer in time means no change. Plan {plan.id}, incident {plan.incident_id}."]
     return "\n".join(lines)
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from detection.outside_text import printable
 from tuning.model import Report
+from tuning.report.words import judged
 
 _INK, _SLO, _LINE, _MARK = "#1f2933", "#c0392b", "#1f6fb2", "#7b8794"
 _LINE_POINTS = 11  # a line of labels
@@ -28,7 +29,7 @@ def p95_plot(report: Report) -> bytes | None:
     axes = figure.add_subplot()
     times = [_day(t) for t, _ in points]
     values = [v for _, v in points]
-    axes.plot(times, values, color=_LINE, linewidth=1.8, label="P95")
+    axes.plot(times, values, color=_LINE, linewidth=1.8, label=judged(report))
     axes.axhline(report.slo_p95_ms, color=_SLO, linewidth=1.4, linestyle="--")
     axes.annotate(
         f"SLO {report.slo_p95_ms:g} ms",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from detection.signals import percentile
 from tuning import formats
 from tuning.formats import ms
 from tuning.model import Interval, Knob, Option, Report
@@ -15,6 +16,8 @@ Tone = Literal["good", "bad", "quiet"]
 _KNOBS = {
     "batch_size": "batch size",
     "batch_timeout_ms": "batch timeout (ms)",
+    "max_num_seqs": "max-num-seqs",
+    "max_num_batched_tokens": "max-num-batched-tokens",
     "min_replicas": "minReplicas",
     "max_replicas": "maxReplicas",
     "replicas": "replicas",
@@ -113,7 +116,13 @@ def p95_text(report: Report) -> str:
     outcome = report.outcome
     if outcome is None or outcome.p95_before_ms is None or outcome.p95_after_ms is None:
         return ""
-    return f", P95 {ms(outcome.p95_before_ms)} → {ms(outcome.p95_after_ms)}"
+    return f", {judged(report)} {ms(outcome.p95_before_ms)} → {ms(outcome.p95_after_ms)}"
+
+
+def judged(report: Report) -> str:
+    """The P95 that the plan is about: "P95", "TTFT P95"."""
+    objective = report.plan.objective
+    return percentile(objective.signal if objective is not None else "p95_ms")
 
 
 def interval(value: Interval | None, unit: str = "ms") -> str:
@@ -166,7 +175,7 @@ def rows(report: Report) -> list[tuple[str, str]]:
         ("Why", plan.reason or plan.chosen.reason),
     ]
     if plan.chosen.predicted_p95_ms is not None:
-        table.append(("Predicted P95", interval(plan.chosen.predicted_p95_ms)))
+        table.append((f"Predicted {judged(report)}", interval(plan.chosen.predicted_p95_ms)))
     if report.refusal is not None:
         table.append(("Not done", f"{report.refusal.reason} (guard: {report.refusal.guard})"))
     table += [("Change", r.reason or ("made and read back" if r.applied else "not applied")) for r in report.receipts]
@@ -174,9 +183,9 @@ def rows(report: Report) -> list[tuple[str, str]]:
         table.append(("One replica first", canary_text(report)))
     if outcome is not None:
         table += [
-            ("P95", f"{ms(outcome.p95_before_ms)} before, {ms(outcome.p95_after_ms)} after"
+            (judged(report), f"{ms(outcome.p95_before_ms)} before, {ms(outcome.p95_after_ms)} after"
                     f" (SLO {ms(report.slo_p95_ms)})"),
-            ("Effect on P95", effect(report)),
+            (f"Effect on {judged(report)}", effect(report)),
             ("Verdict", f"{outcome.verdict}; {resolved_text(report)}. {outcome.reason}"),
         ]
     table += [

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from detection.model import make_id
+from detection.model import FloatArray, make_id
+from detection.signals import percentile
 from tuning.formats import change, ms
 from tuning.model import Guarded, Interval, Outcome, Plan, Verdict
 from tuning.ports import Evidence
@@ -79,10 +80,10 @@ class BeforeAfterVerifier:
             value=math.exp(adjusted.level.mean), low=math.exp(low), high=math.exp(high), level=settings.interval_level
         )
         verdict, reason = self._verdict(adjusted.level, effect, before, after, control)
-        if cut := self._cut_off(verdict, old, new, control):
+        if cut := self._cut_off(_name(after), verdict, old, new, control):
             verdict, reason = "inconclusive", cut
         if failed:
-            verdict, reason = "worse", f"{failed} (P95 alone: {verdict}, {reason})"
+            verdict, reason = "worse", f"{failed} ({_name(after)} alone: {verdict}, {reason})"
         words = "; ".join(word for word in (reason, adjusted.words) if word)
         return base.model_copy(update={"verdict": verdict, "resolved": resolved, "effect": effect, "reason": words})
 
@@ -102,9 +103,9 @@ class BeforeAfterVerifier:
             return None  # the full test weighs how much of it the load explains
         points = later_half(new, self._settings.min_points)
         count = later_half(old, LEAST_BEFORE).size
-        resolved = None if after.slo is None else _drained(points <= math.log(after.slo.p95_ms), self._settings)
+        resolved = self._all_met(_drained_under(points, after, self._settings), after)
         reason = (
-            f"P95 {change(effect.value)}: the worst of the last {points.size} points after the change is "
+            f"{_name(after)} {change(effect.value)}: the worst of the last {points.size} points after the change is "
             f"{effect.high:.{1 if effect.high < 0.02 else 0}%} of the best of the last {count} before it"
         )
         return {"verdict": "improved", "resolved": resolved, "effect": effect, "reason": reason}
@@ -120,10 +121,10 @@ class BeforeAfterVerifier:
         if _load_explains("improved", before, after, settings, control):
             return None
         points = later_half(new, settings.min_points)
-        resolved = None if after.slo is None else _drained(points <= math.log(after.slo.p95_ms), settings)
+        resolved = self._all_met(_drained_under(points, after, settings), after)
         reason = (
-            f"P95 {change(effect.value)} against the unchanged replicas over the same time, and at its worst "
-            f"{change(effect.high)}"
+            f"{_name(after)} {change(effect.value)} against the unchanged replicas over the same time, and at its "
+            f"worst {change(effect.high)}"
         )
         return {"verdict": "improved", "resolved": resolved, "effect": effect, "reason": reason}
 
@@ -133,7 +134,7 @@ class BeforeAfterVerifier:
             return ""
         for name, points in zip(("before", "after"), _differences(before, after, control), strict=True):
             if points.n < self._settings.min_points:
-                return f"only {points.n} P95 points of the unchanged replicas {name} the change"
+                return f"only {points.n} {_name(after)} points of the unchanged replicas {name} the change"
         return ""
 
     def _lacking(self, before: Evidence, after: Evidence, old: Points, new: Points) -> str:
@@ -143,7 +144,7 @@ class BeforeAfterVerifier:
             return few
         for name, points in (("before", old), ("after", new)):
             if points.n < settings.min_points:
-                return f"only {points.n} P95 points {name} the change ({settings.min_points} are needed)"
+                return f"only {points.n} {_name(after)} points {name} the change ({settings.min_points} are needed)"
         return ""
 
     def _too_few_requests(self, before: Evidence, after: Evidence) -> str:
@@ -163,38 +164,58 @@ class BeforeAfterVerifier:
         """Whether the objective is met where there is nothing to compare with (an incident just begun, little traffic):
         told by the points after the change alone, if there are enough of them."""
         settings = self._settings
-        if after.slo is None or new.n < settings.min_points or self._few_requests("after", after):
+        promise = after.judged
+        if promise is None or new.n < settings.min_points or self._few_requests("after", after):
             return None
-        return self._known(_drained(new.under(after.slo.p95_ms), settings), new, after.slo.p95_ms)
+        met = self._known(_drained(new.under(promise.limit_ms), settings), new, promise.limit_ms)
+        return self._all_met(met, after)
 
     @staticmethod
     def _known(met: bool | None, new: Points, slo_ms: float) -> bool | None:
         """Beyond the last bucket nobody knows whether an objective is met that lies there as well."""
         return None if met is False and new.censored and slo_ms > (new.top_ms or 0.0) else met
 
-    def _cut_off(self, verdict: Verdict, old: Points, new: Points, control: Control | None) -> str:
+    def _cut_off(self, name: str, verdict: Verdict, old: Points, new: Points, control: Control | None) -> str:
         """Why a verdict cannot rest on points that are beyond the last bucket; empty when it can. A level that is only
         known to be "at least" may be any higher one: nothing fell to it, stayed at it, or rose from it."""
         limit = 1 - self._settings.resolved_share
         sides = {"improved": (new,), "worse": (old,), "unchanged": (old, new), "inconclusive": ()}[verdict]
         if side := next((side for side in sides if side.cut > limit), None):
             when = "before" if side is old else "after"
-            return f"P95 {when} the change is beyond the histogram's last bucket (at least {ms(side.top_ms or 0.0)})"
+            return f"{name} {when} the change is beyond the histogram's last bucket (at least {ms(side.top_ms or 0.0)})"
         if control is not None and sides and any(side.cut > limit for side in _peers(control)):
-            return "P95 of the unchanged replicas is beyond the histogram's last bucket"
+            return f"{name} of the unchanged replicas is beyond the histogram's last bucket"
         return ""
 
     def _resolved(self, new: Points, level: Level, after: Evidence) -> bool | None:
         """Under the SLO, not under it, or not to be told. Most points AND the level must agree."""
-        if after.slo is None:
+        if after.judged is None:
             return None
-        slo, under = math.log(after.slo.p95_ms), new.under(after.slo.p95_ms)
+        limit_ms = after.judged.limit_ms
+        slo, under = math.log(limit_ms), new.under(limit_ms)
         share = float(under.mean())
         latest = float(under[-max(3, under.size // 3) :].mean())
         if share >= self._settings.resolved_share and latest >= 0.5 and level.below(slo) >= 0.8:
-            return True
+            return self._all_met(True, after)
         missed = share <= 0.5 or level.below(slo) <= 0.2
-        return self._known(False if missed else None, new, after.slo.p95_ms)
+        return self._known(False if missed else None, new, limit_ms)
+
+    def _all_met(self, resolved: bool | None, after: Evidence) -> bool | None:
+        """The word of the promise that was broken, which holds for the service only where the others are kept as well.
+
+        A promise of which too little was seen after the change cannot be told.
+        """
+        if not resolved or after.slo is None or after.judged is None:
+            return resolved
+        for one in after.slo.objectives:
+            if one.signal == after.judged.signal:
+                continue
+            points = from_series(after.window, signal=one.signal)
+            if points.n < self._settings.min_points:
+                return None
+            if float(points.under(one.limit_ms).mean()) < self._settings.resolved_share:
+                return False
+        return True
 
     def _against_control(self, before: Evidence, after: Evidence, control: Control | None) -> _Adjusted | None:
         """Difference in differences; None without a control."""
@@ -228,7 +249,7 @@ class BeforeAfterVerifier:
                 f"compared with the {ms(new)} that the old setting would have reached at the new load",
             )
         adjustment = math.log(new / old)
-        words = f"the load alone would have moved P95 by {change(math.exp(adjustment))}"
+        words = f"the load alone would have moved {_name(after)} by {change(math.exp(adjustment))}"
         error = self._settings.model_error * abs(adjustment)
         return _Adjusted(difference.shifted(-adjustment, error**2), words if abs(adjustment) > 0.02 else "")
 
@@ -239,7 +260,7 @@ class BeforeAfterVerifier:
         improved = level.below(0.0)
         threshold = 1 - (1 - settings.confidence) / 2
         effect, low, high = interval.value - 1, interval.low - 1, interval.high - 1
-        span = f"P95 {change(interval.value)} ({change(interval.low)} to {change(interval.high)})"
+        span = f"{_name(after)} {change(interval.value)} ({change(interval.low)} to {change(interval.high)})"
         if improved >= threshold and effect <= -settings.min_effect:
             verdict: Verdict = "improved"
         elif 1 - improved >= threshold and effect >= settings.min_effect:
@@ -255,6 +276,14 @@ class BeforeAfterVerifier:
         ):
             return "inconclusive", f"{span}, but {load}"
         return verdict, span
+
+
+def _name(side: Evidence) -> str:
+    return percentile(side.signal)
+
+
+def _drained_under(points: FloatArray, after: Evidence, settings: VerificationSettings) -> bool | None:
+    return None if after.judged is None else _drained(points <= math.log(after.judged.limit_ms), settings)
 
 
 def _drained(under: BoolArray, settings: VerificationSettings) -> bool | None:
@@ -308,7 +337,7 @@ def _differences(before: Evidence, after: Evidence, control: Control) -> tuple[P
 
 
 def _peers(control: Control) -> tuple[Points, ...]:
-    return tuple(from_series(side.window, side.buckets) for side in control)
+    return tuple(from_series(side.window, side.buckets, side.signal) for side in control)
 
 
 def _ends_of(control: Control, new: Points) -> bool:
@@ -318,7 +347,7 @@ def _ends_of(control: Control, new: Points) -> bool:
 
 def _difference(one: Evidence, other: Evidence) -> Points:
     """log P95 of the changed minus the unchanged, on the grid times that both have."""
-    first, second = from_series(one.window), from_series(other.window)
+    first, second = (from_series(side.window, signal=side.signal) for side in (one, other))
     theirs = {round(float(t), 3): v for t, v in zip(second.times_s, second.side.points, strict=True)}
     pairs = [
         v - theirs.get(round(float(t), 3), math.nan) for t, v in zip(first.times_s, first.side.points, strict=True)

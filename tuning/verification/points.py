@@ -124,16 +124,16 @@ def last_edge_ms(window: BucketWindow | None) -> float | None:
     return float(finite[-1]) if finite.size else None
 
 
-def from_series(window: MetricWindow, buckets: BucketWindow | None = None) -> Points:
-    """log of `p95_ms`; zero, negative and missing are all "no point" (no latency is ever 0).
+def from_series(window: MetricWindow, buckets: BucketWindow | None = None, signal: str = "p95_ms") -> Points:
+    """log of the P95 `signal`; zero, negative and missing are all "no point" (no latency is ever 0).
 
     buckets: the histogram beside it, which says where it ends where the window itself does not.
     """
-    values = np.asarray(window.values.get("p95_ms", np.empty(0)), dtype=np.float64)
+    values = np.asarray(window.values.get(signal, np.empty(0)), dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         logs = np.where(np.isfinite(values) & (values > 0), np.log(values), np.nan)
     times = window.span.times()[: logs.size]
-    return Points(Side(logs), times, "series", ceiling_ms(window, "p95_ms") or last_edge_ms(buckets))
+    return Points(Side(logs), times, "series", ceiling_ms(window, signal) or last_edge_ms(buckets))
 
 
 def both_sides(before: Evidence, after: Evidence, settings: VerificationSettings) -> tuple[Points, Points]:
@@ -141,7 +141,7 @@ def both_sides(before: Evidence, after: Evidence, settings: VerificationSettings
 
     The series where its own history tells its autocorrelation, else the buckets, else the series.
     """
-    series = from_series(before.window, before.buckets), from_series(after.window, after.buckets)
+    series = tuple(from_series(side.window, side.buckets, side.signal) for side in (before, after))
     if all(side.n >= settings.min_points for side in series) and history_of(before) is not None:
         return series
     if before.buckets is not None and after.buckets is not None:
@@ -149,7 +149,7 @@ def both_sides(before: Evidence, after: Evidence, settings: VerificationSettings
         new = from_buckets(after.buckets, settings.min_requests_per_point)
         if old is not None and new is not None and min(old.n, new.n) >= settings.min_points:
             return old, new
-    return series
+    return series[0], series[1]
 
 
 def history_of(evidence: Evidence) -> FloatArray | None:
@@ -165,6 +165,6 @@ def history_of(evidence: Evidence) -> FloatArray | None:
     every = round(ratio)
     if every < 1 or abs(ratio - every) > 0.01 * every:
         return None
-    logs = from_series(history)
+    logs = from_series(history, signal=evidence.signal)
     kept: FloatArray = logs.side.points[logs.times_s <= span.end_s][::-1][::every][::-1]
     return kept if np.isfinite(kept).sum() >= 30 else None

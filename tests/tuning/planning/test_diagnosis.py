@@ -9,6 +9,7 @@ import pytest
 from tests.fakes.planning import make_incident, make_observation, make_service
 from tuning.model import Interval
 from tuning.planning import diagnosis as dg
+from tuning.planning import facts
 from tuning.planning.causes import CAUSES
 from tuning.planning.forecast import Forecast
 from tuning.planning.reading import Reading
@@ -299,7 +300,7 @@ def test_the_split_of_the_latency(now, split):
     ],
 )
 def test_whether_a_queue_stands(now, stands):
-    assert dg.queue_stands(dataclasses.replace(NOW, **now), SETTINGS) is stands
+    assert facts.queue_stands(dataclasses.replace(NOW, **now), SETTINGS) is stands
 
 
 @pytest.mark.parametrize(
@@ -314,7 +315,7 @@ def test_whether_a_queue_stands(now, stands):
     ],
 )
 def test_whether_batches_are_full(now, full):
-    assert dg.batches_full(dataclasses.replace(NOW, **now), SETTINGS) is full
+    assert facts.batches_full(dataclasses.replace(NOW, **now), SETTINGS) is full
 
 
 def test_every_sign_names_a_cause_that_there_is():

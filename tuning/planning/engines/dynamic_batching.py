@@ -30,6 +30,7 @@ class DynamicBatching:
 
     name = "dynamic_batching"
     objectives: tuple[str, ...] = ("p95_ms",)
+    rules_apply = True
 
     def learn(
         self, state: Mapping[str, object] | None, window: MetricWindow, served: tuple[str, str], stride_s: float
