@@ -12,7 +12,7 @@ from detection.presets import Preset
 from detection.signals import SIGNALS, shown
 from detection.sources.prometheus import query_of
 from detection.windows import PERCENTILES, last_shown
-from slotune.preset_reference import NEEDS
+from tuning.planning.causes import CAUSES
 
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 _METRIC = re.compile(rf"{_NAME}(?=\{{)|(?<=\) \(){_NAME}(?=\))")
@@ -57,9 +57,10 @@ def causes_with(signal: str, known: Sequence[str]) -> tuple[str, ...]:
     """The causes that `known` signals can tell and cannot without this one."""
     left = set(known) - {signal}
     return tuple(
-        cause
-        for cause, needs in NEEDS.items()
-        if any(set(group) <= set(known) for group in needs) and not any(set(group) <= left for group in needs)
+        cause.name
+        for cause in CAUSES.values()
+        if any(set(group) <= set(known) for group in cause.told_by)
+        and not any(set(group) <= left for group in cause.told_by)
     )
 
 

@@ -141,7 +141,8 @@ def both_sides(before: Evidence, after: Evidence, settings: VerificationSettings
 
     The series where its own history tells its autocorrelation, else the buckets, else the series.
     """
-    series = tuple(from_series(side.window, side.buckets, side.signal) for side in (before, after))
+    first, second = (from_series(side.window, side.buckets, side.signal) for side in (before, after))
+    series = first, second
     if all(side.n >= settings.min_points for side in series) and history_of(before) is not None:
         return series
     if before.buckets is not None and after.buckets is not None:
@@ -149,7 +150,7 @@ def both_sides(before: Evidence, after: Evidence, settings: VerificationSettings
         new = from_buckets(after.buckets, settings.min_requests_per_point)
         if old is not None and new is not None and min(old.n, new.n) >= settings.min_points:
             return old, new
-    return series[0], series[1]
+    return series
 
 
 def history_of(evidence: Evidence) -> FloatArray | None:
