@@ -15,6 +15,8 @@ FACTS = dag_facts()
 
 @dag(
     dag_id="learn_baselines",
+    description="Learn what is normal for each service from its history",
+    is_paused_upon_creation=FACTS.paused_at_first,
     schedule=FACTS.learn_every,
     start_date=datetime(2025, 1, 1, tzinfo=UTC),
     catchup=False,

@@ -14,6 +14,8 @@ FACTS = dag_facts()
 
 @dag(
     dag_id="review_week",
+    description="Mail what was resolved, how fast, and what each lever achieved",
+    is_paused_upon_creation=FACTS.paused_at_first,
     schedule=FACTS.review,
     start_date=datetime(2025, 1, 1, tzinfo=UTC),
     catchup=False,

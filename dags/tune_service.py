@@ -1,17 +1,19 @@
 """tune_service: one run per attempt at an incident. Choose a lever, change it, verify P95, keep or roll back, mail.
 
-By hand: trigger it from the UI, choose a service, and a lever or "let it choose"; dry run plans and mails only.
+By hand: trigger it from the UI, choose a service, and a lever with a value or "let it choose"; dry run plans and mails
+only. It joins the incident that is open. The note of a run says what came of it.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from airflow.sdk import Param, TriggerRule, dag, get_current_context, task
+from airflow.sdk import TriggerRule, dag, get_current_context, task
 
 from slotune_airflow import steps
+from slotune_airflow.forms import tune_params
 from slotune_airflow.operators import RollBackOperator, SettleOperator, VerifyP95Operator, ask_person
-from slotune_airflow.wiring import ALL_LEVERS, LET_IT_CHOOSE, dag_facts, default_args, on_queue
+from slotune_airflow.wiring import dag_facts, default_args, on_queue
 
 FACTS = dag_facts()
 ONE_OF_THEM = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
@@ -19,6 +21,7 @@ ONE_OF_THEM = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
 
 @dag(
     dag_id="tune_service",
+    description="One attempt at an incident: choose a lever, change it, verify P95, keep or roll back, mail",
     schedule=None,
     start_date=datetime(2025, 1, 1, tzinfo=UTC),
     catchup=False,
@@ -26,46 +29,39 @@ ONE_OF_THEM = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
     default_args=default_args(),
     tags=["slotune"],
     doc_md=__doc__,
-    params={
-        "service": Param(
-            None, type=["null", "string"], enum=[None, *FACTS.services], title="Service", description="Which service"
-        ),
-        "lever": Param(LET_IT_CHOOSE, type="string", enum=[LET_IT_CHOOSE, *ALL_LEVERS], title="Lever"),
-        "dry_run": Param(False, type="boolean", title="Dry run", description="Plan and mail, change nothing"),
-        "incident_id": Param(None, type=["null", "string"], title="Incident", section="Set by watch_services"),
-        "attempt": Param(1, type="integer", minimum=1, title="Attempt", section="Set by watch_services"),
-    },
+    is_paused_upon_creation=FACTS.paused_at_first,
+    params=tune_params(FACTS),
 )
 def tune_service() -> None:
-    @task.branch
+    @task.branch(task_display_name="choose a lever")
     def choose_action() -> list[str]:
         return steps.choose_action(get_current_context())
 
-    @task.branch
+    @task.branch(task_display_name="the answer")
     def approved() -> list[str]:
         return steps.approved(get_current_context())
 
-    @task(trigger_rule=ONE_OF_THEM)
+    @task(task_display_name="adjust the batch size", trigger_rule=ONE_OF_THEM)
     def adjust_batch_size() -> dict[str, object]:
         return steps.pull_lever(get_current_context(), "batch_size")
 
-    @task(trigger_rule=ONE_OF_THEM)
+    @task(task_display_name="scale the replicas", trigger_rule=ONE_OF_THEM)
     def scale_replicas() -> dict[str, object]:
         return steps.pull_lever(get_current_context(), "replicas")
 
-    @task(trigger_rule=ONE_OF_THEM, **on_queue(FACTS.build_queue))
+    @task(task_display_name="quantise to INT8", trigger_rule=ONE_OF_THEM, **on_queue(FACTS.build_queue))
     def quantize_int8() -> dict[str, object]:
         return steps.pull_lever(get_current_context(), "precision")
 
-    @task(trigger_rule=ONE_OF_THEM)
+    @task(task_display_name="hold: change nothing", trigger_rule=ONE_OF_THEM)
     def hold() -> str:
         return steps.hold(get_current_context())
 
-    @task
+    @task(task_display_name="keep: it helped")
     def keep() -> str:
         return steps.keep(get_current_context())
 
-    @task
+    @task(task_display_name="mail the report")
     def email_report() -> str:
         return steps.email_report(get_current_context())
 
@@ -73,11 +69,13 @@ def tune_service() -> None:
     levers = [adjust_batch_size(), scale_replicas(), quantize_int8()]
     held, report = hold(), email_report().as_teardown()
     approve = ask_person("approve", response_timeout=FACTS.approval)
-    verify = VerifyP95Operator(task_id="verify_p95")
+    verify = VerifyP95Operator(task_id="verify_p95", task_display_name="verify P95")
+    settle = SettleOperator(task_id="settle", task_display_name="let it settle, and look", trigger_rule=ONE_OF_THEM)
+    undo = RollBackOperator(task_id="roll_back", task_display_name="roll back: undo it")
     choice >> [approve, *levers, held]
     approve >> answer >> [*levers, held]
-    levers >> SettleOperator(task_id="settle", trigger_rule=ONE_OF_THEM) >> verify
-    verify >> [keep(), RollBackOperator(task_id="roll_back")] >> report
+    levers >> settle >> verify
+    verify >> [keep(), undo] >> report
     held >> report
 
 

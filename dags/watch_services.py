@@ -18,6 +18,8 @@ FACTS = dag_facts()
 
 @dag(
     dag_id="watch_services",
+    description="Every few minutes: read the metrics of all services, find what is wrong, start tune_service for it",
+    is_paused_upon_creation=FACTS.paused_at_first,
     schedule=FACTS.watch_every,
     start_date=datetime(2025, 1, 1, tzinfo=UTC),
     catchup=False,

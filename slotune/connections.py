@@ -82,15 +82,28 @@ def airflow_connection(name: str) -> Connection | None:
 
     Importing Airflow takes seconds and writes a configuration where none is: it is done only where one is.
     """
+    stored = _of_airflow_here("connections")
+    found: Connection | None = stored.stored_connection(name) if stored is not None else None
+    return found
+
+
+def airflow_dags() -> Mapping[str, bool] | None:
+    """DAG -> whether it is paused, in the Airflow on this machine; None where there is none. Raises ConfigError."""
+    standing = _of_airflow_here("standing")
+    found: Mapping[str, bool] | None = standing.paused() if standing is not None else None
+    return found
+
+
+def _of_airflow_here(module: str) -> Any:
+    """A module of slotune_airflow where this machine has an Airflow, else None."""
     home = Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser()
-    if not ((home / "airflow.cfg").exists() or os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN")):
+    made = any((home / name).exists() for name in ("airflow.cfg", "airflow.db"))
+    if not (made or os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN")):
         return None
     try:
-        stored: Any = importlib.import_module("slotune_airflow.connections")
+        return importlib.import_module(f"slotune_airflow.{module}")
     except ImportError:
         return None
-    found: Connection | None = stored.stored_connection(name)
-    return found
 
 
 def parse_connection(name: str, text: str, *, where: str) -> Connection:

@@ -63,6 +63,9 @@ class ScheduleSettings(Section):
     review: str = "0 7 * * 1"
     """Cron expression of review_week (UTC)."""
 
+    switched_on: bool = False
+    """The DAGs are switched on as soon as Airflow sees them; otherwise Airflow's own rule says (paused, by default)."""
+
     @field_validator("review")
     @classmethod
     def _cron(cls, value: str) -> str:

@@ -87,6 +87,7 @@ def ask_person(task_id: str, *, response_timeout: timedelta) -> AskPersonOperato
     text = "ti.xcom_pull(task_ids='choose_action', key='approval')"
     return AskPersonOperator(
         task_id=task_id,
+        task_display_name="ask a person",
         subject=f"{{{{ {text}['subject'] }}}}",
         body=f"{{{{ {text}['body'] }}}}",
         options=["Approve", "Reject"],

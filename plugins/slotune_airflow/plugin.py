@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
 
+from slotune_airflow import notes
 from slotune_airflow.page import Page
 
 PREFIX = "/slotune"
@@ -14,6 +15,7 @@ PREFIX = "/slotune"
 class SlotunePlugin(AirflowPlugin):
     name = "slotune"
     fastapi_apps: ClassVar[list[dict[str, Any]]] = [{"app": Page(), "url_prefix": PREFIX, "name": "slotune"}]
+    listeners: ClassVar[list[Any]] = [notes]
     external_views: ClassVar[list[dict[str, Any]]] = [
         {"name": "slotune", "href": f"{PREFIX}/", "destination": "nav", "url_route": "slotune", "category": "browse"}
     ]

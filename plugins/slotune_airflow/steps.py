@@ -17,11 +17,16 @@ from slotune_airflow.failures import as_airflow_failures
 from slotune_airflow.wiring import LET_IT_CHOOSE
 
 if TYPE_CHECKING:
+    from detection.model import Incident
     from tuning.attempt import Attempt
     from tuning.loop.parts import Parts
     from tuning.model import Plan
 
 PLAN_KEY = "plan_id"
+PAUSED = (
+    "tune_service is paused: what is wrong is found, and nothing is done about it. Switch it on in Airflow, or with "
+    "`airflow dags unpause tune_service`"
+)
 
 
 def now_s(context: Mapping[str, Any]) -> float:
@@ -73,7 +78,8 @@ def detect_anomalies(context: Mapping[str, Any], sweep: Mapping[str, Any]) -> di
 
 def open_incidents(context: Mapping[str, Any], sweep: Mapping[str, Any]) -> dict[str, Any]:
     """Reconcile what a dead run left, send what could not be sent, then start the runs that incidents need."""
-    from slotune_airflow.runs import is_alive, start_tune_run
+    from slotune_airflow.forms import OF_INCIDENT
+    from slotune_airflow.runs import TUNE_DAG, is_alive, is_paused, start_tune_run
     from tuning.loop import reconcile, tell, watch
 
     with as_airflow_failures():
@@ -81,12 +87,17 @@ def open_incidents(context: Mapping[str, Any], sweep: Mapping[str, Any]) -> dict
         alive = lambda run: is_alive(context["ti"], run, loop.ledger, at_s)  # noqa: E731 - it closes over the parts
         recovered = reconcile.reconcile_all(loop, at_s, alive=alive)
         tell.send_unsent(loop, at_s)
+        halted = PAUSED if is_paused(TUNE_DAG) else None
         started = [
             request.run_id
-            for request in watch.open_incidents(loop, watch.Sweep.model_validate(sweep))
-            if start_tune_run(request.run_id, {"incident_id": request.incident.id, "attempt": request.attempt})
+            for request in watch.open_incidents(loop, watch.Sweep.model_validate(sweep), halted=halted)
+            if start_tune_run(
+                request.run_id,
+                {"service": OF_INCIDENT, "incident_id": request.incident.id, "attempt": request.attempt},
+                f"{request.incident.service}, attempt {request.attempt}: {request.incident.reason}"[:1000],
+            )
         ]
-        return {"started": started, "recovered": recovered}
+        return {"started": started, "recovered": recovered, "halted": halted}
 
 
 # -- learn_baselines, review_week -------------------------------------------------------------------------------------
@@ -118,16 +129,18 @@ def choose_action(context: Mapping[str, Any]) -> list[str]:
 
     with as_airflow_failures():
         loop, at_s, params = parts(context), now_s(context), context["params"]
-        incident = _incident(loop, context, at_s)
+        incident, attempt = _incident(loop, context, at_s)
         lever = params.get("lever") or LET_IT_CHOOSE
         plan = act.choose_action(
             loop,
             incident,
             at_s,
-            attempt=int(params.get("attempt") or 1),
+            attempt=attempt,
             lever=None if lever == LET_IT_CHOOSE else lever,
+            asked=params.get("value"),
             dry_run=bool(params.get("dry_run")),
         )
+        context["ti"].xcom_push(key="reason", value=plan.reason or plan.chosen.reason)
         context["ti"].xcom_push(key=PLAN_KEY, value=plan.id)
         if not plan.chosen.changes:
             return ["hold"]
@@ -144,32 +157,19 @@ def lever_tasks(plan: Plan, steps: Mapping[str, str]) -> list[str]:
     return [steps[change.lever] for change in plan.chosen.changes]
 
 
-def _incident(loop: Parts, context: Mapping[str, Any], at_s: float) -> Any:
-    from detection.model import Incident, make_id
-    from tuning.loop import records
+def _incident(loop: Parts, context: Mapping[str, Any], at_s: float) -> tuple[Incident, int]:
+    """The incident of this run and the number of its attempt."""
+    from detection.model import Incident
+    from slotune_airflow.forms import OF_INCIDENT
+    from tuning.loop import by_hand, records
 
     params = context["params"]
     incident_id = params.get("incident_id")
     if incident_id:
-        return records.load(loop.ledger, incident_id, Incident)
-    if not params.get("service"):
+        return records.load(loop.ledger, incident_id, Incident), int(params.get("attempt") or 1)
+    if params.get("service") in (None, OF_INCIDENT):
         raise Permanent("choose a service in the form (or give an incident_id)")
-    service = loop.service(params["service"])
-    incident = Incident(
-        id=make_id("by hand", service.name, context["dag_run"].run_id),
-        service=service.name,
-        symptom="by_hand",
-        tier="act",
-        severity="info",
-        opened_at_s=at_s,
-        detected_at_s=at_s,
-        signals=(),
-        anomalies=(),
-        reason="Started by hand from Airflow's UI.",
-    )
-    loop.ledger.put(records.incident_record(incident))
-    loop.ledger.put(records.closing_record(incident, at_s, "started by hand: nothing to watch for"))
-    return incident
+    return by_hand.incident(loop, params["service"], context["dag_run"].run_id, at_s)
 
 
 def _approval_text(loop: Parts, plan: Plan, at_s: float) -> dict[str, str]:
@@ -295,7 +295,9 @@ def rolled_back(context: Mapping[str, Any], at_s: float) -> str:
 
 
 def email_report(context: Mapping[str, Any]) -> str:
+    from slotune_airflow.notes import NOTE_KEY
     from tuning.loop import tell
+    from tuning.report import words
 
     with as_airflow_failures():
         loop = parts(context)
@@ -303,4 +305,6 @@ def email_report(context: Mapping[str, Any]) -> str:
             attempt = attempt_of(context, loop)
         except SlotuneError as error:
             raise AirflowSkipException(f"nothing to report: {error}") from error
-        return tell.email_report(loop, attempt, now_s(context)).id
+        report = tell.email_report(loop, attempt, now_s(context))
+        context["ti"].xcom_push(key=NOTE_KEY, value=words.subject(report).removeprefix("[slotune] "))
+        return report.id

@@ -16,13 +16,18 @@ from tuning.settings import Settings
 
 LET_IT_CHOOSE = "let it choose"
 ALL_LEVERS = ("batch_size", "replicas", "precision")
+WITH_A_VALUE = ("batch_size", "replicas")
+SHOWN = 20
+"""Bounds that fit below the form's field."""
 
 
 @dataclass(frozen=True)
 class DagFacts:
     """watch_every, learn_every: intervals. review: cron. services: names for the form. approval: time to answer.
 
-    build_queue: the Airflow queue of quantize_int8 (None: the default)."""
+    build_queue: the Airflow queue of quantize_int8 (None: the default). levers, bounds, value_range: what services have
+    of them, for the form. paused_at_first: whether a DAG that Airflow has not seen yet begins paused; None: as Airflow
+    is set."""
 
     watch_every: timedelta = timedelta(minutes=5)
     learn_every: timedelta = timedelta(hours=1)
@@ -30,6 +35,10 @@ class DagFacts:
     services: tuple[str, ...] = ()
     approval: timedelta = timedelta(minutes=30)
     build_queue: str | None = None
+    levers: tuple[str, ...] = ALL_LEVERS
+    bounds: tuple[str, ...] = ()
+    value_range: tuple[int, int] = (1, 1_000_000)
+    paused_at_first: bool | None = None
 
 
 def dag_facts() -> DagFacts:
@@ -41,13 +50,21 @@ def dag_facts() -> DagFacts:
 
 
 def _facts(settings: Settings) -> DagFacts:
+    services = settings.service_values()
+    moved = [(s.name, lever) for s in services for name, lever in sorted(s.levers.items()) if name in WITH_A_VALUE]
+    having = {name for service in services for name in service.levers}
+    ends = [(int(lever.minimum), int(lever.maximum)) for _, lever in moved]
     return DagFacts(
         watch_every=timedelta(seconds=settings.schedule.watch_every_s),
         learn_every=timedelta(seconds=settings.schedule.learn_every_s),
         review=settings.schedule.review,
-        services=tuple(service.name for service in settings.services),
+        services=tuple(service.name for service in services),
         approval=timedelta(seconds=settings.safety.approval_timeout_s),
         build_queue=settings.build_queue(),
+        levers=tuple(name for name in ALL_LEVERS if name in having) or ALL_LEVERS,
+        bounds=tuple(f"{name} {lever.name} {lever.minimum:g} to {lever.maximum:g}" for name, lever in moved[:SHOWN]),
+        value_range=(min(low for low, _ in ends), max(high for _, high in ends)) if ends else (1, 1_000_000),
+        paused_at_first=False if settings.schedule.switched_on else None,
     )
 
 

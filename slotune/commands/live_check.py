@@ -15,12 +15,21 @@ from slotune.commands.check_result import Result
 from tuning.ports import Connections
 from tuning.settings import Settings
 
+DAGS = {
+    "watch_services": "no service is watched",
+    "tune_service": "nothing is done about what is found",
+    "learn_baselines": "what is normal is not learned",
+    "review_week": "the week is not reviewed",
+}
+"""Airflow's DAGs, and what does not happen while one is switched off."""
+
 
 def live_check(settings: Settings, connections: Connections, *, clock: Callable[[], float] = time.time) -> list[Result]:
     """Tries everything that services.yaml names; the clock tells "now" to the Prometheus query."""
     results = list(_prometheus(settings, connections, clock()))
     results += _mail(settings, connections)
     results += _extras(settings, connections)
+    results += dags_results()
     for service in settings.service_values():
         for lever in service.levers:
             results += _lever(service, lever, connections, clock)
@@ -51,6 +60,27 @@ def _mail(settings: Settings, connections: Connections) -> Iterator[Result]:
         yield Result(False, f"Mail: {error}")
         return
     yield Result(True, f"Mail: the server of {settings.mail.connection} answers (nothing was sent)")
+
+
+def dags_results() -> Iterator[Result]:
+    """Where this machine has an Airflow: whether it knows the DAGs, and has them switched on."""
+    from slotune.connections import airflow_dags
+
+    try:
+        paused = airflow_dags()
+    except SlotuneError as error:
+        yield Result(False, f"Airflow: {error}")
+        return
+    if paused is None:
+        return
+    for dag, without in DAGS.items():
+        if dag not in paused:
+            how = "`slotune airflow install`, then wait for its next scan"
+            yield Result(True, f"Airflow does not know {dag} yet: {how}", warning=True)
+        elif paused[dag]:
+            yield Result(True, f"{dag} is paused: {without}. `airflow dags unpause {dag}`", warning=True)
+        else:
+            yield Result(True, f"Airflow has {dag} switched on")
 
 
 def _extras(settings: Settings, connections: Connections) -> Iterator[Result]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from slotune.views.latest import latest
 from slotune.views.reading import Reading
+from tuning.policies.trouble import HALTED, TROUBLE, Trouble, stored
 from tuning.query import Query
 
 MISSED = 3.0
@@ -51,6 +52,7 @@ def health(reading: Reading) -> Health:
     overdue = tuple(sorted(ln.service for ln in leased if (ln.expires_at_s or 0.0) + every_s < reading.now_s))
     problems = (
         *_sweep_problem(seen.at_s, every_s, reading.now_s),
+        *(f"{trouble.reason}." for trouble in _halted(reading)),
         *(f"{name} cannot be read: {why}" for name, why in sorted(seen.unreadable.items())),
         *((f"No series of {', '.join(silent[:10])}: check the selectors.",) if silent else ()),
         *((f"The lease of {', '.join(overdue[:10])} is over and not handed back.",) if overdue else ()),
@@ -68,3 +70,8 @@ def _sweep_problem(at_s: float | None, every_s: float, now_s: float) -> tuple[st
     every = f"{every_s:.0f} seconds" if every_s < 120 else f"{every_s / 60:.3g} minutes"
     wanted = f"there should be one every {every}"
     return (f"No sweep for {age_s / 60:.0f} minutes, and {wanted}: see the DAG watch_services.",)
+
+
+def _halted(reading: Reading) -> list[Trouble]:
+    """What keeps runs from doing anything about incidents, as the last sweep found it."""
+    return [trouble for trouble in stored(reading.blob(TROUBLE)) if trouble.key == HALTED]

@@ -57,10 +57,109 @@ def test_airflow_lets_only_the_approvers_answer(dag_bag, tmp_path, monkeypatch, 
 
 def test_both_can_be_started_by_hand_with_a_form(dag_bag):
     params = dag_bag.dags["tune_service"].params
-    assert params.get_param("service").schema["enum"] == [None, "ranker"]
-    assert "let it choose" in params.get_param("lever").schema["enum"]
+    assert params["service"] == "ranker", "the only service is preselected"
+    assert params.get_param("lever").schema["enum"] == ["let it choose", "batch_size"], "no lever that nobody has"
+    assert "ranker batch_size 1 to 32" in params.get_param("value").description
     assert params["dry_run"] is False
     assert dag_bag.dags["watch_services"].params.get_param("services").schema["examples"] == ["ranker"]
+
+
+@pytest.mark.parametrize(
+    ("conf", "fine"),
+    [
+        ({}, True),
+        ({"service": "ranker", "lever": "batch_size", "value": 8}, True),
+        ({"service": "the incident's", "incident_id": "i", "attempt": 2}, True),
+        ({"service": None}, False),
+        ({"service": "rankr"}, False),
+        ({"lever": "replicas"}, False),
+        ({"value": 64}, False),
+        ({"value": "many"}, False),
+        ({"attempt": 0}, False),
+    ],
+)
+def test_what_does_not_fit_the_form_is_refused_before_a_run_starts(dag_bag, conf, fine):
+    assert accepts(dag_bag.dags["tune_service"], conf) is fine
+
+
+def accepts(dag, conf) -> bool:
+    """Whether Airflow's server would start a run with this configuration: the check of its create_dagrun."""
+    from airflow.exceptions import ParamValidationError
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    stored = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+    try:
+        stored.params.deep_merge(conf).validate()
+    except ParamValidationError:
+        return False
+    return True
+
+
+def test_of_several_services_one_has_to_be_chosen():
+    from airflow.sdk import DAG
+
+    from slotune_airflow.forms import tune_params
+    from slotune_airflow.wiring import DagFacts
+
+    dag = DAG("two", schedule=None, params=tune_params(DagFacts(services=("ranker", "tagger"))))
+    assert not accepts(dag, {}) and not accepts(dag, {"dry_run": True})
+    assert accepts(dag, {"service": "tagger"})
+
+
+def test_every_dag_says_what_it_does_and_begins_as_the_settings_say(dag_bag, tmp_path, monkeypatch):
+    from slotune_airflow.wiring import dag_facts
+
+    assert all(dag.description and dag.is_paused_upon_creation is None for dag in dag_bag.dags.values())
+    assert all(task.task_display_name for task in dag_bag.dags["tune_service"].tasks)
+    switched_on = tmp_path / "services.yaml"
+    text = Path(os.environ["SLOTUNE_CONFIG"]).read_text()
+    switched_on.write_text(text.replace("watch_every: 7m", "watch_every: 7m, switched_on: true"))
+    monkeypatch.setenv("SLOTUNE_CONFIG", str(switched_on))
+    assert dag_facts().paused_at_first is False
+
+
+def test_what_came_of_a_run_is_added_to_its_note_once(dag_bag):
+    from airflow.models.dagrun import DagRun
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from airflow.utils.types import DagRunType
+    from sqlalchemy import text
+
+    from slotune_airflow.notes import on_dag_run_success, write_note
+
+    with create_session() as session:
+        session.execute(text("PRAGMA foreign_keys=OFF"))
+        run = DagRun(dag_id="tune_service", run_id="manual__1", run_type=DagRunType.MANUAL, note="ranker: P95 is 800 ms")
+        session.add(run)
+        session.flush()
+        write_note(run)
+        assert run.note == "ranker: P95 is 800 ms", "nothing was said yet"
+        said = "Resolved: ranker: batch size 1 -> 8"
+        session.add(XComModel(dag_run_id=run.id, dag_id=run.dag_id, run_id=run.run_id, task_id="email_report", map_index=-1, key="note", value=f'"{said}"'))
+        session.flush()
+        for _ in range(2):
+            on_dag_run_success(run, "")
+        assert run.note == f"ranker: P95 is 800 ms\n\n{said}"
+        session.rollback()
+
+
+def test_the_command_line_sees_which_dags_are_paused(dag_bag):
+    from airflow.models.dag import DagModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import text
+
+    from slotune.commands.live_check import dags_results
+    from slotune.connections import airflow_dags
+
+    with create_session() as session:
+        session.execute(text("PRAGMA foreign_keys=OFF"))
+        session.merge(DagModel(dag_id="tune_service", bundle_name="dags-folder", is_paused=True))
+        session.merge(DagModel(dag_id="watch_services", bundle_name="dags-folder", is_paused=False))
+    assert airflow_dags() == {"tune_service": True, "watch_services": False}
+    said = [result.text for result in dags_results()]
+    assert "Airflow has watch_services switched on" in said
+    assert any(text.startswith("tune_service is paused: nothing is done about what is found") for text in said)
+    assert any(text.startswith("Airflow does not know review_week yet") for text in said)
 
 
 def test_dag_files_only_wire():

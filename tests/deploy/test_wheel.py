@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import runpy
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,41 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.wheel import build
+
 ROOT = Path(__file__).parents[2]
-SOURCES = (
-    "detection",
-    "tuning",
-    "slotune",
-    "plugins",
-    "dags",
-    "pyproject.toml",
-    "setup.py",
-    "MANIFEST.in",
-    "README.md",
-)
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
     """A folder as site-packages would be, with the wheel in it and two packages of somebody else."""
-    checkout, wheels, site = (tmp_path_factory.mktemp(name) for name in ("checkout", "wheels", "site"))
-    for name in SOURCES:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, checkout / name)
-    code = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(wheels)],
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    with zipfile.ZipFile(next(wheels.glob("*.whl"))) as wheel:
+    built, site = tmp_path_factory.mktemp("built"), tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(build(built)) as wheel:
         wheel.extractall(site)
     for name in ("detection", "tuning"):
         (site / name).mkdir()

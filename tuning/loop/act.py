@@ -18,7 +18,7 @@ from tuning.attempt import Attempt, value
 from tuning.errors import ClaimRefused, NotApplied, OutcomeUnknown, QuantizationRefused
 from tuning.guards import GuardFacts, Truth, Unreadable, caps_of, foreign_since, guard, last_written, stopped
 from tuning.knobs import same_knobs
-from tuning.loop import canary, records
+from tuning.loop import by_hand, canary, records
 from tuning.loop.learn import drift_figures
 from tuning.loop.observe import look_back, observe, past
 from tuning.loop.parts import Parts
@@ -42,11 +42,12 @@ def choose_action(
     *,
     attempt: int = 1,
     lever: str | None = None,
+    asked: int | None = None,
     dry_run: bool = False,
 ) -> Plan:
     """The plan for one attempt at an incident, in the ledger as the planner made it.
 
-    lever: the only lever that may be used (by hand).
+    lever: the only lever that may be used, asked: the value that it is to be set to (both by hand).
     """
     plan_id = make_id(incident.id, "plan", attempt)
     known = past(parts, incident.service, incident.id, at_s)
@@ -56,6 +57,10 @@ def choose_action(
     service = parts.service(incident.service)
     if lever is not None:
         service = _only(service, lever)
+    if asked is not None:
+        if lever is None:
+            raise Permanent("a value was given without its lever: choose the lever, or leave the value empty")
+        by_hand.check_value(service.levers[lever], asked)
     seen = observe(parts, service, at_s)
     observation = replace(
         seen,
@@ -65,6 +70,8 @@ def choose_action(
         tries=records.pulled(record for record in known if record.incident_id == incident.id),
     )
     plan = parts.planner.propose(incident.model_copy(update={"attempt": attempt}), observation, known)
+    if lever is not None and asked is not None:
+        plan = by_hand.with_value(plan, observation, service.levers[lever], asked, observation.settle_s[lever])
     if not parts.ledger.put(records.plan_record(plan)):
         return records.load(parts.ledger, plan.id, Plan)  # planned at the same time elsewhere: the first plan holds
     _log.info("choose_action %s: %s (%s)", service.name, plan.chosen.text(), plan.reason or plan.chosen.reason)

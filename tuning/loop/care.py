@@ -20,11 +20,10 @@ from tuning.loop.parts import Parts
 from tuning.loop.tell import tell_all
 from tuning.model import OpenChange, Record
 from tuning.policies import trouble
-from tuning.policies.trouble import Trouble
+from tuning.policies.trouble import TROUBLE, Trouble
 from tuning.report.notice_mail import notice_mail
 
 _log = logging.getLogger(__name__)
-TROUBLE = "trouble"
 T = TypeVar("T")
 
 

@@ -30,6 +30,7 @@ from tuning.loop.parts import Parts
 from tuning.loop.window_store import DIGEST, digest, pack, unpack
 from tuning.model import Plan
 from tuning.policies import next_attempt as policy
+from tuning.policies.trouble import HALTED
 from tuning.ports import Ledger
 from tuning.query import Query
 
@@ -199,8 +200,11 @@ def _keep_state(ledger: Ledger, at_s: float, before: pipeline.DetectionState, af
     ledger.put_blob(STATE, json.dumps(body).encode(), at_s=at_s)
 
 
-def open_incidents(parts: Parts, sweep: Sweep) -> list[TuneRequest]:
-    """Anomalies to incidents in the ledger, closed ones closed, and the runs of tune_service that should start."""
+def open_incidents(parts: Parts, sweep: Sweep, *, halted: str | None = None) -> list[TuneRequest]:
+    """Anomalies to incidents in the ledger, closed ones closed, and the runs of tune_service that should start.
+
+    halted: why no run would do anything now (None: they would). People are told while an incident needs one.
+    """
     stored = _json(parts.ledger, ANOMALIES, {})
     if stored.get("at_s") != sweep.at_s:
         raise LookupError(f"the anomalies of the sweep at {sweep.at_s:.0f} were replaced by a later one")
@@ -224,6 +228,10 @@ def open_incidents(parts: Parts, sweep: Sweep) -> list[TuneRequest]:
     care = Care(parts, sweep.at_s)
     apart = clocks_apart(sweep.clock_skew_s, parts.settings.safety.clock_tolerance_s)
     care.told_of("clock/source", "the clock of the metrics source", apart)
+    needed = any(incident.tier == "act" for incident in (*elsewhere, *still_open))
+    if halted and needed:
+        _log.warning("open_incidents: %s", halted)
+    care.told_of(HALTED, "incidents", halted if needed else None)
     for service in _watched(parts, sweep.only):
         care.told_of(f"service/{service.name}", f"service {service.name}", sweep.unreadable.get(service.name))
     return requests(parts, still_open, sweep.at_s, care)

@@ -6,8 +6,16 @@ trying again cannot help, then daily, until it works again or is gone.
 
 from __future__ import annotations
 
+import json
+
+import pydantic
+
 from detection.model import Value
 
+TROUBLE = "trouble"
+"""Where sweeps keep what they could not look after, in the ledger's store."""
+HALTED = "runs/halted"
+"""The trouble that nothing is done about incidents."""
 FIRST_PAUSE_S = 15.0
 LONGEST_PAUSE_S = 900.0
 TELL_AFTER = 2
@@ -47,3 +55,11 @@ def to_tell(trouble: Trouble, at_s: float) -> bool:
     if trouble.told_s is None:
         return trouble.times >= TELL_AFTER
     return abs(at_s - trouble.told_s) >= TELL_AGAIN_S
+
+
+def stored(data: bytes | None) -> list[Trouble]:
+    """What earlier sweeps left, by the bytes in the store; [] where there is nothing or it cannot be read."""
+    try:
+        return [Trouble.model_validate(body, extra="ignore") for body in json.loads(data)] if data else []
+    except (ValueError, TypeError, pydantic.ValidationError):
+        return []
