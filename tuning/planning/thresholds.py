@@ -211,6 +211,52 @@ POINTS_MAX = 60.0
 STABLE = 0.985
 """Utilisation above which no steady state is simulated: the queue grows for as long as the load lasts."""
 
+# Language models ---------------------------------------------------------------------------------------------------
+
+STEP_PRIOR = ((0.7, 0.02, 0.005, 4e-6), (0.5, 0.04, 0.012, 1.5e-5))
+"""Means and standard deviations of an iteration's base, and of what a running sequence, a prompt token and a cached
+token add, as shares of the first iteration time seen. From a 28-million model on a CPU core (14.6 ms, 0.98, 0.36, 0) to
+an 8-billion one on one GPU (7 ms, 0.05, 0.025, 4e-5): shares of 0.007 to 0.06, 0.003 to 0.025 and 0 to 6e-6, taken
+three times as wide."""
+STEP_NOISE = 0.05
+"""Relative noise of one measured mean iteration time."""
+STEP_GATE_FROM = 6.0
+"""Measurements from which the gate is asked: four unknowns and two to spare."""
+STEP_REGIME = 16
+"""Refusals in a row that are no outliers: eight windows, of two equations each."""
+STEP_POINTS_MAX = 120.0
+"""Measurements that the iteration time remembers; older ones fade."""
+NEVER_RESTS = 5.0
+"""Mean running sequences from which an engine never rests (Poisson: empty for 0.7 % of the time), so that iterations a
+second tell their length."""
+OVERHEAD_WEIGHT = 0.2
+"""Weight of a newly seen overhead against the one known."""
+WHOLE_PROMPT = 0.5
+"""Share of an iteration's room up to which a prompt mostly goes through in one."""
+LENGTH_SPREAD = (0.02, 1.6)
+"""Log scatter of lengths: constant, and the widest that a mean and a 95th percentile can tell (their ratio has its
+maximum at 1.645)."""
+LENGTH_P95 = 2.0
+"""95th percentile over the mean where only the mean is exported (log scatter 0.5)."""
+LENGTH_NOISE = 0.05
+"""Log scatter of the mean lengths to come around those seen."""
+HIT_MAX = 0.98
+"""Highest share of prefix hits: something is always computed."""
+KV_SEEN = 0.05
+"""Share of the cache in use from which its size is told by what sequences take of it."""
+BLOCK_TOKENS = 16
+"""Tokens of a cache block where the server does not tell."""
+TOKEN_DRAWS = 8
+"""Draws of what is not known per option of a language model ..."""
+TOKEN_REQUESTS = (100, 180)
+"""... and requests of each: those of the look at the change, within these bounds."""
+RESTART_RISK = 0.05
+"""How hard a limit of a language model's server is to undo: it restarts."""
+SEQUENCE_CHOICES = 12
+"""Values of max_num_seqs that are weighed at most."""
+SIMULATED_MAX_S = 900.0
+"""Longest stretch of arrivals that is simulated."""
+
 # Options -----------------------------------------------------------------------------------------------------------
 
 REPLICA_CHOICES = 10

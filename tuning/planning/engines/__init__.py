@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from detection.errors import ConfigError
+from tuning.planning.engines.continuous_batching import ContinuousBatching
 from tuning.planning.engines.dynamic_batching import DynamicBatching
 from tuning.planning.ports import Engine
 
 REGISTRY: dict[str, Engine[Any]] = {
+    "continuous_batching": ContinuousBatching(),
     "dynamic_batching": DynamicBatching(),
 }
 

@@ -1,0 +1,166 @@
+"""What Prometheus would say of the simulated language model: rates over a window, quantiles from a server's buckets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from benchmarks.llm.world import Second, World
+from detection.model import BucketWindow, FloatArray, MetricWindow, Reading, Service, Span
+
+START_S = 1_700_000_000.0
+"""Epoch time of the simulation's second 0."""
+TTFT_S = np.array(
+    [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560]
+)
+GAP_S = np.array([0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80])
+E2E_S = np.array([0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680])
+TOKENS = np.array([k * 10.0**e for e in range(5) for k in (1, 2, 5)])
+"""Upper edges of a real server's histograms: seconds, and tokens of prompts and answers."""
+
+_SUMS: dict[str, Callable[[Second], float]] = {
+    "begun": lambda s: s.begun,
+    "ttft_n": lambda s: len(s.ttft),
+    "ttft": lambda s: sum(s.ttft),
+    "done": lambda s: len(s.e2e),
+    "e2e": lambda s: sum(s.e2e),
+    "gap_n": lambda s: sum(n for _, n in s.gaps),
+    "gap": lambda s: sum(v * n for v, n in s.gaps),
+    "queue": lambda s: s.queue_s,
+    "prefill": lambda s: s.prefill_s,
+    "decode": lambda s: s.decode_s,
+    "prompt": lambda s: s.prompt_tokens,
+    "hit": lambda s: s.hit_tokens,
+    "generated": lambda s: s.generated,
+    "steps": lambda s: s.steps,
+    "step_tokens": lambda s: s.step_tokens,
+    "preempted": lambda s: s.preempted,
+    "came": lambda s: s.came,
+    "errors": lambda s: s.errors,
+    "prompt_len": lambda s: sum(s.prompts),
+    "output_len": lambda s: sum(s.outputs),
+    "running": lambda s: s.running,
+}
+_GAUGES: dict[str, Callable[[Second], float]] = {
+    "waiting": lambda s: s.waiting,
+    "usage": lambda s: s.usage,
+    "ready": lambda s: s.ready,
+}
+_HISTOGRAMS: dict[str, tuple[FloatArray, Callable[[Second], list[tuple[float, float]]]]] = {
+    "ttft": (TTFT_S, lambda s: [(v, 1) for v in s.ttft]),
+    "itl": (GAP_S, lambda s: s.gaps),
+    "e2e": (E2E_S, lambda s: [(v, 1) for v in s.e2e]),
+    "prompt_tokens": (TOKENS, lambda s: [(v, 1) for v in s.prompts]),
+    "output_tokens": (TOKENS, lambda s: [(v, 1) for v in s.outputs]),
+}
+
+
+class WorldSource:
+    """A MetricsSource over one simulated service (whatever its name), with a rate window of `rate_window_s`."""
+
+    def __init__(self, world: World, rate_window_s: float) -> None:
+        self.world, self.window = world, int(rate_window_s)
+        self._sums = {name: np.zeros(1) for name in (*_SUMS, *_GAUGES)}
+        self._hists = {name: np.zeros((1, edges.size + 1)) for name, (edges, _) in _HISTOGRAMS.items()}
+
+    def read(self, services: Sequence[Service], signals: Sequence[str], span: Span) -> Reading[MetricWindow]:
+        values = self._values(span)
+        wanted = {name: values[name] for name in signals if name in values}
+        return Reading({s.name: MetricWindow(s.name, span, wanted, "histogram") for s in services})
+
+    def read_replicas(
+        self, services: Sequence[Service], signals: Sequence[str], span: Span
+    ) -> Reading[Mapping[str, MetricWindow]]:
+        return Reading({})
+
+    def read_buckets(self, services: Sequence[Service], span: Span) -> Reading[BucketWindow]:
+        return Reading({})
+
+    def _extend(self) -> None:
+        new = self.world.seconds[self._sums["came"].size - 1 :]
+        if not new:
+            return
+        for name, of in _SUMS.items():
+            old = self._sums[name]
+            self._sums[name] = np.concatenate([old, old[-1] + np.cumsum([of(s) for s in new])])
+        for name, of in _GAUGES.items():
+            self._sums[name] = np.concatenate([self._sums[name], [float(of(s)) for s in new]])
+        for name, (edges, values_of) in _HISTOGRAMS.items():
+            rows = np.zeros((len(new), edges.size + 1))
+            for k, second in enumerate(new):
+                seen = values_of(second)
+                if seen:
+                    found, weight = np.array(seen).T
+                    rows[k] = np.bincount(np.searchsorted(edges, found), weight, edges.size + 1)
+            old_rows = self._hists[name]
+            self._hists[name] = np.concatenate([old_rows, old_rows[-1] + np.cumsum(rows, axis=0)])
+
+    def _values(self, span: Span) -> dict[str, FloatArray]:
+        self._extend()
+        ends = np.round(span.times() - START_S).astype(int)
+        good = (ends >= self.window) & (ends < self._sums["came"].size)
+        hi = ends[good]
+        lo, overhead = hi - self.window, self.world.profile.overhead_ms
+
+        def rise(name: str) -> FloatArray:
+            return np.asarray(self._sums[name][hi] - self._sums[name][lo], dtype=np.float64)
+
+        def at(name: str) -> FloatArray:
+            return self._sums[name][hi]
+
+        ready = np.maximum(1.0, at("ready"))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = {
+                "qps": rise("done") / self.window,
+                "arrivals_per_s": (rise("ttft_n") + at("waiting") - self._sums["waiting"][lo]) / self.window,
+                "error_rate": rise("errors") / (rise("done") + rise("errors")),
+                "ttft_ms": 1e3 * rise("ttft") / rise("ttft_n") + overhead,
+                "itl_ms": 1e3 * rise("gap") / rise("gap_n"),
+                "e2e_ms": 1e3 * rise("e2e") / rise("done") + overhead,
+                "queue_ms": 1e3 * rise("queue") / rise("begun"),
+                "prefill_ms": 1e3 * rise("prefill") / rise("ttft_n"),
+                "decode_ms": 1e3 * rise("decode") / rise("done"),
+                "prompt_tokens_per_s": rise("prompt") / self.window,
+                "generation_tokens_per_s": rise("generated") / self.window,
+                "prefix_hit_rate": rise("hit") / rise("prompt"),
+                "steps_per_s": rise("steps") / self.window,
+                "step_tokens": rise("step_tokens") / rise("steps"),
+                "preemptions_per_s": rise("preempted") / self.window,
+                "prompt_tokens": rise("prompt_len") / rise("done"),
+                "output_tokens": rise("output_len") / rise("done"),
+                "running": rise("running") / self.window / ready,
+                "queue_depth": at("waiting"),
+                "kv_usage": at("usage"),
+                "replicas": at("ready"),
+            }
+        for name, (edges, _) in _HISTOGRAMS.items():
+            counts = self._hists[name][hi] - self._hists[name][lo]
+            if name.endswith("tokens"):
+                values[f"{name}_p95"] = quantile(counts, edges, 0.95)
+                continue
+            shift = 0.0 if name == "itl" else overhead
+            for level in (50, 95, 99):
+                values[f"{name}_p{level}_ms"] = 1e3 * quantile(counts, edges, level / 100) + shift
+        values |= {f"p{level}_ms": values[f"e2e_p{level}_ms"] for level in (50, 95, 99)} | {"mean_ms": values["e2e_ms"]}
+        full = {}
+        for name, found in values.items():
+            full[name] = np.full(ends.size, np.nan)
+            full[name][good] = np.where(np.isfinite(found), found, np.nan)
+        return full
+
+
+def quantile(counts: FloatArray, edges: FloatArray, level: float) -> FloatArray:
+    """PromQL's histogram_quantile: linear inside the bucket, the last finite edge beyond it. counts: (n, k + 1)."""
+    total, below = counts.sum(axis=1), np.cumsum(counts, axis=1)
+    index = np.minimum((below < level * total[:, None]).sum(axis=1), edges.size)
+    answer = np.full(total.size, np.nan)
+    for k in np.flatnonzero(total > 0):
+        i = int(index[k])
+        if i >= edges.size:
+            answer[k] = edges[-1]
+            continue
+        lower = edges[i - 1] if i else 0.0
+        before = below[k, i - 1] if i else 0.0
+        answer[k] = lower + (edges[i] - lower) * (level * total[k] - before) / max(counts[k, i], 1e-9)
+    return answer

@@ -1,0 +1,337 @@
+"""Percentiles of a language model's service under candidates, with what is not known: draws, each simulated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from detection.model import FloatArray
+from tuning.model import Interval, Observation
+from tuning.planning import thresholds as th
+from tuning.planning import token_flow as tf
+from tuning.planning import token_queue as tq
+from tuning.planning.latency_model import normal_quantiles
+from tuning.planning.ports import Candidate, Knowledge, Predicted, limits_of
+from tuning.planning.predict import int8_gain
+from tuning.planning.settings import PlanningSettings
+from tuning.planning.token_flow import Lengths
+from tuning.planning.token_queue import Limits, Requests, StepTime
+from tuning.planning.tokens import TokenSituation
+from tuning.planning.whatif import arrivals as unit_arrivals
+from tuning.planning.whatif import split_cv2
+
+OBJECTIVES = ("p95_ms", "ttft_p95_ms", "itl_p95_ms", "e2e_p95_ms")
+_LEVELS = np.asarray((np.arange(th.TOKEN_DRAWS) + 0.5) / th.TOKEN_DRAWS)
+_Z = [
+    normal_quantiles(_LEVELS)[np.argsort(np.arange(th.TOKEN_DRAWS) * root % 1.0)]
+    for root in (2**0.5, 3**0.5, 7**0.5, 11**0.5)
+]
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What one draw of one candidate comes to: one replica's arrivals and its engine. gain: of another precision."""
+
+    qps: float
+    cv2: float
+    step: StepTime
+    limits: Limits
+    size: Lengths
+    stream: int
+
+    @property
+    def sequences(self) -> float:
+        """Sequences that run when the queue never empties: the seats, the cache's room, or what the prompts' budget
+        feeds (then each iteration's prompt tokens keep pace with the sequences that end)."""
+        fed = self.limits.max_num_batched_tokens * self.size.output / (self.size.output + self.size.computed)
+        holds = self.limits.kv_tokens / (self.size.context + self.limits.block_tokens / 2)
+        return max(1.0, min(self.limits.max_num_seqs, fed, holds))
+
+    def iteration_ms(self, sequences: float, qps: float) -> float:
+        """Mean iteration with so many sequences and the prompts of `qps` in between: y = a + b n + c q p y."""
+        step, prompts = self.step, self.step.prefill_ms * qps * self.size.computed / 1e3
+        alone = step.base_ms + sequences * (step.sequence_ms + step.kv_ms * self.size.context)
+        return alone / max(0.02, 1 - prompts)
+
+    @property
+    def capacity(self) -> float:
+        """Requests per second when the queue never empties: n / (out (a + b n) + n c p), the rate(n) of llm-d's queue
+        analyser with the prompts' time spread over those that run."""
+        n, step = self.sequences, self.step
+        alone = step.base_ms + n * (step.sequence_ms + step.kv_ms * self.size.context)
+        return 1e3 * n / (self.size.output * alone + n * step.prefill_ms * self.size.computed)
+
+    @property
+    def running(self) -> float:
+        """Sequences under way on average: n = q out y(n), solved, at most what can run."""
+        per_ms = self.qps * self.size.output / 1e3
+        step = self.step
+        prompts = step.prefill_ms * self.qps * self.size.computed / 1e3
+        each = per_ms * (step.sequence_ms + step.kv_ms * self.size.context)
+        room = 1 - prompts - each
+        return min(self.sequences, per_ms * step.base_ms / room) if room > 0.02 else self.sequences
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a draw would show, ms; shares 0..1. noise: by objective, log scatter of one look around it."""
+
+    p95: dict[str, float]
+    noise: dict[str, float]
+    busy: float
+    preemptions_per_s: float
+    tokens_per_s: float
+    capacity: float
+
+
+def predict(
+    candidates: Sequence[Candidate],
+    observation: Observation,
+    situation: TokenSituation,
+    knowledge: Knowledge,
+    settings: PlanningSettings,
+) -> list[Predicted]:
+    """One prediction per candidate, on the same arrivals and lengths. Needs `situation.identified`."""
+    steps = situation.steps.draws(th.TOKEN_DRAWS)
+    return [_predict(candidate, steps, observation, situation, knowledge, settings) for candidate in candidates]
+
+
+def _predict(
+    candidate: Candidate,
+    steps: Sequence[StepTime],
+    observation: Observation,
+    situation: TokenSituation,
+    knowledge: Knowledge,
+    settings: PlanningSettings,
+) -> Predicted:
+    gain, gain_sd = _gain(candidate, observation, situation, knowledge)
+    flows = [_flow(candidate, situation, step, draw, gain, gain_sd) for draw, step in enumerate(steps)]
+    settled_s = candidate.delay_s + settings.rate_window_s + settings.verify_window_s
+    waiting = situation.backlog / int(candidate.setting["replicas"])
+    shown = [look(flow, waiting, settled_s, settings, situation.steps.overhead_ms) for flow in flows]
+    slow = [ratio for ratio in situation.replica_slow if ratio > th.DILUTED_REPLICA]
+    if slow and len(slow) < int(candidate.setting["replicas"]):
+        late = [look(_slower(flow, max(slow)), waiting, settled_s, settings, situation.steps.overhead_ms)
+                for flow in flows]  # fmt: skip
+        share = len(slow) / int(candidate.setting["replicas"])
+        shown = [_worse_half(one, other, share) for one, other in zip(shown, late, strict=True)]
+    return _summary(candidate, observation, situation, knowledge, settings, flows, shown, gain_sd)
+
+
+def _gain(
+    candidate: Candidate, observation: Observation, situation: TokenSituation, knowledge: Knowledge
+) -> tuple[float, float]:
+    setting = observation.settings.get("precision")
+    served = setting.values.get("precision") if setting is not None else None
+    if candidate.setting.get("precision") != "int8" or served == "int8":
+        return 1.0, 0.0
+    return int8_gain(observation.service.levers.get("precision"), knowledge.measured_gain, None)
+
+
+def _flow(
+    candidate: Candidate, situation: TokenSituation, step: StepTime, draw: int, gain: float, gain_sd: float
+) -> Flow:
+    size, rate, replicas = situation.size, situation.arrivals, int(candidate.setting["replicas"])
+    if size is None or rate is None:
+        raise ValueError("lengths or load are not exported: nothing can be predicted")
+    z_load, z_doubt, z_gain, z_size = (float(z[draw]) for z in _Z)
+    edge = rate.qps.high if z_load > 0 else rate.qps.low
+    qps = rate.qps.value * (max(edge, 1e-9) / max(rate.qps.value, 1e-9)) ** (abs(z_load) / th.Z90)
+    limits = Limits(
+        int(candidate.setting["max_num_seqs"]),
+        int(candidate.setting["max_num_batched_tokens"]),
+        situation.kv_tokens,
+        situation.block_tokens,
+    )
+    longer = math.exp(th.LENGTH_NOISE * z_size)
+    size = Lengths(size.prompt * longer, size.prompt_p95 * longer, size.output * longer, size.output_p95 * longer,
+                   size.hit_rate)  # fmt: skip
+    step = step.scaled(situation.pace / gain)
+    flow = Flow(qps / replicas, split_cv2(situation.cv2, replicas), step, limits, size, draw)
+    doubt = math.hypot(situation.steps.doubt(flow.running, 0.0), situation.slow_sd if situation.pace != 1.0 else 0.0)
+    return _slower(flow, math.exp(doubt * z_doubt + gain_sd * z_gain))
+
+
+def _slower(flow: Flow, factor: float) -> Flow:
+    return Flow(flow.qps, flow.cv2, flow.step.scaled(factor), flow.limits, flow.size, flow.stream)
+
+
+def requests_of(flow: Flow, count: int, seed: int) -> Requests:
+    """`count` arrivals after those that are under way when a look begins: as many as run on average, each with a
+    length as seen from inside (long ones more often) and a uniform share of it done."""
+    rng = np.random.default_rng(seed + 7919 * flow.stream)
+    under_way = int(min(flow.running, count))
+    at_s = unit_arrivals(count, flow.cv2, seed + 7919 * flow.stream) / max(flow.qps, 1e-9)
+    z_prompt, z_output = rng.standard_normal((2, count + under_way))
+    sigma = tf.spread(flow.size.output, flow.size.output_p95)
+    z_output[:under_way] += sigma
+    whole = tf.drawn(flow.size.prompt, flow.size.prompt_p95, z_prompt)
+    output = tf.drawn(flow.size.output, flow.size.output_p95, z_output)
+    computed = [max(1, round(n * (1 - flow.size.hit_rate))) for n in whole]
+    done = tuple(min(n - 1, int(share * n)) for n, share in zip(output[:under_way], rng.random(under_way), strict=True))
+    return Requests(
+        at_s=[0.0] * under_way + at_s.tolist(),
+        prompt=computed,
+        cached=[n - c for n, c in zip(whole, computed, strict=True)],
+        output=output,
+        running=under_way,
+        done=done,
+    )
+
+
+def look(flow: Flow, waiting: float, settled_s: float, settings: PlanningSettings, overhead_ms: float) -> Shown:
+    """Percentiles of one replica once its queue has emptied; where it never does, of a look that begins at
+    `settled_s`, with the queue that has grown by then (the fluid limit).
+
+    waiting: requests in its queue now.
+    """
+    least, most = th.TOKEN_REQUESTS
+    wanted = flow.qps * settings.verify_window_s
+    count = int(np.clip(wanted, least, most))
+    count = max(30, min(count, int(flow.qps * th.SIMULATED_MAX_S)))
+    requests = requests_of(flow, count, settings.seed)
+    run = tq.simulate(requests, flow.step, flow.limits)
+    first = requests.running + count // 10
+    ttft, e2e = run.ttft_s[first:], run.e2e_s[first:]
+    ttft, e2e = 1e3 * ttft[np.isfinite(ttft)] + overhead_ms, 1e3 * e2e[np.isfinite(e2e)] + overhead_ms
+    last_s = requests.at_s[-1]
+    within = np.array(run.itl_at_s) <= last_s
+    itl = _weighted(1e3 * np.array(run.itl_s)[within], np.array(run.itl_weight)[within], 0.95)
+    capacity = flow.capacity
+    if run.preempted and flow.qps > th.STABLE * capacity:
+        capacity = min(capacity, _thrashing(run, last_s, capacity))
+    grown = (waiting + (flow.qps - capacity) * settled_s) / capacity if flow.qps >= th.STABLE * capacity else 0.0
+    # In the fluid the look's requests have waited up to what the queue has grown to by its end.
+    queued = 1e3 * max(0.0, grown)
+    p95 = {"ttft_p95_ms": _p95(ttft) + queued, "itl_p95_ms": itl, "e2e_p95_ms": _p95(e2e) + queued}
+    noise = {"ttft_p95_ms": _noise(ttft, wanted), "itl_p95_ms": th.RATE_ERROR, "e2e_p95_ms": _noise(e2e, wanted)}
+    return Shown(
+        p95=p95,
+        noise=noise,
+        busy=min(1.0, run.busy_s / run.ended_s) if run.ended_s > 0 else 0.0,
+        preemptions_per_s=sum(at_s <= last_s for at_s in run.preempted) / last_s if last_s > 0 else 0.0,
+        tokens_per_s=run.tokens / run.ended_s if run.ended_s > 0 else 0.0,
+        capacity=capacity,
+    )
+
+
+def _thrashing(run: tq.Run, last_s: float, capacity: float) -> float:
+    """Answers per second of a replica that computes preempted sequences again."""
+    done = sum(at_s <= last_s for at_s in run.finished)
+    return max(0.05 * capacity, done / last_s) if last_s > 0 else capacity
+
+
+def _weighted(values: FloatArray, weights: FloatArray, level: float) -> float:
+    if not values.size:
+        return 1e-3
+    order = np.argsort(values)
+    below = np.cumsum(weights[order])
+    return float(values[order][min(int(np.searchsorted(below, level * below[-1])), values.size - 1)])
+
+
+def _p95(values: FloatArray) -> float:
+    return float(np.quantile(values, 0.95)) if values.size else 1e9
+
+
+def _noise(values: FloatArray, wanted: float) -> float:
+    """Log scatter of the 95th percentile of one look with `wanted` requests, from stretches of the run."""
+    if values.size < 24:
+        return 0.5
+    p95s = np.log([float(np.quantile(piece, 0.95)) for piece in np.array_split(values, 4)])
+    return float(np.clip(p95s.std() * math.sqrt(values.size / 4 / max(wanted, 1.0)), 0.02, 0.6))
+
+
+def _worse_half(sound: Shown, slow: Shown, share: float) -> Shown:
+    """A service of which `share` of the replicas is slow: its 95th percentile lies with the slow ones where they take
+    more than a twentieth of the requests, which one replica of fewer than twenty always does."""
+    if share < 0.05:
+        return sound
+    p95 = {name: max(value, slow.p95[name]) for name, value in sound.p95.items()}
+    return Shown(p95, slow.noise, sound.busy, sound.preemptions_per_s, sound.tokens_per_s, slow.capacity)
+
+
+def _summary(
+    candidate: Candidate,
+    observation: Observation,
+    situation: TokenSituation,
+    knowledge: Knowledge,
+    settings: PlanningSettings,
+    flows: list[Flow],
+    shown: list[Shown],
+    gain_sd: float,
+) -> Predicted:
+    alias = "ttft_p95_ms" if "first_token" in observation.service.labels.get("metric.duration", "") else "e2e_p95_ms"
+    limits = limits_of(observation.service.slo, OBJECTIVES)
+    intervals: dict[str, Interval] = {}
+    met = np.ones(len(shown))
+    for name in OBJECTIVES[1:]:
+        logs = np.log([one.p95[name] for one in shown]) + knowledge.bias
+        noise = math.hypot(knowledge.scatter, float(np.median([one.noise[name] for one in shown])))
+        low, middle, high = (math.exp(_quantile(logs, noise, level)) for level in (0.05, 0.5, 0.95))
+        intervals[name] = Interval(value=middle, low=low, high=high)
+        asked = [limits[limit] for limit in (name, "p95_ms" if name == alias else name) if limit in limits]
+        if asked:
+            met = np.minimum(met, [_phi((math.log(min(asked)) - value) / noise) for value in logs])
+    intervals["p95_ms"] = intervals[alias]
+    loads = np.array([flow.qps / one.capacity for flow, one in zip(flows, shown, strict=True)])
+    sequences = float(np.median([flow.running for flow in flows]))
+    return Predicted(
+        shown=intervals,
+        meets=float(met.mean()),
+        carries=_below(loads, 1.0, 0.02),
+        room=_below(loads, th.FULL, th.SURPRISE),
+        load=float(np.median(loads)),
+        drain_s=_drain_s(candidate, situation, flows, shown),
+        busy=float(np.median([one.busy for one in shown])),
+        unproven=gain_sd >= th.UNMEASURED_SD,
+        unknown=situation.steps.is_guess(sequences, flows[0].size.context),
+    )
+
+
+def _below(loads: FloatArray, limit: float, scatter: float) -> float:
+    return float(np.mean([_phi(math.log(limit / max(load, 1e-9)) / scatter) for load in loads]))
+
+
+def _drain_s(candidate: Candidate, situation: TokenSituation, flows: list[Flow], shown: list[Shown]) -> float:
+    """The transient, apart from the steady state: how long the queue takes to empty once the change is in effect.
+
+    Fluid: what waits now and comes until then, over what is to spare; new replicas begin with nothing, and old ones
+    keep what they have. inf where it never empties, or not in ten minutes.
+    """
+    replicas = int(candidate.setting["replicas"])
+    old = max(1, min(situation.now.replicas or 1, replicas))
+    capacity = float(np.median([one.capacity for one in shown]))
+    arrives = float(np.median([flow.qps for flow in flows]))
+    before = capacity_now(situation) / max(1, situation.now.replicas or 1)
+    waiting = situation.backlog / old + max(0.0, arrives * replicas / old - before) * candidate.delay_s
+    spare = capacity - arrives
+    drain = waiting / spare if spare > 0 else math.inf
+    return drain if drain < th.QUEUE_TIME_MAX_S else math.inf
+
+
+def capacity_now(situation: TokenSituation) -> float:
+    """Requests per second of all replicas under the present limits when the queue never empties."""
+    if situation.size is None or not situation.steps.known:
+        return 0.0
+    limits = Limits(situation.max_num_seqs or 256, situation.max_num_batched_tokens or 2048, situation.kv_tokens,
+                    situation.block_tokens)  # fmt: skip
+    flow = Flow(0.0, 1.0, situation.steps.step().scaled(situation.pace), limits, situation.size, 0)
+    return max(1, situation.now.replicas or 1) * flow.capacity
+
+
+def _quantile(logs: FloatArray, noise: float, level: float) -> float:
+    """A quantile of a mixture of normals of sd `noise` around the draws, by bisection."""
+    low, high = float(logs.min()) - 4 * noise, float(logs.max()) + 4 * noise
+    values = logs.tolist()
+    for _ in range(16):
+        middle = (low + high) / 2
+        below = sum(_phi((middle - value) / noise) for value in values) / len(values)
+        low, high = (middle, high) if below < level else (low, middle)
+    return (low + high) / 2
+
+
+def _phi(z: float) -> float:
+    return 0.5 * (1 + math.erf(z / math.sqrt(2)))

@@ -1,0 +1,150 @@
+"""A language model's service as the continuous-batching engine sees it: iteration time now, lengths, cache, knobs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from detection.model import FloatArray, Incident, MetricWindow
+from tuning.model import Observation
+from tuning.planning import latency_model as lm
+from tuning.planning import step_model as sm
+from tuning.planning import thresholds as th
+from tuning.planning import token_flow as tf
+from tuning.planning.arrivals import arrivals, backlog, burstiness
+from tuning.planning.reading import Reading, first, number, read_now, settled
+from tuning.planning.settings import PlanningSettings
+from tuning.planning.situation import Situation, baseline, calm_window, narrowed
+from tuning.planning.step_model import Measured, StepModel
+from tuning.planning.token_flow import Lengths
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenSituation(Situation):
+    """steps: the iteration time as learned, before `slow`. size: lengths now (None: not exported). kv_tokens: room of
+    one replica's cache. max_num_seqs, max_num_batched_tokens: the limits now (None: not known)."""
+
+    steps: StepModel
+    learned: Mapping[str, StepModel]
+    model_key: str
+    size: Lengths | None = None
+    kv_tokens: float = math.inf
+    block_tokens: int = th.BLOCK_TOKENS
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+
+    @property
+    def pace(self) -> float:
+        """Factor on the learned iteration time: only what is more than noise counts."""
+        if self.slow is None or abs(self.slow - 1) <= max(th.SLOW_NOISE, 2 * self.slow_sd):
+            return 1.0
+        return self.slow
+
+
+def assess(
+    incident: Incident | None, observation: Observation, settings: PlanningSettings, changed_s: float = -math.inf
+) -> TokenSituation:
+    """Derive the situation: the iteration time from before the incident, its slowness from after it."""
+    window = observation.window
+    onset = incident.opened_at_s if incident is not None else observation.at_s + 1.0
+    fresh = max(onset, changed_s)
+    now = read_now(narrowed(observation, fresh, settings), settings)
+    name = lm.key(*_served(observation))
+    learned = sm.load(observation.latency_model)
+    limit, budget = tf.knob(observation, "max_num_seqs"), tf.knob(observation, "max_num_batched_tokens")
+    until, stride_s = onset - settings.rate_window_s, settings.rate_window_s
+    calm = tf.measured(observation.history, stride_s, until_s=until)
+    calm += tf.measured(window, stride_s, until_s=until)
+    kept = _with_overhead(
+        sm.learn(learned.get(name, StepModel()), sorted(calm, key=lambda one: one.at_s)), window, -math.inf, until
+    )
+    since = settled(window, fresh, settings)
+    after = tf.measured(window, stride_s / 3, since_s=since, limit=limit, budget=budget)
+    slow, slow_sd = pace(kept, after)
+    if not kept.known:
+        kept = _with_overhead(sm.learn(StepModel(), after), window, since)
+    pace_of = _replica_pace(observation, kept, stride_s / 3, since)
+    rate = arrivals(_arriving(observation), fresh, now, settings)
+    size = tf.lengths((window, observation.history), since)
+    quiet = calm_window(observation, onset, settings)
+    return TokenSituation(
+        now=now,
+        base=baseline(quiet, None),
+        arrivals=rate,
+        cv2=burstiness(observation, now),
+        slow=slow,
+        slow_sd=slow_sd,
+        replica_slow=tuple(sorted(pace_of.values())),
+        backlog=backlog(now, window, settings),
+        identified=kept.known and size is not None and limit is not None and rate is not None and rate.qps.value > 0,
+        steps=kept,
+        learned={**learned, name: kept} if kept.known else learned,
+        model_key=name,
+        size=size,
+        kv_tokens=tf.kv_tokens(observation, size, since) if size is not None else math.inf,
+        block_tokens=tf.block_tokens(observation),
+        max_num_seqs=limit,
+        max_num_batched_tokens=budget,
+    )
+
+
+def _with_overhead(model: StepModel, window: MetricWindow, since_s: float, until_s: float = math.inf) -> StepModel:
+    seen = tf.overhead_ms(window, since_s, until_s)
+    return model if seen is None or model.overhead_ms > 0 else model.with_overhead(seen)
+
+
+def pace(kept: StepModel, after: list[Measured]) -> tuple[float | None, float]:
+    """How slow an iteration is now against the learned time (None: nothing to compare), and its relative error."""
+    if not kept.known or not after:
+        return None, 0.0
+    expected = [kept.predict(one.features) for one in after]
+    ratios = np.array([one.y_ms / mean for one, (mean, _) in zip(after, expected, strict=True)])
+    doubt = float(np.median([sd / mean for mean, sd in expected]))
+    return float(np.median(ratios)), math.hypot(doubt, float(ratios.std()) / math.sqrt(max(1, ratios.size)))
+
+
+def _replica_pace(observation: Observation, kept: StepModel, stride_s: float, since_s: float) -> dict[str, float]:
+    """Pace of each replica over the faster half's median; {} below two that export what it takes."""
+    found = {}
+    for name, window in observation.replicas.items():
+        slow, _ = pace(kept, tf.measured(window, stride_s, since_s=since_s))
+        if slow is not None:
+            found[name] = slow
+    if len(found) < 2:
+        return {}
+    middle = float(np.median(sorted(found.values())[: (len(found) + 1) // 2]))
+    return {name: value / middle for name, value in found.items()}
+
+
+def _arriving(observation: Observation) -> Observation:
+    """The observation with arrivals in the place of finished requests, where they are exported apart.
+
+    Their growth of the queue is in them already, so the queue's own series must not add it once more.
+    """
+    window = observation.window
+    came = window.values.get("arrivals_per_s")
+    if came is None or not np.isfinite(came).any():
+        return observation
+    kept = {name: values for name, values in window.values.items() if name not in ("queue_depth", "queue_ms")}
+    return replace(observation, window=replace(window, values={**kept, "qps": _filled(came, window)}))
+
+
+def _filled(came: FloatArray, window: MetricWindow) -> FloatArray:
+    return np.where(np.isfinite(came), np.maximum(came, 0.0), window.values.get("qps", came))
+
+
+def _served(observation: Observation) -> tuple[str, str]:
+    setting = observation.settings.get("precision")
+    if setting is None:
+        return "", ""
+    return str(setting.values.get("version", "")), str(setting.values.get("precision", ""))
+
+
+def current(situation: TokenSituation, observation: Observation) -> tuple[int, int, int]:
+    """(max_num_seqs, max_num_batched_tokens, replicas) as they are; vLLM's defaults where nothing tells."""
+    now: Reading = situation.now
+    count = now.replicas or round(first(number(observation.settings.get("replicas"), "min_replicas"), 1.0) or 1)
+    return situation.max_num_seqs or 256, situation.max_num_batched_tokens or 2048, max(1, count)
