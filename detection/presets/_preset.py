@@ -13,7 +13,7 @@ _PLACE = re.compile(r"\$\(([a-z_]+)\)|\$(sel|by|w)")
 _NAMED = re.compile(r"\$\(([^)]*)\)")
 PERCENTILE_LABEL = "percentile_source"
 """The label of an answer's series whose percentiles are not from a histogram; its value is the PercentileSource."""
-LANGUAGE_ENGINE = "dynamic_batching"
+LANGUAGE_ENGINE = "continuous_batching"
 """The engine of servers of language models (tuning/planning/engines)."""
 MS_OF_UNIT = {"s": 1e3, "ms": 1.0, "us": 1e-3}
 _METRIC_NAME = re.compile(r"^[a-zA-Z_:][a-zA-Z0-9_:]*$")

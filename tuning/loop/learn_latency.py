@@ -14,8 +14,6 @@ from tuning.loop.parts import Parts
 from tuning.loop.watch import open_incidents_of
 from tuning.planning import engines
 
-_SIGNALS = ("batch_ms", "rows_per_batch")
-
 
 def learn_latency(parts: Parts, at_s: float) -> int:
     """Update the model of every service without an open incident; how many were updated.
@@ -24,7 +22,8 @@ def learn_latency(parts: Parts, at_s: float) -> int:
     """
     troubled = {incident.service for incident in open_incidents_of(parts.ledger, at_s)}
     calm = [service for name, service in parts.services.items() if name not in troubled]
-    windows = parts.source.read(calm, _SIGNALS, look_back(parts, at_s)) if calm else {}
+    signals = tuple(sorted({name for service in calm for name in engines.get(service.engine).signals}))
+    windows = parts.source.read(calm, signals, look_back(parts, at_s)) if calm else {}
     updated = 0
     for service in calm:
         window, key = windows.get(service.name), served(parts, service)

@@ -179,6 +179,8 @@ class ModelPlanner:
         for candidate, predicted in zip(candidates, shown, strict=True):
             trust = ef.posterior(case.seen, case.observation.service.name, case.diagnosis.cause, candidate.levers)
             reason = ranking.barred(candidate, trust, tried)
+            if predicted.unknown and not case.engine.rules_apply:
+                reason = reason or case.engine.unseen(situation)
             ranked.append(Ranked(candidate, predicted, trust, self._settings.rate_window_s, reason))
         return ranked
 

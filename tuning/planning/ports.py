@@ -85,13 +85,14 @@ class Knowledge:
 class Engine(Protocol[S]):
     """Turns arrivals and a setting into latency. Pure: the same arguments give the same answer.
 
-    objectives: the signals whose percentiles it predicts, each of them a limit of `Slo` by the same name. rules_apply:
-    where it can predict nothing, the rules of thumb may propose something to a person; without it nothing is proposed
-    whose effect nobody knows.
+    objectives: the signals whose percentiles it predicts, each of them a limit of `Slo` by the same name. signals: what
+    it learns from. rules_apply: where it can predict nothing, the rules of thumb may propose something to a person;
+    without it nothing is proposed whose effect nobody knows.
     """
 
     name: str
     objectives: tuple[str, ...]
+    signals: tuple[str, ...]
     rules_apply: bool
 
     def learn(

@@ -254,6 +254,8 @@ RESTART_RISK = 0.05
 """How hard a limit of a language model's server is to undo: it restarts."""
 SEQUENCE_CHOICES = 12
 """Values of max_num_seqs that are weighed at most."""
+STRIDES_MAX = 200_000
+"""Strides after which a simulation ends whatever is left: a queue that only preempts itself gets nowhere."""
 SIMULATED_MAX_S = 900.0
 """Longest stretch of arrivals that is simulated."""
 

@@ -17,6 +17,22 @@ from tuning.planning.step_model import Measured
 
 _EDGES = tuple(step * 10.0**power for power in range(8) for step in (1, 2, 5))
 _TAIL = 0.95
+SIGNALS = (
+    "itl_ms",
+    "generation_tokens_per_s",
+    "prompt_tokens_per_s",
+    "prefix_hit_rate",
+    "steps_per_s",
+    "running",
+    "qps",
+    "replicas",
+    "ttft_ms",
+    "queue_ms",
+    "prefill_ms",
+    "prompt_tokens",
+    "output_tokens",
+)
+"""What the iteration time is learned from."""
 _NEEDED = ("itl_ms", "generation_tokens_per_s")
 
 

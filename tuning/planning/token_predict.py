@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,12 +49,6 @@ class Flow:
         fed = self.limits.max_num_batched_tokens * self.size.output / (self.size.output + self.size.computed)
         holds = self.limits.kv_tokens / (self.size.context + self.limits.block_tokens / 2)
         return max(1.0, min(self.limits.max_num_seqs, fed, holds))
-
-    def iteration_ms(self, sequences: float, qps: float) -> float:
-        """Mean iteration with so many sequences and the prompts of `qps` in between: y = a + b n + c q p y."""
-        step, prompts = self.step, self.step.prefill_ms * qps * self.size.computed / 1e3
-        alone = step.base_ms + sequences * (step.sequence_ms + step.kv_ms * self.size.context)
-        return alone / max(0.02, 1 - prompts)
 
     @property
     def capacity(self) -> float:
@@ -118,7 +112,7 @@ def _predict(
                 for flow in flows]  # fmt: skip
         share = len(slow) / int(candidate.setting["replicas"])
         shown = [_worse_half(one, other, share) for one, other in zip(shown, late, strict=True)]
-    return _summary(candidate, observation, situation, knowledge, settings, flows, shown, gain_sd)
+    return _summary(candidate, observation, situation, knowledge, settings, flows, shown, (gain, gain_sd))
 
 
 def _gain(
@@ -156,7 +150,7 @@ def _flow(
 
 
 def _slower(flow: Flow, factor: float) -> Flow:
-    return Flow(flow.qps, flow.cv2, flow.step.scaled(factor), flow.limits, flow.size, flow.stream)
+    return replace(flow, step=flow.step.scaled(factor))
 
 
 def requests_of(flow: Flow, count: int, seed: int) -> Requests:
@@ -261,7 +255,7 @@ def _summary(
     settings: PlanningSettings,
     flows: list[Flow],
     shown: list[Shown],
-    gain_sd: float,
+    speed: tuple[float, float],
 ) -> Predicted:
     alias = "ttft_p95_ms" if "first_token" in observation.service.labels.get("metric.duration", "") else "e2e_p95_ms"
     limits = limits_of(observation.service.slo, OBJECTIVES)
@@ -276,6 +270,7 @@ def _summary(
         if asked:
             met = np.minimum(met, [_phi((math.log(min(asked)) - value) / noise) for value in logs])
     intervals["p95_ms"] = intervals[alias]
+    gain, gain_sd = speed
     loads = np.array([flow.qps / one.capacity for flow, one in zip(flows, shown, strict=True)])
     sequences = float(np.median([flow.running for flow in flows]))
     return Predicted(
@@ -283,12 +278,22 @@ def _summary(
         meets=float(met.mean()),
         carries=_below(loads, 1.0, 0.02),
         room=_below(loads, th.FULL, th.SURPRISE),
-        load=float(np.median(loads)),
+        load=_load(candidate, situation, gain, flows, shown),
         drain_s=_drain_s(candidate, situation, flows, shown),
         busy=float(np.median([one.busy for one in shown])),
         unproven=gain_sd >= th.UNMEASURED_SD,
         unknown=situation.steps.is_guess(sequences, flows[0].size.context),
     )
+
+
+def _load(candidate: Candidate, situation: TokenSituation, gain: float, flows: list[Flow], shown: list[Shown]) -> float:
+    """Arrivals over capacity, the most probable ones; less capacity where sequences preempt each other."""
+    if situation.arrivals is None:
+        return 0.0
+    step = situation.steps.step().scaled(situation.pace / gain)
+    kept = float(np.median([one.capacity / flow.capacity for flow, one in zip(flows, shown, strict=True)]))
+    each = situation.arrivals.qps.value / int(candidate.setting["replicas"])
+    return each / (replace(flows[0], step=step, size=situation.size or flows[0].size).capacity * kept)
 
 
 def _below(loads: FloatArray, limit: float, scatter: float) -> float:

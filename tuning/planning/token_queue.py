@@ -26,9 +26,7 @@ from heapq import heappop, heappush
 import numpy as np
 
 from detection.model import FloatArray
-
-STUCK = 200_000
-"""Strides after which a simulation ends whatever is left: a queue that only preempts itself gets nowhere."""
+from tuning.planning import thresholds as th
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ class _Replica:
         self._start()
         at_s, count = self.requests.at_s, len(self.requests.at_s)
         nxt = self.requests.running
-        for _ in range(STUCK):
+        for _ in range(th.STRIDES_MAX):
             while nxt < count and at_s[nxt] <= self.t:
                 self.waiting.append(nxt)
                 nxt += 1

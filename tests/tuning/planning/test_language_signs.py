@@ -30,9 +30,7 @@ BROKEN = CALM | {"ttft_p95_ms": 9400.0, "ttft_ms": 6000.0, "queue_ms": 5900.0, "
 def diagnose(now, *, limit=64, objective=TTFT, load=(2.0, 2.0), slow=None, calm=None):
     """now: the signals after the onset, 60 s ago; calm: those before it."""
     before = CALM | (calm or {})
-    series = {
-        name: [*([before.get(name, math.nan)] * 300), *([value] * 13)] for name, value in (BROKEN | now).items()
-    }
+    series = {name: [*([before.get(name, math.nan)] * 300), *([value] * 13)] for name, value in (BROKEN | now).items()}
     observation = make_observation({}, objective=objective, since_s=AT_S - 60,
                                    settings={"batch_size": Setting(lever="batch_size", values={"max_num_seqs": limit})})  # fmt: skip
     window = make_window(series, points=313)

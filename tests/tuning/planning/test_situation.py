@@ -72,6 +72,8 @@ def test_the_backlog_is_the_newest_count():
 def test_errors_are_not_over_because_latency_is_fine(planner, busy):
     signals = CALM | {"error_rate": 0.3, "busy": busy, "queue_depth": 40.0 if busy > 0.9 else 0.0}
     incident = ONSET.model_copy(update={"symptom": "errors"})
-    plan = planning.get(planner)(SETTINGS).propose(incident, make_observation(signals, settings=make_settings(batch=4)), [])
+    plan = planning.get(planner)(SETTINGS).propose(
+        incident, make_observation(signals, settings=make_settings(batch=4)), []
+    )
     assert plan.diagnosis.cause == "errors" and plan.chosen.changes == ()
     assert "30.0% of requests fail" in plan.chosen.reason and "recovered" not in plan.chosen.reason

@@ -98,6 +98,26 @@ FIXED = {
     "BATCH_NOISE": 0.05,
     "POINTS_MAX": 60.0,
     "STABLE": 0.985,
+    "STEP_PRIOR": ((0.7, 0.02, 0.005, 4e-06), (0.5, 0.04, 0.012, 1.5e-05)),
+    "STEP_NOISE": 0.05,
+    "STEP_GATE_FROM": 6.0,
+    "STEP_REGIME": 16,
+    "STEP_POINTS_MAX": 120.0,
+    "NEVER_RESTS": 5.0,
+    "OVERHEAD_WEIGHT": 0.2,
+    "WHOLE_PROMPT": 0.5,
+    "LENGTH_SPREAD": (0.02, 1.6),
+    "LENGTH_P95": 2.0,
+    "LENGTH_NOISE": 0.05,
+    "HIT_MAX": 0.98,
+    "KV_SEEN": 0.05,
+    "BLOCK_TOKENS": 16,
+    "TOKEN_DRAWS": 8,
+    "TOKEN_REQUESTS": (100, 180),
+    "RESTART_RISK": 0.05,
+    "SEQUENCE_CHOICES": 12,
+    "STRIDES_MAX": 200_000,
+    "SIMULATED_MAX_S": 900.0,
     "REPLICA_CHOICES": 10,
     "PAIRS": 28,
     "PAIR_BATCHES": 3,
@@ -158,6 +178,7 @@ def test_every_number_is_used():
 def test_no_other_module_of_planning_hides_a_number_of_its_own():
     """Module constants are words, tables and the grids of the arithmetic; what steers a decision stands in one file."""
     allowed = {"_CV2_GRID", "_KAPPA", "_LOG_PRIOR", "_FAR", "_LEVELS", "WEEK_S"}
+    allowed |= {"_SIZE", "_ROOTS", "_ZEROS", "_Z", "_EDGES", "_TAIL"}
     found = []
     for path in sorted(Path(thresholds.__file__).parent.rglob("*.py")):
         if path.name in ("thresholds.py", "settings.py"):

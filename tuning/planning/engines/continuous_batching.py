@@ -30,7 +30,8 @@ class ContinuousBatching:
 
     name = "continuous_batching"
     objectives: tuple[str, ...] = tp.OBJECTIVES
-    explores = False
+    signals: tuple[str, ...] = tf.SIGNALS
+    rules_apply = False
 
     def learn(
         self, state: Mapping[str, object] | None, window: MetricWindow, served: tuple[str, str], stride_s: float

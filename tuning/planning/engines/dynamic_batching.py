@@ -30,6 +30,7 @@ class DynamicBatching:
 
     name = "dynamic_batching"
     objectives: tuple[str, ...] = ("p95_ms",)
+    signals: tuple[str, ...] = ("batch_ms", "rows_per_batch", "batch_size")
     rules_apply = True
 
     def learn(
