@@ -1,6 +1,6 @@
 """Whatever answers instead of Prometheus, the source reads it or raises an error of its own tree.
 
-SLOTUNE_FUZZ_EXAMPLES sets how many inputs are tried.
+SLOTUNE_FUZZ sets how many inputs are tried.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import zlib
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,13 +23,14 @@ from detection.sources._answer import names_of, parse, time_of
 from detection.sources._client import RangeClient
 from detection.sources.prometheus import PrometheusSource
 
-EXAMPLES = int(os.environ.get("SLOTUNE_FUZZ_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("SLOTUNE_FUZZ", "150"))
 SPAN = Span(1_700_000_000.0, 1_700_000_060.0, 15.0)
 SERVICES = [
     Service(name="a", serving="vllm", selectors={"job": "a"}, slo=Slo(p95_ms=100)),
     Service(name="b", serving="vllm", selectors={"job": "b"}, slo=Slo(p95_ms=100)),
     Service(name="c", serving="triton", selectors={"model": "c"}, slo=Slo(p95_ms=100)),
 ]
+pytestmark = pytest.mark.timeout(120 + EXAMPLES)
 fuzz = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 _scalars = st.one_of(

@@ -18,8 +18,8 @@ T0 = 1_764_000_000
 TIMES = [T0 + 300 * i for i in range(8)]
 VALUES = [80.25, 81.5, 1234.5, 79.0, 80.0, 82.0, 83.0, 84.0]
 ISO = [str(np.datetime64(t, "s")) for t in TIMES]
-LONG = bool(os.environ.get("SLOTUNE_FUZZ_EXAMPLES"))
-EXAMPLES = int(os.environ.get("SLOTUNE_FUZZ_EXAMPLES", "100"))
+LONG = bool(os.environ.get("SLOTUNE_FUZZ"))
+EXAMPLES = int(os.environ.get("SLOTUNE_FUZZ", "100"))
 
 
 def table(head: str, rows: list[str]) -> str:

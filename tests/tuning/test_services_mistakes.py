@@ -156,7 +156,7 @@ MISTAKES = [
     ("timeout_max: 20ms", "timeout_max: 20", 34, "services[0].levers.batch_size.timeout_max", "20 has no unit"),
     ("timeout_max: 20ms", "timeout_max: 20ms\n        min: 2", 35, "services[0].levers.batch_size.min", "is given twice"),
     ("    labels:\n      metric.duration: search_seconds\n", "  - name: third\n    serving: generic_histogram\n    selectors: {job: search}\n    slo: {p95: 1s}\n", 42, "services[2].selectors", "'third' and 'search' have the same selectors"),
-    ("    labels:\n      metric.duration: search_seconds\n", "    levers:\n      batch_size: {connection: ranker_control, min: 1, max: 4}\n", 42, "services[1].levers.batch_size", "'search' and 'ranker' move one and the same setting (connection ranker_control)"),
+    ("    labels:\n      metric.duration: search_seconds\n", "    levers:\n      batch_size: {connection: ranker_control, min: 1, max: 4}\n", 41, "services[1].levers.batch_size", "'search' and 'ranker' move one and the same setting (connection ranker_control)"),
     ("metric.duration: search_seconds", "metric.latency: search_seconds", 41, "services[1].labels.metric.latency", "no metric 'latency'"),
     ("metric.duration: search_seconds", "metric.duratoin: search_seconds", 41, "services[1].labels.metric.duratoin", "did you mean 'duration'?"),
     ("metric.duration: search_seconds", "metric.duration: search seconds", 41, "services[1].labels.metric.duration", "is not a Prometheus metric name"),

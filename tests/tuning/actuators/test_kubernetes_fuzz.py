@@ -1,7 +1,7 @@
 """Whatever answers at the API server's address, the levers end in a result or in an error of the tree.
 
 Valid answers of a small cluster are mutated (a part replaced, dropped, repeated) or replaced by statuses and bytes.
-SLOTUNE_FUZZ_EXAMPLES sets how many inputs are tried (a long run: 10000).
+SLOTUNE_FUZZ sets how many inputs are tried (a long run: 10000).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from tuning.errors import ConfigError, ControlRefused, ControlUnreachable, Slotu
 from tuning.model import Change
 from tuning.ports import Connection
 
-pytestmark = pytest.mark.server
-EXAMPLES = int(os.environ.get("SLOTUNE_FUZZ_EXAMPLES", "120"))
+EXAMPLES = int(os.environ.get("SLOTUNE_FUZZ", "120"))
+pytestmark = [pytest.mark.server, pytest.mark.timeout(120 + EXAMPLES)]
 FUZZ = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=EXAMPLES < 1000)
 Answers = dict[str, tuple[int, bytes]]
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from detection.errors import ConfigError, Permanent, SlotuneError, Temporary
@@ -26,10 +26,10 @@ from tuning.notifiers.settings import MailSettings
 from tuning.notifiers.smtp import SmtpNotifier
 from tuning.ports import Connection
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(60)]
 MAIL = Mail(id="m", subject="s", html="<p>h</p>", text="t", at_s=0.0)
 TO = MailSettings(to=("oncall@example.com",), sender="slotune@example.com")
 EXAMPLES = int(os.environ.get("SLOTUNE_FUZZ", "60"))
+pytestmark = [pytest.mark.server, pytest.mark.timeout(60 + EXAMPLES)]
 
 
 @contextmanager
@@ -214,13 +214,13 @@ def test_no_password_reaches_a_message() -> None:
             assert "s3cretPW" not in str(caught.value)
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.one_of(st.binary(max_size=40), st.sampled_from([b"220 x\r\n", b"250 ok\r\n", b"250-a\r\n", b"354 go\r\n", b"999 x\r\n", b"\xff\r\n", b"5\r\n", b"\r\n"])), max_size=8))  # fmt: skip
 def test_whatever_a_server_says_is_an_error_of_the_tree_or_a_mail(answers: list[bytes]) -> None:
     def talk(peer: socket.socket) -> None:
         for answer in answers:
             peer.sendall(answer)
-            peer.settimeout(0.05)
+            peer.settimeout(0.01)
             with suppress(TimeoutError):
                 peer.recv(65536)
 
