@@ -87,12 +87,16 @@ def address(text: str, *, schemes: tuple[str, ...] = ("http", "https")) -> Addre
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Whose certificates are trusted, and with which one the client shows itself. Paths of PEM files."""
+    """Whose certificates are trusted, and with which one the client shows itself. Paths of PEM files.
+
+    server_name: what the certificate is for, where that is not the address' host.
+    """
 
     verify: bool = True
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
+    server_name: str | None = None
 
     def context(self) -> ssl.SSLContext:
         """The context for a connection; ConfigError where a file cannot be used."""
@@ -137,10 +141,14 @@ def _why(error: Exception) -> str:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Access:
-    """How to get in: headers (login and token among them) and TLS. `repr` shows no secret."""
+    """How to get in: headers (login and token among them) and TLS. `repr` shows no secret.
+
+    proxy: address of the proxy to go through; None: what the environment says.
+    """
 
     headers: tuple[tuple[str, str], ...] = ()
     tls: Tls = Tls()
+    proxy: str | None = None
 
     @classmethod
     def of(cls, extra: Mapping[str, object], login: str | None = None, password: str | None = None) -> Access:

@@ -106,22 +106,23 @@ def _connected(at: Address, access: Access, deadline: Deadline) -> tuple[socket.
     except ConfigError as error:
         raise HttpFailure("tls", sent=False, detail=str(error)) from error
     with _named(sent=False):
-        proxy = _proxy(at)
+        name = access.tls.server_name or at.host
+        proxy = _proxy(at, access.proxy)
         if proxy is None:
             sock = socket_to(at.host, at.port, deadline)
-            return (sock if context is None else over_tls(sock, context, at.host, deadline)), False, {}
+            return (sock if context is None else over_tls(sock, context, name, deadline)), False, {}
         place, credentials = proxy
         sock = socket_to(place.host, place.port, deadline)
         if context is None:
             return sock, True, credentials
         _tunnel(sock, at, credentials, deadline)
-        return over_tls(sock, context, at.host, deadline), False, {}
+        return over_tls(sock, context, name, deadline), False, {}
     raise AssertionError("unreachable")
 
 
-def _proxy(at: Address) -> tuple[Address, dict[str, str]] | None:
-    text = getproxies().get(at.scheme) or getproxies().get("all")
-    if not text or proxy_bypass(at.host):
+def _proxy(at: Address, named: str | None) -> tuple[Address, dict[str, str]] | None:
+    text = named or getproxies().get(at.scheme) or getproxies().get("all")
+    if not text or (named is None and proxy_bypass(at.host)):
         return None
     parts = urlsplit(text if "://" in text else f"http://{text}")
     if parts.scheme != "http" or not parts.hostname:

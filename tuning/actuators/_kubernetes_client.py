@@ -1,6 +1,7 @@
 """Calls to one cluster through the official client: plain dictionaries in and out, slotune's errors only.
 
-Connection: url is the API server's address, password (or extra token) a bearer token, extra ca_file its certificate.
+Connection: url is the API server's address, password (or extra token) a bearer token, extra ca_file (or ca) its
+certificate, and what else every connection has for TLS (detection.http_access).
 Without an address: extra in_cluster (or a pod's own service account), else extra kube_config_path and cluster_context
 as in Airflow's Kubernetes connection, else the usual kubeconfig.
 """
@@ -9,21 +10,22 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
+from urllib.request import getproxies
 
-import urllib3
 from kubernetes import client
 from kubernetes import config as kube_config
 from kubernetes.config.config_exception import ConfigException
-from urllib3.exceptions import HTTPError
 
+from detection.http_access import Access, Address, Tls, address
+from detection.http_border import Answer, HttpFailure, Limits, exchange
 from tuning.actuators import _kubernetes_shape as shape
 from tuning.actuators._http import Unanswered
 from tuning.actuators._kubernetes_errors import Missing, Ref, answered, unanswered
 from tuning.actuators._kubernetes_shape import Object
-from tuning.actuators._kubernetes_transport import CONNECT_TRIES, Answer, exchange, watched
 from tuning.errors import ConfigError, ControlRefused, SlotuneError
 from tuning.ports import Connection, Connections
 
@@ -32,6 +34,10 @@ MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 KNOWN_GROUPS = ("", "apps", "autoscaling", "keda.sh")
 """Whose spec and status are known; a custom resource is free in everything but its metadata."""
+LIMIT_BYTES = 32 * 1024 * 1024
+"""The largest answer that is read: a list of 3,000 pods has about 30 MiB."""
+CONNECT_TRIES = 3
+"""A connection that is refused is tried so often in all, within the deadline: an API server restarts in a moment."""
 
 
 class Cluster:
@@ -133,7 +139,7 @@ class Cluster:
                 continue
             if not 200 <= answer.status <= 299:
                 raise answered(answer, verb, ref, writing=writing)
-            return answer.data
+            return answer.body
         raise AssertionError("unreachable")
 
     def _send(
@@ -141,26 +147,40 @@ class Cluster:
     ) -> Answer:
         if self._client is None:
             self._client = client.ApiClient(configuration(self._connections.get(self._name)))
-            watched(self._client.rest_client.pool_manager)
         headers = {"Accept": "*/*" if ref.sub == "log" else "application/json", "User-Agent": FIELD_MANAGER}
         if body is not None:
             headers["Content-Type"] = content_type
+        data = None if body is None else json.dumps(body).encode()
         try:
             self._client.update_params_for_auth(headers, [], ["BearerToken"])
-            return exchange(
-                self._client.rest_client.pool_manager,
-                method,
-                self._client.configuration.host + target,
-                headers=headers,
-                body=None if body is None else json.dumps(body).encode(),
-                timeout_s=self._timeout_s,
-            )
-        except (HTTPError, OSError) as error:
-            raise unanswered(error, verb, ref, writing=writing) from error
-        except ConfigException as error:
+            at, access = place_of(self._client.configuration)
+            return self._exchange(method, at, target, access, headers, data)
+        except HttpFailure as failure:
+            if failure.kind == "address":
+                raise self._unusable(failure) from failure
+            raise unanswered(
+                failure, verb, ref, writing=writing, timeout_s=self._timeout_s, limit_bytes=LIMIT_BYTES
+            ) from failure
+        except (ConfigError, ConfigException, OSError, ValueError) as error:
+            # a kubeconfig's helper that fails, a token or an address with characters that no request can carry
             raise self._unusable(error) from error
-        except ValueError as error:  # a token or an address with characters that no request can carry
-            raise self._unusable(error) from error
+
+    def _exchange(
+        self, method: str, at: Address, target: str, access: Access, headers: dict[str, str], data: bytes | None
+    ) -> Answer:
+        """One request, whose connection may be refused a few times before it is sent. Raises HttpFailure."""
+        until_s = time.monotonic() + self._timeout_s
+        for attempt in range(1, CONNECT_TRIES + 1):
+            limits = Limits(max(until_s - time.monotonic(), 0.001), LIMIT_BYTES)
+            try:
+                return exchange(method, at, target, access=access, headers=headers, body=data, limits=limits)
+            except HttpFailure as failure:
+                pause_s = 0.1 * attempt
+                last = attempt == CONNECT_TRIES or time.monotonic() + pause_s >= until_s
+                if failure.sent or failure.kind != "refused" or last:
+                    raise
+            time.sleep(pause_s)
+        raise AssertionError("unreachable")
 
     def _unusable(self, error: Exception) -> SlotuneError:
         return ConfigError(
@@ -176,11 +196,13 @@ def configuration(connection: Connection) -> Any:
     """The client's configuration for a connection; ConfigError says what is missing."""
     made = client.Configuration()
     extra = connection.extra
-    address = connection.url if connection.url.startswith(("http://", "https://")) else ""
+    url = connection.url if connection.url.startswith(("http://", "https://")) else ""
     path = extra.get("kube_config_path") or extra.get("kubeconfig")
     try:
-        if address:
-            made.host = address.rstrip("/")
+        if url:
+            made.host = url.rstrip("/")
+            tls = Access.of(extra).tls
+            made.verify_ssl, made.ssl_ca_cert, made.cert_file, made.key_file = tls.verify, tls.ca, tls.cert, tls.key
             token = connection.password or extra.get("token")
             if token:
                 made.api_key = {"authorization": f"Bearer {token}", "BearerToken": f"Bearer {token}"}
@@ -199,17 +221,15 @@ def configuration(connection: Connection) -> Any:
             f"the connection {connection.name} names no cluster that can be used ({type(error).__name__}); "
             "give it an address with a token, a kube_config_path, or in_cluster"
         ) from error
-    made.retries = urllib3.Retry(
-        total=CONNECT_TRIES - 1,
-        connect=CONNECT_TRIES - 1,
-        read=0,
-        status=0,
-        other=0,
-        redirect=0,
-        backoff_factor=0.1,
-        respect_retry_after_header=False,
-    )
     return made
+
+
+def place_of(made: Any) -> tuple[Address, Access]:
+    """Where the configuration of the official client leads, and how to get in. ConfigError where it is no address."""
+    tls = Tls(bool(made.verify_ssl), made.ssl_ca_cert, made.cert_file, made.key_file, made.tls_server_name)
+    # The client takes the environment's proxy over; only one that its kubeconfig names is its own.
+    own = made.proxy if made.proxy not in getproxies().values() else None
+    return address(made.host), Access(tls=tls, proxy=own or None)
 
 
 def _true(value: object) -> bool:

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    MaxRetryError,
-    NameResolutionError,
-    NewConnectionError,
-    SSLError,
-)
-
+from detection.http_border import Answer, HttpFailure, retry_after_s
 from tuning.actuators import _kubernetes_shape as shape
 from tuning.actuators._http import Unanswered
-from tuning.actuators._kubernetes_transport import Answer, TooLarge, TooSlow
 from tuning.actuators._options import bounded
 from tuning.errors import ConfigError, Conflict, ControlRefused, ControlUnreachable, NotOwner, SlotuneError
 
@@ -86,7 +78,7 @@ def _segment(text: str, ref: Ref) -> str:
 
 def answered(answer: Answer, verb: str, ref: Ref, *, writing: bool) -> SlotuneError:
     """What an answer other than 2xx means. Unanswered: a write that may have landed all the same."""
-    status, body = answer.status, shape.whole(answer.data.decode("utf-8", "replace"))
+    status, body = answer.status, shape.whole(answer.body.decode("utf-8", "replace"))
     words = bounded(str(body.get("message") or f"HTTP {status}"))
     if status == 403:
         return _forbidden(words, body, verb, ref)
@@ -137,29 +129,27 @@ def _conflict(words: str, body: Mapping[str, object], ref: Ref) -> SlotuneError:
     return Conflict(f"{ref} was changed by somebody else meanwhile ({words})", delay_s=1.0)
 
 
-def unanswered(error: Exception, verb: str, ref: Ref, *, writing: bool) -> SlotuneError:
+def unanswered(
+    failure: HttpFailure, verb: str, ref: Ref, *, writing: bool, timeout_s: float, limit_bytes: int
+) -> SlotuneError:
     """What an exchange that ended without an answer means. Unanswered: a write that may have landed."""
-    reason = error.reason if isinstance(error, MaxRetryError) else error
-    if isinstance(reason, NewConnectionError | ConnectTimeoutError | NameResolutionError):
-        return ControlUnreachable(f"{verb} {ref}: the API server cannot be reached ({_short(reason)})")
-    if isinstance(reason, SSLError):
-        return ControlRefused(f"{verb} {ref}: the TLS connection to the API server was refused ({_short(reason)})")
-    if isinstance(reason, TooLarge) and not writing:
-        return ControlRefused(f"{verb} {ref}: {reason}; is this the address of an API server?")
-    said = f"{verb} {ref}: no answer from the API server ({_short(reason or error)})"
+    if failure.kind == "tls" and not failure.sent:
+        detail = f" ({bounded(failure.detail, 160)})" if failure.detail else ""
+        return ControlRefused(f"{verb} {ref}: the TLS connection to the API server was refused{detail}")
+    if not failure.sent:
+        why = {
+            "timeout": f"no connection within {timeout_s:g} s",
+            "unresolved": "no host has this name",
+        }.get(failure.kind, "nobody listens there")
+        return ControlUnreachable(f"{verb} {ref}: the API server cannot be reached ({why})")
+    size = f"the answer has more than {limit_bytes >> 20} MiB"
+    if failure.kind == "too_large" and not writing:
+        return ControlRefused(f"{verb} {ref}: {size}; is this the address of an API server?")
+    timeout, cut = f"no whole answer within {timeout_s:g} s", "the connection broke off"
+    why = {"timeout": timeout, "too_large": size, "cut": cut}.get(failure.kind, "none that can be read")
+    said = f"{verb} {ref}: no answer from the API server ({why})"
     return Unanswered(said) if writing else ControlUnreachable(said)
 
 
-def _short(error: BaseException) -> str:
-    if isinstance(error, NewConnectionError | NameResolutionError):
-        return "nobody listens there"
-    if isinstance(error, TooSlow | TooLarge):
-        return str(error)
-    if isinstance(error, HTTPError) and "timed out" in str(error):
-        return "timed out"
-    return bounded(f"{type(error).__name__}", 80)
-
-
 def _delay_s(answer: Answer) -> float:
-    value = next((v for k, v in answer.headers.items() if k.lower() == "retry-after"), "")
-    return min(600.0, float(value)) if value.isascii() and value.isdigit() else 5.0
+    return retry_after_s(answer.headers.get("retry-after"), default_s=5.0, now_s=time.time(), most_s=600.0)
