@@ -36,7 +36,7 @@ REJECTED = {
     "notifiers-apart": ("tuning.notifiers.smtp", "tuning.notifiers.log"),
     "planners-apart": ("tuning.planning.playbook", "tuning.planning.model_planner"),
     "no-airflow": ("tuning.loop.act", "airflow"),
-    "pure": ("tuning.planning.diagnosis", "urllib3"),
+    "pure": ("tuning.planning.diagnosis", "kubernetes"),
 }
 """By contract: an import (importer, imported) that must break it."""
 

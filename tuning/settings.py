@@ -298,7 +298,7 @@ class ServiceSettings(Section):
     """Signals by PromQL, for what the preset does not read: docs/presets.md says how."""
 
     def to_service(self, *, control_timeout_s: float | None = None) -> Service:
-        """As the rest of slotune knows it. control_timeout_s: no control call of a lever may take longer."""
+        """As the rest of slotune knows it. control_timeout_s: the control calls of a change may not take longer."""
         levers = {}
         for name in ("batch_size", "replicas", "precision"):
             lever: BaseLever | None = getattr(self.levers, name)
@@ -310,6 +310,7 @@ class ServiceSettings(Section):
                 options["model"] = self.name
             if control_timeout_s is not None:
                 options["request_timeout_s"] = min(options["request_timeout_s"], control_timeout_s)
+                options["control_timeout_s"] = control_timeout_s
             levers[name] = Lever(
                 name=name,
                 actuator=actuator,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from detection.model import Service, make_id
 from tuning.actuators import _options as options
-from tuning.actuators._http import Http, connections_of
+from tuning.actuators._http import Budget, Http, budget_of, connections_of
 from tuning.actuators._swap import Knobs, show, swap
 from tuning.actuators.settings import BatchEndpointOptions
 from tuning.errors import ConfigError, NotOwner
@@ -69,21 +69,22 @@ class BatchEndpoints:
         Raises ControlUnreachable, ControlRefused, NotOwner (nothing changed), NotApplied (its `before` and `after` say
         whether anything stands changed), OutcomeUnknown.
         """
-        return self._apply(service, change, key, self._endpoints(service))
+        budget = budget_of(service, self.lever)
+        return self._apply(service, change, key, self._endpoints(service, budget), budget)
 
     def apply_to(self, service: Service, change: Change, replica: str, *, key: str) -> Receipt:
         """Change one replica only, so that the others can serve as its control. Errors as for `apply`."""
-        endpoints = self._endpoints(service)
+        endpoints = self._endpoints(service, budget := budget_of(service, self.lever))
         if replica not in endpoints:
             raise ConfigError(f"{service.name} has no replica {replica}; known: {', '.join(endpoints)}")
-        receipt = self._apply(service, change, key, {replica: endpoints[replica]})
+        receipt = self._apply(service, change, key, {replica: endpoints[replica]}, budget)
         return receipt.model_copy(update={"replica": replica, "reason": f"{receipt.reason}: {replica}"})
 
     def options_of(self, service: Service) -> BatchEndpointOptions:
         """The lever's options. Raises ConfigError."""
         return options.of(service, self.lever, self.options)
 
-    def _endpoints(self, service: Service) -> dict[str, Http]:
+    def _endpoints(self, service: Service, budget: Budget | None = None) -> dict[str, Http]:
         found: dict[str, Connection] = {}
         for name, connection in self._given(service).items():
             if connection.url.startswith("pods://"):
@@ -91,19 +92,21 @@ class BatchEndpoints:
             else:
                 found[name] = connection
         timeout_s = self.options_of(service).request_timeout_s
-        return {name: Http(connection, timeout_s=timeout_s) for name, connection in found.items()}
+        return {name: Http(connection, timeout_s=timeout_s, budget=budget) for name, connection in found.items()}
 
     def _given(self, service: Service) -> dict[str, Connection]:
         """The connections as they are configured, by name."""
         given = self.options_of(service)
         return connections_of(self._connections, given.connection, given.endpoints)
 
-    def _apply(self, service: Service, change: Change, key: str, endpoints: Mapping[str, Http]) -> Receipt:
+    def _apply(
+        self, service: Service, change: Change, key: str, endpoints: Mapping[str, Http], budget: Budget
+    ) -> Receipt:
         started_s = self._clock()
         before = {name: self.read_one(service, http) for name, http in endpoints.items()}
         _check_owner(service, change, before)
         places = {name: _Place(self, service, http) for name, http in endpoints.items()}
-        made = swap(places, before, change.new, sleep=self._sleep, looks=READ_BACKS)
+        made = swap(places, before, change.new, sleep=self._sleep, looks=READ_BACKS, back=budget.renew)
         after = before | made
         at_s = self._clock()
         return options.receipt(

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -18,6 +19,7 @@ from urllib.parse import quote
 
 from detection.http_access import Access, Address, address
 from detection.http_border import Answer, HttpFailure, Limits, exchange, retry_after_s
+from detection.model import Service
 from tuning.actuators._answers import Unusable, parse
 from tuning.actuators._options import bounded
 from tuning.errors import ConfigError, ControlRefused, ControlUnreachable, Temporary
@@ -25,6 +27,8 @@ from tuning.ports import Connection, Connections
 
 LIMIT_BYTES = 4 * 1024 * 1024
 MAX_WAIT_S = 600.0
+CONTROL_TIMEOUT_S = 30.0
+"""Of a lever to which nobody has told safety.control_timeout."""
 
 
 class Unanswered(Temporary):
@@ -38,14 +42,45 @@ class Unanswered(Temporary):
         self.status = status
 
 
+class Budget:
+    """The time that all calls of one change may take together, whatever the servers do. What a server does while one
+    waits (loading a model) has a limit of its own and does not count."""
+
+    def __init__(self, total_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.total_s, self._clock = total_s, clock
+        self._until_s = clock() + total_s
+
+    def left_s(self) -> float:
+        return self._until_s - self._clock()
+
+    def renew(self) -> None:
+        """The whole time again: for the way back, and after a build."""
+        self._until_s = self._clock() + self.total_s
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        begun_s = self._clock()
+        try:
+            yield
+        finally:
+            self._until_s += self._clock() - begun_s
+
+
+def budget_of(service: Service, lever: str) -> Budget:
+    """The time that one change of a lever has for its calls: safety.control_timeout, where the loop has told it."""
+    total_s = service.levers[lever].options.get("control_timeout_s") if lever in service.levers else None
+    return Budget(float(total_s) if isinstance(total_s, int | float) else CONTROL_TIMEOUT_S)
+
+
 class Http:
     """Calls below one base URL with the credentials of a connection. No redirects, no retries, no shared sockets.
 
     ConfigError: the connection's address or one of its extras cannot be used.
     """
 
-    def __init__(self, connection: Connection, *, timeout_s: float = 5.0) -> None:
+    def __init__(self, connection: Connection, *, timeout_s: float = 5.0, budget: Budget | None = None) -> None:
         self.timeout_s = timeout_s
+        self._budget = budget
         self._connection = connection
         try:
             self.address: Address = address(connection.url)
@@ -81,13 +116,20 @@ class Http:
         """The decoded JSON answer, None for an empty one. reading: a POST that changes nothing, like a GET.
 
         headers: beside the connection's own, which nobody can replace.
-        timeout_s: for the whole call. What a change's "yes" says beside it is not looked at: reading back is.
+        timeout_s: for the whole call, where it is no ordinary one (loading a model takes long). What a change's "yes"
+        says beside it is not looked at: reading back is.
         Raises ControlUnreachable (nothing can have been sent, or a read that got no answer), Unanswered (a POST
         whose fate is unknown), ControlRefused (4xx with the body's words, or an answer that cannot be used).
         """
         at = f"{method} {self.shown}{path}"
         reading = reading or method == "GET"
-        answer = self._exchange(method, path, body, at, reading, timeout_s or self.timeout_s, LIMIT_BYTES, headers)
+        if timeout_s is None:
+            answer = self._exchange(
+                method, path, body, at, reading, self._allowed_s(at, reading), LIMIT_BYTES, headers
+            )
+        else:
+            with self._budget.uncounted() if self._budget is not None else nullcontext():
+                answer = self._exchange(method, path, body, at, reading, timeout_s, LIMIT_BYTES, headers)
         _check_status(answer, at, reading)
         try:
             return parse(answer.body)
@@ -95,6 +137,19 @@ class Http:
             if not reading:
                 return None
             raise ControlRefused(f"{at} answered {error}{_said(answer.body[:120])}") from error
+
+    def _allowed_s(self, at: str, reading: bool) -> float:
+        """How long the next call may take; ControlUnreachable where the time of the whole change is over. A change is
+        not sent where the time does not suffice to wait for its answer and to read it back."""
+        if self._budget is None:
+            return self.timeout_s
+        left_s, needed_s = self._budget.left_s(), min(2 * self.timeout_s, self._budget.total_s / 2)
+        if left_s <= (0.0 if reading else needed_s):
+            raise ControlUnreachable(
+                f"{at}: not asked any more: the calls of this change took {self._budget.total_s:g} s in all "
+                "(safety.control_timeout)"
+            )
+        return min(self.timeout_s, left_s)
 
     def fetch(self, path: str, *, timeout_s: float, limit_bytes: int) -> bytes | None:
         """The bytes of a GET that answered 200, None for everything else (larger ones too)."""

@@ -15,8 +15,8 @@ from tuning.model import Change, Knob, Receipt
 from tuning.settings_base import Section
 
 Options = TypeVar("Options", bound=Section)
-TOLD_BY_THE_LOOP = frozenset({"drift"})
-"""What the loop adds to a lever's options for one call; no setting of services.yaml."""
+TOLD_BY_THE_LOOP = frozenset({"drift", "control_timeout_s"})
+"""What is added to a lever's options from elsewhere (the drift of the answers, safety.control_timeout)."""
 
 
 def lever_of(service: Service, lever: str) -> Lever:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from detection.model import Service, make_id
 from tuning.actuators import _answers as answers
 from tuning.actuators import _options as options
-from tuning.actuators._http import Http, Unanswered, connections_of
+from tuning.actuators._http import Budget, Http, Unanswered, budget_of, connections_of
 from tuning.actuators._int8_source import LEVER, Around, Int8Source
 from tuning.actuators._swap import Knobs, swap
 from tuning.actuators.settings import PrecisionOptions
@@ -132,9 +132,12 @@ class PrecisionEndpoints:
         _check_owner(service, change, before)
         wanted = self._wanted(service, change, key, endpoints, before)
         swap_s = self._clock()
+        budget = budget_of(service, self.lever)
+        endpoints = self.endpoints(service, budget)
         places = {name: _Place(self, service, http) for name, http in endpoints.items()}
         stood = {name: _knobs(served["version"], served["precision"]) for name, served in before.items()}
-        made = swap(places, stood, {"version": wanted.version}, sleep=self._sleep, looks=READ_BACKS)
+        made = swap(places, stood, {"version": wanted.version}, sleep=self._sleep, looks=READ_BACKS, back=budget.renew)
+        budget.renew()
         shadow = {name: self._shadow(service, http, before[name], wanted) for name, http in endpoints.items()}
         unloaded = sorted(
             {v for name, http in endpoints.items() for v in self._unload(service, http, before[name], wanted)}
@@ -161,11 +164,12 @@ class PrecisionEndpoints:
             },
         )
 
-    def endpoints(self, service: Service) -> dict[str, Http]:
-        """The replicas' addresses by name."""
+    def endpoints(self, service: Service, budget: Budget | None = None) -> dict[str, Http]:
+        """The replicas' addresses by name. budget: of the change whose calls they serve."""
         given = self.options_of(service)
         found = connections_of(self._connections, given.connection, given.endpoints)
-        return {name: Http(connection, timeout_s=given.request_timeout_s) for name, connection in found.items()}
+        timeout_s = given.request_timeout_s
+        return {name: Http(connection, timeout_s=timeout_s, budget=budget) for name, connection in found.items()}
 
     def model(self, service: Service) -> str:
         """The model's name at the server."""

@@ -34,13 +34,20 @@ class Place(Protocol):
 
 
 def swap(
-    places: Mapping[str, Place], before: Mapping[str, Knobs], wanted: Knobs, *, sleep: Sleep, looks: int
+    places: Mapping[str, Place],
+    before: Mapping[str, Knobs],
+    wanted: Knobs,
+    *,
+    sleep: Sleep,
+    looks: int,
+    back: Callable[[], None] = lambda: None,
 ) -> dict[str, Knobs]:
     """What each place that was changed shows now, by name; places that show `wanted` already are not asked.
 
-    looks: how often a place that gave no answer is read. Raises ControlUnreachable or ControlRefused (nothing is
-    changed), NotApplied (another value than asked for came into force: its `before` and `after` say what stood and what
-    stands now), OutcomeUnknown (one may be changed, or could not be put back).
+    looks: how often a place that gave no answer is read. back: called when the way back begins.
+    Raises ControlUnreachable or ControlRefused (nothing is changed), NotApplied (another value than asked for came into
+    force: its `before` and `after` say what stood and what stands now), OutcomeUnknown (one may be changed, or could
+    not be put back).
     """
     made: dict[str, Knobs] = {}
     for name, place in places.items():
@@ -50,8 +57,10 @@ def swap(
             made[name] = _bring(place, before[name], wanted, sleep, looks)
         except NotApplied as error:
             touched = [*made, name] if _moved(error) else [*made]
+            back()
             raise _undone(error, name, places, before, touched, sleep, looks) from error
         except (ControlRefused, ControlUnreachable) as error:
+            back()
             _put_back(error, places, before, made, sleep, looks)
             raise
     return made

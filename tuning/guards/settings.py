@@ -78,9 +78,9 @@ class SafetySettings(BaseModel):
     all, it is open again, and proven or undone."""
 
     control_timeout_s: float = Field(30.0, gt=0)
-    """How long one call to a control endpoint may take, from the connection to the last byte: a lever's
-    request_timeout is never longer. What a server does while one waits has limits of its own (load_timeout,
-    rollout_timeout)."""
+    """How long the calls of one change to its control endpoints may take together; putting back what was changed has
+    the same time again. A lever's request_timeout is never longer. What a server does while one waits has limits of
+    its own (load_timeout, rollout_timeout), and so has a Kubernetes API server that does not answer (30 s)."""
 
     stuck_after_s: float = Field(1800.0, gt=0)
     """A run that holds a change this much longer than settling, looks and roll-back take is no longer believed to be at

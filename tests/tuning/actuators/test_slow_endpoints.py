@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -120,3 +121,34 @@ def test_a_redirected_change_is_not_followed_and_not_believed() -> None:
 
     with talking(answer) as url, pytest.raises(OutcomeUnknown, match="answered 307; the read-back still shows"):
         lever(url).apply(RANKER, UP, key="k")
+
+
+def test_the_calls_of_one_change_end_together_and_what_was_changed_is_put_back() -> None:
+    """Five replicas, each of which takes nearly as long as one call may: together they may take 0.8 s."""
+    shown = dict.fromkeys("abcde", 1)
+    posts: list[tuple[str, int]] = []
+
+    def answers(name: str) -> Callable[[socket.socket, bytes], None]:
+        def answer(peer: socket.socket, head: bytes) -> None:
+            if head.startswith(b"POST"):
+                body = head.partition(b"\r\n\r\n")[2] or peer.recv(65536)
+                shown[name] = json.loads(body)["batch_size"]
+                posts.append((name, shown[name]))
+                time.sleep(0.2 if shown[name] > 1 else 0.0)
+            said = b'{"batch_size": %d}' % shown[name]
+            peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said)
+
+        return answer
+
+    with ExitStack() as stack:
+        urls = {name: stack.enter_context(talking(answers(name))) for name in shown}
+        clock = FakeTime()
+        many = HttpConfig(FakeConnections(urls), clock.clock, clock.sleep)
+        fleet = service("batch_size", "http_config", connection="a", endpoints=["b", "c", "d", "e"],
+                        request_timeout_s=0.3, control_timeout_s=0.8)  # fmt: skip
+        begun_s = time.monotonic()
+        with pytest.raises(ControlUnreachable, match=r"took 0\.8 s in all \(safety.control_timeout\)"):
+            many.apply(fleet, UP, key="k")
+        assert time.monotonic() - begun_s < 2.0
+    assert [size for _, size in posts].count(8) in (1, 2, 3), "not all of them"
+    assert set(shown.values()) == {1}
