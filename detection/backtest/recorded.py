@@ -46,7 +46,7 @@ def load(path: Path, step_s: float | None = None) -> list[Recording]:
         files = sorted(path.glob("*.csv")) + sorted(path.glob("*.csv.gz"))
         if not files:
             raise ConfigError("there are no .csv files in this folder", where=str(path))
-        return [_service(file, step_s) for file in files]
+        return [of_service(file, step_s) for file in files]
     if not path.exists():
         raise ConfigError("there is no such file or folder", where=str(path))
     table = csv_text.read(path)
@@ -71,7 +71,10 @@ def from_window(window: MetricWindow) -> Recording:
     return Recording(window.service, window, np.where(known, window.span.times(), np.nan))
 
 
-def _service(file: Path, step_s: float | None) -> Recording:
+def of_service(file: Path, step_s: float | None = None) -> Recording:
+    """One service's recording: a timestamp column and one column per signal. Raises ConfigError."""
+    if not file.is_file():
+        raise ConfigError("there is no such file", where=str(file))
     table = csv_text.read(file)
     if TIMESTAMP not in table.columns:
         raise ConfigError("the column timestamp is missing", where=str(file))

@@ -16,6 +16,7 @@ MODULES: dict[str, str] = {
     "backtest": "backtest",
     "changes": "history",
     "check": "check",
+    "compare": "compare",
     "dashboards": "monitoring",
     "discover": "discover",
     "export": "history",

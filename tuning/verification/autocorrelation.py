@@ -130,3 +130,10 @@ def shift(
     difference = Level(fits[1].level - fits[0].level, np.sqrt(total), freedom, weight)
     after_freedom = np.full(PHI.size, float(fits[1].freedom))
     return difference, Level(fits[1].level, np.sqrt(variances[1]), after_freedom, weight)
+
+
+def level(side: Side, *, prior: float, noise_floor: float) -> Level:
+    """The level of one side, such as the differences of two that ran side by side; three finite points at least."""
+    fit = _fit(side.points, max(noise_floor**2, side.measurement_variance))
+    scale = np.sqrt(fit.squares / fit.freedom * fit.factor)
+    return Level(fit.level, scale, np.full(PHI.size, float(fit.freedom)), phi_weights([fit], None, prior))
