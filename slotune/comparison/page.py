@@ -16,7 +16,7 @@ from tuning.verification.comparison import Comparison, Line
 
 _DRAWN = ("p95_ms", "p50_ms", "qps", "error_rate")
 _W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 560, 190, 58, 12, 12, 24
-_ROW, _MIDDLE = 30, 300
+_ROW, _LABELS = 30, 220
 _WIDEST = math.log(4.0)
 """The forest plot ends at a quarter and at four times: what lies beyond is drawn at its edge."""
 
@@ -47,10 +47,10 @@ def forest(lines: Sequence[Line]) -> Markup:
         y = 14 + _ROW * row + _ROW / 2
         low, middle, high = (_across(v) for v in (line.low, line.effect, line.high))
         rows.append(
-            Markup('<text x="176" y="{t:.1f}" text-anchor="end">{title}</text>'
+            Markup('<text x="{end}" y="{t:.1f}" text-anchor="end">{title}</text>'
                    '<line class="{word}" x1="{low:.1f}" x2="{high:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
                    '<circle class="{word}" cx="{middle:.1f}" cy="{y:.1f}" r="4.5"/>').format(
-                t=y + 4, y=y, title=line.title, word=line.verdict.replace(" ", "-"), low=low, middle=middle, high=high
+                end=_LABELS - 12, t=y + 4, y=y, title=line.title, word=line.verdict.replace(" ", "-"), low=low, middle=middle, high=high
             )
         )
     height = 28 + _ROW * len(shown) + 14
@@ -69,8 +69,8 @@ def forest(lines: Sequence[Line]) -> Markup:
 
 def _across(ratio: float | None) -> float:
     share = math.log(max(ratio or 1e-9, 1e-9)) / _WIDEST
-    half = (_W - 190 - 40) / 2
-    return 190 + half + half * min(max(share, -1.0), 1.0)
+    half = (_W - _LABELS - 40) / 2
+    return _LABELS + half + half * min(max(share, -1.0), 1.0)
 
 
 def curve(name: str, sides: Sequence[MetricWindow]) -> Markup:

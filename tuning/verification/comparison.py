@@ -132,11 +132,11 @@ def _line(
         reason = f"{fewest} points{' at the same times' if grids is not None else ''}, {settings.min_points} are needed"
         return told(None, None, None, "cannot tell", reason)
     floor = settings.noise_floor if signal.log else max(signal.floor, 1e-6) * settings.noise_floor
-    prior = settings.phi_prior
     if grids is not None:
-        found = level(Side(new - old), prior=prior, noise_floor=floor)
+        # One series of differences tells less about its autocorrelation than two sides do: believe in more of it.
+        found = level(Side(new - old), prior=min(settings.phi_prior, 0.0), noise_floor=floor)
     else:
-        found, _ = shift(Side(old), Side(new), history=None, prior=prior, noise_floor=floor)
+        found, _ = shift(Side(old), Side(new), history=None, prior=settings.phi_prior, noise_floor=floor)
     verdict, reason = _verdict(signal, found, settings, asked)
     low, high = found.interval(settings.interval_level)
     middle = found.mean
@@ -241,10 +241,11 @@ def _censored(side: MetricWindow) -> float:
 
 
 def worst(lines: Sequence[Line]) -> Line | None:
-    """The line that a reader wants to see first: the worse ones before the better, the larger effects first."""
+    """The line that a reader wants to see first: the worse ones before the better, P95 before the others, the larger
+    effects first."""
     order = {"worse": 0, "different": 1, "better": 2}
     told = [line for line in lines if line.verdict in order and line.effect is not None]
-    return min(told, key=lambda line: (order[line.verdict], -_size(line)), default=None)
+    return min(told, key=lambda line: (order[line.verdict], line.signal != "p95_ms", -_size(line)), default=None)
 
 
 def _size(line: Line) -> float:
