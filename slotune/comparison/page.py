@@ -50,7 +50,8 @@ def forest(lines: Sequence[Line]) -> Markup:
             Markup('<text x="{end}" y="{t:.1f}" text-anchor="end">{title}</text>'
                    '<line class="{word}" x1="{low:.1f}" x2="{high:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
                    '<circle class="{word}" cx="{middle:.1f}" cy="{y:.1f}" r="4.5"/>').format(
-                end=_LABELS - 12, t=y + 4, y=y, title=line.title, word=line.verdict.replace(" ", "-"), low=low, middle=middle, high=high
+                end=_LABELS - 12, t=y + 4, y=y, title=line.title, word=line.verdict.replace(" ", "-"),
+                low=low, middle=middle, high=high,
             )
         )
     height = 28 + _ROW * len(shown) + 14
