@@ -306,6 +306,9 @@ class ServiceSettings(Section):
                 continue
             actuator = str(getattr(lever, "actuator"))  # noqa: B009 - each subclass narrows it to its own literal
             options = lever.model_dump(mode="json", include=set(OPTIONS[actuator].model_fields))
+            if options.get("knob", "") is None:
+                reads = presets.REGISTRY[self.serving].signals if self.serving in presets.REGISTRY else {}
+                options["knob"] = "max_num_seqs" if "running" in reads else "batch_size"
             if "model" in options and not options["model"]:
                 options["model"] = self.name
             if control_timeout_s is not None:

@@ -95,6 +95,7 @@ def ask_person(task_id: str, *, response_timeout: timedelta) -> AskPersonOperato
         response_timeout=response_timeout,
         params={
             "batch_size": Param(None, type=["null", "integer"], title="Another batch size (within the bounds)"),
+            "max_num_seqs": Param(None, type=["null", "integer"], title="Another max-num-seqs (language models)"),
             "min_replicas": Param(None, type=["null", "integer"], title="Another minReplicas (within the bounds)"),
             "comment": Param(None, type=["null", "string"], title="Comment for the record"),
         },

@@ -49,6 +49,8 @@ def share(value: float | None) -> str:
 _KNOBS = {
     "batch_size": "batch size",
     "batch_timeout_ms": "batch timeout (ms)",
+    "max_num_seqs": "max-num-seqs",
+    "max_num_batched_tokens": "max-num-batched-tokens",
     "min_replicas": "minReplicas",
     "max_replicas": "maxReplicas",
 }

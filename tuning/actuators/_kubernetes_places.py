@@ -7,9 +7,11 @@ underscores, with "=" or as two words; in `sh -c SCRIPT` the text of the script;
 
 from __future__ import annotations
 
+import copy
 import json
 import posixpath
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -61,6 +63,41 @@ def find_place(workload: Workload, container: str, env: str, arg: str) -> Place:
     """
     pod = ((workload.get("spec") or {}).get("template") or {}).get("spec") or {}
     return _found(pod, container, env, arg, "/spec/template/spec/containers")
+
+
+@dataclass(frozen=True)
+class Spot:
+    """How one knob is found: the knob's name, and the environment variable or argument that holds it."""
+
+    knob: str
+    container: str
+    env: str
+    arg: str
+
+    def in_workload(self, workload: Workload) -> Place:
+        return find_place(workload, self.container, self.env, self.arg)
+
+    def in_pod(self, pod: Workload) -> int:
+        return value_in_pod(pod, self.container, self.env, self.arg)
+
+
+def with_values(workload: Workload, spots: Sequence[Spot], new: Mapping[str, float | str]) -> list[dict[str, object]]:
+    """The JSON patch that sets every knob: two of them may stand in one text (a script), so that each is found in what
+    the one before left."""
+    left = copy.deepcopy(workload)
+    patch: list[dict[str, object]] = []
+    for spot in spots:
+        place = spot.in_workload(left)
+        text = place.with_value(int(new[spot.knob]))
+        if text == place.text:
+            continue
+        patch.append({"op": "replace", "path": place.pointer, "value": text})
+        node: Any = left
+        *path, last = place.pointer.strip("/").split("/")
+        for step in path:
+            node = node[int(step)] if isinstance(node, list) else node[step]
+        node[int(last) if isinstance(node, list) else last] = text
+    return patch
 
 
 def value_in_pod(pod: Workload, container: str, env: str, arg: str) -> int:

@@ -232,6 +232,20 @@ class PodSpecOptions(Section):
     arg: str = ""
     """Command-line argument that holds the batch size, for example --max-num-seqs."""
 
+    knob: Literal["batch_size", "max_num_seqs"] | None = None
+    """What that number limits: rows of a batch, or requests that run at once in a language model's engine (the default
+    where the preset is one of a language model)."""
+
+    tokens_arg: str = ""
+    """Command-line argument that holds the tokens of one iteration, for example --max-num-batched-tokens; default: it
+    is left alone."""
+
+    tokens_min: int = Field(256, ge=1)
+    """Fewest tokens of one iteration that may be set."""
+
+    tokens_max: int = Field(8192, ge=1)
+    """Most tokens of one iteration that may be set."""
+
     request_timeout_s: float = Field(10.0, gt=0, le=MAX_TIMEOUT_S)
     """How long one call to the API server may take."""
 
@@ -242,6 +256,8 @@ class PodSpecOptions(Section):
     def _place(self) -> Self:
         if not (self.env or self.arg):
             raise ValueError("actuator pod_spec needs the place of the batch size: env or arg")
+        if self.tokens_min > self.tokens_max:
+            raise ValueError(f"tokens_min ({self.tokens_min}) is larger than tokens_max ({self.tokens_max})")
         return self
 
 

@@ -12,7 +12,11 @@ from tuning.guards.stop import effective_mode, stopped
 from tuning.knobs import same_knobs
 from tuning.model import Change, Knob, Plan, Refusal
 
-MAIN_KNOBS = {"batch_size": ("batch_size",), "replicas": ("min_replicas", "max_replicas", "replicas"), "precision": ()}
+MAIN_KNOBS = {
+    "batch_size": ("batch_size", "max_num_seqs"),
+    "replicas": ("min_replicas", "max_replicas", "replicas"),
+    "precision": (),
+}
 
 
 def refuse(plan: Plan, facts: GuardFacts, guard: str, reason: str, until_s: float | None = None) -> Refusal:
@@ -53,8 +57,8 @@ def bounds(plan: Plan, facts: GuardFacts) -> Refusal | None:
             outside = _outside(change, knob, lever.minimum, lever.maximum)
             if outside is not None:
                 return refuse(plan, facts, "bounds", outside)
-        for knob in ("batch_timeout_ms",):
-            low, high = lever.options.get("timeout_min_ms"), lever.options.get("timeout_max_ms")
+        for knob, name in (("batch_timeout_ms", "timeout_{}_ms"), ("max_num_batched_tokens", "tokens_{}")):
+            low, high = lever.options.get(name.format("min")), lever.options.get(name.format("max"))
             if isinstance(low, int | float) and isinstance(high, int | float):
                 outside = _outside(change, knob, float(low), float(high))
                 if outside is not None:

@@ -12,7 +12,7 @@ from tuning.loop.parts import Parts
 from tuning.model import Change, Knob, Plan, Refusal
 
 _LONGEST = 500
-_EDITABLE = {"batch_size": "batch_size", "min_replicas": "replicas"}
+_EDITABLE = {"batch_size": "batch_size", "max_num_seqs": "batch_size", "min_replicas": "replicas"}
 
 
 def answered(

@@ -6,12 +6,16 @@ import math
 
 import numpy as np
 
-from detection.model import MetricWindow
+from detection.model import MetricWindow, Objective
+from detection.signals import percentile, title
+from tuning.formats import ms
 from tuning.model import Guarded
 from tuning.ports import Evidence
 from tuning.verification.settings import VerificationSettings
 
 Control = tuple[Evidence, Evidence]
+_WORSE = 1.1
+"""A promise that was broken before the change has to be worse by this factor to count against it."""
 GUARDS = ("error_rate", "qps", "accuracy", "agreement")
 KNOWN_SHARE = 0.5
 """A signal that has a number at this share of the steps before a change is measured; at less than this share of that
@@ -44,6 +48,9 @@ def guard_metrics(
     found = [
         _errors(before, after, control, settings),
         _throughput(before, after, control, settings),
+        _tokens(before, after, control, settings),
+        *(_lost(before, after, control, settings, signal) for signal in ("abort_rate", "unanswered_rate")),
+        *(_promise(before, after, one) for one in _others(after)),
         *(_quality(before, after, control, settings, signal) for signal in ("accuracy", "agreement")),
         _agreement(before, after),
     ]
@@ -113,6 +120,64 @@ def _throughput(
     if control is None and (offered := _less_offered(before, after, 1 - settings.throughput_drop)):
         return Guarded(signal="qps", before=old, after=new, ok=True, reason=f"{words}, {offered}")
     return Guarded(signal="qps", before=old, after=new, ok=False, reason=words)
+
+
+def _tokens(
+    before: Evidence, after: Evidence, control: Control | None, settings: VerificationSettings
+) -> Guarded | None:
+    """Generated tokens per request that was asked for: fewer of them is a loss, however fast they come.
+
+    A request that is cut short, or never ended, makes fewer; where less was asked for, less is generated.
+    """
+    signal = "generation_tokens_per_s"
+    old, new = mean_of(before.window, signal), mean_of(after.window, signal)
+    if old is None or new is None or old <= 0:
+        return None
+    ratio = new / old
+    if control is not None:
+        pair = [mean_of(side.window, signal) for side in control]
+        if pair[0] and pair[1]:
+            ratio /= pair[1] / pair[0]
+    fell = ratio < 1 - settings.throughput_drop and old - new > 2 * _difference_error(before, after, signal)
+    words = f"generated tokens fell from {old:,.0f}/s to {new:,.0f}/s"
+    if not fell:
+        return Guarded(signal=signal, before=old, after=new, ok=True)
+    if control is None and (offered := _less_offered(before, after, 1 - settings.throughput_drop)):
+        return Guarded(signal=signal, before=old, after=new, ok=True, reason=f"{words}, {offered}")
+    return Guarded(signal=signal, before=old, after=new, ok=False, reason=words)
+
+
+def _lost(
+    before: Evidence, after: Evidence, control: Control | None, settings: VerificationSettings, signal: str
+) -> Guarded | None:
+    """Requests that ended without an answer: more of them is a loss."""
+    old, new = mean_of(before.window, signal), mean_of(after.window, signal)
+    if old is None or new is None:
+        return None
+    rise = new - old - _control_shift(control, signal)
+    allowed = after.slo.abort_rate if after.slo is not None else settings.error_rate_floor
+    noise = _difference_error(before, after, signal)
+    ok = not (new > allowed and rise > settings.error_rate_floor and rise > 2 * noise)
+    reason = "" if ok else f"{title(signal)} rose from {old:.2%} to {new:.2%}"
+    return Guarded(signal=signal, before=old, after=new, ok=ok, reason=reason)
+
+
+def _others(after: Evidence) -> tuple[Objective, ...]:
+    """What the service promises beside the promise that is judged."""
+    return () if after.slo is None else tuple(one for one in after.slo.objectives if one.signal != after.signal)
+
+
+def _promise(before: Evidence, after: Evidence, one: Objective) -> Guarded | None:
+    """Another promise that was kept before the change and is broken after it, by more than noise: no win."""
+    old, new = mean_of(before.window, one.signal), mean_of(after.window, one.signal)
+    if old is None or new is None:
+        return None
+    error = _difference_error(before, after, one.signal)
+    worse = new > one.limit_ms and new > (_WORSE * old if old > one.limit_ms else old)
+    ok = not (worse and new - old > 2 * error)
+    name = percentile(one.signal)
+    reason = "" if ok else f"{name} rose from {ms(old)} to {ms(new)}, over its limit of {ms(one.limit_ms)}"
+    return Guarded(signal=one.signal, before=old, after=new, ok=ok, reason=reason)
 
 
 def _less_offered(before: Evidence, after: Evidence, enough: float) -> str:

@@ -338,6 +338,56 @@ def test_a_refusal_after_the_patch_is_no_refusal(llm: World, code: int) -> None:
     assert lever(llm).apply(target(), UP, key="k").changed
 
 
+TWO = {"env": "", "arg": "--max-num-seqs", "tokens_arg": "--max-num-batched-tokens", "knob": "max_num_seqs"}
+BOTH_UP = Change(
+    lever="batch_size",
+    old={"max_num_seqs": 64, "max_num_batched_tokens": 2048},
+    new={"max_num_seqs": 24, "max_num_batched_tokens": 1024},
+)
+
+
+@pytest.mark.parametrize(
+    ("spec", "shown"),
+    [
+        (
+            {"args": ["--max-num-seqs=64", "--max-num-batched-tokens", "2048", "--block-size", "16", "--max-model-len=4096"]},
+            {"args": ["--max-num-seqs=24", "--max-num-batched-tokens", "1024", "--block-size", "16", "--max-model-len=4096"]},
+        ),
+        (
+            {"args": ["sh", "-c", "vllm serve m --max-num-seqs 64 --max-num-batched-tokens 2048"]},
+            {"args": ["sh", "-c", "vllm serve m --max-num-seqs 24 --max-num-batched-tokens 1024"]},
+        ),
+    ],
+)  # fmt: skip
+def test_two_knobs_of_an_engine_are_one_rollout(world: World, spec: dict[str, Any], shown: dict[str, Any]) -> None:
+    container = {"name": "vllm", "image": "vllm:1", **spec}
+    world.api.add_deployment("facts", "llm", 1, spec={"containers": [container]})
+    world.steady("llm")
+    before = lever(world).read(target(**TWO))
+    assert before.values == {"max_num_seqs": 64, "max_num_batched_tokens": 2048}
+    assert lever(world).apply(target(**TWO), BOTH_UP, key="k").after == dict(BOTH_UP.new)
+    assert world.deployment("llm")["spec"]["template"]["spec"]["containers"][0] == {**container, **shown}
+    assert lever(world).apply(target(**TWO), BOTH_UP.inverse(), key="k2").changed
+    assert lever(world).read(target(**TWO)).values == before.values
+
+
+def test_what_an_engine_holds_is_read_beside_the_knobs(world: World) -> None:
+    args = ["--max-num-seqs=64", "--block-size", "16", "--num-gpu-blocks-override=96", "--max-model-len=4096"]
+    world.api.add_deployment("facts", "llm", 1, spec={"containers": [{"name": "vllm", "image": "v", "args": args}]})
+    world.steady("llm")
+    found = lever(world).read(target(env="", arg="--max-num-seqs", knob="max_num_seqs"))
+    assert found.facts == {"block_size": 16, "max_model_len": 4096, "kv_cache_tokens": 1536}
+    assert found.values == {"max_num_seqs": 64}
+
+
+def test_somebody_elses_value_of_one_knob_stands(world: World) -> None:
+    args = ["--max-num-seqs=64", "--max-num-batched-tokens=4096"]
+    world.api.add_deployment("facts", "llm", 1, spec={"containers": [{"name": "vllm", "image": "v", "args": args}]})
+    world.steady("llm")
+    with pytest.raises(NotOwner, match="max_num_seqs 64, max_num_batched_tokens 4096, neither"):
+        lever(world).apply(target(**TWO), BOTH_UP, key="k")
+
+
 def test_two_containers_need_a_name() -> None:
     workload = {"spec": {"template": {"spec": {"containers": [CONTAINER, {**CONTAINER, "name": "sidecar"}]}}}}
     with pytest.raises(ConfigError, match="2 containers"):
