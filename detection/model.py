@@ -132,12 +132,32 @@ class Lever(Value):
     options: dict[str, object] = {}
 
 
+class OwnPreset(Value):
+    """A preset that is data, of services.yaml or of a package: what differs from the preset that it is `like`.
+
+    The fields are those of detection.presets.Preset; "" and {} leave what that one has. percentiles: where they come
+    from; None: from a histogram, or as there. buckets_unit: of the histogram's bounds.
+    """
+
+    like: str = ""
+    title: str = ""
+    signals: dict[str, str] = {}
+    names: dict[str, str] = {}
+    units: dict[str, str] = {}
+    buckets: str = ""
+    buckets_unit: Literal["s", "ms", "us"] = "s"
+    percentiles: PercentileSource | None = None
+    replica_label: str = ""
+    presence: str = ""
+
+
 class Service(Value):
     """One inference service: how to find its series, what it promises, what may be changed.
 
     selectors: Prometheus label matchers (equality) that single out its series. engine: a name of
     tuning/planning/engines, what turns its load into latency; from its preset. queries: signals that its preset does
-    not read, or reads otherwise, as templates like a preset's (see detection.presets.of).
+    not read, or reads otherwise, as templates like a preset's (see detection.presets.of). preset: what `serving` means
+    where it is no preset of slotune or of a package.
     """
 
     name: str
@@ -149,6 +169,7 @@ class Service(Value):
     levers: dict[str, Lever] = {}
     labels: dict[str, str] = {}
     queries: dict[str, str] = {}
+    preset: OwnPreset | None = None
 
 
 @dataclass(frozen=True)

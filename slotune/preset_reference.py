@@ -36,17 +36,39 @@ services:
 `$w` the rate window, `$(name)` a name that can be overridden. The value is in the signal's own unit: ms, a share of
 0..1, requests per second. A percentile by a query of its own has no buckets, so that a P95 beyond a histogram's end is
 not seen as such.
+
+## A preset of your own
+
+For several services of one kind, name it once; `serving` of a service then names it. It starts from one of ours
+(`like`), or from nothing, and then needs at least `p95_ms`:
+
+```yaml
+presets:
+  - name: gateway
+    like: generic_histogram
+    names: {duration: gateway_request_ms, requests: gateway_requests_total}
+    units: {duration: ms}
+    signals: {busy: "avg by ($by) (gateway_busy_ratio{$sel})"}
+services:
+  - {name: edge, serving: gateway, selectors: {job: edge}, slo: {p95: 150ms}}
+```
+
+Every key is in the [configuration](configuration.md); `slotune check` holds names, units, signals and queries against
+what slotune knows, each mistake with its line, and `slotune signals --service edge` shows what each query answers. A
+package brings presets by the entry-point group `slotune.presets`: the entry point's name is the preset's, and it is a
+mapping with the same keys (`pyproject.toml`: `[project.entry-points."slotune.presets"]`, `acme = "acme.presets:ACME"`).
+One that cannot be used is named in the log, and left out.
 """
 
 
 def page() -> str:
     """The whole page, Markdown."""
-    names = list(presets.REGISTRY)
+    names = list(presets.OURS)
     lines = [_INTRO, "## Releases", "", "| preset | serving system | releases |", "|---|---|---|"]
-    lines += [f"| `{name}` | {p.title} | {p.versions} |" for name, p in presets.REGISTRY.items()]
+    lines += [f"| `{name}` | {p.title} | {p.versions} |" for name, p in presets.OURS.items()]
     lines += ["", "## Signals", "", f"| signal | {' | '.join(names)} | without it |", "|---" * (len(names) + 2) + "|"]
     for signal in SIGNALS.values():
-        cells = ["yes" if signal.name in presets.REGISTRY[name].signals else "" for name in names]
+        cells = ["yes" if signal.name in presets.OURS[name].signals else "" for name in names]
         lines.append(f"| `{signal.name}`: {signal.title} | {' | '.join(cells)} | {signal.without} |")
     lines += ["", "## Causes", "", "Which causes can be told with what a preset reads (a service may export less).", ""]
     lines += [f"| cause | {' | '.join(names)} | needs |", "|---" * (len(names) + 2) + "|"]
@@ -58,7 +80,7 @@ def page() -> str:
         said = " or ".join(", ".join(f"`{signal}`" for signal in group) for group in groups) or "nothing"
         lines.append(f"| {cause.name}: {cause.title} | {' | '.join(cells)} | {said} |")
     lines += ["", "## Names that can be overridden", "", "| preset | name | default |", "|---|---|---|"]
-    for name, preset in presets.REGISTRY.items():
+    for name, preset in presets.OURS.items():
         filled = {key: value for key, value in preset.resolved({}) if key in preset.names}
         lines += [f"| `{name}` | `metric.{key}` | `{value}` |" for key, value in filled.items()]
         units = sorted(preset.units.items())
@@ -68,7 +90,7 @@ def page() -> str:
 
 def nameable(cause: Cause, preset: str) -> bool:
     """Whether a preset reads what a cause is told by."""
-    signals = presets.REGISTRY[preset].signals
+    signals = presets.OURS[preset].signals
     return any(set(group) <= set(signals) for group in cause.told_by)
 
 

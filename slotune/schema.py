@@ -21,7 +21,12 @@ def services_schema() -> dict[str, Any]:
     for part in (schema, *schema.get("$defs", {}).values()):
         if part.get("type") == "object" and "properties" in part:
             _as_written(part)
-    schema["$defs"]["ServiceSettings"]["properties"]["serving"]["enum"] = sorted(presets.REGISTRY)
+    serving = schema["$defs"]["ServiceSettings"]["properties"]["serving"]
+    # a preset of one's own has any name; an editor proposes ours, and a file that brings none has no other
+    ours = {"enum": sorted(presets.OURS)}
+    serving["anyOf"] = [ours, {"type": serving.pop("type")}]
+    schema["if"] = {"not": {"required": ["presets"]}}
+    schema["then"] = {"properties": {"services": {"items": {"properties": {"serving": ours}}}}}
     _name_actuators(schema, schema["$defs"])
     told = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "slotune services.yaml"}
     return {**told, **{key: value for key, value in schema.items() if key != "title"}}

@@ -5,12 +5,14 @@ A running loop goes on with the other services (see detection.ports.MetricsSourc
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from detection import presets
 from detection.errors import ConfigError
+from detection.model import OwnPreset
 from detection.outside_text import printable
 from detection.signals import SIGNALS
 from tuning.settings import ServiceSettings, Settings
@@ -28,8 +30,11 @@ def mistakes(settings: Settings, known: Mapping[str, Sequence[str]]) -> list[tup
     known: the names of registries by the setting that names one of them ("planning.planner").
     """
     found = [*_windows(settings), *_registered(settings, known)]
+    own = settings.own_presets()
+    for index, (name, data) in enumerate(own.items()):
+        found += [(("presets", index, *place), text) for place, text in presets.problems(name, data, presets.REGISTRY)]
     for index, service in enumerate(settings.services):
-        found += _service(service, ("services", index))
+        found += _service(service, ("services", index), own)
     return [*found, *_same_series(settings), *_same_place(settings)]
 
 
@@ -64,19 +69,15 @@ def _registered(settings: Settings, known: Mapping[str, Sequence[str]]) -> Itera
             yield (section, field), f"there is no {printable(name, 60)!r}{nearest(name, list(names))}"
 
 
-def _service(service: ServiceSettings, at: Path) -> Iterator[tuple[Path, str]]:
-    if service.serving not in presets.REGISTRY:
-        near = nearest(service.serving, list(presets.REGISTRY))
-        near = near if "known" in near else f"{near} known: {', '.join(presets.REGISTRY)}"
+def _service(service: ServiceSettings, at: Path, own: Mapping[str, OwnPreset]) -> Iterator[tuple[Path, str]]:
+    known = [*own, *presets.REGISTRY]
+    if service.serving not in known:
+        near = nearest(service.serving, known)
+        near = near if "known" in near else f"{near} known: {', '.join(known)}"
         yield (*at, "serving"), f"there is no preset {printable(service.serving, 60)!r}{near}"
     else:
-        yield from _names(service, at)
-        for signal, template in service.signals.items():
-            if signal not in SIGNALS:
-                near = nearest(signal, list(SIGNALS))
-                yield (*at, "signals", signal), f"there is no signal {printable(signal, 60)!r}{near}"
-            elif problem := presets.REGISTRY[service.serving].query_problem(template):
-                yield (*at, "signals", signal), problem
+        with contextlib.suppress(ConfigError):  # said where the preset itself is wrong
+            yield from _by_preset(service, at, _preset(service.serving, own))
     for key in service.selectors:
         if not key or key == "__name__" or any(not c.isprintable() for c in key):
             yield (*at, "selectors"), f"{printable(key, 60)!r} is no label that can single out a service's series"
@@ -85,22 +86,31 @@ def _service(service: ServiceSettings, at: Path) -> Iterator[tuple[Path, str]]:
             yield (*at, "levers", name, "maximum"), f"min and max are both {lever.maximum}: nothing can be changed"
 
 
-def _names(service: ServiceSettings, at: Path) -> Iterator[tuple[Path, str]]:
-    """The labels `metric.<name>` against the names that the preset has."""
-    names = presets.REGISTRY[service.serving].names
+def _preset(name: str, own: Mapping[str, OwnPreset]) -> presets.Preset:
+    return presets.made(name, own[name], presets.REGISTRY) if name in own else presets.REGISTRY[name]
+
+
+def _by_preset(service: ServiceSettings, at: Path, preset: presets.Preset) -> Iterator[tuple[Path, str]]:
+    """What only the preset can tell: names of metrics, units, and queries of the service's own."""
+    yield from _names(service, at, preset)
+    for signal, template in service.signals.items():
+        if signal not in SIGNALS:
+            near = nearest(signal, list(SIGNALS))
+            yield (*at, "signals", signal), f"there is no signal {printable(signal, 60)!r}{near}"
+        elif problem := preset.query_problem(template):
+            yield (*at, "signals", signal), problem
+
+
+def _names(service: ServiceSettings, at: Path, preset: presets.Preset) -> Iterator[tuple[Path, str]]:
+    """The labels `metric.<name>` and `unit.<name>` against what the preset has."""
     for key, value in service.labels.items():
-        if key.startswith("unit."):
-            try:
-                presets.REGISTRY[service.serving].resolved({key: value})
-            except ConfigError as error:
-                yield (*at, "labels", key), str(error)
         word = key.removeprefix("metric.")
-        if word != key and word not in names:
-            hint = nearest(word, list(names)) or f"; the preset {service.serving} has no names to override"
+        if word != key and word not in preset.names:
+            hint = nearest(word, list(preset.names)) or f"; the preset {service.serving} has no names to override"
             yield (*at, "labels", key), f"the preset {service.serving} has no metric {printable(word, 60)!r}{hint}"
-        elif word != key:
+        elif word != key or key.startswith("unit."):
             try:
-                presets.REGISTRY[service.serving].resolved({key: value})
+                preset.resolved({key: value})
             except ConfigError as error:
                 yield (*at, "labels", key), str(error)
 

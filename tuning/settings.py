@@ -6,13 +6,14 @@ configuration reference in docs/ is generated from these classes, so every field
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from detection import presets
-from detection.model import Lever, Mode, Service, Slo
+from detection.model import Lever, Mode, OwnPreset, Service, Slo
 from detection.settings import DetectionSettings
 from tuning.actuators.settings import (
     OPTIONS,
@@ -28,6 +29,7 @@ from tuning.cron import cron_problem
 from tuning.guards.settings import SafetySettings
 from tuning.notifiers.settings import MailSettings
 from tuning.planning.settings import PlanningSettings
+from tuning.preset_settings import PresetSettings
 from tuning.settings_base import ConnectionName, Section
 from tuning.verification.settings import VerificationSettings
 
@@ -277,7 +279,7 @@ class ServiceSettings(Section):
     """Its name: in mails, task ids and the ledger."""
 
     serving: str = Field(min_length=1, max_length=100)
-    """Serving system, which decides the queries: a name of detection/presets."""
+    """Serving system, which decides the queries: a preset of slotune, of a package, or of `presets` here."""
 
     selectors: dict[str, str] = Field(min_length=1)
     """Prometheus labels that single out its series."""
@@ -297,8 +299,15 @@ class ServiceSettings(Section):
     signals: dict[str, str] = {}
     """Signals by PromQL, for what the preset does not read: docs/presets.md says how."""
 
-    def to_service(self, *, control_timeout_s: float | None = None) -> Service:
-        """As the rest of slotune knows it. control_timeout_s: the control calls of a change may not take longer."""
+    def to_service(
+        self, *, control_timeout_s: float | None = None, presets_here: Mapping[str, OwnPreset] | None = None
+    ) -> Service:
+        """As the rest of slotune knows it. control_timeout_s: the control calls of a change may not take longer.
+
+        presets_here: those that services.yaml brings, by name.
+        """
+        own = (presets_here or {}).get(self.serving)
+        like = own.like if own is not None else self.serving
         levers = {}
         for name in ("batch_size", "replicas", "precision"):
             lever: BaseLever | None = getattr(self.levers, name)
@@ -328,13 +337,14 @@ class ServiceSettings(Section):
         return Service(
             name=self.name,
             serving=self.serving,
-            engine=presets.REGISTRY[self.serving].engine if self.serving in presets.REGISTRY else "dynamic_batching",
+            engine=presets.REGISTRY[like].engine if like in presets.REGISTRY else "dynamic_batching",
             selectors=self.selectors,
             slo=Slo(**self.slo.model_dump()),
             mode=self.mode,
             levers=levers,
             labels=self.labels,
             queries=self.signals,
+            preset=own,
         )
 
 
@@ -362,6 +372,9 @@ class Settings(Section):
     safety: SafetySettings = SafetySettings()
     """What must never happen."""
 
+    presets: tuple[PresetSettings, ...] = ()
+    """Serving systems that slotune does not know, by their PromQL; ours are in docs/presets.md."""
+
     services: tuple[ServiceSettings, ...]
     """The services; at least one."""
 
@@ -369,9 +382,10 @@ class Settings(Section):
     def _unique_names(self) -> Self:
         if not self.services:
             raise ValueError("services must not be empty: there is nothing to look after")
-        names = [service.name for service in self.services]
-        if len(set(names)) != len(names):
-            raise ValueError("two services have one name: give each its own")
+        for what, named in (("services", self.services), ("presets", self.presets)):
+            names = [one.name for one in named]
+            if len(set(names)) != len(names):
+                raise ValueError(f"two {what} have one name: give each its own")
         if len(self._build_queues()) > 1:
             raise ValueError(
                 f"the services name different queues to build INT8 on ({', '.join(self._build_queues())}); they share "
@@ -399,7 +413,12 @@ class Settings(Section):
         return self.model_copy(update={"planning": planning, "verification": verification})
 
     def service_values(self) -> tuple[Service, ...]:
-        return tuple(s.to_service(control_timeout_s=self.safety.control_timeout_s) for s in self.services)
+        timeout_s, own = self.safety.control_timeout_s, self.own_presets()
+        return tuple(s.to_service(control_timeout_s=timeout_s, presets_here=own) for s in self.services)
+
+    def own_presets(self) -> dict[str, OwnPreset]:
+        """The presets of this file, by name."""
+        return {preset.name: preset.data() for preset in self.presets}
 
 
 def _ordered(low_name: str, low: float, high_name: str, high: float) -> None:

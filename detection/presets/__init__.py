@@ -1,6 +1,7 @@
 """Presets: how one serving system's own metrics become the signals of detection.signals.
 
-One file per serving system, each with a `PRESET`; `REGISTRY` is the sorted list of them.
+One file per serving system, each with a `PRESET`; `REGISTRY` is the sorted list of them, with those of packages. A
+preset of services.yaml travels with its services (`Service.preset`).
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from detection.presets import (
     triton,
     vllm,
 )
+from detection.presets._own import made, packaged, problems
 from detection.presets._preset import PERCENTILE_LABEL, Preset
 from detection.windows import PERCENTILES
 
-__all__ = ["PERCENTILE_LABEL", "REGISTRY", "Preset", "get", "of"]
+__all__ = ["OURS", "PERCENTILE_LABEL", "REGISTRY", "Preset", "get", "made", "of", "problems"]
 
-REGISTRY: dict[str, Preset] = {
+OURS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
         bentoml.PRESET,
@@ -50,6 +52,8 @@ REGISTRY: dict[str, Preset] = {
         vllm.PRESET,
     )
 }
+REGISTRY: dict[str, Preset] = dict(sorted((OURS | packaged(OURS)).items()))
+"""Ours, and those of packages."""
 
 
 def get(name: str) -> Preset:
@@ -67,7 +71,7 @@ def of(service: Service) -> Preset:
 
     A service that says where its percentiles come from has no buckets: those of the preset belong to another metric.
     """
-    preset = get(service.serving)
+    preset = get(service.serving) if service.preset is None else made(service.serving, service.preset, REGISTRY)
     if not service.queries:
         return preset
     for signal, template in service.queries.items():
