@@ -16,6 +16,8 @@ def printable(text: object, limit: int = 300) -> str:
     """
     # no more than this many characters can matter, whatever the length of what came
     words = " ".join(str(text)[: 4 * limit].split())
+    if words.isprintable():  # most texts; what it calls printable has none of the harmful categories
+        return words if len(words) <= limit else words[: limit - 1] + "…"
     line = "".join(c if unicodedata.category(c) not in _HARMFUL else _escaped(c) for c in words)
     return line if len(line) <= limit else line[: limit - 1] + "…"
 

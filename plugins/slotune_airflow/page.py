@@ -7,6 +7,7 @@ Airflow loads the plugin, and only the API server answers requests: the page is 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -25,10 +26,15 @@ class Page:
         self._lock = threading.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._app is None:
+            # Importing takes a second, and the API server has other requests to answer meanwhile.
+            await asyncio.to_thread(self._made)
+        await self._app(scope, receive, send)
+
+    def _made(self) -> None:
         with self._lock:
             if self._app is None:
                 self._app = _build()
-        await self._app(scope, receive, send)
 
 
 def _build() -> Any:
@@ -54,4 +60,5 @@ def _build() -> Any:
         write=write,
         who=who,
         may_scrape=[with_token(token)] if token else None,
+        ahead=True,
     )

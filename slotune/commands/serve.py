@@ -5,6 +5,8 @@ from __future__ import annotations
 import getpass
 import os
 import time
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,6 +16,7 @@ from detection.errors import ConfigError
 if TYPE_CHECKING:
     from slotune.views.reading import Reading
     from tuning.model import Record
+    from tuning.settings import Settings
 
 TOKEN = "SLOTUNE_TOKEN"  # noqa: S105 (the name of a variable)
 
@@ -35,18 +38,34 @@ def register(app: typer.Typer) -> None:
             raise ConfigError(f"{host} can be reached by others: set {TOKEN} to a secret that readers have to show")
         guards = [with_token(token)] if token else [from_here(port)]
         typer.echo(f"slotune is served at http://{host}:{port}/ (Ctrl-C ends it)")
-        app = create_app(reading, may_read=guards, write=write, who=whoever(getpass.getuser()))
+        app = create_app(reading, may_read=guards, write=write, who=whoever(getpass.getuser()), ahead=True)
         uvicorn.run(app, host=host, port=port, log_level="warning")
 
 
 def reading() -> Reading:
     """What the page reads now: the ledger and the settings that the environment names."""
-    from slotune.compose import load_settings, open_ledger
-    from slotune.places import ledger_url
+    from slotune.compose import open_ledger
+    from slotune.places import config_path, ledger_url
     from slotune.views.reading import Reading
 
-    ledger = open_ledger(ledger_url())
-    return Reading(ledger, ledger.get_blob, load_settings(), time.time())
+    ledger, config = open_ledger(ledger_url()), Path(config_path())
+    return Reading(ledger, ledger.get_blob, _settings(config, _version(config)), time.time())
+
+
+@lru_cache(maxsize=1)
+def _settings(config: Path, version: tuple[int, int] | None) -> Settings:
+    """The settings of this version of the file: a thousand services take seconds to read, and a page is asked often."""
+    from slotune.compose import load_settings
+
+    return load_settings(config)
+
+
+def _version(config: Path) -> tuple[int, int] | None:
+    try:
+        stat = config.stat()
+    except OSError:  # whoever reads it says what is wrong
+        return None
+    return stat.st_mtime_ns, stat.st_size
 
 
 def write(record: Record) -> bool:

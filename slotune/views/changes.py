@@ -27,7 +27,12 @@ class ChangeRow:
 
 def in_force(reading: Reading, *, days: float = 30.0) -> list[ChangeRow]:
     """Every open change, and those that were kept in the last `days`; newest first."""
-    found = history.in_force(reading.reader, now_s=reading.now_s, since_s=reading.now_s - days * DAY_S)
+    found = reading.memory.of_ledger(
+        f"in force {days:g}",
+        reading.reader,
+        reading.now_s,
+        lambda: history.in_force(reading.reader, now_s=reading.now_s, since_s=reading.now_s - days * DAY_S),
+    )
     return [ChangeRow(**{name: row[name] for name in ChangeRow.__dataclass_fields__}) for row in found]
 
 

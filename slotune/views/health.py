@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from slotune.views.latest import latest
 from slotune.views.reading import Reading
+from tuning.ledger.lines import Line, OpenLine
 from tuning.policies.trouble import HALTED, TROUBLE, Trouble, stored
 from tuning.query import Query
 
@@ -42,11 +43,7 @@ def health(reading: Reading) -> Health:
     seen, every_s = latest(reading), reading.settings.schedule.watch_every_s
     seen_of = set(seen.services) | set(seen.unreadable) | seen.asleep
     silent = tuple(sorted(set(reading.services) - seen_of)) if seen.at_s else ()
-    since_s = reading.now_s - UNSENT_S
-    unsent = reading.reader.find(
-        Query(kinds=("email_report",), phase="intent", since_s=since_s, without=("id", ":sent"), bodies=False)
-    )
-    lines = reading.reader.open_lines()
+    unsent, lines = reading.memory.of_ledger("waiting", reading.reader, reading.now_s, lambda: _waiting(reading))
     unproven = sum(line.state != "leased" for line in lines)
     leased = [line for line in lines if line.state == "leased" and line.expires_at_s is not None]
     overdue = tuple(sorted(ln.service for ln in leased if (ln.expires_at_s or 0.0) + every_s < reading.now_s))
@@ -59,6 +56,13 @@ def health(reading: Reading) -> Health:
         *((f"{len(unsent)} reports wait to be sent.",) if unsent else ()),
     )
     return Health(seen.at_s, every_s, seen.unreadable, silent, len(unsent), unproven, overdue, problems)
+
+
+def _waiting(reading: Reading) -> tuple[Sequence[Line], Sequence[OpenLine]]:
+    """(reports that were not sent, open changes)."""
+    since_s = reading.now_s - UNSENT_S
+    unsent = Query(kinds=("email_report",), phase="intent", since_s=since_s, without=("id", ":sent"), bodies=False)
+    return reading.reader.find(unsent), reading.reader.open_lines()
 
 
 def _sweep_problem(at_s: float | None, every_s: float, now_s: float) -> tuple[str, ...]:

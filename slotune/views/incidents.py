@@ -134,6 +134,10 @@ def _row(row: Mapping[str, Any]) -> IncidentRow:
 
 def open_rows(reading: Reading) -> dict[str, Incident]:
     """The newest open incident of each service: act before warn."""
+    return reading.memory.of_ledger("open", reading.reader, reading.now_s, lambda: _open_rows(reading))
+
+
+def _open_rows(reading: Reading) -> dict[str, Incident]:
     unclosed = Query(kinds=("open_incidents",), without=("incident_id", ":closed"))
     newest: dict[str, Incident] = {}
     for line in reversed(reading.reader.find(unclosed)):

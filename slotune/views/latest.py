@@ -36,6 +36,10 @@ class Latest:
 def latest(reading: Reading) -> Latest:
     """The newest sweep's numbers; nothing where there was no sweep, or where what it left cannot be read."""
     data = reading.blob(DIGEST)
+    return reading.memory.of("latest", data, lambda: _latest(data))
+
+
+def _latest(data: bytes | None) -> Latest:
     try:
         body = json.loads(data) if data else {}
         services = {

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 from detection.model import Service
+from slotune.views.memory import Memory
 from tuning.ledger.lines import Reader
 from tuning.settings import Settings
 
@@ -15,14 +15,17 @@ from tuning.settings import Settings
 class Reading:
     """reader: the ledger's records and open changes. blob: its store, by key (None: nothing under that key).
 
-    now_s: the time of the question, epoch seconds. settings: of services.yaml.
+    now_s: the time of the question, epoch seconds. settings: of services.yaml. memory: what earlier questions of this
+    process have read; a process that asks once has none.
     """
 
     reader: Reader
     blob: Callable[[str], bytes | None]
     settings: Settings
     now_s: float
+    memory: Memory = field(default_factory=Memory)
 
-    @cached_property
+    @property
     def services(self) -> Mapping[str, Service]:
-        return {service.name: service for service in self.settings.service_values()}
+        values = self.settings.service_values
+        return self.memory.of("services", self.settings, lambda: {service.name: service for service in values()})

@@ -26,8 +26,13 @@ class Spoken:
 
 def spoken(reading: Reading) -> Spoken:
     """All that people said so far."""
+    orders, said = reading.memory.of_ledger("orders", reading.reader, reading.now_s, lambda: _orders(reading))
+    return Spoken(pauses(orders, reading.now_s), said, tuple(reversed(orders)))
+
+
+def _orders(reading: Reading) -> tuple[list[Order], dict[str, str]]:
     lines = reading.reader.find(Query(kinds=(ORDER,), order="written"))
     orders = orders_of(
         Record(id=ln.id, kind=ORDER, service=ln.service, at_s=ln.at_s, body=dict(ln.body)) for ln in lines
     )
-    return Spoken(pauses(orders, reading.now_s), dict(labels(orders)), tuple(reversed(orders)))
+    return orders, dict(labels(orders))

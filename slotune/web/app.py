@@ -6,7 +6,10 @@ reads in a worker thread and writes nothing, so that nobody who looks can hold u
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,10 +25,11 @@ from detection.outside_text import printable
 from detection.signals import shown, title
 from slotune.views import changes, effects, fleet, health, incidents
 from slotune.views.latest import latest
-from slotune.views.outcomes import History
+from slotune.views.memory import Memory
 from slotune.views.reading import Reading
 from slotune.views.spoken import spoken
 from slotune.web import actions, words
+from slotune.web.exposition import CONTENT_TYPE
 from slotune.web.guards import Guard, nobody, same_site
 from slotune.web.metrics import exposition
 from slotune.web.pictures import curve, sparkline
@@ -48,18 +52,21 @@ def create_app(
     may_scrape: Sequence[Guard] | None = None,
     write: Callable[[Record], object] | None = None,
     who: Guard = nobody,
+    ahead: bool = False,
 ) -> FastAPI:
     """read: a Reading of this moment; raises SlotuneError where the ledger or the settings cannot be read.
 
     may_read: FastAPI dependencies that refuse (401, 403) whoever may not look. may_scrape: the same for /metrics, which
     a machine asks that cannot log in (None: as may_read).
     write: puts a record into the ledger; None: the page only reads. who: a dependency that answers the name of whoever
-    acts, and refuses whoever may not.
+    acts, and refuses whoever may not. ahead: read the history before anybody asks, in the background.
     """
     app = FastAPI(title="slotune", docs_url=None, redoc_url=None, openapi_url=None)
     guards = [Depends(guard) for guard in may_read]
     scrape = guards if may_scrape is None else [Depends(guard) for guard in may_scrape]
-    known = History()
+    read = _remembering(read)
+    if ahead:
+        threading.Thread(target=_read_ahead, args=(read,), daemon=True).start()
     pages = _Pages(_environment(), acts=write is not None)
 
     @app.middleware("http")
@@ -149,9 +156,21 @@ def create_app(
 
     @app.get("/metrics", dependencies=scrape)
     def metrics() -> Response:
-        return PlainTextResponse(exposition(read(), known), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return PlainTextResponse(exposition(read()), media_type=CONTENT_TYPE)
 
     return app
+
+
+def _remembering(read: Callable[[], Reading]) -> Callable[[], Reading]:
+    """The same readings with one memory, so that a request reads only what was written since the one before."""
+    memory = Memory()
+    return lambda: replace(read(), memory=memory)
+
+
+def _read_ahead(read: Callable[[], Reading]) -> None:
+    with suppress(SlotuneError):  # whoever asks is told what is wrong
+        seen = read()
+        seen.memory.past_within(seen.reader, seen.now_s, 0.0)
 
 
 def _of_all(seen: Reading) -> tuple[Order, ...]:

@@ -7,68 +7,58 @@ signal, lever, verdict, state and tier are the only labels, and each comes from 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import generate_latest
+from collections.abc import Iterable, Sequence
 
 from slotune import history
 from slotune.views import approvals, changes, fleet, health, incidents
 from slotune.views.latest import latest
-from slotune.views.outcomes import History, Outcomes, outcomes
+from slotune.views.outcomes import Outcomes, outcomes_of
 from slotune.views.reading import Reading
+from slotune.web.exposition import Family
 
 RESOLVE_BUCKETS_S = (60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0)
 
 
-class _Once:
-    """A collector of metrics that were made already."""
-
-    def __init__(self, metrics: Iterable[Metric]) -> None:
-        self._metrics = list(metrics)
-
-    def collect(self) -> Iterable[Metric]:
-        return self._metrics
-
-
-def exposition(reading: Reading, known: History | None = None) -> str:
-    """The whole text of /metrics. known: the history that earlier scrapes have read."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Once([*_loop(reading), *_services(reading), *_history(outcomes(reading, history=known))]))
-    return generate_latest(registry).decode()
+def exposition(reading: Reading, *, within_s: float = 0.2) -> str:
+    """The whole text of /metrics. Where the history cannot be read in `within_s`, its counters are absent and not 0: it
+    is read on meanwhile, and the next scrape has them."""
+    past = reading.memory.past_within(reading.reader, reading.now_s, within_s)
+    complete = _gauge("history_read", "1 when the counters of the past are there; 0 while the ledger is being read.")
+    complete.add([], float(past is not None))
+    counted = _history(outcomes_of(reading, past)) if past is not None else ()
+    return "".join(family.text() for family in (*_loop(reading), *_services(reading), complete, *counted))
 
 
-def _gauge(name: str, text: str, labels: Iterable[str] = ()) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"slotune_{name}", text, labels=list(labels))
+def _gauge(name: str, text: str, labels: Sequence[str] = ()) -> Family:
+    return Family("gauge", name, text, labels)
 
 
-def _loop(reading: Reading) -> Iterable[Metric]:
+def _loop(reading: Reading) -> Iterable[Family]:
     state, seen = health.health(reading), latest(reading)
     swept = _gauge("sweep_timestamp_seconds", "When the last sweep read the metrics; 0 before the first.")
-    swept.add_metric([], seen.at_s or 0.0)
+    swept.add([], seen.at_s or 0.0)
     every = _gauge("sweep_interval_seconds", "How often there should be a sweep.")
-    every.add_metric([], state.every_s)
+    every.add([], state.every_s)
     watched = _gauge("services", "Configured services.")
-    watched.add_metric([], len(reading.services))
+    watched.add([], len(reading.services))
     unreadable = _gauge("unreadable", "1 for what a sweep could not read of a service.", ["service", "part"])
     for name in sorted(state.unreadable):
-        unreadable.add_metric([name, "metrics"], 1.0)
+        unreadable.add([name, "metrics"], 1.0)
     for name in state.silent:
-        unreadable.add_metric([name, "series"], 1.0)
+        unreadable.add([name, "series"], 1.0)
     unsent = _gauge("reports_unsent", "Reports that no channel has taken yet.")
-    unsent.add_metric([], state.unsent)
+    unsent.add([], state.unsent)
     in_force = _gauge("changes_in_force", "Open changes of slotune's by state.", ["state"])
     counted = Counter(change.state for change in changes.open_by_service(reading).values())
     for name in ("intended", "made", "leased"):
-        in_force.add_metric([name], counted[name])
+        in_force.add([name], counted[name])
     asked = _gauge("approval_asked_timestamp_seconds", "When a plan began to wait for a person's answer.", ["service"])
     for row in approvals.waiting(reading):
-        asked.add_metric([row.service], row.asked_s)
+        asked.add([row.service], row.asked_s)
     yield from (swept, every, watched, unreadable, unsent, in_force, asked)
 
 
-def _services(reading: Reading) -> Iterable[Metric]:
+def _services(reading: Reading) -> Iterable[Family]:
     seen = latest(reading)
     slo = _gauge("slo_p95_seconds", "The P95 objective.", ["service"])
     signal = _gauge("signal", "The newest value of a signal, in the signal's unit.", ["service", "signal"])
@@ -79,23 +69,23 @@ def _services(reading: Reading) -> Iterable[Metric]:
     change = _gauge("change", "1 for an open change.", ["service", "lever", "from", "to"])
     expires = _gauge("lease_expires_timestamp_seconds", "When a temporary change is handed back.", ["service"])
     for row in fleet.fleet(reading).rows:
-        slo.add_metric([row.name], row.slo_p95_ms / 1e3)
+        slo.add([row.name], row.slo_p95_ms / 1e3)
         if row.state in ("broken", "at_risk", "ok"):
-            broken.add_metric([row.name], float(row.state == "broken"))
+            broken.add([row.name], float(row.state == "broken"))
         numbers = seen.services.get(row.name)
         for name, value in sorted(numbers.values.items()) if numbers is not None else ():
-            signal.add_metric([row.name, name], value)
+            signal.add([row.name, name], value)
         if row.change is not None and row.change.expires_at_s is not None:
-            expires.add_metric([row.name], row.change.expires_at_s)
+            expires.add([row.name], row.change.expires_at_s)
     for name, incident in sorted(incidents.open_rows(reading).items()):
-        opened.add_metric([name, incident.tier], 1.0)
-        since.add_metric([name, incident.tier], incident.opened_at_s)
+        opened.add([name, incident.tier], 1.0)
+        since.add([name, incident.tier], incident.opened_at_s)
         for signal_name in incident.signals:
-            anomaly.add_metric([name, signal_name, incident.tier], 1.0)
+            anomaly.add([name, signal_name, incident.tier], 1.0)
     for line in reading.reader.open_lines():
         for one in history.changes_of(line.plan):
             moved = [str(one.get("lever")), _knobs(one.get("old")), _knobs(one.get("new"))]
-            change.add_metric([line.service, *moved], 1.0)
+            change.add([line.service, *moved], 1.0)
     yield from (slo, signal, broken, anomaly, opened, since, change, expires)
 
 
@@ -103,30 +93,25 @@ def _knobs(values: object) -> str:
     return ",".join(f"{k}={v}" for k, v in values.items()) if isinstance(values, dict) else ""
 
 
-def _history(seen: Outcomes) -> Iterable[Metric]:
-    attempts = CounterMetricFamily(
-        "slotune_attempts", "Attempts by what was tried and what came of it.", labels=["service", "lever", "verdict"]
+def _history(seen: Outcomes) -> Iterable[Family]:
+    attempts = Family(
+        "counter", "attempts_total", "Attempts by what was tried and what came of it.", ["service", "lever", "verdict"]
     )
-    for (service, lever, verdict), count in sorted(seen.attempts.items()):
-        attempts.add_metric([service, lever, verdict], count)
-    found = CounterMetricFamily("slotune_incidents", "Act-tier incidents that were opened.", labels=["service"])
-    for service, count in sorted(seen.incidents.items()):
-        found.add_metric([service], count)
-    false = CounterMetricFamily(
-        "slotune_false_alarms", "Incidents that closed by themselves and needed nothing.", labels=["service"]
+    for key, count in sorted(seen.attempts.items()):
+        attempts.add(key, count)
+    found = Family("counter", "incidents_total", "Act-tier incidents that were opened.", ["service"])
+    false = Family(
+        "counter", "false_alarms_total", "Incidents that people called none, or that needed nothing.", ["service"]
     )
-    for service, count in sorted(seen.false_alarms.items()):
-        false.add_metric([service], count)
-    violated = CounterMetricFamily(
-        "slotune_slo_violation_seconds", "Seconds from onset to end of act-tier incidents.", labels=["service"]
+    violated = Family(
+        "counter", "slo_violation_seconds_total", "Seconds from onset to end of act-tier incidents.", ["service"]
     )
-    for service, seconds in sorted(seen.violation_s.items()):
-        violated.add_metric([service], seconds)
-    resolve = HistogramMetricFamily("slotune_time_to_resolve_seconds", "From the onset to the proof.")
-    times = seen.resolve_s
-    buckets = [(f"{edge:g}", float(sum(t <= edge for t in times))) for edge in RESOLVE_BUCKETS_S]
-    resolve.add_metric([], [*buckets, ("+Inf", float(len(times)))], sum_value=sum(times))
+    for family, by_service in ((found, seen.incidents), (false, seen.false_alarms), (violated, seen.violation_s)):
+        for service, value in sorted(by_service.items()):
+            family.add([service], value)
+    resolve = Family("histogram", "time_to_resolve_seconds", "From the onset to the proof.")
+    resolve.add_histogram(seen.resolve_s, RESOLVE_BUCKETS_S)
     error = _gauge("prediction_error_ratio", "Median of |observed - predicted| / predicted P95.", ["lever"])
     for lever, value in sorted(seen.prediction_error.items()):
-        error.add_metric([lever], value)
+        error.add([lever], value)
     yield from (attempts, found, false, violated, resolve, error)

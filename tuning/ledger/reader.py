@@ -10,12 +10,11 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from tuning.errors import LedgerUnavailable
-from tuning.ledger.lines import Line, OpenLine, PlainLine, Reader
-from tuning.ledger.statements import COLUMNS, select
+from tuning.ledger.lines import Line, OpenLine, Reader, line_of
+from tuning.ledger.statements import COLUMNS, select, written
 from tuning.ledger.words import body_of, sentence
 from tuning.query import Query
 
@@ -47,7 +46,7 @@ class SqliteReader:
     def find(self, query: Query) -> Sequence[Line]:
         text, values = select(query, "sqlite")
         with self._translated():
-            return [line for row in self._connection.execute(text, values) if (line := _line(row)) is not None]
+            return [line for row in self._connection.execute(text, values) if (line := line_of(row)) is not None]
 
     def pages(self, *, since_s: float | None = None, size: int = 10_000) -> Iterator[Sequence[Line]]:
         last = -1
@@ -59,7 +58,24 @@ class SqliteReader:
             if not rows:
                 return
             last = rows[-1][0]
-            yield [line for row in rows if (line := _line(row[1:])) is not None]
+            yield [line for row in rows if (line := line_of(row[1:])) is not None]
+
+    def newest(self) -> int:
+        with self._translated():
+            (number,) = self._connection.execute("SELECT max(seq) FROM records").fetchone()
+        return int(number or 0)
+
+    def written(self, after: int, kinds: tuple[str, ...], *, size: int = 5_000) -> Iterator[tuple[int, Sequence[Line]]]:
+        while True:
+            text, values = written(after, kinds, size, "sqlite")
+            with self._translated():
+                rows = self._connection.execute(text, values).fetchall()
+            if not rows:
+                return
+            after = int(rows[-1][0])
+            yield after, [line for row in rows if (line := line_of(row[1:])) is not None]
+            if len(rows) < size:
+                return
 
     def open_lines(self) -> Sequence[OpenLine]:
         with self._translated():
@@ -78,9 +94,3 @@ class SqliteReader:
             yield
         except sqlite3.Error as error:
             raise LedgerUnavailable(f"The ledger at {self.where} {sentence(str(error))}") from error
-
-
-def _line(row: Sequence[Any]) -> Line | None:
-    record_id, kind, phase, service, parent_id, incident_id, at_s, text = row
-    body = body_of(text, record_id, service)
-    return None if body is None else PlainLine(record_id, kind, phase, service, parent_id, incident_id, at_s, body)

@@ -14,10 +14,10 @@ from tuning.caps import Caps, Standing
 from tuning.errors import ChangeAlreadyOpen, LedgerUnavailable, Permanent
 from tuning.ledger import claims
 from tuning.ledger import engine as engines
-from tuning.ledger.lines import OpenLine
+from tuning.ledger.lines import OpenLine, PlainLine, line_of
 from tuning.ledger.rows import change_of, clean, json_object, open_change_of, record_of, to_json
 from tuning.ledger.schema import ORDER, blobs, changes, records
-from tuning.ledger.statements import select
+from tuning.ledger.statements import select, written
 from tuning.model import OpenChange, Record, UnreadableChange
 from tuning.query import Query
 
@@ -88,6 +88,26 @@ class SqlLedger:
                 return
             last = rows[-1].seq
             yield [r for row in rows if (r := record_of(row)) is not None]
+
+    def newest(self) -> int:
+        with self._read() as connection:
+            return int(connection.execute(sa.select(sa.func.max(records.c.seq))).scalar() or 0)
+
+    def written(
+        self, after: int, kinds: tuple[str, ...], *, size: int = 5_000
+    ) -> Iterator[tuple[int, Sequence[PlainLine]]]:
+        """What was written after the record number `after`, page by page (tuning.ledger.lines.Reader)."""
+        dialect: Literal["sqlite", "postgresql"] = "sqlite" if self._engine.dialect.name == "sqlite" else "postgresql"
+        while True:
+            text, values = written(after, kinds, size, dialect)
+            with self._read() as connection:
+                rows = connection.execute(sa.text(text), values).all()
+            if not rows:
+                return
+            after = int(rows[-1][0])
+            yield after, [line for row in rows if (line := line_of(row[1:])) is not None]
+            if len(rows) < size:
+                return
 
     def standing(self, at_s: float, memory_s: float) -> Standing:
         with self._read() as connection:

@@ -52,6 +52,20 @@ def select(query: Query, dialect: Dialect) -> tuple[str, dict[str, object]]:
     return text, values
 
 
+def written(after: int, kinds: tuple[str, ...], size: int, dialect: Dialect) -> tuple[str, dict[str, object]]:
+    """The statement for the next `size` records of these kinds in the order of writing, and its parameters.
+
+    Its columns are seq and COLUMNS. The intent of a lever is left out: it repeats its whole plan.
+    """
+    values: dict[str, object] = {"after": after, "size": size}
+    one_of = _one_of("kinds", kinds, dialect, values)
+    text = (
+        f"SELECT seq, {', '.join(COLUMNS)} FROM records WHERE seq > :after AND kind{_unindexed(True)} {one_of} "  # noqa: S608 (only constants are put together; every value is bound)
+        "AND (phase = 'result' OR kind = 'roll_back') ORDER BY seq LIMIT :size"
+    )
+    return text, values
+
+
 def _names(query: Query, dialect: Dialect, values: dict[str, object]) -> list[str]:
     narrow = any(getattr(query, name) is not None for name in _NARROW)
     found = []
