@@ -11,7 +11,13 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+from detection.errors import ConfigError
+
+if TYPE_CHECKING:
+    from slotune.web.actions import Attempt
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -38,6 +44,7 @@ class Page:
 
 
 def _build() -> Any:
+    from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
     from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
     from fastapi import Depends
 
@@ -51,8 +58,13 @@ def _build() -> Any:
     def who(user: Any, _allowed: None = Depends(may_act)) -> str:
         return str(user.get_name())
 
+    may_start = requires_access_dag("POST", DagAccessEntity.RUN, param_dag_id=TUNE_DAG)
+
+    def starter(user: Any, _allowed: None = Depends(may_start)) -> str:
+        return str(user.get_name())
+
     # FastAPI reads annotations by name, and here it is local.
-    who.__annotations__["user"] = GetUserDep
+    who.__annotations__["user"] = starter.__annotations__["user"] = GetUserDep
     token = os.environ.get(TOKEN)
     return create_app(
         reading,
@@ -60,5 +72,37 @@ def _build() -> Any:
         write=write,
         who=who,
         may_scrape=[with_token(token)] if token else None,
+        start=_start,
+        starter=starter,
         ahead=True,
     )
+
+
+def _start(asked: Attempt) -> str:
+    """A run of tune_service as Airflow's own trigger button makes one; where it can be watched. ConfigError where
+    Airflow does not take it."""
+    from airflow.api.common.trigger_dag import trigger_dag
+    from airflow.configuration import conf as conf_of
+    from airflow.exceptions import AirflowException
+    from airflow.models.dag import DagModel
+    from airflow.utils.types import DagRunTriggeredByType
+
+    from slotune_airflow.runs import TUNE_DAG
+
+    conf = {"service": asked.service, "lever": asked.lever, "dry_run": asked.dry_run}
+    note = f"{asked.who} asked for it on slotune's page. {asked.why}".strip()
+    known = DagModel.get_current(TUNE_DAG)
+    if known is None:
+        raise ConfigError(f"Airflow does not know the DAG {TUNE_DAG} (yet)")
+    if known.is_paused:
+        raise ConfigError(f"the DAG {TUNE_DAG} is paused in Airflow: switch it on, then start again")
+    try:
+        run = trigger_dag(
+            TUNE_DAG, triggered_by=DagRunTriggeredByType.UI, triggering_user_name=asked.who, conf=conf, note=note
+        )
+    except (AirflowException, ValueError) as error:
+        raise ConfigError(f"Airflow did not start it: {error}") from error
+    if run is None:
+        raise ConfigError("Airflow did not start it, and did not say why")
+    base = urlsplit(conf_of.get("api", "base_url", fallback="/")).path.rstrip("/")
+    return f"{base}/dags/{TUNE_DAG}/runs/{quote(str(run.run_id), safe='')}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,6 +67,16 @@ def fleet(reading: Reading) -> Fleet:
     rows.sort(key=lambda row: (ORDER.index(row.state), row.incident_id is None, row.name))
     counts = {state: sum(row.state == state for row in rows) for state in ORDER}
     return Fleet(tuple(rows), counts, seen.at_s, len(incidents), len(changes))
+
+
+def chosen(rows: Sequence[ServiceRow], *, words: str = "", state: str = "") -> tuple[ServiceRow, ...]:
+    """The rows whose name or serving system has all of the words, in that state; "" asks for nothing."""
+    wanted = words.lower().split()
+    return tuple(
+        row
+        for row in rows
+        if (not state or row.state == state) and all(word in f"{row.name} {row.serving}".lower() for word in wanted)
+    )
 
 
 def service_row(

@@ -10,7 +10,7 @@ from slotune.views.latest import Latest, latest
 from slotune.views.reading import Reading
 from slotune.views.spoken import spoken
 from tuning.loop.learn import DRIFT
-from tuning.past import Past
+from tuning.past import Case, Past, Try
 from tuning.report.readiness import Readiness, readiness
 from tuning.report.review import Out, Review, review
 
@@ -44,7 +44,9 @@ def ready(reading: Reading) -> dict[str, Readiness]:
 
 
 def _ready(reading: Reading, past: Past, labels: Mapping[str, str], seen: Latest) -> dict[str, Readiness]:
-    cases, tries, of = defaultdict(list), defaultdict(list), past.tries_of()
+    cases: dict[str, list[Case]] = defaultdict(list)
+    tries: dict[str, list[Try]] = defaultdict(list)
+    of = past.tries_of()
     for case in past.incidents.values():
         if case.counts:
             cases[case.service].append(case)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from urllib.parse import parse_qs
 
 from detection.errors import ConfigError
@@ -10,9 +11,21 @@ from slotune.views import incidents
 from slotune.views.reading import Reading
 from tuning.orders import Order, order
 
+LET_IT_CHOOSE = "let it choose"
 MOST_BYTES = 10_000
 MOST_WORDS = 500
 PAUSE_S = {"1h": 3600.0, "8h": 8 * 3600.0, "1d": 86_400.0, "7d": 7 * 86_400.0, "": None}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A run of tune_service that a person asks for. lever: LET_IT_CHOOSE or one of the service's."""
+
+    service: str
+    lever: str
+    dry_run: bool
+    who: str
+    why: str
 
 
 def form(body: bytes) -> dict[str, str]:
@@ -34,6 +47,15 @@ def asked(reading: Reading, fields: Mapping[str, str], who: str) -> Order:
         raise ConfigError(f"there is no action {what!r}; known: {', '.join(makers)}")
     why = fields.get("why", "").strip()[:MOST_WORDS]
     return makers[what](reading, fields, who, why)
+
+
+def attempt(reading: Reading, fields: Mapping[str, str], who: str) -> Attempt:
+    """The attempt that a form asks for. ConfigError with a sentence where it asks for none."""
+    name, lever = _about(reading, {**fields, "lever": fields.get("lever", "").removeprefix(LET_IT_CHOOSE)})
+    if not name:
+        raise ConfigError("no service is named")
+    why = fields.get("why", "").strip()[:MOST_WORDS]
+    return Attempt(name, lever or LET_IT_CHOOSE, fields.get("dry_run", "") == "yes", who, why)
 
 
 def _about(reading: Reading, fields: Mapping[str, str]) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -23,7 +23,7 @@ from markupsafe import Markup
 from detection.errors import ConfigError, SlotuneError
 from detection.outside_text import printable
 from detection.signals import shown, title
-from slotune.views import changes, effects, fleet, health, incidents
+from slotune.views import changes, effects, fleet, health, incidents, review
 from slotune.views.latest import latest
 from slotune.views.memory import Memory
 from slotune.views.reading import Reading
@@ -33,10 +33,14 @@ from slotune.web.exposition import CONTENT_TYPE
 from slotune.web.guards import Guard, nobody, same_site
 from slotune.web.metrics import exposition
 from slotune.web.pictures import curve, sparkline
+from slotune.web.review_pictures import day_bars, prediction_dots
 from tuning.model import Record
 from tuning.orders import Order, order_record
+from tuning.report.review import DAY_S
 
 REFRESH_S = 30
+MOST_ROWS = 200
+"""Services on the fleet page unless all are asked for: the worst come first, and a person reads no thousand rows."""
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -52,6 +56,8 @@ def create_app(
     may_scrape: Sequence[Guard] | None = None,
     write: Callable[[Record], object] | None = None,
     who: Guard = nobody,
+    start: Callable[[actions.Attempt], str] | None = None,
+    starter: Guard = nobody,
     ahead: bool = False,
 ) -> FastAPI:
     """read: a Reading of this moment; raises SlotuneError where the ledger or the settings cannot be read.
@@ -59,7 +65,8 @@ def create_app(
     may_read: FastAPI dependencies that refuse (401, 403) whoever may not look. may_scrape: the same for /metrics, which
     a machine asks that cannot log in (None: as may_read).
     write: puts a record into the ledger; None: the page only reads. who: a dependency that answers the name of whoever
-    acts, and refuses whoever may not. ahead: read the history before anybody asks, in the background.
+    acts, and refuses whoever may not. start: begins a run of tune_service and answers where it can be watched; None:
+    nothing can be started here. starter: as who, for starting. ahead: read the history before anybody asks.
     """
     app = FastAPI(title="slotune", docs_url=None, redoc_url=None, openapi_url=None)
     guards = [Depends(guard) for guard in may_read]
@@ -86,11 +93,14 @@ def create_app(
         return Response(text, media_type="text/css", headers={"Cache-Control": "max-age=300"})
 
     @app.get("/", dependencies=guards)
-    def home(request: Request) -> Response:
+    def home(request: Request, q: str = "", state: str = "", every: bool = False) -> Response:
         seen = read()
-        rows, state = fleet.fleet(seen), health.health(seen)
-        told = {"fleet": rows, "health": state, "pauses": _of_all(seen)}
-        return pages.show(request, seen, "fleet.html", here="Fleet", refresh=REFRESH_S, **told)
+        whole, well = fleet.fleet(seen), health.health(seen)
+        found = fleet.chosen(whole.rows, words=q, state=state)
+        rows = found if every else found[:MOST_ROWS]
+        told = {"fleet": whole, "health": well, "pauses": _of_all(seen), "rows": rows, "found": len(found)}
+        refresh = None if q or state else REFRESH_S
+        return pages.show(request, seen, "fleet.html", here="Fleet", refresh=refresh, q=q, state=state, **told)
 
     @app.get("/services/{name:path}", dependencies=guards)
     def service(request: Request, name: str) -> Response:
@@ -116,6 +126,8 @@ def create_app(
             signals=signals,
             incidents=rows,
             pauses=spoken(seen).about(name),
+            readiness=review.ready(seen)[name],
+            starts=start is not None,
         )
 
     @app.get("/incidents", dependencies=guards)
@@ -142,6 +154,15 @@ def create_app(
         seen = read()
         return pages.show(request, seen, "effects.html", here="Effects", effects=effects.effects(seen))
 
+    @app.get("/review", dependencies=guards)
+    def review_page(request: Request, days: int = Query(7, ge=1, le=366)) -> Response:
+        seen = read()
+        # A review of the day before yesterday must not move with every second.
+        end_s = seen.now_s // 60 * 60
+        told = review.reviewed(seen, end_s - days * DAY_S, end_s)
+        modes = {name: one for name, one in sorted(review.ready(seen).items()) if one.next}
+        return pages.show(request, seen, "review.html", here="Review", review=told, days=days, modes=modes)
+
     @app.get("/health", dependencies=guards)
     def health_page(request: Request) -> Response:
         seen = read()
@@ -153,6 +174,13 @@ def create_app(
             return pages.missing(request, "This page only reads.", status=403)
         put, body = write, await request.body()
         return await run_in_threadpool(_acted, pages, request, read, put, body, name)
+
+    @app.post("/start", dependencies=[*guards, Depends(same_site)])
+    async def begin(request: Request, name: str = Depends(starter)) -> Response:
+        if start is None:
+            return pages.missing(request, "This page starts nothing: Airflow does.", status=403)
+        run, body = start, await request.body()
+        return await run_in_threadpool(_started, pages, request, read, run, body, name)
 
     @app.get("/metrics", dependencies=scrape)
     def metrics() -> Response:
@@ -196,6 +224,21 @@ def _acted(
     return RedirectResponse(f"{_root(request)}{place}", status_code=303)
 
 
+def _started(
+    pages: _Pages,
+    request: Request,
+    read: Callable[[], Reading],
+    start: Callable[[actions.Attempt], str],
+    body: bytes,
+    who: str,
+) -> Response:
+    try:
+        place = start(actions.attempt(read(), actions.form(body), who))
+    except ConfigError as error:
+        return pages.missing(request, f"Nothing was started: {error}.", status=400)
+    return RedirectResponse(place, status_code=303)
+
+
 class _Pages:
     def __init__(self, environment: Environment, acts: bool) -> None:
         self._environment, self._acts = environment, acts
@@ -232,5 +275,10 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= words.FILTERS | {"sparkline": sparkline, "curve": curve}
+    environment.filters |= words.FILTERS | {
+        "sparkline": sparkline,
+        "curve": curve,
+        "day_bars": day_bars,
+        "prediction_dots": prediction_dots,
+    }
     return environment

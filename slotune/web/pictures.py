@@ -32,7 +32,7 @@ def sparkline(
     over = "bad" if newest > slo else "good"
     label = escape(f"P95 over the look-back, now {ms(newest)}, SLO {ms(slo)}")
     # Numbers and that label only: put together as text, because a fleet has a thousand of these.
-    return Markup(
+    return Markup(  # noqa: S704
         f'<svg class="spark {over}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
         f'aria-label="{label}"><line class="slo" x1="0" x2="{width}" y1="{level:.1f}" y2="{level:.1f}"/>'
         f'<path d="{line}"/></svg>'
@@ -51,7 +51,7 @@ def _path(points: Sequence[tuple[float, float | None]]) -> str:
     return "".join(out)
 
 
-_W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 880, 300, 62, 14, 46, 30
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 880, 300, 62, 14, 46, 30
 
 
 def curve(
@@ -68,16 +68,16 @@ def curve(
     span = _scale(high * 1.1, log) - _scale(low, log)
 
     def across(t: float) -> float:
-        return _LEFT + (_W - _LEFT - _RIGHT) * (t - start) / (end - start)
+        return LEFT + (WIDTH - LEFT - RIGHT) * (t - start) / (end - start)
 
     def down(v: float) -> float:
-        return _H - _BOTTOM - (_H - _TOP - _BOTTOM) * (_scale(v, log) - _scale(low, log)) / max(span, 1e-12)
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (_scale(v, log) - _scale(low, log)) / max(span, 1e-12)
 
     parts = [_grid(low, high, log, down), _clock(start, end, across)]
     parts.append(
         Markup('<line class="slo" x1="{l}" x2="{r}" y1="{y:.1f}" y2="{y:.1f}"/><text class="slo" x="{r}" y="{t:.1f}"'
                ' text-anchor="end">SLO {slo}</text>').format(
-            l=_LEFT, r=_W - _RIGHT, y=down(slo_ms), t=down(slo_ms) - 5, slo=ms(slo_ms)
+            l=LEFT, r=WIDTH - RIGHT, y=down(slo_ms), t=down(slo_ms) - 5, slo=ms(slo_ms)
         )
     )
     parts.append(Markup('<path class="p95" d="{}"/>').format(_path([(across(t), down(v)) for t, v in points])))
@@ -85,7 +85,7 @@ def curve(
     parts += [_mark(across(t), label, index) for index, (t, label) in enumerate(shown)]
     return Markup(
         '<svg class="curve" viewBox="0 0 {w} {h}" role="img" aria-label="{title}"><title>{title}</title>{body}</svg>'
-    ).format(w=_W, h=_H, title=title, body=Markup("").join(parts))
+    ).format(w=WIDTH, h=HEIGHT, title=title, body=Markup("").join(parts))
 
 
 def _scale(value: float, log: bool) -> float:
@@ -94,17 +94,17 @@ def _scale(value: float, log: bool) -> float:
 
 def _grid(low: float, high: float, log: bool, down: Callable[[float], float]) -> Markup:
     rows = []
-    for value in _ticks(low, high, log):
+    for value in ticks(low, high, log):
         rows.append(
             Markup('<line class="grid" x1="{l}" x2="{r}" y1="{y:.1f}" y2="{y:.1f}"/>'
                    '<text x="{t}" y="{u:.1f}" text-anchor="end">{v}</text>').format(
-                l=_LEFT, r=_W - _RIGHT, y=down(value), t=_LEFT - 6, u=down(value) + 4, v=ms(value)
+                l=LEFT, r=WIDTH - RIGHT, y=down(value), t=LEFT - 6, u=down(value) + 4, v=ms(value)
             )
         )
     return Markup("").join(rows)
 
 
-def _ticks(low: float, high: float, log: bool) -> list[float]:
+def ticks(low: float, high: float, log: bool) -> list[float]:
     if log:
         found = [10.0**e for e in range(math.floor(math.log10(max(low, 1e-9))), math.ceil(math.log10(high)) + 1)]
         return [v for v in found if low <= v <= high * 1.1] or [high]
@@ -121,8 +121,8 @@ def _clock(start: float, end: float, across: Callable[[float], float]) -> Markup
     form = "%H:%M" if step < 86400 else "%d %b"
     texts = [
         Markup('<text x="{x:.1f}" y="{y}" text-anchor="middle">{t}</text>').format(
-            x=min(max(across(t), _LEFT + 14), _W - _RIGHT - 14),
-            y=_H - 10,
+            x=min(max(across(t), LEFT + 14), WIDTH - RIGHT - 14),
+            y=HEIGHT - 10,
             t=datetime.fromtimestamp(t, UTC).strftime(form),
         )
         for t in marks
@@ -131,11 +131,11 @@ def _clock(start: float, end: float, across: Callable[[float], float]) -> Markup
 
 
 def _mark(x: float, label: str, index: int) -> Markup:
-    outside = x > _W * 0.7
+    outside = x > WIDTH * 0.7
     label = arrow(label)
     short = label if len(label) <= 44 else f"{label[:41]}..."
     return Markup('<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{t}" y2="{b}"/>'
                   '<text class="mark" x="{a:.1f}" y="{y}" text-anchor="{side}">{s}</text>').format(
-        x=x, t=8, b=_H - _BOTTOM, a=x + (-4 if outside else 4), y=14 + 12 * (index % 3),
+        x=x, t=8, b=HEIGHT - BOTTOM, a=x + (-4 if outside else 4), y=14 + 12 * (index % 3),
         side="end" if outside else "start", s=escape(short),
     )

@@ -12,7 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.airflow
 ROOT = Path(__file__).parents[2]
-PAGES = ("/slotune/", "/slotune/incidents", "/slotune/changes", "/slotune/effects", "/slotune/health", "/slotune/metrics", "/slotune/services/ranker")
+PAGES = ("/slotune/", "/slotune/incidents", "/slotune/changes", "/slotune/effects", "/slotune/review", "/slotune/health", "/slotune/metrics", "/slotune/services/ranker")
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,7 @@ def ask(tmp_path_factory):
         "SLOTUNE_CONFIG": str(home / "services.yaml"),
         "SLOTUNE_HOME": str(home / "slotune"),
         "PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
     }
 
     def asked(requests):
@@ -59,3 +60,17 @@ def test_who_may_see_what(ask):
     assert [status for status, _ in answers[3 * n + 1 :]] == [401, 403, 400]
     views = [view for plugin in plugins if plugin["name"] == "slotune" for view in plugin["external_views"]]
     assert [(view["href"], view["destination"]) for view in views] == [("/slotune/", "nav")]
+
+
+def test_tuning_is_started_by_whoever_may_trigger_the_dag(ask):
+    form = {"service": "ranker", "lever": "let it choose", "dry_run": "yes", "why": "a try"}
+    start, runs = "/slotune/start", "/api/v2/dags/tune_service/dagRuns"
+    requests = [(who, "POST", start, form) for who in (None, "viewer", "admin")]
+    requests += [("admin", "PATCH", "/api/v2/dags/tune_service", {"is_paused": False}), ("admin", "POST", start, form)]
+    requests += [("admin", "POST", start, form | {"service": "other"}), ("admin", "GET", runs)]
+    (nobody, _), (viewer, _), (paused, why), _, (begun, _), (wrong, no), (_, listed) = ask(requests)
+    assert (nobody, viewer, paused, begun, wrong) == (401, 403, 400, 303, 400)
+    assert "is paused in Airflow" in why and "no service is called" in no
+    (run,) = json.loads(listed)["dag_runs"]
+    assert run["conf"] == {"service": "ranker", "lever": "let it choose", "dry_run": True}
+    assert run["triggering_user_name"] == "admin" and "a try" in run["note"]

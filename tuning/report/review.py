@@ -56,6 +56,26 @@ class Figure:
             return None
         return self.value >= self.target.value if self.target.at_least else self.value <= self.target.value
 
+    @property
+    def text(self) -> str:
+        """The value in words; "too few to rate" where a bare number would say more than is known."""
+        if self.value is None:
+            return "no figure"
+        text = self._of_unit(self.value)
+        return text if self.met is not None or self.target is None else f"{text}, too few to rate"
+
+    @property
+    def wanted(self) -> str:
+        """The target in words; "" without one."""
+        if self.target is None:
+            return ""
+        return f"{'at least' if self.target.at_least else 'at most'} {self._of_unit(self.target.value)}"
+
+    def _of_unit(self, value: float) -> str:
+        if self.unit == "minutes":
+            return f"{value:.3g} min"
+        return f"{100 * value:{'+' if self.unit == 'change' else ''}.0f} %"
+
 
 @dataclass(frozen=True)
 class Alarm:

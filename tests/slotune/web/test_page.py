@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import threading
 
 import pytest
 from fastapi import HTTPException
@@ -11,12 +13,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from detection.errors import ConfigError
 from slotune.views import incidents
+from slotune.views.memory import Memory
 from slotune.web.app import create_app
+from slotune.web.exposition import Family
 from slotune.web.guards import from_here, is_loopback, whoever, with_token
+from slotune.web.metrics import exposition
 from tuning.errors import LedgerUnavailable
 from tuning.orders import orders_of
 
-PATHS = ("/", "/incidents", "/changes", "/effects", "/health", "/services/ranker", "/services/silent", "/incidents/nasty")
+PATHS = ("/", "/incidents", "/changes", "/effects", "/review", "/health", "/services/ranker", "/services/silent", "/incidents/nasty")
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +204,90 @@ def test_the_metrics_are_true_and_well_formed(client):
     assert 0 < samples["slotune_signal", (("service", "ranker"), ("signal", "p95_ms"))] < 150
     assert samples["slotune_slo_broken", (("service", "ranker"),)] == 0
     assert ("slotune_slo_broken", (("service", "silent"),)) not in samples  # nothing is known of it
+
+
+def started(told, asked, **fields):
+    """What the page answers to a form that starts an attempt; `asked` gets what it was started with."""
+
+    def start(attempt):
+        asked.append(attempt)
+        return "/dags/tune_service/runs/1"
+
+    app = create_app(lambda: told, start=start, starter=whoever("ann"), write=lambda record: True, who=whoever("ann"))
+    return TestClient(app).post("/start", data=fields, follow_redirects=False)
+
+
+def test_a_run_is_started_from_the_form(told):
+    asked = []
+    answer = started(told, asked, service="ranker", lever="let it choose", dry_run="yes", why="a try")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/dags/tune_service/runs/1")
+    (one,) = asked
+    assert (one.service, one.lever, one.dry_run, one.who, one.why) == ("ranker", "let it choose", True, "ann", "a try")
+
+
+@pytest.mark.parametrize("fields", [{"service": "nobody"}, {"service": ""}, {"service": "ranker", "lever": "gravity"}])
+def test_a_form_that_names_nothing_starts_nothing(told, fields):
+    asked = []
+    answer = started(told, asked, **fields)
+    assert answer.status_code == 400 and asked == [] and "Nothing was started" in answer.text
+
+
+def test_where_nothing_can_be_started_the_page_says_how(acting):
+    client, _ = acting
+    page = client.get("/services/ranker").text
+    assert "airflow dags trigger tune_service" in page and "Start tune_service" not in page
+    assert client.post("/start", data={"service": "ranker"}).status_code == 403
+
+
+def test_the_fleet_can_be_searched(client):
+    assert "silent" not in client.get("/?q=RANK").text.split("<tbody>")[1]
+    only = client.get("/?state=no_data").text.split("<tbody>")[1]
+    assert "silent" in only and "/services/ranker" not in only
+    assert "No service is like that" in client.get("/?q=nothing").text
+
+
+def test_the_review_shows_figures_with_their_counts_and_who_may_be_trusted_with_more(client):
+    page = client.get("/review?days=1").text
+    assert "1 of 1" in page and "too few to rate" in page and "at least 90 %" in page
+    assert "approve to act" in page and "no incident was seen yet" in page
+    assert client.get("/review?days=0").status_code == 422
+
+
+def test_a_scrape_that_cannot_wait_for_the_history_says_so(told):
+    class Slow(type(told.reader)):
+        """The same ledger, whose history takes a while."""
+
+        def written(self, *args, **named):
+            let_on.wait(30)
+            yield from super().written(*args, **named)
+
+    let_on = threading.Event()
+    slow = dataclasses.replace(told, reader=Slow(told.reader._url), memory=Memory())
+    text = exposition(slow, within_s=0.0)
+    assert "slotune_history_read 0.0" in text and "slotune_attempts_total" not in text
+    let_on.set()
+    text = exposition(slow, within_s=30.0)
+    assert "slotune_history_read 1.0" in text and 'slotune_attempts_total{service="ranker"' in text
+
+
+@pytest.mark.parametrize("value", ['a"b', "a\\b", "a\nb", "{}", "ä,b"])
+def test_labels_from_outside_come_back_as_they_were(value):
+    family = Family("gauge", "x", "A thing.", ["service", "part"])
+    family.add([value, "p"], float("nan"))
+    family.add(["s", value], float("inf"))
+    (found,) = text_string_to_metric_families(family.text())
+    assert [sample.labels for sample in found.samples] == [
+        {"service": value, "part": "p"}, {"service": "s", "part": value}
+    ]  # fmt: skip
+
+
+def test_a_histogram_is_cumulative():
+    family = Family("histogram", "x_seconds", "A time.")
+    family.add_histogram([1.0, 5.0, 50.0], (2.0, 10.0))
+    (found,) = text_string_to_metric_families(family.text())
+    values = {(s.name, s.labels.get("le")): s.value for s in found.samples}
+    assert values == {
+        ("slotune_x_seconds_bucket", "2"): 1.0, ("slotune_x_seconds_bucket", "10"): 2.0,
+        ("slotune_x_seconds_bucket", "+Inf"): 3.0, ("slotune_x_seconds_sum", None): 56.0,
+        ("slotune_x_seconds_count", None): 3.0,
+    }  # fmt: skip

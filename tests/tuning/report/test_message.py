@@ -12,7 +12,6 @@ from detection.model import Incident
 from tests.fakes import reports
 from tuning.model import Change, Option, Outcome
 from tuning.report import approval, render, words
-from tuning.report.week import render_week, review
 
 EVIL = '<script>alert("x")</script><img src=x onerror=y>{{ 7*7 }}{% include "x" %}\r\nBcc: evil@example.com $x^{'
 
@@ -136,31 +135,6 @@ def test_the_request_for_approval_shows_plan_and_rejected_options_as_text():
     body = approval.body(plan)
     assert "batch size 1 → 8" in body and "dearer" in body
     assert "<script" not in body and "{{" not in body and "{%" not in body
-
-
-def test_the_week_counts_what_happened():
-    from tests.fakes.ledger import FakeLedger
-    from tests.fakes.world import KeptMails, World, parts
-    from tuning.loop.once import run_once
-
-    world, ledger = World(qps=lambda t: 60.0 if t < 120 else 180.0), FakeLedger()
-    loop = parts(world, ledger, KeptMails())
-    world.wait(60)
-    for _ in range(12):
-        run_once(loop, world.now, world.wait_until)
-        world.wait(15)
-    week = review(ledger.records.values(), ledger.open_changes(), world.now_s - 7 * 86400, world.now_s)
-    batch = next(row for row in week.levers if row.lever == "batch_size")
-    assert (week.incidents, week.resolved, week.false_alarms) == (1, 1, 0)
-    assert (batch.pulled, batch.improved, batch.rolled_back) == (1, 1, 0)
-    mail = render_week(week)
-    assert "1 incidents, 1 resolved" in mail.html
-
-
-def test_an_empty_week_is_zero_not_an_error():
-    week = review([], [], 0.0, 604800.0)
-    assert (week.incidents, week.resolved, week.levers[0].median_effect) == (0, 0, None)
-    assert "None." in render_week(week).html
 
 
 def test_incident_values_round_trip_through_json():
