@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from detection.model import make_id
-from tuning.ledger.lines import Line
+from tuning.line import Line
 from tuning.model import LEVER_STEPS
 
 Row = Mapping[str, Any]

@@ -7,28 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tuning.ledger.words import body_of
+from tuning.line import Line as Line
 from tuning.query import Query
-
-
-class Line(Protocol):
-    """What a listing needs of a record; tuning.model.Record is one."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def phase(self) -> str: ...
-    @property
-    def service(self) -> str: ...
-    @property
-    def parent_id(self) -> str | None: ...
-    @property
-    def incident_id(self) -> str | None: ...
-    @property
-    def at_s(self) -> float: ...
-    @property
-    def body(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
