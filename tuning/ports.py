@@ -40,6 +40,11 @@ class Planner(Protocol):
 
     def propose(self, incident: Incident, observation: Observation, past: Sequence[Record]) -> Plan: ...
 
+    def spares(self, incident: Incident, observation: Observation, past: Sequence[Record], step: Change) -> str:
+        """Why the service does without the replicas that `step` takes away, as a sentence; "" where it may not, or
+        where nothing can tell. incident: the one that they were added for."""
+        ...
+
 
 class Actuator(Protocol):
     """Pulls one lever of one service. Values are absolute, calls are idempotent on `key`, and `apply` reads back.

@@ -112,6 +112,12 @@ def _untouched(rows: Rows) -> tuple[float, float]:
     return (float(mine.actions == 0), 1.0) if mine.kind == "needless" else (0.0, 0.0)
 
 
+def _added(rows: Rows) -> tuple[float, float]:
+    """Replica-hours on top of those of the service as it stands, which every policy has."""
+    least = rows["nothing"].replica_hours
+    return rows["slotune"].replica_hours - least, rows["hpa"].replica_hours - least
+
+
 def _paid(rows: Rows) -> tuple[float, float]:
     """Replicas added where the cheapest option that cures adds none."""
     mine, best = rows["slotune"], rows["oracle"]
@@ -122,7 +128,7 @@ def _paid(rows: Rows) -> tuple[float, float]:
 _ALL = ("curable", "incurable", "needless", "borderline")
 RATIOS = (
     "violation_min_of_hpa", "violation_min_of_ladder", "violation_min_of_oracle", "replica_hours_of_hpa",
-    "replica_hours_of_oracle",
+    "replica_hours_of_oracle", "replica_hours_added_of_hpa",
 )  # fmt: skip
 """Figures that compare with another policy; all others are shares."""
 FIGURES: dict[str, tuple[tuple[str, ...], Part]] = {
@@ -138,6 +144,7 @@ FIGURES: dict[str, tuple[tuple[str, ...], Part]] = {
     "violation_min_of_oracle": (("slotune", "oracle"), _against("oracle", lambda r: r.violation_min, ("curable",))),
     "replica_hours_of_hpa": (("slotune", "hpa"), _against("hpa", lambda r: r.replica_hours, _ALL)),
     "replica_hours_of_oracle": (("slotune", "oracle"), _against("oracle", lambda r: r.replica_hours, _ALL)),
+    "replica_hours_added_of_hpa": (("slotune", "hpa", "nothing"), _added),
     "paid_where_free_cures": (("slotune", "oracle"), _paid),
     "interval_covers": (("slotune",), _covered),
     "within_20_percent": (("slotune",), _near),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -11,12 +12,12 @@ from benchmarks.control.cases import Case, begin
 from benchmarks.control.cells import LOOP, Cells
 from benchmarks.control.oracle import oracle
 from benchmarks.control.policies import POLICIES
-from benchmarks.control.runs import Run
+from benchmarks.control.runs import SWEEP_S, Run, alarm_s
 from benchmarks.control.scenarios import ONSET_S, Scenario
 from benchmarks.control.simulator import SimulatedService
 
 LATE_S = 60.0
-"""When the oracle acts where slotune planned nothing, in seconds after the onset."""
+"""When the oracle acts where the SLO's rule never speaks, in seconds after the onset."""
 
 
 @dataclass
@@ -55,12 +56,10 @@ def one(case: Case, names: Sequence[str], ground: Cells, loop: Cells) -> list[di
     stage = _Stage(case)
     rows = {name: _row(stage, name, loop if name in LOOP else ground) for name in names if name in POLICIES}
     if "oracle" in names:
-        planned_s = rows["slotune"]["planned_s"] if "slotune" in rows else None
-        at_s = float(str(planned_s)) if planned_s is not None else ONSET_S + LATE_S
-        rows["oracle"] = _oracle_row(stage, at_s, ground)
-        curable = bool(rows["oracle"].pop("curable"))
+        rows["oracle"] = _oracle_row(stage, ground)
+        curable, eased = (bool(rows["oracle"].pop(name)) for name in ("curable", "eased"))
         for row in rows.values():
-            row["kind"] = score.kind_of(str(row["kind"]), curable)
+            row["kind"] = score.kind_of(str(row["kind"]), curable, eased)
     return [rows[name] for name in names if name in rows]
 
 
@@ -74,12 +73,20 @@ def _row(stage: _Stage, name: str, cells: Cells) -> dict[str, object]:
     return kept
 
 
-def _oracle_row(stage: _Stage, at_s: float, cells: Cells) -> dict[str, object]:
-    case, part = stage.case, f"oracle-{at_s:.0f}"
-    kept = cells.get(case.name, case.seed, part)
+def _oracle_row(stage: _Stage, cells: Cells) -> dict[str, object]:
+    case = stage.case
+    kept = cells.get(case.name, case.seed, "oracle")
     if kept is None:
-        run, curable = oracle(stage.scenario, stage.start(), at_s)
+        run, curable, eased = oracle(stage.scenario, stage.start(), _first_sweep_s(stage))
         row = score.judge(stage.scenario, case.seed, "oracle", run, stage.idle.service)
-        kept = {**row, "curable": curable, "kinds": case.kinds()}
-        cells.put(case.name, case.seed, part, kept)
+        kept = {**row, "curable": curable, "eased": eased, "kinds": case.kinds()}
+        cells.put(case.name, case.seed, "oracle", kept)
     return kept
+
+
+def _first_sweep_s(stage: _Stage) -> float:
+    """The first sweep after the SLO's rule speaks: nobody who watches it can act before, whoever that is."""
+    spoke_s = alarm_s(stage.scenario, stage.idle.service)
+    if spoke_s is None:
+        return ONSET_S + LATE_S
+    return ONSET_S + SWEEP_S * max(1, math.ceil((spoke_s - ONSET_S) / SWEEP_S))

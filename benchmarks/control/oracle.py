@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from benchmarks.control.runs import Action, Run, cured, set_batch, set_int8, set_replicas, violation_min
 from benchmarks.control.scenarios import END_S, Scenario
+from benchmarks.control.score import EASED
 from benchmarks.control.simulator import SimulatedService
 
 
@@ -54,15 +56,16 @@ def choices(scenario: Scenario, service: SimulatedService) -> list[Choice]:
     return found
 
 
-def oracle(scenario: Scenario, service: SimulatedService, at_s: float) -> tuple[Run, bool]:
-    """Try every option offline at the time at which slotune planned; make the cheapest that cures. (run, curable)
+def oracle(scenario: Scenario, service: SimulatedService, at_s: float) -> tuple[Run, bool, bool]:
+    """Try every option offline at `at_s`; make the cheapest that cures. (run, curable, eased: none cures, and one
+    leads to half of the minutes over the SLO or less)
 
     Options whose true capacity is below the load at the end are not tried: they cannot do. Of the options that cost the
     same (at most three that cure are tried) the one with the fewest minutes over the SLO is made.
     """
     service.advance(at_s)
     best: tuple[tuple[float, float], Run] | None = None
-    cures = 0
+    cures, least, idle = 0, math.inf, math.inf
     for choice in choices(scenario, service):
         price = (choice.replicas or service.desired) - service.desired
         if best is not None and (price > best[0][0] or cures >= 3):
@@ -72,18 +75,20 @@ def oracle(scenario: Scenario, service: SimulatedService, at_s: float) -> tuple[
         run = Run(copy.deepcopy(service), held=choice.empty)
         choice.make(run)
         run.service.advance(END_S)
+        minutes = violation_min(scenario, run.service)
+        least, idle = min(least, minutes), minutes if choice.empty else idle
         if cured(scenario, run.service):
             cures += 1
-            key = (float(price), violation_min(scenario, run.service) + (0.0 if not choice.empty else -1e9))
+            key = (float(price), minutes + (0.0 if not choice.empty else -1e9))
             if best is None or key < best[0]:
                 best = (key, run)
             if choice.empty:
                 break
     if best is not None:
-        return best[1], True
+        return best[1], True, False
     run = Run(copy.deepcopy(service), held=True)
     run.service.advance(END_S)
-    return run, False
+    return run, False, least <= EASED * idle
 
 
 def _can_carry(scenario: Scenario, choice: Choice, service: SimulatedService) -> bool:

@@ -43,7 +43,6 @@ class Run:
     actions: list[Action] = field(default_factory=list)
     cause: str = ""
     held: bool = False
-    planned_s: float | None = None
     reasons: list[str] = field(default_factory=list)
 
 
@@ -111,14 +110,16 @@ def over_s(scenario: Scenario, service: SimulatedService) -> list[float]:
     return [float(t) for t in starts if not service.p95_ms(t, t + length) <= scenario.slo_ms]
 
 
-def alarms(scenario: Scenario, service: SimulatedService) -> bool:
-    """Whether the SLO's own rule speaks: P95 or the error rate, as exported, over its limit for FOR_S in a row."""
+def alarm_s(scenario: Scenario, service: SimulatedService, start_s: float = ONSET_S) -> float | None:
+    """When the SLO's own rule first speaks after `start_s`: P95 or the error rate, as exported, over its limit for
+    FOR_S in a row; None where it never does before the incident is judged."""
     source, name = SimulatedSource(service, scenario.rate_window_s), Service.model_validate(_NOBODY)
-    span = Span(START_S + ONSET_S, START_S + scenario.judged_s, STEP_S)
+    span = Span(START_S + start_s, START_S + scenario.judged_s, STEP_S)
     seen = source.read([name], ("p95_ms", "error_rate"), span)["simulated"].values
     over = (seen["p95_ms"] > scenario.slo_ms) | (seen["error_rate"] > 0.01)
-    longest = run = 0
-    for point in over.tolist():
+    run = 0
+    for k, point in enumerate(over.tolist()):
         run = run + 1 if point else 0
-        longest = max(longest, run)
-    return (longest - 1) * STEP_S >= FOR_S
+        if (run - 1) * STEP_S >= FOR_S:
+            return start_s + k * STEP_S
+    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
-from benchmarks.control.runs import Run, alarms, cured, over_s, short_s, violation_min
+from benchmarks.control.runs import SWEEP_S, Run, alarm_s, cured, over_s, short_s, violation_min
 from benchmarks.control.scenarios import END_S, ONSET_S, Scenario
 from benchmarks.control.simulator import SimulatedService
 
@@ -14,13 +14,17 @@ BRIEF_S = 120.0
 """What is over by then was over before a change could have done anything."""
 FLICKER = 0.1
 """Share of the time after that which may lie over the SLO for "nothing was needed"."""
+CALM_FROM_S = 300.0
+"""From here on the service is looked at before the onset: what breaks its SLO there is not what was drawn."""
+EASED = 0.5
+"""Share of what doing nothing leads to (minutes over the SLO, P95) down to which something that does not cure helps."""
 
 
 @dataclass
 class Result:
     """One policy on one scenario and seed. observed: (predicted, low, high, true P95) of each change looked at.
 
-    causes: the true ones. planned_s: when slotune planned first. price: replicas added, at the time of judgement.
+    causes: the true ones. price: replicas added, at the time of judgement.
     """
 
     scenario: str
@@ -41,20 +45,24 @@ class Result:
     measured: list[bool]
     texts: list[str]
     causes: list[str]
-    planned_s: float | None
     price: int
     kinds: str = ""
 
 
-def kind_of(kind: str, curable: bool) -> str:
+def kind_of(kind: str, curable: bool, eased: bool = False) -> str:
     """curable: one option cures it. incurable: none does, or nobody could see that it does ("blind"). needless: it was
-    nothing, or is over before a change could do anything. borderline: now over the SLO, now under it, or over by itself
-    in the end: neither a change nor none is right or wrong by itself."""
+    nothing, or is over before a change could do anything. borderline: neither a change nor none is right or wrong by
+    itself, because it is now over the SLO and now under it (and the SLO's rule speaks all the same), over by itself in
+    the end, was there before what was drawn, shows too late to be mended before it is judged, or is not cured but
+    `eased`: an option halves its time over the SLO.
+    """
     if kind == "blind":
         return "incurable"
     if kind in ("needless", "borderline"):
         return kind
-    return "curable" if curable else "incurable"
+    if curable:
+        return "curable"
+    return "borderline" if eased else "incurable"
 
 
 def judge(scenario: Scenario, seed: int, policy: str, run: Run, idle: SimulatedService) -> dict[str, object]:
@@ -68,7 +76,7 @@ def judge(scenario: Scenario, seed: int, policy: str, run: Run, idle: SimulatedS
         kind=kind,
         first=_resolved_by(scenario, run, 1),
         second=_resolved_by(scenario, run, 1) or _resolved_by(scenario, run, 2),
-        held_right=_held(run) and (policy != "slotune" or run.cause in scenario.causes),
+        held_right=_held(scenario, run, idle) and (policy != "slotune" or run.cause in scenario.causes),
         actions=len(run.actions),
         wrong=sum(_wrong(scenario, run, k, kind, idle) for k in range(len(forward))),
         violation_min=violation_min(scenario, run.service),
@@ -80,7 +88,6 @@ def judge(scenario: Scenario, seed: int, policy: str, run: Run, idle: SimulatedS
         measured=["precision" not in lever for lever, _ in _observed(run)],
         texts=[f"{a.at_s:.0f}{' undo' if a.undo else ''}: {a.text}" for a in run.actions[:8]],
         causes=list(scenario.causes),
-        planned_s=run.planned_s,
         price=run.service.desired - scenario.replicas,
     ))  # fmt: skip
 
@@ -90,10 +97,18 @@ def _kind(scenario: Scenario, idle: SimulatedService) -> str:
     if scenario.silent:
         return "blind"
     if scenario.incident and not cured(scenario, idle):
-        return "broken" if alarms(scenario, idle) else "borderline"
+        return "broken" if _shows_in_time(scenario, idle) else "borderline"
     late = [t for t in over_s(scenario, idle) if t >= ONSET_S + BRIEF_S]
     over = len(late) * short_s(scenario) / (scenario.judged_s - ONSET_S - BRIEF_S)
-    return "borderline" if over > FLICKER else "needless"
+    spoke = alarm_s(scenario, idle, ONSET_S + BRIEF_S) is not None
+    return "borderline" if over > FLICKER or spoke else "needless"
+
+
+def _shows_in_time(scenario: Scenario, idle: SimulatedService) -> bool:
+    """The SLO's rule speaks because of what was drawn, and early enough for a change to be seen to cure."""
+    first = alarm_s(scenario, idle, CALM_FROM_S)
+    last = scenario.judged_s - scenario.look_s - scenario.rate_window_s - SWEEP_S
+    return first is not None and ONSET_S <= first <= last
 
 
 def idle_replicas_before(idle: SimulatedService) -> float:
@@ -101,10 +116,14 @@ def idle_replicas_before(idle: SimulatedService) -> float:
     return float(sum(second.ready for second in idle.seconds[: int(ONSET_S)]))
 
 
-def _held(run: Run) -> bool:
-    """Ends with the setting that it began with: nothing was done, or all of it was undone."""
-    undone = sum(action.undo for action in run.actions)
-    return len(run.actions) == 2 * undone
+def _held(scenario: Scenario, run: Run, idle: SimulatedService) -> bool:
+    """Ends with the setting that it began with: nothing was done, or all of it was undone. Or nothing is paid for, and
+    what stays keeps P95 at half of what it would be, or less: nobody would take that back."""
+    if all(getattr(run.service, knob) == getattr(idle, knob) for knob in ("batch", "timeout_ms", "int8", "desired")):
+        return True
+    start_s, end_s = scenario.judged_s - scenario.look_s, scenario.judged_s
+    eased = run.service.p95_ms(start_s, end_s) <= EASED * idle.p95_ms(start_s, end_s)
+    return eased and run.service.desired <= scenario.replicas
 
 
 def _resolved_by(scenario: Scenario, run: Run, count: int) -> bool:

@@ -24,6 +24,7 @@ HEADLINE = {
     "violation_min_of_ladder": "... against the ladder",
     "violation_min_of_oracle": "... against the oracle",
     "replica_hours_of_hpa": "replica-hours, against HPA",
+    "replica_hours_added_of_hpa": "replica-hours on top of the service's own, against HPA",
     "interval_covers": "observed P95 inside the 90 % interval",
     "within_20_percent": "observed P95 within 20 % of the predicted",
 }

@@ -12,7 +12,7 @@ def row(scenario: str, policy: str = "slotune", **change) -> Result:
     values: dict[str, object] = dict(  # noqa: C408 (keyword names read better here)
         scenario=scenario, seed=1, policy=policy, kind="curable", first=True, second=True, held_right=False, actions=1,
         wrong=0, violation_min=2.0, replica_hours=1.0, resolve_s=60.0, cause="load_surge", cause_right=True,
-        observed=[], measured=[], texts=[], causes=["load_surge"], planned_s=960.0, price=0,
+        observed=[], measured=[], texts=[], causes=["load_surge"], price=0,
     )  # fmt: skip
     return Result(**(values | change))
 
@@ -66,14 +66,24 @@ def test_an_interval_covers_what_was_seen_in_it():
 
 
 @pytest.mark.parametrize(
-    ("kind", "curable", "expected"),
+    ("kind", "curable", "eased", "expected"),
     [
-        ("broken", True, "curable"),
-        ("broken", False, "incurable"),
-        ("blind", True, "incurable"),
-        ("needless", True, "needless"),
-        ("borderline", True, "borderline"),
+        ("broken", True, False, "curable"),
+        ("broken", False, False, "incurable"),
+        ("broken", False, True, "borderline"),
+        ("blind", True, False, "incurable"),
+        ("blind", False, True, "incurable"),
+        ("needless", True, False, "needless"),
+        ("borderline", True, False, "borderline"),
     ],
 )
-def test_the_kind_of_an_incident(kind, curable, expected):
-    assert kind_of(kind, curable) == expected
+def test_the_kind_of_an_incident(kind, curable, eased, expected):
+    assert kind_of(kind, curable, eased) == expected
+
+
+def test_replica_hours_are_compared_beyond_what_everybody_has():
+    """The service's own replicas run for 4 hours whatever is done: 5 against 6 hours are half of what HPA adds."""
+    rows = [row("a", replica_hours=5.0), row("a", "hpa", replica_hours=6.0), row("a", "nothing", replica_hours=4.0)]
+    found = headline.headline(rows)
+    assert found["replica_hours_added_of_hpa"]["value"] == 0.5
+    assert found["replica_hours_of_hpa"]["value"] == pytest.approx(0.8333)

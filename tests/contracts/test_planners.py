@@ -8,6 +8,7 @@ import pytest
 
 from detection.errors import ConfigError
 from tests.fakes.planning import SATURATED, make_incident, make_observation, make_service, make_settings
+from tuning.model import Change
 from tuning.planning import REGISTRY, get
 from tuning.planning.causes import CAUSES
 from tuning.planning.settings import PlanningSettings
@@ -37,6 +38,13 @@ def test_the_registry_is_sorted_and_an_unknown_name_lists_it():
     assert list(REGISTRY) == sorted(REGISTRY)
     with pytest.raises(ConfigError, match="playbook"):
         get("oracle")
+
+
+@pytest.mark.parametrize("case", sorted(OBSERVATIONS))
+def test_what_is_spared_is_told_in_a_sentence(planner, case):
+    step = Change(lever="replicas", old={"min_replicas": 4}, new={"min_replicas": 3})
+    reason = planner.spares(make_incident(), OBSERVATIONS[case], (), step)
+    assert reason == "" or reason.endswith(".")
 
 
 @pytest.mark.parametrize("case", sorted(OBSERVATIONS))

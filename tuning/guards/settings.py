@@ -94,6 +94,9 @@ class SafetySettings(BaseModel):
     hold_again_s: float = Field(600.0, ge=0)
     """An incident for which nothing could be done is looked at again this often while it is still firing."""
 
+    passing_again_s: float = Field(120.0, ge=0)
+    """The same for an incident that was expected to pass by itself, or whose SLO was met when it was looked at."""
+
     approval_timeout_s: float = Field(1800.0, ge=60)
     """Mode approve: how long a person may take to answer; no answer in time means no change."""
 

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from detection.errors import Temporary
-from detection.model import MetricWindow, make_id
+from detection.model import Incident, MetricWindow, make_id
 from tuning import attempt as attempts
-from tuning.attempt import Attempt
+from tuning.attempt import Attempt, value
 from tuning.guards import Unreadable, stopped
 from tuning.knobs import same_knobs
 from tuning.loop import act, prove, records, tell
-from tuning.loop.observe import look_back
+from tuning.loop.observe import look_back, observe, past
 from tuning.loop.parts import Parts
 from tuning.model import Change, Knob, OpenChange, Option, Plan, Receipt, Setting
 from tuning.orders import to_hand_back
@@ -151,10 +151,8 @@ def _due(parts: Parts, change: OpenChange, attempt: Attempt, held: Mapping[str, 
         return decision.reason
     if decision.action == "ask_person":
         return _ask(parts, change, at_s, decision.reason)
-    if decision.action == "wait":
-        if expired:
-            raise Temporary(decision.reason)
-        return None
+    if decision.action == "wait" and expired:
+        raise Temporary(decision.reason)
     if attempt.renewals and not expired:
         return None  # after a step was taken back, or a lease renewed, nothing is handed back before it ends again
     if any(other.state != "leased" for other in parts.ledger.open_changes(service.name)):
@@ -163,7 +161,25 @@ def _due(parts: Parts, change: OpenChange, attempt: Attempt, held: Mapping[str, 
         if expired:
             raise Temporary(f"{decision.reason} It is not handed back: {stop.reason}")
         return None
+    if decision.action == "wait":
+        return _spare(parts, attempt, held, at_s)
     return _step_back(parts, attempt, held, window, at_s, decision.reason)
+
+
+def _spare(parts: Parts, attempt: Attempt, held: Mapping[str, Setting], at_s: float) -> str | None:
+    """Replicas that were added in a hurry go back before their lease ends, once what was measured since says that
+    fewer do. Whatever else the change moved stays."""
+    plan, service = attempt.plan, parts.service(attempt.plan.service)
+    added = next((change for change in plan.chosen.changes if change.lever == "replicas"), None)
+    if added is None:
+        return None
+    step = lease.next_step_back(added, held[added.lever], parts.settings.safety)
+    incident = value(record, Incident) if (record := parts.ledger.get(plan.incident_id)) is not None else None
+    if step is None or incident is None:
+        return None
+    seen = observe(parts, service, at_s)
+    reason = parts.planner.spares(incident, seen, past(parts, service.name, plan.incident_id, at_s), step)
+    return _make_step(parts, attempt, step, at_s, reason) if reason else None
 
 
 def _renew(parts: Parts, plan: Plan, at_s: float, reason: str) -> None:
@@ -191,7 +207,7 @@ def _step_back(
     at_s: float,
     reason: str,
 ) -> str | None:
-    plan, service = attempt.plan, parts.service(attempt.plan.service)
+    plan = attempt.plan
     for change in plan.chosen.changes:
         step = lease.next_step_back(
             change,
@@ -200,15 +216,19 @@ def _step_back(
             qps=_newest(window, "qps"),
             limit_qps=plan.revert_below_qps,
         )
-        if step is None:
-            continue
-        back = _plan_of(attempt, step, at_s, reason)
-        parts.ledger.put(records.plan_record(back))
-        applied = parts.actuator(service, change.lever).apply(service, step, key=f"{back.id}:{change.lever}")
-        receipt = Receipt.of(applied, id=attempts.receipt_id(back.id, change.lever), plan=back)
-        parts.ledger.put(records.receipt_record(receipt, back))
-        return f"handing back: {step.text()}. {reason}"
+        if step is not None:
+            return _make_step(parts, attempt, step, at_s, reason)
     return None
+
+
+def _make_step(parts: Parts, attempt: Attempt, step: Change, at_s: float, reason: str) -> str:
+    service = parts.service(attempt.plan.service)
+    back = _plan_of(attempt, step, at_s, reason)
+    parts.ledger.put(records.plan_record(back))
+    applied = parts.actuator(service, step.lever).apply(service, step, key=f"{back.id}:{step.lever}")
+    receipt = Receipt.of(applied, id=attempts.receipt_id(back.id, step.lever), plan=back)
+    parts.ledger.put(records.receipt_record(receipt, back))
+    return f"handing back: {step.text()}. {reason}"
 
 
 def _plan_of(attempt: Attempt, step: Change, at_s: float, reason: str) -> Plan:

@@ -64,7 +64,9 @@ def assess(
     slow, slow_sd, model = speed.slowdown(kept, after, observation, now)
     if slowing is not None and slow is not None and not sound:
         slow, model = slowing.now, kept.scaled(slowing.now)
-    if kept.known:
+    # Where this precision was never served before and INT8 was, what was calm was INT8: only what is now is this line.
+    fell_back = not known.known and precision != "int8" and lm.key(version, "int8") in learned
+    if kept.known and not fell_back:
         learned = {**learned, name: kept}
     elif model.known:
         learned = {**learned, name: model}

@@ -20,11 +20,30 @@ WEEK_S = 7 * 86_400.0
 
 @dataclass(frozen=True)
 class Forecast:
-    """The expected rate, how it was found, and (for a trend) by how much it grows per second."""
+    """The expected rate, how it was found, and (for a trend) by how much it grows per second, for how long it was seen
+    to, and how far ahead `qps` is."""
 
     qps: Interval
     method: str
     slope: float = 0.0
+    seen_s: float = 0.0
+    horizon_s: float = 0.0
+
+    def after(self, delay_s: float) -> Interval:
+        """The rate `delay_s` after the horizon: what takes effect late meets a load that has grown on meanwhile.
+
+        The low end is the trend that stops now.
+        """
+        if self.slope <= 0 or delay_s <= 0:
+            return self.qps
+
+        def grown(lasts: float, further: float) -> float:
+            end_s, most_s = further * self.horizon_s, lasts * self.seen_s
+            return self.slope * (min(further * (self.horizon_s + delay_s), most_s) - min(end_s, most_s))
+
+        value = self.qps.value + grown(1.0, 1.0)
+        high = max(value, self.qps.high + grown(th.TREND_LASTS, th.TREND_FURTHER))
+        return self.qps.model_copy(update={"value": value, "high": high})
 
 
 def forecast(times: FloatArray, qps: FloatArray, horizon_s: float, history: MetricWindow | None = None) -> Forecast:
@@ -32,8 +51,8 @@ def forecast(times: FloatArray, qps: FloatArray, horizon_s: float, history: Metr
 
     A linear trend (least squares) counts only when it is 4 standard errors from zero AND moves the rate by 10 %
     over the points seen: a step that has just happened is no trend. It is followed for at most as long as it was
-    seen, because nothing grows for ever. Where there is none, the growth of the same time last week is taken, if
-    history covers it and was within 20 % of the present rate.
+    seen (its upper end for twice as long), because nothing grows for ever. Where there is none, the growth of the same
+    time last week is taken, if history covers it and was within 20 % of the present rate.
     """
     level = float(np.median(qps[-max(3, qps.size // 3) :])) if qps.size else 0.0
     noise = _noise(qps, level)
@@ -41,13 +60,13 @@ def forecast(times: FloatArray, qps: FloatArray, horizon_s: float, history: Metr
         slope, error, end = line(times, qps)
         seen = float(times[-1] - times[0])
         if abs(slope) > th.TREND_ERRORS * error and abs(slope) * seen > th.TREND_MOVED * level:
-            ahead, later = min(horizon_s, seen), min(th.TREND_FURTHER * horizon_s, seen)
+            ahead, later = min(horizon_s, seen), min(th.TREND_FURTHER * horizon_s, th.TREND_LASTS * seen)
             # A fall is followed half of the way down at most: what ebbs away need not go on doing so.
             floor = th.FALL_FLOOR * max(end, float(np.mean(qps[-3:])))
             near = _interval(max(floor, end + slope * ahead), noise + th.TREND_DOUBT * abs(slope) * ahead / level)
             # The upper end looks further: a change should still do when the trend has gone on for a while.
             high = max(near.high, (end + slope * later) * math.exp(th.Z90 * noise))
-            return Forecast(near.model_copy(update={"high": high}), "linear trend", slope)
+            return Forecast(near.model_copy(update={"high": high}), "linear trend", slope, seen, horizon_s)
     weekly = _last_week(times, level, horizon_s, history)
     if weekly is not None:
         return Forecast(_interval(weekly, max(noise, th.WEEK_NOISE)), "same time last week")

@@ -12,7 +12,7 @@ from typing import Any
 
 from detection.model import Incident
 from tuning.formats import ms
-from tuning.model import LEVER_STEPS, Diagnosis, Observation, Option, Plan, Record
+from tuning.model import LEVER_STEPS, Change, Diagnosis, Observation, Option, Plan, Record
 from tuning.planning import effects as ef
 from tuning.planning import explain, options, ranking
 from tuning.planning import reading as rd
@@ -65,6 +65,30 @@ class ModelPlanner:
                 return self._plan(case, Option(changes=(), reason=reason), _untouched(case.observation))
             return _asking(self._by_rules(case))
         return self._cure(case)
+
+    def spares(self, incident: Incident, observation: Observation, past: Sequence[Record], step: Change) -> str:
+        """Asked after a change that was bought in a hurry is proven: with what was measured since, fewer may do.
+
+        What is predicted is by how much P95 grows, which is far surer than P95: the highest one seen lately tells the
+        rest.
+        """
+        case = self._case(incident, observation, past)
+        seen = rd.recent(observation.window, "p95_ms", self._settings.verify_window_s)
+        limit = case.limits.get("p95_ms")
+        if not case.situation.identified or not seen.size or not limit or case.diagnosis.cause in th.NOT_SPARED:
+            return ""
+        stay = case.engine.unchanged(observation, case.situation)
+        fewer = options.stepped(stay, step)
+        peak = _at_peak(observation, case.situation)
+        now = case.engine.predict([stay], observation, case.situation, case.knowledge, self._settings)[0]
+        then = case.engine.predict([fewer], observation, peak, case.knowledge, self._settings)[0]
+        p95 = float(seen.max()) * max(1.0, then.shown["p95_ms"].value / now.shown["p95_ms"].value)
+        if p95 > th.SPARED_P95 * limit or then.load > th.SPARED_LOAD or then.carries < th.SPARED_CARRIES:
+            return ""
+        return (
+            f"{fewer.setting['replicas']} replicas are predicted to do: busy {then.load:.0%} at the highest load seen, "
+            f"with P95 at {ms(p95)} (objective {ms(limit)})."
+        )
 
     def _case(self, incident: Incident, observation: Observation, past: Sequence[Record]) -> Case:
         engine = self._engines[observation.service.engine]

@@ -110,6 +110,15 @@ def int8(observation: Observation, base: Candidate) -> list[Candidate]:
     return [_moved(base, lever, change, {"precision": "int8"}, lever.cost_per_hour, th.RISK["precision"])]
 
 
+def stepped(base: Candidate, step: Change) -> Candidate:
+    """As it is, but for the replicas that a step back takes away; one stays at least."""
+    knob = "min_replicas" if "min_replicas" in step.new else "replicas"
+    old, new = step.old.get(knob), step.new.get(knob)
+    fewer = int(old) - int(new) if isinstance(old, (int, float)) and isinstance(new, (int, float)) else 0
+    setting = {**base.setting, "replicas": max(1, int(base.setting["replicas"]) - fewer)}
+    return Candidate(setting, size=size_of(setting))
+
+
 def _moved(
     base: Candidate, lever: Lever, change: Change, moved: Mapping[str, Knob], cost: float, risk: float
 ) -> Candidate:

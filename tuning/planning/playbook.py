@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from detection.model import Incident
-from tuning.model import Observation, Plan, Record
+from tuning.model import Change, Observation, Plan, Record
 from tuning.planning.diagnosis import diagnose
 from tuning.planning.objectives import broken
 from tuning.planning.ports import Engine
@@ -34,3 +34,7 @@ class PlaybookPlanner:
         situation = engine.assess(incident, observation, self._settings, -math.inf)
         diagnosis = diagnose(incident, observation, situation, self._settings)
         return self._rules.propose(incident, observation, situation.now, diagnosis, past)
+
+    def spares(self, incident: Incident, observation: Observation, past: Sequence[Record], step: Change) -> str:
+        """Never: rules without a prediction know no number of replicas that is enough. The lease's own end does."""
+        return ""

@@ -105,7 +105,8 @@ def _lanes(
     settings: PlanningSettings,
 ) -> list[tuple[float, Lane]]:
     """The replicas of one draw as (share of the requests, lane): sound ones, and slow ones where some are slow."""
-    load = situation.arrivals.qps if situation.arrivals is not None else Interval(value=0.0, low=0.0, high=0.0)
+    nothing = Interval(value=0.0, low=0.0, high=0.0)
+    load = situation.arrivals.after(want.delay_s) if situation.arrivals is not None else nothing
     z = float(_Z_LOAD[draw])
     edge = load.high if z > 0 else load.low
     qps = load.value * (max(edge, 1e-9) / max(load.value, 1e-9)) ** (abs(z) / th.Z90)
@@ -252,7 +253,7 @@ def _carries(want: Tried, situation: BatchingSituation, settled_s: float, limit:
     """
     if situation.arrivals is None:
         return 0.0
-    rate = situation.arrivals.qps
+    rate = situation.arrivals.after(want.delay_s)
     full = max(1.0, want.batch // situation.rows_per_request * situation.rows_per_request)
     weight, batch_ms = situation.model.at(full)
     later, much_later = (grown(situation.slowing, settled_s, z) for z in (0.0, th.Z90))
@@ -274,7 +275,7 @@ def _drain_s(want: Tried, capacity: float, situation: BatchingSituation) -> floa
 
     Each replica has its own queue, and new replicas begin with none: the old ones keep what they have.
     """
-    arrivals = situation.arrivals.qps.value if situation.arrivals is not None else 0.0
+    arrivals = situation.arrivals.after(want.delay_s).value if situation.arrivals is not None else 0.0
     old = max(1, min(situation.now.replicas or 1, want.replicas))
     waiting = situation.backlog + max(0.0, arrivals - capacity_now(situation)) * want.delay_s
     spare = (capacity - arrivals) / want.replicas

@@ -126,11 +126,15 @@ def likeliest(item: Ranked) -> tuple[float, ...]:
 
 
 def order(item: Ranked) -> tuple[object, ...]:
-    """Of options that do: what was measured first, then the price, then the fewer changes, then the surer."""
+    """Of options that do: the price, then what was measured first, then the fewer changes, then the surer.
+
+    A gain that nobody measured is no reason to pay: whatever cannot be undone in seconds is `too_wide` unless its whole
+    interval lies under the SLO, and its gate measures it before it goes live.
+    """
     candidate, predicted = item.candidate, item.predicted
     return (
-        float(predicted.unproven),
         round(candidate.cost_per_hour, 4),
+        float(predicted.unproven),
         len(candidate.changes),
         -round(th.CHANCE_STEPS * item.success),
         round(item.time_to_effect_s / th.EFFECT_STEP_S),

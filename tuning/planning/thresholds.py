@@ -58,6 +58,8 @@ TREND_DOUBT = 0.25
 """Share of the extrapolated growth that is added to the uncertainty."""
 TREND_FURTHER = 2.5
 """How many horizons the upper end of a trend looks ahead: a change should still do when the trend goes on."""
+TREND_LASTS = 2.0
+"""Times that the upper end of a trend goes on at most, of the time that it was seen to: as for a slowness."""
 FALL_FLOOR = 0.5
 """Share of the present rate below which a fall is not followed."""
 RATE_NOISE = (0.02, 0.3)
@@ -318,6 +320,15 @@ PEAK = 0.95
 """Quantile of the rates seen that replicas which stay must carry before one is given back."""
 SAVING_P95 = 0.5
 """Share of the headroom under which P95 must stay after a replica was given back."""
+SPARED_P95 = 0.8
+"""P95 over its objective, expected with one replica fewer at the highest load seen, up to which a borrowed replica goes
+back before its lease ends ..."""
+SPARED_LOAD = 0.8
+"""... if the rest are no busier than this then ..."""
+SPARED_CARRIES = 0.95
+"""... and carry that load with this probability, whatever is not known of the batch times."""
+NOT_SPARED = ("stale_data", "errors")
+"""Causes under which nothing is given back: the numbers are old, or no ground to stand on."""
 SETTLED_STEPS = 2
 """Steps between the last three samples: "since the onset" never means fewer."""
 

@@ -1,7 +1,9 @@
 """Whether an incident needs another attempt now: a table from how the last one ended to what follows. Pure.
 
-What bounds the attempts is the levers that were really pulled. A hold, or a success that did not last, is looked at
-again while the incident is still firing, at most every `safety.hold_again`.
+What bounds the attempts is the levers that were really pulled. A hold is looked at again while the incident is still
+firing, at most every `safety.hold_again`; one that said "it passes by itself" sooner, at most every
+`safety.passing_again`. A success that did not last is looked at again as soon as the incident fires: its P95 was under
+the objective, so what fires is news.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ Last = Literal[
     "refused",
     "refused_for_now",
     "held",
+    "held_as_passing",
 ]
-Action = Literal["start", "start_while_firing", "nothing"]
+Action = Literal["start", "start_when_firing", "start_while_firing", "start_if_it_stays", "nothing"]
 _FOR_NOW = frozenset({"one_open_change", "services_at_once", "stale_data", "unreadable", "clock"})
 """Guards whose reason goes away by itself: nobody has to do anything before it is worth asking again."""
 
@@ -34,10 +37,11 @@ AFTER: dict[Last, Action] = {
     "worn_out": "nothing",
     "next_attempt": "start",
     "ask_person": "nothing",
-    "done": "start_while_firing",
+    "done": "start_when_firing",
     "refused": "nothing",
     "refused_for_now": "start_while_firing",
     "held": "start_while_firing",
+    "held_as_passing": "start_if_it_stays",
 }
 
 
@@ -53,10 +57,16 @@ def next_attempt(last: Attempt | None, at_s: float, settings: SafetySettings, *,
         return last.plan.attempt + 1 if at_s >= refusal.until_s else None
     action = AFTER[_how_it_ended(last, settings)]
     quiet_s = at_s - (last.last_s if last.last_s is not None else last.plan.decided_at_s)
-    again = firing and not -settings.hold_again_s < quiet_s < settings.hold_again_s
-    if action == "start" or (action == "start_while_firing" and again):
+    least_s = {
+        "start_when_firing": 0.0,
+        "start_while_firing": settings.hold_again_s,
+        "start_if_it_stays": min(settings.passing_again_s, settings.hold_again_s),
+    }
+    if action == "start":
         return last.plan.attempt + 1
-    return None
+    # A clock that stepped back a little says nothing; one that stepped back far is no reason to wait.
+    again = firing and action in least_s and not -least_s[action] < quiet_s < least_s[action]
+    return last.plan.attempt + 1 if again else None
 
 
 _REFUSED = frozenset({"refused", "refused_for_now"})
@@ -73,4 +83,6 @@ def _how_it_ended(last: Attempt, settings: SafetySettings) -> Last:
         return last.final_decision.next
     if last.refusal is not None:
         return "refused_for_now" if last.refusal.guard in _FOR_NOW else "refused"
-    return "held"
+    plan = last.plan
+    passing = not plan.chosen.changes and (plan.chosen.meets_slo or plan.diagnosis.cause == "healthy")
+    return "held_as_passing" if passing else "held"

@@ -20,7 +20,15 @@ from tuning.formats import change, ms
 from tuning.model import Guarded, Interval, Outcome, Plan, Verdict
 from tuning.ports import Evidence
 from tuning.verification.autocorrelation import Level, shift
-from tuning.verification.guarded import Control, guard_metrics, mean_of, requests_of, vanished
+from tuning.verification.guarded import (
+    Control,
+    guard_metrics,
+    mean_of,
+    requests_of,
+    serves_again,
+    still_fails,
+    vanished,
+)
 from tuning.verification.points import BoolArray, Points, both_sides, from_series, history_of
 from tuning.verification.separation import LEAST_BEFORE, later_half, separated
 from tuning.verification.settings import VerificationSettings
@@ -45,8 +53,21 @@ class BeforeAfterVerifier:
     def judge(self, plan: Plan, before: Evidence, after: Evidence, control: Control | None = None) -> Outcome:
         """The verdict on `plan`; `before` and `after` hold windows of equal step, settled already.
 
-        Never raises on poor data: too little of it is "inconclusive", with the reason.
+        Never raises on poor data: too little of it is "inconclusive", with the reason. A service that refuses requests
+        is judged by these as well: it is not resolved while it does, and what P95 alone cannot tell they may.
         """
+        found = self._by_p95(plan, before, after, control)
+        if found.resolved and still_fails(after):
+            found = found.model_copy(update={"resolved": False})
+        if control is not None or found.verdict not in ("inconclusive", "unchanged") or vanished(before, after):
+            return found
+        again = serves_again(before, after, self._settings)
+        risen = (found.p95_after_ms or 0.0) > (found.p95_before_ms or math.inf)
+        if not again or risen:
+            return found
+        return found.model_copy(update={"verdict": "improved", "reason": f"{again} (P95 alone: {found.reason})"})
+
+    def _by_p95(self, plan: Plan, before: Evidence, after: Evidence, control: Control | None) -> Outcome:
         settings = self._settings
         guards = guard_metrics(before, after, control, settings)
         old, new = both_sides(before, after, settings)
@@ -195,6 +216,9 @@ class BeforeAfterVerifier:
         slo, under = math.log(limit_ms), new.under(limit_ms)
         share = float(under.mean())
         latest = float(under[-max(3, under.size // 3) :].mean())
+        if share == 1.0 and not new.censored and under.size >= self._settings.min_points:
+            # What was looked at lies under it, however uncertain a level beyond that is.
+            return self._all_met(True, after)
         if share >= self._settings.resolved_share and latest >= 0.5 and level.below(slo) >= 0.8:
             return self._all_met(True, after)
         missed = share <= 0.5 or level.below(slo) <= 0.2

@@ -20,6 +20,8 @@ GUARDS = ("error_rate", "qps", "accuracy", "agreement")
 KNOWN_SHARE = 0.5
 """A signal that has a number at this share of the steps before a change is measured; at less than this share of that
 share after it, it no longer is. A scrape or two that fail are no loss of a signal."""
+Z98 = 2.33
+"""Standard normal quantile of the two-sided confidence of 98 % that "improved" needs."""
 
 
 def mean_of(window: MetricWindow, signal: str) -> float | None:
@@ -85,12 +87,7 @@ def _errors(
     if old is None or new is None:
         return None
     rise = new - old - _control_shift(control, "error_rate")
-    noise = _difference_error(before, after, "error_rate")
-    requests = [requests_of(side) for side in (before, after)]
-    if all(n for n in requests):
-        share = 0.5 * (old + new)
-        binomial = math.sqrt(max(share * (1 - share), 0.0) * sum(1 / n for n in requests if n))
-        noise = max(noise, binomial)
+    noise = _error_noise(before, after, old, new)
     ok = not (rise > settings.error_rate_floor and rise > 2 * noise)
     return Guarded(
         signal="error_rate",
@@ -99,6 +96,44 @@ def _errors(
         ok=ok,
         reason="" if ok else f"the share of failed requests rose from {old:.2%} to {new:.2%}",
     )
+
+
+def _error_noise(before: Evidence, after: Evidence, old: float, new: float) -> float:
+    """Standard error of the difference of both shares: of the series, and of two binomial counts."""
+    noise = _difference_error(before, after, "error_rate")
+    requests = [requests_of(side) for side in (before, after)]
+    if not all(requests):
+        return noise
+    share = 0.5 * (old + new)
+    return max(noise, math.sqrt(max(share * (1 - share), 0.0) * sum(1 / n for n in requests if n)))
+
+
+def serves_again(before: Evidence, after: Evidence, settings: VerificationSettings) -> str:
+    """What to say where the share of failed requests was over its objective, and clearly fell under it while no less
+    was asked for; empty where not.
+
+    A queue that refuses at its limit keeps P95 where it is: what a change does shows in what is no longer refused.
+    """
+    old, new = mean_of(before.window, "error_rate"), mean_of(after.window, "error_rate")
+    rates = [mean_of(side.window, "qps") for side in (before, after)]
+    if old is None or new is None or after.slo is None or not (rates[0] and rates[1]):
+        return ""
+    if not new <= after.slo.error_rate < old or old >= 1 or new >= 1:
+        return ""
+    if rates[1] / (1 - new) < (1 - settings.load_tolerance) * rates[0] / (1 - old):
+        return ""
+    if old - new <= Z98 * _error_noise(before, after, old, new):
+        return ""
+    return f"the share of failed requests fell from {old:.2%} to {new:.2%}"
+
+
+def still_fails(after: Evidence) -> bool:
+    """The share of failed requests is over its objective, by two standard errors."""
+    share, requests = mean_of(after.window, "error_rate"), requests_of(after)
+    if share is None or after.slo is None or not requests:
+        return False
+    limit = after.slo.error_rate
+    return share > limit + 2 * math.sqrt(limit * (1 - limit) / requests)
 
 
 def _throughput(

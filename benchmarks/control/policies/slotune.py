@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 from benchmarks.control.runs import BATCH_DELAY_S, FOR_S, INT8_DELAY_S, STEP_S, SWEEP_S, Action, Run
-from benchmarks.control.scenarios import END_S, Scenario
+from benchmarks.control.scenarios import END_S, ONSET_S, Scenario
 from benchmarks.control.simulator import SimulatedService
 from benchmarks.control.source import START_S, SimulatedSource
 from detection.model import Service
 from tests.fakes.ledger import FakeLedger
 from tuning import planning, verification
+from tuning.loop.learn_latency import learn_latency
 from tuning.loop.once import run_once
 from tuning.loop.parts import Parts
 from tuning.model import LEVER_STEPS, Change, Plan, Receipt, Record, Setting
@@ -129,6 +130,8 @@ def slotune(scenario: Scenario, service: SimulatedService, seed: int, planner: s
             raise _Over
         service.advance(target)
 
+    # What `learn_baselines` does every hour in production, where a service is calm for days.
+    learn_latency(parts, now())
     try:
         while service.now_s < END_S:
             before = service.now_s
@@ -149,8 +152,7 @@ def _run_of(service: SimulatedService, records: object, levers: dict[str, Simula
         if record.kind in ("choose_action", "roll_back") and "chosen" in record.body:
             plan = Plan.model_validate(record.body)
             plans[plan.id] = plan
-            if record.kind == "choose_action":
-                run.planned_s = run.planned_s or record.at_s - START_S
+            if record.kind == "choose_action" and record.at_s > START_S + ONSET_S:
                 run.cause = run.cause or plan.diagnosis.cause
                 run.reasons.append(plan.reason)
                 run.held = run.held or not plan.chosen.changes

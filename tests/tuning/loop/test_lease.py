@@ -109,6 +109,56 @@ def test_replicas_go_back_in_steps_and_each_is_settled_and_looked_at_before_the_
     assert not ledger.open_changes()
 
 
+class Sparing:
+    """A planner that says from how many replicas on a service does."""
+
+    name = "sparing"
+
+    def __init__(self, enough: int) -> None:
+        self.enough, self.asked = enough, []
+
+    def spares(self, incident, observation, past, step) -> str:
+        self.asked.append((incident.id, step.new["replicas"]))
+        return f"{step.new['replicas']} do." if step.new["replicas"] >= self.enough else ""
+
+
+def test_replicas_that_are_spared_go_back_before_the_lease_ends_and_the_rest_stays_on_lease():
+    world = World(qps=lambda _t: 180.0)
+    world.batch_size = 8
+    world.wait(200)
+    change = Change(lever="replicas", old={"replicas": 1}, new={"replicas": 4})
+    loop, ledger, _mails, lever = leased(world, change, limit_qps=100.0, replicas=4)
+    planner = Sparing(enough=3)
+    said = tend(world, replace(loop, planner=planner), 600)
+    assert [replicas for _, replicas in lever.told] == [3]
+    assert said == ["handing back: replicas 4 -> 3. 3 do."]
+    assert planner.asked[0] == ("i", 3) and planner.asked[-1] == ("i", 2)
+    (lease_,) = ledger.open_changes()
+    assert lease_.state == "leased"
+
+
+def test_only_replicas_are_spared_and_nobody_is_asked_of_what_costs_nothing():
+    world = World(qps=lambda _t: 180.0)
+    world.batch_size = 8
+    world.wait(200)
+    loop, _ledger, _mails, _lever = leased(world, BATCH, limit_qps=100.0)
+    planner = Sparing(enough=1)
+    assert tend(world, replace(loop, planner=planner), 300) == [] and planner.asked == []
+
+
+def test_nothing_is_spared_once_a_step_was_taken_back():
+    world = World(qps=lambda _t: 180.0)
+    world.batch_size = 8
+    world.wait(200)
+    change = Change(lever="replicas", old={"replicas": 1}, new={"replicas": 4})
+    loop, ledger, _mails, lever = leased(world, change, limit_qps=100.0, replicas=4)
+    (lease_,) = ledger.open_changes()
+    note = records.noted(lease_.plan, "again", "keep", {"plan_id": "p", "renewed": True, "reason": "taken back"}, 0.0)
+    ledger.update_change("p", "leased", note, expires_at_s=world.now_s + 3600.0)
+    planner = Sparing(enough=1)
+    assert tend(world, replace(loop, planner=planner), 300) == [] and lever.told == [] and planner.asked == []
+
+
 def test_a_person_is_asked_once_when_the_load_stays():
     world = World(qps=lambda _t: 180.0)
     world.batch_size = 8

@@ -31,7 +31,7 @@ def test_a_pause_that_ends_lets_the_next_attempt_through():
 
 @pytest.mark.parametrize("paused", [False, True], ids=["free", "paused"])
 def test_a_lease_is_handed_back_on_a_persons_word_whatever_the_load(paused):
-    world = World(qps=lambda _t: 60.0)
+    world = World(qps=lambda _t: 180.0)
     world.wait(120)
     change = Change(lever="replicas", old={"replicas": 1}, new={"replicas": 2})
     loop, ledger, _mails, lever = leased(world, change, limit_qps=10.0, replicas=2)

@@ -124,8 +124,11 @@ def test_the_rejected_are_sorted_by_what_they_would_bring():
     assert len(shown) > 5 and shown == sorted(shown)
 
 
+WITHOUT_INT8 = make_service(p95_ms=60.0, levers=("batch_size", "replicas"))
+
+
 def test_the_strictest_mode_and_the_slowest_delay_of_an_option_count():
-    plan = propose(SURGE)
+    plan = propose(SURGE, service=WITHOUT_INT8)
     service = make_service(mode="act")
     levers = {name: lever.model_copy(update={"mode": "observe" if name == "replicas" else None})
               for name, lever in service.levers.items()}  # fmt: skip
@@ -159,10 +162,10 @@ def test_the_load_is_looked_at_when_the_change_will_be():
 def test_the_rule_of_thumb_is_told_only_where_it_differs():
     rows = [1.0 + k % 4 for k in range(37)] + [4.0] * 24
     full = SURGE | {"rows_per_batch": rows, "batch_ms": [10.0 + 2.0 * r for r in rows]}
-    agrees = propose(full)
+    agrees = propose(full, service=WITHOUT_INT8)
     assert agrees.chosen.levers == ("batch_size",) and agrees.reason == agrees.chosen.reason
     steep = full | {"batch_ms": [0.2 + 4.3 * r for r in rows]}
-    differs = propose(steep, p95_ms=80.0)
+    differs = propose(steep, service=make_service(p95_ms=80.0, levers=("batch_size", "replicas")))
     assert differs.chosen.levers == ("replicas",)
     assert differs.reason.startswith(f"{differs.chosen.reason}. The rule of thumb says latency high, so a larger batch")
 

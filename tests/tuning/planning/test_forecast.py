@@ -28,6 +28,24 @@ def test_a_ramp_is_followed_no_longer_than_it_was_seen():
     assert far.qps.value <= 100 + 2 * 300
 
 
+def test_what_takes_effect_late_meets_a_load_that_grew_on():
+    """2/s more every second, seen for 295 s: 60 s ahead and 100 s later still, or as far as it was seen."""
+    found = forecast(T, 100 + 2 * T, 60)
+    later = found.after(100.0)
+    assert later.value == pytest.approx(found.qps.value + 200.0, rel=0.01)
+    assert later.high > later.value and later.low == found.qps.low
+    assert found.after(1000.0).value == pytest.approx(100 + 2 * (295 + 295), rel=0.01)
+    # The upper end goes on for twice as long.
+    assert found.after(1000.0).high > 100 + 2 * (295 + 2 * 295)
+    assert found.after(0.0) == found.qps
+
+
+def test_a_level_and_a_fall_are_the_same_later():
+    level = forecast(T, 100 + RNG.normal(0, 3, T.size), 60)
+    fall = forecast(T[:12], 200 - 3 * T[:12], 60)
+    assert (level.after(100.0), fall.after(100.0)) == (level.qps, fall.qps)
+
+
 def test_noise_is_no_trend():
     methods = {forecast(T, 100 + np.random.default_rng(k).normal(0, 10, T.size), 60).method for k in range(10)}
     assert methods == {"constant"}

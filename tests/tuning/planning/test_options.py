@@ -146,3 +146,18 @@ def test_a_pair_takes_each_knob_from_the_half_that_moved_it():
     assert both.risk == pytest.approx(0.06) and both.size == (4.0, 32.0)
     sure = dataclasses.replace(batch, risk=0.99)
     assert op.pair(sure, more, start).risk == 1.0
+
+
+@pytest.mark.parametrize(
+    ("running", "old", "new", "left"),
+    [
+        (6, {"min_replicas": 6, "max_replicas": 8}, {"min_replicas": 5, "max_replicas": 7}, 5),
+        (5, {"replicas": 6}, {"replicas": 4}, 3),  # one of six does not run: two of the five that do go
+        (1, {"replicas": 2}, {"replicas": 1}, 1),
+        (4, {"max_replicas": 8}, {"max_replicas": 7}, 4),
+    ],
+)
+def test_a_step_back_takes_away_what_it_says_from_those_that_run(running, old, new, left):
+    base = Candidate({"batch_size": 4, "replicas": running})
+    found = op.stepped(base, Change(lever="replicas", old=old, new=new))
+    assert found.setting == {"batch_size": 4, "replicas": left} and found.size == (left, 4)

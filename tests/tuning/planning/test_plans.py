@@ -15,7 +15,7 @@ from tests.fakes.planning import (
     make_settings,
     make_window,
 )
-from tuning.model import Record
+from tuning.model import Change, Record
 from tuning.planning import get
 from tuning.planning.settings import PlanningSettings
 
@@ -56,8 +56,17 @@ def test_at_the_rate_at_which_it_broke_a_setting_is_not_taken_back_however_much_
     assert plan.revert_below_qps == pytest.approx(0.7 * 120.0, rel=0.05)
 
 
-def test_a_batch_is_no_loan():
+def test_int8_of_a_gain_that_nobody_measured_goes_before_what_costs_if_all_of_its_interval_does():
+    """Before replicas, and before a batch that does with 75 %; where the interval reaches over the SLO it does not."""
     plan = propose(SURGE)
+    assert plan.chosen.levers == ("precision",) and plan.chosen.predicted_p95_ms.high < 60.0
+    tight = propose(SURGE, p95_ms=31.0)
+    assert tight.chosen.levers != ("precision",)
+    assert any("its gain is not measured yet" in option.reason for option in tight.rejected)
+
+
+def test_a_batch_is_no_loan():
+    plan = propose(SURGE, service=make_service(p95_ms=60.0, levers=("batch_size", "replicas")))
     assert plan.chosen.levers == ("batch_size",)
     assert plan.lease_s is None and plan.revert_below_qps is None
     assert plan.settle_s == pytest.approx(plan.chosen.effect_delay_s + 10.0)
@@ -183,3 +192,38 @@ def test_pairs_are_weighed_where_they_are_cheaper_than_the_best_single():
     assert any(len(levers) == 2 for levers in texts)
     free = propose(SURGE, p95_ms=300.0)
     assert all(len(option.levers) < 2 for option in (free.chosen, *free.rejected) if option.changes)
+
+
+CALM = {"qps": after(60.0, 440.0), "p95_ms": 30.0, "queue_ms": 4.0, "queue_depth": 0.0, "busy": after(0.4, 0.6),
+        "replicas": after(2.0, 6.0), "rows_per_batch": ROWS, "batch_ms": LINE}  # fmt: skip
+"""Four replicas were added for a surge from 60/s to 440/s: 73/s each, in batches of up to 4 rows and 18 ms."""
+
+
+def spared(signals=None, *, old: int = 6, new: int = 5, planner="model", p95_ms=60.0, opened_s=115.0) -> str:
+    settings = make_settings(batch=4, replicas=old)
+    seen = make_observation(SERVICE | CALM | (signals or {}), settings=settings, service=make_service(p95_ms=p95_ms))
+    incident = make_incident("latency").model_copy(update={"opened_at_s": AT_S - opened_s})
+    step = Change(lever="replicas", old={"min_replicas": old}, new={"min_replicas": new})
+    return get(planner)(SETTINGS).spares(incident, seen, (), step)
+
+
+def test_borrowed_replicas_are_spared_where_fewer_do():
+    """5 replicas take 88/s each of the 222/s that full batches carry."""
+    assert spared().startswith("5 replicas are predicted to do: busy 40% at the highest load seen, with P95 at 3")
+    assert spared(planner="playbook") == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "why_not"),
+    [
+        ({"old": 3, "new": 2, "signals": {"replicas": after(2.0, 3.0)}}, "440/s on two replicas: 99 % of full batches"),
+        ({"p95_ms": 37.0}, "P95 is at more than four fifths of the objective already"),
+        ({"signals": {"qps": [60.0] * 37 + [1050.0] * 8 + [440.0] * 16}}, "it was 1050/s a while ago: 95 % of five"),
+        ({"signals": {"p95_ms": [30.0] * 60 + [49.0]}}, "the highest P95 seen lately is what counts"),
+        ({"signals": {"error_rate": after(0.0, 0.2)}}, "requests fail, which P95 does not tell"),
+        ({"signals": {"p95_ms": float("nan")}}, "nothing is seen"),
+        ({"signals": {"batch_ms": float("nan")}}, "nothing can be predicted"),
+    ],
+)
+def test_nothing_is_spared_where_it_might_be_missed(change, why_not):
+    assert spared(**change) == "", why_not

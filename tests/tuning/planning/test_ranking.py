@@ -76,7 +76,8 @@ def test_success_is_the_models_word_times_the_ledgers():
 
 # the better one first
 ARGUMENTS = {
-    "what was measured goes before what never was": (option(cost=2.0), option(unproven=True, risk=0.15)),
+    "a gain that nobody measured is free all the same": (option(unproven=True, risk=0.15, high=99.0), option(cost=1.2)),
+    "what was measured goes before what never was": (option(delay=60.0), option(unproven=True, risk=0.15, high=99.0)),
     "the cheaper": (option("batch_size", cost=1.2), option("replicas", cost=2.4)),
     "one change before two": (option("batch_size"), option("batch_size+precision")),
     "the surer, from a step of 5 % on": (option(meets=0.99, delay=60.0), option(meets=0.94)),

@@ -9,13 +9,15 @@ from tuning.guards import SafetySettings
 from tuning.model import Decision, Diagnosis, Option, Plan, Refusal, Report
 from tuning.policies.next_attempt import next_attempt
 
-SETTINGS = SafetySettings(hold_again_s=600.0, max_attempts=3)
+SETTINGS = SafetySettings(hold_again_s=600.0, passing_again_s=120.0, max_attempts=3)
 ENDED_S = 5_000.0
 TOLD = Report.model_construct(id="r")
 
 
-def attempt(*, told: bool = True, number: int = 1, tries: int = 0, dry_run: bool = False, **more) -> Attempt:
-    plan = Plan(
+def attempt(
+    *, told: bool = True, number: int = 1, tries: int = 0, dry_run: bool = False, plan: Plan | None = None, **more
+) -> Attempt:
+    plan = plan or Plan(
         id="p", incident_id="i", service="ranker", decided_at_s=ENDED_S - 50.0, mode="act",
         diagnosis=Diagnosis(cause="load_surge"), chosen=Option(changes=()), attempt=number, tries=tries, dry_run=dry_run,
     )  # fmt: skip
@@ -28,6 +30,13 @@ def decided(following: str) -> tuple[Decision, ...]:
 
 def refused(guard: str, until_s: float | None = None) -> tuple[Refusal, ...]:
     return (Refusal(id="r", plan_id="p", service="ranker", guard=guard, reason="no", at_s=ENDED_S, until_s=until_s),)
+
+
+def held(cause: str, *, meets_slo: bool) -> Attempt:
+    plan = HELD.plan.model_copy(
+        update={"diagnosis": Diagnosis(cause=cause), "chosen": Option(changes=(), meets_slo=meets_slo)}
+    )
+    return attempt(plan=plan)
 
 
 HELD = attempt()
@@ -44,8 +53,13 @@ HELD = attempt()
         (attempt(tries=2, decided=decided("next_attempt")), 0.0, False, 2),
         (attempt(number=4, tries=2, decided=decided("next_attempt")), 0.0, False, 5),
         (attempt(decided=decided("ask_person")), 10_000.0, True, None),
-        (attempt(decided=decided("done")), 599.0, True, None),
+        (attempt(decided=decided("done")), 0.0, True, 2),  # a success that did not last
         (attempt(decided=decided("done")), 600.0, True, 2),
+        (held("load_surge", meets_slo=True), 119.0, True, None),  # it was to pass by itself
+        (held("load_surge", meets_slo=True), 120.0, True, 2),
+        (held("load_surge", meets_slo=True), 120.0, False, None),
+        (held("healthy", meets_slo=False), 120.0, True, 2),
+        (held("load_surge", meets_slo=False), 120.0, True, None),
         (attempt(decided=decided("done")), 10_000.0, False, None),
         (HELD, 599.0, True, None),
         (HELD, 600.0, True, 2),

@@ -427,3 +427,49 @@ def test_a_control_whose_load_is_not_known_on_both_sides_explains_nothing():
     )  # fmt: skip
     outcome = BeforeAfterVerifier(SETTINGS).judge(plan, before, after, control)
     assert "may explain it" not in outcome.reason
+
+
+SLO = Slo(p95_ms=100.0, error_rate=0.01)
+
+
+def refusing(share: float, *, p95_ms: float = 90.0, qps: float = 10.0, start_s: float = 0.0, slo: Slo = SLO) -> Evidence:
+    """A service whose queue refuses at its limit: `qps` is what it answers."""
+    return side(start_s=start_s, slo=slo, p95_ms=wave(p95_ms), error_rate=share, qps=qps, queue_depth=0.0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict", "resolved"),
+    [
+        # Of 1,200 requests a side 3 % and then none are refused: P95 stays where the limit keeps it.
+        (refusing(0.03), refusing(0.0), "improved", True),
+        (refusing(0.03), refusing(0.01), "improved", True),
+        (refusing(0.03), refusing(0.011), "unchanged", True),  # over the objective, within two standard errors
+        (refusing(0.03), refusing(0.017), "unchanged", False),  # 0.57 points beside 1 %: still refusing
+        (refusing(0.01), refusing(0.0), "unchanged", True),  # it never was over the objective
+        # 60 requests: one or two that are refused no longer say nothing.
+        (refusing(0.03, qps=0.5), refusing(0.0, qps=0.5), "inconclusive", None),
+        # A third of what was asked for (10.3/s) is gone: no wonder that nothing is refused.
+        (refusing(0.03), refusing(0.0, qps=6.6), "unchanged", True),
+        (refusing(0.03), refusing(0.0, qps=6.8), "improved", True),
+        # Nothing is refused any more because all wait longer.
+        (refusing(0.03), refusing(0.0, p95_ms=93.0), "unchanged", True),
+    ],
+)
+def test_what_is_no_longer_refused_is_an_improvement(before, after, verdict, resolved):
+    found = judge(before, after)
+    assert (found.verdict, found.resolved) == (verdict, resolved), found.reason
+
+
+def test_few_requests_before_and_many_refused():
+    """80 requests are too few for P95; a quarter of them refused and then none is no luck."""
+    found = judge(refusing(0.25, p95_ms=150.0, qps=0.66), refusing(0.0, p95_ms=50.0, qps=2.0))
+    assert found.verdict == "improved" and found.reason.startswith("the share of failed requests fell from 25.00% to")
+    assert found.resolved
+
+
+def test_all_points_under_the_objective_are_resolved_however_uncertain_their_level():
+    """A P95 that rose from 1 ms to 150 before makes every level uncertain; after it, each point lies under 100 ms."""
+    before = side(p95_ms=np.geomspace(1.0, 150.0, 12), slo=SLO)
+    points = wave(80.0, swing=0.2)
+    assert judge(before, side(p95_ms=points, slo=SLO)).resolved is True
+    assert judge(before, side(p95_ms=np.append(101.0, points[1:]), slo=SLO)).resolved is None
