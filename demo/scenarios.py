@@ -11,10 +11,39 @@ Expected = Literal["resolved", "nothing", "hold", "refused"]
 
 
 @dataclass(frozen=True)
+class Language:
+    """An emulated engine of a language model and its load.
+
+    An iteration takes step_ms + seq_ms for each sequence + token_ms for each token of a prompt. prompt, output: tokens,
+    mean and standard deviation of the logarithm. kv_tokens: what the KV cache holds. baseline_rps, fault_rps: requests
+    a second before t0 and from then on. ttft_ms, itl_ms: what is promised at P95 (None: nothing); the first that is
+    promised is what the demo watches.
+    """
+
+    baseline_rps: float
+    fault_rps: float
+    ttft_ms: float | None = None
+    itl_ms: float | None = None
+    kv_tokens: int = 65_536
+    max_num_batched_tokens: int = 2048
+    step_ms: float = 20.0
+    seq_ms: float = 0.4
+    token_ms: float = 0.05
+    prompt: tuple[float, float] = (160.0, 0.5)
+    output: tuple[float, float] = (60.0, 0.5)
+
+    @property
+    def watched(self) -> tuple[str, float]:
+        """("ttft" or "itl", its limit in ms)."""
+        return ("ttft", self.ttft_ms) if self.ttft_ms is not None else ("itl", self.itl_ms or 0.0)
+
+
+@dataclass(frozen=True)
 class Scenario:
     """A story: what runs, what goes wrong, and what must follow.
 
-    serving: "real" is ONNX Runtime in one process, "replicas" the emulated accelerator behind a Deployment with an HPA.
+    serving: "real" is ONNX Runtime in one process, "replicas" the emulated accelerator behind a Deployment with an HPA,
+    "language" an emulated engine of a language model behind a Deployment (batch_size is its max-num-seqs then).
     baseline, fault_load: load as a share of what the service can carry before anything is changed. fault: body of
     POST /fault. expected: "resolved" needs a change that worked and its mail; "nothing" neither; "hold" only a mail
     that says why; "refused" that mail after a gate said no. slo_factor: the SLO is this many times the latency of a
@@ -25,7 +54,7 @@ class Scenario:
     name: str
     title: str
     expected: Expected
-    serving: Literal["real", "replicas"] = "real"
+    serving: Literal["real", "replicas", "language"] = "real"
     baseline: float = 0.4
     fault_load: float | None = None
     fault: Mapping[str, float] = field(default_factory=dict)
@@ -39,6 +68,7 @@ class Scenario:
     alpha_ms: float = 40.0
     beta_ms: float = 5.0
     calibration: Literal["matching", "another"] | None = None
+    language: Language | None = None
     duration_s: float = 180.0
     """How long the demo waits for the expected end after the fault ("nothing": how long it watches)."""
 
@@ -98,6 +128,35 @@ SCENARIOS: dict[str, Scenario] = {
             batch_max=1,
             calibration="another",
             duration_s=300.0,
+        ),
+        Scenario(
+            "llm-concurrency",
+            "more requests than --max-num-seqs lets run at once, while the KV cache is nearly empty (emulated engine)",
+            "resolved",
+            serving="language",
+            batch_size=4,
+            batch_max=64,
+            language=Language(baseline_rps=1.5, fault_rps=5.0, ttft_ms=400.0, itl_ms=80.0),
+            duration_s=240.0,
+        ),
+        Scenario(
+            "llm-kv",
+            "more requests run at once than the KV cache holds: they are thrown out and computed again (emulated)",
+            "resolved",
+            serving="language",
+            batch_size=64,
+            batch_max=128,
+            language=Language(
+                baseline_rps=0.6,
+                fault_rps=1.5,
+                itl_ms=80.0,
+                kv_tokens=8192,
+                max_num_batched_tokens=512,
+                token_ms=0.6,
+                prompt=(400.0, 0.4),
+                output=(150.0, 0.6),
+            ),
+            duration_s=240.0,
         ),
         # Light load: on a busy machine batches take twice as long, and that alone must not break the SLO.
         Scenario("steady", "nothing goes wrong", "nothing", baseline=0.25, duration_s=300.0),

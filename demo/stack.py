@@ -19,10 +19,12 @@ from demo.control import FleetControl
 from demo.load import Control
 from demo.mailbox import Mailbox
 from demo.plain_loop import PlainLoop
+from demo.pods import Pods, Running
 from demo.processes import LOOPBACK, Child, DemoError, free_port, sweep, wait_until
 from demo.prometheus import Prometheus, Target
 from demo.replicas import Replica, Replicas
-from demo.scenarios import Scenario
+from demo.scenarios import Language, Scenario
+from tuning.actuators._kubernetes_places import find_place
 
 Engine = Airflow | PlainLoop
 NAMESPACE, SERVICE = "demo", "ranker"
@@ -76,7 +78,9 @@ class Stack:
 
     def start_service(self) -> None:
         """The inference service: one real server, or replicas behind the Kubernetes-shaped API."""
-        if self.scenario.serving == "real":
+        if self.scenario.language is not None:
+            self._start_language(self.scenario.language)
+        elif self.scenario.serving == "real":
             self._start_real()
         else:
             self._start_replicas()
@@ -139,6 +143,41 @@ class Stack:
         ready = self.replicas.ready
         wait_until(lambda: ready(NAMESPACE, SERVICE) == s.replicas, 30.0, f"{s.replicas} replicas becoming ready")
 
+    def _start_language(self, language: Language) -> None:
+        """An emulated engine behind a Deployment, whose pods run it with the arguments of their template."""
+        from demo.kubernetes_api.server import KubernetesApi
+
+        self.cluster = KubernetesApi(LOOPBACK, 0)
+        command = [sys.executable, "-m", "demo.language.server"]
+        self.pods = Pods(
+            self.cluster.store, NAMESPACE, {"app": SERVICE},
+            lambda words, port: [*command, "--port", str(port), *words], self.logs, self._pods_changed,
+        )  # fmt: skip
+        self.cluster.cluster.place = self.pods.place
+        self.cluster.start()
+        self._stops.append(("Kubernetes API", self.cluster.stop))
+        self.pods.start()
+        self._stops.append(("pods", self.pods.stop))
+        self.cluster.add_namespace(NAMESPACE)
+        words = [
+            f"--max-num-seqs={self.scenario.batch_size}", f"--max-num-batched-tokens={language.max_num_batched_tokens}",
+            "--block-size=16", f"--num-gpu-blocks-override={language.kv_tokens // 16}", "--max-model-len=4096",
+            f"--step-ms={language.step_ms}", f"--seq-ms={language.seq_ms}", f"--token-ms={language.token_ms}",
+        ]  # fmt: skip
+        container = {"name": "engine", "image": "emulated", "args": words}
+        self.cluster.add_deployment(NAMESPACE, SERVICE, 1, spec={"containers": [container]})
+        wait_until(lambda: bool(self.pods.ready), 60.0, "the emulated engine becoming ready")
+
+    def _pods_changed(self, ready: list[Running]) -> None:
+        self._publish([Target(one.address, SERVICE, one.name) for one in ready])
+
+    def _max_num_seqs(self) -> int:
+        """As the pod template says."""
+        from demo.kubernetes_api.resources import DEPLOYMENT
+
+        workload = self.cluster.store.find(DEPLOYMENT, NAMESPACE, SERVICE)
+        return find_place(workload, "", "", "--max-num-seqs").value
+
     def _replicas_changed(self, running: list[Replica]) -> None:
         for replica in running:
             with contextlib.suppress(OSError):
@@ -169,8 +208,9 @@ class Stack:
 
     def start_load(self, rate: float) -> None:
         self.set_rate(rate)
+        kind = "demo.load" if self.scenario.language is None else "demo.language.load"
         load = Child("load generator", [
-            sys.executable, "-m", "demo.load", "--control", self._load_control, "--out", self.load_out,
+            sys.executable, "-m", kind, "--control", self._load_control, "--out", self.load_out,
             "--seed", str(self.seed), *self._load_options()], self.logs / "load.log", cwd=self.repository,
             nice=-5)  # fmt: skip
         self._stops.append(("load generator", load.stop))
@@ -178,6 +218,9 @@ class Stack:
 
     def _load_options(self) -> list[str]:
         """Where INT8 has to be made under overload, clients wait for their answers, and rarely ask the same twice."""
+        if (language := self.scenario.language) is not None:
+            lengths = [f"{mean:g},{spread:g}" for mean, spread in (language.prompt, language.output)]
+            return ["--prompt", lengths[0], "--output", lengths[1], "--watch", language.watched[0]]
         return ["--timeout-s", "300", "--bodies", "2048"] if self.scenario.calibration else []
 
     def load_address(self) -> str:
@@ -229,6 +272,8 @@ class Stack:
 
     def _lever_address(self) -> str:
         """Where the batch lever finds the service: its pods one by one, where there are any."""
+        if self.scenario.language is not None:
+            return self.cluster.url if self.cluster is not None else ""
         return f"pods://{NAMESPACE}/{SERVICE}?port=8000&cluster=slotune_cluster" if self.cluster else self.control_url
 
     # all
@@ -236,6 +281,8 @@ class Stack:
     def settings_now(self) -> dict[str, Any]:
         """The levers' truth, asked from the service itself."""
         now: dict[str, Any] = {}
+        if self.scenario.language is not None:
+            return {"max_num_seqs": self._max_num_seqs(), "replicas": len(self.pods.ready)}
         with contextlib.suppress(OSError, ValueError):
             config = web.call(f"{self.control_url}/config", timeout_s=2.0)
             now = {k: config[k] for k in ("batch_size", "batch_timeout_ms", "version", "precision")}
@@ -264,7 +311,8 @@ def render_config(
 ) -> str:
     """The text of services.yaml for a scenario. files: onnx, calibration and repository of the precision lever."""
     environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    template = environment.from_string((repository / "demo" / "services.yaml.j2").read_text())
+    name = "services.yaml.j2" if scenario.language is None else "services-language.yaml.j2"
+    template = environment.from_string((repository / "demo" / name).read_text())
     return template.render(scenario=scenario, slo_ms=f"{slo_ms:g}", airflow_url=airflow_url, files=files or {})
 
 

@@ -66,7 +66,7 @@ def summarise(
     return {
         "scenario": s.name,
         "seed": stack.seed,
-        "emulated": s.serving == "replicas",
+        "emulated": s.serving in ("replicas", "language"),
         "ok": facts.error is None and _as_expected(s, resolved, len(made), len(mails), proven),
         "resolved": resolved,
         "actions": made,
@@ -140,12 +140,18 @@ def tell(screen: Screen, facts: Facts, events: Sequence[story.Event], summary: M
     )
     p95 = summary["p95_ms"]
     screen.table(
-        "P95 as the clients saw it" + (" (EMULATED accelerator)" if summary["emulated"] else ""),
+        f"{_watched(facts.scenario)}P95 as the clients saw it"
+        + (" (EMULATED accelerator)" if summary["emulated"] else ""),
         [tuple("-" if ms is None else ms_text(ms) for ms in (*p95.values(), summary["slo_ms"]))],
         ("before", "during", "after", "SLO"))  # fmt: skip
     for mail in summary["mails"]:
         screen.say(f"mail: {mail['html']}")
     screen.say("as expected" if summary["ok"] else f"NOT as expected{_why(summary)}")
+
+
+def _watched(scenario: Scenario) -> str:
+    """"TTFT " where the demo watches that; "" where it watches whole requests."""
+    return "" if scenario.language is None else f"{scenario.language.watched[0].upper()} "
 
 
 def _why(summary: Mapping[str, Any]) -> str:

@@ -66,11 +66,20 @@ class Supervisor:
             self._start_load()
 
     def _start_load(self) -> None:
-        self.stack.start_load(self.scenario.baseline * self.facts.capacity_rps)
+        language = self.scenario.language
+        calm = self.scenario.baseline * self.facts.capacity_rps if language is None else language.baseline_rps
+        self.stack.start_load(calm)
         self.facts.baseline_at_s = time.time()
 
     def _measure(self) -> None:
         s, facts = self.scenario, self.facts
+        if s.language is not None:
+            promised, facts.slo_ms = s.language.watched
+            self.screen.say(
+                f"EMULATED engine (it waits instead of computing): --max-num-seqs {s.batch_size}, a KV cache of "
+                f"{s.language.kv_tokens} tokens; SLO: {promised.upper()} P95 under {facts.slo_ms:.0f} ms"
+            )
+            return
         address = self.stack.load_address()
         facts.service_s = batch_seconds(address, tuple(sorted({1, s.batch_size, 8})))
         count = s.replicas if s.serving == "replicas" else 1
@@ -111,7 +120,11 @@ class Supervisor:
 
     def _fault(self) -> None:
         s = self.scenario
-        if s.fault_load is not None:
+        if s.language is not None:
+            self.facts.fault_at_s, self.facts.fault_rps = time.time(), s.language.fault_rps
+            self.stack.set_rate(s.language.fault_rps)
+            self.screen.say(f"t0: load rises to {s.language.fault_rps:g} requests/s")
+        elif s.fault_load is not None:
             self._surge(s.fault_load)
         else:
             self.facts.fault_at_s = time.time()
@@ -209,7 +222,8 @@ class Supervisor:
         now, seconds = time.time(), self.load.read()
         p95 = story.p95_ms(seconds, now - 5, now)
         now_set = self.stack.settings_now()
-        names = {"batch_size": "batch {}", "precision": "{}", "replicas": "{} replicas"}
+        names = {"batch_size": "batch {}", "max_num_seqs": "max-num-seqs {}", "precision": "{}"}
+        names["replicas"] = "{} replicas"
         settings = ", ".join(text.format(now_set[k]) for k, text in names.items() if k in now_set)
         rate, mails = seconds[-1].sent if seconds else 0, len(self.stack.mailbox.mails)
         return f"P95 {ms_text(p95)} (SLO {self.facts.slo_ms:.0f}), {rate}/s, {settings}, {mails} mails"

@@ -29,7 +29,8 @@ class Cluster:
     schedule_s: a pod has no PodScheduled condition for so long. failures: why the last pod of a workload could not be
     created.
     ready: tells how many pods of a workload are ready instead of start_s. healthy: whether a pod template can ever
-    become ready. where: (address, port) of the pods of a workload, in order.
+    become ready. where: (address, port) of the pods of a workload, in order. place: where one pod answers, None while
+    it does not; instead of the two.
     """
 
     start_s: float = 0.0
@@ -38,6 +39,7 @@ class Cluster:
     ready: Callable[[str, str], int] | None = None
     healthy: Callable[[Object], bool] = lambda _: True
     where: Callable[[str, str], list[tuple[str, int]]] | None = None
+    place: Callable[[Object], tuple[str, int] | None] | None = None
     waits: Callable[[Object], str | None] = lambda _: None
     started_s: dict[tuple[str, str], float] = field(default_factory=dict)
     rollout_s: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -229,6 +231,9 @@ def _kubelet(store: Store, cluster: Cluster, namespace: str, name: str, pods: li
         started = age_s >= cluster.start_s or pod in ready_pods(pods)
         ready = ready and (index < ready_count if ready_count is not None else started)
         address = places[index] if index < len(places) else None
+        if cluster.place is not None:
+            address = cluster.place(pod)
+            ready = placed and not waits and address is not None
         _pod_status(store, namespace, pod, placed=placed, ready=ready, waits=waits, address=address)
 
 
