@@ -136,7 +136,7 @@ SCENARIOS: dict[str, Scenario] = {
             serving="language",
             batch_size=4,
             batch_max=64,
-            language=Language(baseline_rps=1.5, fault_rps=5.0, ttft_ms=400.0, itl_ms=80.0),
+            language=Language(baseline_rps=0.8, fault_rps=5.0, ttft_ms=400.0, itl_ms=80.0),
             duration_s=240.0,
         ),
         Scenario(

@@ -20,17 +20,23 @@ _RULE_OF_THUMB = {
 }
 
 
-def chosen(item: Ranked, diagnosis: Diagnosis, limits: Mapping[str, float], why: str) -> str:
-    """Why the winner wins, in one sentence with its numbers. why: what the engine says of it."""
-    name = item.predicted.worst(limits)
-    shown = item.predicted.shown[name]
+def chosen(item: Ranked, diagnosis: Diagnosis, limits: Mapping[str, float], why: str, promise: str = "") -> str:
+    """Why the winner wins, in one sentence with its numbers. why: what the engine says of it. promise: the signal that
+    the plan is about, which is told first; the worst of the others beside it."""
+    worst = item.predicted.worst(limits)
+    name = promise if promise in limits and promise in item.predicted.shown else worst
     text = "; ".join(change.text() for change in item.candidate.changes)
     cost = item.candidate.cost_per_hour
     price = f" for {cost:.2f}/h" if cost > 0 else f", saving {-cost:.2f}/h" if cost < 0 else " at no cost"
+    brings = [_brings(item.predicted, one, limits) for one in dict.fromkeys((name, worst))]
     return (
-        f"{_lead(diagnosis)}{text} brings {_title(name)} to {ms(shown.value)} ({ms(shown.low)} to {ms(shown.high)}; "
-        f"SLO {ms(limits[name])}){price} within about {item.time_to_effect_s:.0f} s{why}"
+        f"{_lead(diagnosis)}{text} brings {' and '.join(brings)}{price} within about {item.time_to_effect_s:.0f} s{why}"
     )
+
+
+def _brings(predicted: Predicted, name: str, limits: Mapping[str, float]) -> str:
+    shown = predicted.shown[name]
+    return f"{_title(name)} to {ms(shown.value)} ({ms(shown.low)} to {ms(shown.high)}; SLO {ms(limits[name])})"
 
 
 def _lead(diagnosis: Diagnosis) -> str:

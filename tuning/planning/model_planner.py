@@ -159,7 +159,9 @@ class ModelPlanner:
         return case.engine.why(item.candidate, item.predicted, case.situation)
 
     def _winning(self, case: Case, winner: Ranked) -> str:
-        text = explain.chosen(winner, case.diagnosis, case.limits, self._why(case, winner))
+        text = explain.chosen(
+            winner, case.diagnosis, case.limits, self._why(case, winner), case.observation.promise.signal
+        )
         if winner.eligible(self._settings, case.limits) or winner.success >= self._settings.confidence:
             return text
         if ranking.probable(winner, self._settings, case.limits):

@@ -60,13 +60,13 @@ def p95_plot(report: Report) -> bytes | None:
             fontsize=8.5,
             color=_INK,
         )
-    axes.set_ylabel("P95 (ms)")
+    axes.set_ylabel(f"{judged(report)} (ms)")
     locator = mdates.AutoDateLocator(minticks=3, maxticks=8)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
     axes.grid(axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    title = f"{report.incident.service}: P95"
+    title = f"{report.incident.service}: {judged(report)}"
     axes.set_title(title + (" (emulated accelerator)" if report.emulated else ""), loc="left", color=_INK, fontsize=10)
     out = io.BytesIO()
     figure.savefig(out, format="png", metadata={"Software": None})
