@@ -42,6 +42,7 @@ def build(
     connections: Connections,
     *,
     links: Mapping[str, str] | None = None,
+    page: str = "",
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Parts:
@@ -60,6 +61,7 @@ def build(
         ledger=open_ledger(ledger_url()),
         notifiers=notifiers(settings, connections),
         links=links or {},
+        page=(settings.notify.base_url or page).rstrip("/"),
     )
 
 
@@ -115,8 +117,7 @@ def actuators(
 def notifiers(settings: Settings, connections: Connections) -> Sequence[Notifier]:
     from tuning import notifiers as registry
 
-    names = ["log", "smtp"] if settings.mail.to else ["log"]
-    return [registry.get(name)(settings.mail, connections) for name in names]
+    return [registry.get(channel.by)(channel, settings.mail, connections) for channel in settings.channels()]
 
 
 def environment_connections() -> Connections:

@@ -23,6 +23,7 @@ from detection.http_access import ACCESS_EXTRAS
 from tuning.ports import Connection
 
 _log = logging.getLogger(__name__)
+_APPRISE = "apprise+"
 
 SCHEMES = ("http", "https", "smtp", "smtps", "pods", "kubernetes", "file")
 _SPELLINGS = {
@@ -44,6 +45,7 @@ KNOWN_EXTRAS = tuple(
             *("disable_ssl", "disable_tls", "timeout", "from_email", "auth_type", "retry_limit", "ssl_context"),
             *("in_cluster", "kube_config", "kube_config_path", "cluster_context", "namespace"),
             *("disable_verify_ssl", "disable_tcp_keepalive", "xcom_sidecar_container_image"),
+            *("config",),  # of Airflow's Apprise provider
             *("tracking_uri", "experiment", "registry_uri"),
             # what Airflow's HTTP hook reads
             *("allow_redirects", "proxies", "stream", "check_response", "max_redirects", "trust_env"),
@@ -108,6 +110,9 @@ def _of_airflow_here(module: str) -> Any:
 
 def parse_connection(name: str, text: str, *, where: str) -> Connection:
     """A Connection from an address or Airflow's JSON; the message of an error never repeats the text (secrets)."""
+    if text.strip().startswith(_APPRISE):
+        # What follows is written in another tool's grammar, and all of it is secret.
+        return Connection(name=name, url="", password=text.strip().removeprefix(_APPRISE))
     try:
         return _of_json(name, text.strip()) if text.strip().startswith("{") else _of_address(name, text.strip())
     except ConfigError as error:

@@ -13,9 +13,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
+from typing import Literal
 
 from detection.outside_text import printable
 
+Event = Literal["incident", "change", "verdict", "hold", "rollback", "approval", "loop_failure", "review"]
+"""What a message tells of; channels choose among them."""
+Tone = Literal["good", "bad", "quiet"]
 MAX_SUBJECT = 200
 _TURNING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _YEAR_9999_S = 253_370_764_800.0
@@ -23,7 +27,13 @@ _YEAR_9999_S = 253_370_764_800.0
 
 @dataclass(frozen=True)
 class Mail:
-    """One message in three forms. images: PNG bytes by the name that the HTML uses as `cid:<name>`."""
+    """One message in three forms. images: PNG bytes by the name that the HTML uses as `cid:<name>`.
+
+    event, service ("" for none in particular), urgent: what decides who is told, and when. brief: a few lines for
+    chats (empty: the text). url: the page about it. about: the id of what it tells of; where a channel keeps state, a
+    message about the same replaces the one before. ends_s: when what it tells is over by itself; over: it has ended.
+    began_s: when what it tells of began (None: at_s). labels: of the service, for who sorts by them.
+    """
 
     id: str
     subject: str
@@ -31,6 +41,17 @@ class Mail:
     text: str
     at_s: float
     images: Mapping[str, bytes] = field(default_factory=dict)
+    event: Event = "verdict"
+    service: str = ""
+    urgent: bool = False
+    tone: Tone = "quiet"
+    brief: str = ""
+    url: str = ""
+    about: str = ""
+    began_s: float | None = None
+    ends_s: float | None = None
+    over: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def to_email(self, *, sender: str, to: tuple[str, ...]) -> EmailMessage:
         """The message as sent. The Message-ID comes from the id, so a mail that is sent again is the same mail."""

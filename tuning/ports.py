@@ -130,11 +130,29 @@ class Evidence:
 
 
 class Notifier(Protocol):
-    """Tells people. May fail (Temporary, Permanent) without failing the loop."""
+    """Tells people. May fail (Temporary, Permanent) without failing the loop. name: of its channel."""
 
     name: str
 
     def send(self, mail: Mail) -> None: ...
+
+
+@runtime_checkable
+class Repeated(Protocol):
+    """A notifier that shows what is true now instead of what has happened: it is told everything anew by each sweep."""
+
+    def stand(self, mails: Sequence[Mail]) -> None:
+        """One mail for each open incident and for each that has just ended (`over`). Raises as `Notifier.send`."""
+        ...
+
+
+@runtime_checkable
+class Probed(Protocol):
+    """A notifier that can be asked whether it would work, without telling anybody anything."""
+
+    def probe(self) -> str:
+        """What was found, in words. Raises as `Notifier.send`."""
+        ...
 
 
 class Ledger(Protocol):

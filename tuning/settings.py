@@ -25,6 +25,7 @@ from tuning.actuators.settings import (
     TritonOptions,
     TritonRepositoryOptions,
 )
+from tuning.channel_settings import ChannelSettings, NotifySettings, channels_of
 from tuning.cron import cron_problem
 from tuning.guards.settings import SafetySettings
 from tuning.notifiers.settings import MailSettings
@@ -357,6 +358,9 @@ class Settings(Section):
     mail: MailSettings = MailSettings()
     """Who reads the reports."""
 
+    notify: NotifySettings = NotifySettings()
+    """Who is told what, where and when."""
+
     schedule: ScheduleSettings = ScheduleSettings()
     """How often the DAGs run."""
 
@@ -411,6 +415,10 @@ class Settings(Section):
         if "rate_window_s" not in verification.model_fields_set:
             verification = verification.model_copy(update={"rate_window_s": window_s})
         return self.model_copy(update={"planning": planning, "verification": verification})
+
+    def channels(self) -> tuple[ChannelSettings, ...]:
+        """Every channel that is in use, also those that nobody had to write down."""
+        return channels_of(self.notify, self.mail.to)
 
     def service_values(self) -> tuple[Service, ...]:
         timeout_s, own = self.safety.control_timeout_s, self.own_presets()

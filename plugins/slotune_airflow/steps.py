@@ -27,6 +27,8 @@ PAUSED = (
     "tune_service is paused: what is wrong is found, and nothing is done about it. Switch it on in Airflow, or with "
     "`airflow dags unpause tune_service`"
 )
+PAGE = "/slotune"
+"""Where the plugin's page is below Airflow's address."""
 
 
 def now_s(context: Mapping[str, Any]) -> float:
@@ -44,13 +46,18 @@ def parts(context: Mapping[str, Any]) -> Parts:
     from slotune_airflow.connections import AirflowConnections
 
     settings = load_settings()
-    return build(settings, AirflowConnections(), links=_links(settings.mail.airflow_url, context))
+    base = _base_url(settings.mail.airflow_url)
+    page = f"{base}{PAGE}" if base else ""
+    return build(settings, AirflowConnections(), links=_links(base, context), page=page)
 
 
-def _links(base_url: str | None, context: Mapping[str, Any]) -> dict[str, str]:
+def _base_url(told: str | None) -> str:
     from airflow.sdk.configuration import conf
 
-    base = (base_url or conf.get("api", "base_url", fallback="") or "").rstrip("/")
+    return (told or conf.get("api", "base_url", fallback="") or "").rstrip("/")
+
+
+def _links(base: str, context: Mapping[str, Any]) -> dict[str, str]:
     run = context.get("dag_run")
     if not base or run is None:
         return {}
@@ -77,16 +84,15 @@ def detect_anomalies(context: Mapping[str, Any], sweep: Mapping[str, Any]) -> di
 
 
 def open_incidents(context: Mapping[str, Any], sweep: Mapping[str, Any]) -> dict[str, Any]:
-    """Reconcile what a dead run left, send what could not be sent, then start the runs that incidents need."""
+    """Reconcile what a dead run left, start the runs that incidents need, then tell what there is to tell."""
     from slotune_airflow.forms import OF_INCIDENT
     from slotune_airflow.runs import TUNE_DAG, is_alive, is_paused, start_tune_run
-    from tuning.loop import reconcile, tell, watch
+    from tuning.loop import reconcile, watch
 
     with as_airflow_failures():
         loop, at_s = parts(context), now_s(context)
         alive = lambda run: is_alive(context["ti"], run, loop.ledger, at_s)  # noqa: E731 - it closes over the parts
         recovered = reconcile.reconcile_all(loop, at_s, alive=alive)
-        tell.send_unsent(loop, at_s)
         halted = PAUSED if is_paused(TUNE_DAG) else None
         started = [
             request.run_id
@@ -97,6 +103,7 @@ def open_incidents(context: Mapping[str, Any], sweep: Mapping[str, Any]) -> dict
                 f"{request.incident.service}, attempt {request.attempt}: {request.incident.reason}"[:1000],
             )
         ]
+        watch.tell_what_stands(loop, at_s)
         return {"started": started, "recovered": recovered, "halted": halted}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import typer
@@ -16,6 +16,7 @@ from detection.errors import ConfigError
 from detection.model import Lever, Objective
 from detection.outside_text import printable
 from detection.signals import percentile
+from slotune.commands.check_result import Result
 from tuning.ports import Connections, PerReplica
 from tuning.settings import Settings
 
@@ -24,7 +25,8 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def check(
         file: Path = typer.Argument(..., help="The services.yaml to check."),
-        live: bool = typer.Option(False, "--live", help="Also try Prometheus, mail, control endpoints, rights."),
+        live: bool = typer.Option(False, "--live", help="Also try Prometheus, channels, control endpoints, rights."),
+        send: bool = typer.Option(False, "--send-test", help="Also send a test message to every channel."),
     ) -> None:
         """Check a services.yaml: every mistake with its line; exit 0 when there is none, else 2."""
         from tuning.services_checks import remarks
@@ -37,17 +39,21 @@ def register(app: typer.Typer) -> None:
             console.print(f"warn {escape(str(file))}: {escape(remark)}", soft_wrap=True)
         _warn_of_links(console, settings)
         console.print(f"{escape(str(file))}: {len(settings.services)} services, no mistakes.", soft_wrap=True)
-        if live and not _live(console, settings):
+        results = [*(_live(settings) if live else ()), *(_sent(settings) if send else ())]
+        for result in results:
+            # texts from outside are in it: escaped for the terminal as well as for rich
+            console.print(f"{result.mark} {escape(printable(result.text, 2000))}", soft_wrap=True)
+        if not all(result.ok for result in results):
             raise typer.Exit(1)
 
 
 def _warn_of_links(console: Console, settings: Settings) -> None:
-    """Mails link to Airflow's pages only where somebody says where these are."""
-    told = settings.mail.airflow_url or os.environ.get("AIRFLOW__API__BASE_URL") or not settings.mail.to
-    if not told:
+    """Messages link to an incident's page only where somebody says where the pages are."""
+    known = settings.notify.base_url or settings.mail.airflow_url or os.environ.get("AIRFLOW__API__BASE_URL")
+    if not known and len(settings.channels()) > 1:
         console.print(
-            "warn mails will have no links: set mail.airflow_url here, or base_url in Airflow's [api] section, to the "
-            "address of Airflow's pages",
+            "warn messages will have no links to their incidents: set notify.base_url here to the address of the page, "
+            "or base_url in Airflow's [api] section to the address of Airflow",
             soft_wrap=True,
         )
 
@@ -109,16 +115,18 @@ def _may_begin_on_one(lever: Lever, connections: Connections) -> bool:
         return True
 
 
-def _live(console: Console, settings: Settings) -> bool:
+def _live(settings: Settings) -> Sequence[Result]:
     from slotune.commands.live_check import live_check
     from slotune.compose import environment_connections
 
-    fine = True
-    for result in live_check(settings, environment_connections()):
-        fine = fine and result.ok
-        # texts from outside are in it: escaped for the terminal as well as for rich
-        console.print(f"{result.mark} {escape(printable(result.text, 2000))}", soft_wrap=True)
-    return fine
+    return live_check(settings, environment_connections())
+
+
+def _sent(settings: Settings) -> Iterable[Result]:
+    from slotune.commands.live_check import send_test
+    from slotune.compose import environment_connections
+
+    return send_test(settings, environment_connections(), time.time())
 
 
 def _promise(one: Objective) -> str:

@@ -1,4 +1,4 @@
-"""What `slotune check --live` tries: Prometheus, the mail server, each control endpoint, each right in a cluster.
+"""What `slotune check --live` tries: Prometheus, each channel, each control endpoint, each right in a cluster.
 
 Read-only: queries, EHLO and NOOP, GET, SelfSubjectAccessReview. Every result is a sentence; one failure hides no other.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from detection.errors import SlotuneError
-from detection.model import Service
+from detection.model import Service, make_id
 from slotune.commands.check_result import Result
-from tuning.ports import Connections
+from tuning.ports import Connections, Probed
 from tuning.settings import Settings
 
 DAGS = {
@@ -22,12 +23,14 @@ DAGS = {
     "review_week": "the week is not reviewed",
 }
 """Airflow's DAGs, and what does not happen while one is switched off."""
+TEST_S = 300.0
+"""How long a test message is an alert in an Alertmanager."""
 
 
 def live_check(settings: Settings, connections: Connections, *, clock: Callable[[], float] = time.time) -> list[Result]:
     """Tries everything that services.yaml names; the clock tells "now" to the Prometheus query."""
     results = list(_prometheus(settings, connections, clock()))
-    results += _mail(settings, connections)
+    results += _channels(settings, connections)
     results += _extras(settings, connections)
     results += dags_results()
     for service in settings.service_values():
@@ -48,18 +51,39 @@ def _prometheus(settings: Settings, connections: Connections, now_s: float) -> I
     yield from prometheus_results(settings, source, now_s)
 
 
-def _mail(settings: Settings, connections: Connections) -> Iterator[Result]:
-    from tuning.notifiers import probe
+def _channels(settings: Settings, connections: Connections) -> Iterator[Result]:
+    """Whether each channel would work, as far as that can be told without telling anybody anything."""
+    from slotune.compose import notifiers
 
-    if not settings.mail.to:
+    channels = settings.channels()
+    if len(channels) == 1:
         yield Result(True, "Mail: no recipients are set; reports go to the ledger and the log")
         return
-    try:
-        probe(connections.get(settings.mail.connection))
-    except SlotuneError as error:
-        yield Result(False, f"Mail: {error}")
-        return
-    yield Result(True, f"Mail: the server of {settings.mail.connection} answers (nothing was sent)")
+    for channel, notifier in zip(channels, notifiers(settings, connections), strict=True):
+        if channel.by == "log" or not isinstance(notifier, Probed):
+            continue
+        name = "Mail" if channel.name == "smtp" else f"Channel {channel.name}"
+        try:
+            yield Result(True, f"{name}: {notifier.probe()} (nothing was sent)")
+        except SlotuneError as error:
+            yield Result(False, f"{name}: {error}")
+
+
+def send_test(settings: Settings, connections: Connections, now_s: float) -> Iterator[Result]:
+    """Tell every channel that this is a test; what came of each."""
+    from slotune.compose import notifiers
+    from tuning.report.notice_mail import notice_mail
+
+    lines = ["This is a test of slotune's channels. Nothing has happened, and nothing has to be done."]
+    url = (settings.notify.base_url or "").rstrip("/")
+    mail = notice_mail(make_id("test", now_s), "a test of this channel", lines, now_s, url=url)
+    for channel, notifier in zip(settings.channels(), notifiers(settings, connections), strict=True):
+        try:
+            notifier.send(replace(mail, ends_s=now_s + TEST_S))
+        except SlotuneError as error:
+            yield Result(False, f"Channel {channel.name}: {error}")
+        else:
+            yield Result(True, f"Channel {channel.name}: a test message was sent")
 
 
 def dags_results() -> Iterator[Result]:
@@ -88,7 +112,8 @@ def _extras(settings: Settings, connections: Connections) -> Iterator[Result]:
     from slotune.connections import unknown_extras
 
     levers = [lever for service in settings.service_values() for lever in service.levers.values()]
-    names = [settings.prometheus.connection, *(str(lever.options.get("connection")) for lever in levers)]
+    told = [channel.connection for channel in settings.notify.channels if channel.connection]
+    names = [settings.prometheus.connection, *told, *(str(lever.options.get("connection")) for lever in levers)]
     for name in dict.fromkeys(names):
         try:
             unknown = unknown_extras(connections.get(name).extra)

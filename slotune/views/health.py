@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from slotune.views.channels import ChannelRow, channels
 from slotune.views.latest import latest
 from slotune.views.reading import Reading
-from tuning.ledger.lines import Line, OpenLine
+from tuning.ledger.lines import OpenLine
 from tuning.policies.trouble import HALTED, TROUBLE, Trouble, stored
-from tuning.query import Query
 
 MISSED = 3.0
 """Sweeps that have to be missing before the loop is called dead; the rule that pages people waits as long."""
-UNSENT_S = 7 * 86_400.0
 
 
 @dataclass(frozen=True)
 class Health:
     """swept_s: the last sweep. every_s: how often there should be one. unreadable: service -> why. silent: no series.
 
-    unsent: reports that nobody was sent yet. unproven: changes intended or made. overdue: leases past their end.
+    unsent: messages that a channel was tried with and has not taken yet, on the channel with the most of them.
+    unproven: changes intended or made. overdue: leases past their end.
     problems: the same as sentences, worst first; () when all is well.
     """
 
@@ -32,6 +32,7 @@ class Health:
     unproven: int
     overdue: tuple[str, ...]
     problems: tuple[str, ...]
+    channels: tuple[ChannelRow, ...] = ()
 
     @property
     def alive(self) -> bool:
@@ -43,7 +44,8 @@ def health(reading: Reading) -> Health:
     seen, every_s = latest(reading), reading.settings.schedule.watch_every_s
     seen_of = set(seen.services) | set(seen.unreadable) | seen.asleep
     silent = tuple(sorted(set(reading.services) - seen_of)) if seen.at_s else ()
-    unsent, lines = reading.memory.of_ledger("waiting", reading.reader, reading.now_s, lambda: _waiting(reading))
+    told, lines = reading.memory.of_ledger("waiting", reading.reader, reading.now_s, lambda: _waiting(reading))
+    unsent = max((channel.failing for channel in told), default=0)
     unproven = sum(line.state != "leased" for line in lines)
     leased = [line for line in lines if line.state == "leased" and line.expires_at_s is not None]
     overdue = tuple(sorted(ln.service for ln in leased if (ln.expires_at_s or 0.0) + every_s < reading.now_s))
@@ -53,16 +55,15 @@ def health(reading: Reading) -> Health:
         *(f"{name} cannot be read: {why}" for name, why in sorted(seen.unreadable.items())),
         *((f"No series of {', '.join(silent[:10])}: check the selectors.",) if silent else ()),
         *((f"The lease of {', '.join(overdue[:10])} is over and not handed back.",) if overdue else ()),
-        *((f"{len(unsent)} reports wait to be sent.",) if unsent else ()),
+        *(f"{row.failing} messages wait for channel {row.name}: {row.why}" for row in told if row.failing),
+        *(f"{row.given_up} messages were given up on channel {row.name}: {row.why}" for row in told if row.given_up),
     )
-    return Health(seen.at_s, every_s, seen.unreadable, silent, len(unsent), unproven, overdue, problems)
+    return Health(seen.at_s, every_s, seen.unreadable, silent, unsent, unproven, overdue, problems, told)
 
 
-def _waiting(reading: Reading) -> tuple[Sequence[Line], Sequence[OpenLine]]:
-    """(reports that were not sent, open changes)."""
-    since_s = reading.now_s - UNSENT_S
-    unsent = Query(kinds=("email_report",), phase="intent", since_s=since_s, without=("id", ":sent"), bodies=False)
-    return reading.reader.find(unsent), reading.reader.open_lines()
+def _waiting(reading: Reading) -> tuple[tuple[ChannelRow, ...], Sequence[OpenLine]]:
+    """(how telling people goes, open changes)."""
+    return tuple(channels(reading)), reading.reader.open_lines()
 
 
 def _sweep_problem(at_s: float | None, every_s: float, now_s: float) -> tuple[str, ...]:

@@ -46,8 +46,15 @@ def _loop(reading: Reading) -> Iterable[Family]:
         unreadable.add([name, "metrics"], 1.0)
     for name in state.silent:
         unreadable.add([name, "series"], 1.0)
-    unsent = _gauge("reports_unsent", "Reports that no channel has taken yet.")
+    unsent = _gauge("reports_unsent", "Messages that a channel was tried with and has not taken yet, on the worst one.")
     unsent.add([], state.unsent)
+    waiting = _gauge("channel_messages_waiting", "Messages that a channel has not taken, also held back.", ["channel"])
+    failing = _gauge("channel_messages_failing", "Messages that were tried and not taken.", ["channel"])
+    given_up = _gauge("channel_messages_given_up", "Messages given up or refused in seven days.", ["channel"])
+    for channel in state.channels:
+        waiting.add([channel.name], channel.waiting)
+        failing.add([channel.name], channel.failing)
+        given_up.add([channel.name], channel.given_up)
     in_force = _gauge("changes_in_force", "Open changes of slotune's by state.", ["state"])
     counted = Counter(change.state for change in changes.open_by_service(reading).values())
     for name in ("intended", "made", "leased"):
@@ -55,7 +62,7 @@ def _loop(reading: Reading) -> Iterable[Family]:
     asked = _gauge("approval_asked_timestamp_seconds", "When a plan began to wait for a person's answer.", ["service"])
     for row in approvals.waiting(reading):
         asked.add([row.service], row.asked_s)
-    yield from (swept, every, watched, unreadable, unsent, in_force, asked)
+    yield from (swept, every, watched, unreadable, unsent, waiting, failing, given_up, in_force, asked)
 
 
 def _services(reading: Reading) -> Iterable[Family]:

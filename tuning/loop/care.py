@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import pydantic
@@ -78,7 +79,12 @@ class Care:
         if over is not None and over.told_s is not None:
             minutes = max(self._at_s - over.since_s, 0.0) / 60
             lines = [f"{what} can be looked after again, after {minutes:.0f} minutes.", f"It was: {over.reason}"]
-            tell_all(self._parts, notice_mail(make_id(key, "over", over.since_s), f"{what}: over", lines, self._at_s))
+            mail_id = make_id(key, "over", over.since_s)
+            service = _service_of(key)
+            mail = notice_mail(
+                mail_id, f"{what}: over", lines, self._at_s, event="loop_failure", service=service, tone="good"
+            )
+            tell_all(self._parts, replace(mail, about=key, over=True))
 
     def end(self, among: Sequence[str]) -> None:
         """Tell people what has to be told, and keep the rest; items of these prefixes that did not come up are gone."""
@@ -102,9 +108,21 @@ class Care:
             lines.append(f"The change is {change.state}: {moved}. It may be in force, and it is not undone.")
             lines.append(f"By hand: set the old value; the next sweep sees that. slotune show {change.plan_id}")
         mail_id = make_id(found.key, found.since_s, found.tellings)
-        if tell_all(self._parts, notice_mail(mail_id, f"could not look after {found.what}", lines, self._at_s)) is None:
-            return found
         service = change.service if change is not None else ""
+        url = self._parts.incident_url(change.incident_id) if change is not None else self._parts.page
+        title = f"could not look after {found.what}"
+        mail = notice_mail(
+            mail_id,
+            title,
+            lines,
+            self._at_s,
+            event="loop_failure",
+            service=_service_of(found.key),
+            urgent=True,
+            tone="bad",
+            url=url,
+        )
+        tell_all(self._parts, replace(mail, about=found.key))
         self._parts.ledger.put(
             Record(
                 id=make_id("trouble", mail_id),
@@ -117,6 +135,12 @@ class Care:
             )
         )
         return found.model_copy(update={"told_s": self._at_s, "tellings": found.tellings + 1})
+
+
+def _service_of(key: str) -> str:
+    """The service that a trouble is about; "" where its key names none. The same when it begins and when it is over."""
+    kind, _, name = key.partition("/")
+    return name if kind == "service" else ""
 
 
 def _stored(parts: Parts) -> dict[str, Trouble]:

@@ -114,7 +114,8 @@ def _release(parts: Parts, attempt: Attempt, held: Mapping[str, Setting], at_s: 
         "slotune leaves the value alone; it is not put back.",
         f"slotune show {plan.id}",
     ]
-    tell.tell_all(parts, notice_mail(make_id(plan.id, "released"), title, lines, at_s))
+    url = parts.incident_url(plan.incident_id)
+    tell.tell_all(parts, notice_mail(make_id(plan.id, "released"), title, lines, at_s, service=plan.service, url=url))
     return reason
 
 
@@ -192,8 +193,9 @@ def _ask(parts: Parts, change: OpenChange, at_s: float, reason: str) -> str | No
     """A person is asked by mail, daily; the lease stays as it is until somebody answers with a change of settings."""
     plan, since_s = change.plan, change.expires_at_s if change.expires_at_s is not None else change.opened_at_s
     record_id = make_id(plan.id, "lease", "ask a person", int((at_s - since_s) // _DAY_S))
-    if parts.ledger.get(record_id) is not None or tell.tell_all(parts, lease_mail(plan, reason, at_s)) is None:
+    if parts.ledger.get(record_id) is not None:
         return None
+    tell.tell_all(parts, lease_mail(plan, reason, at_s, parts.incident_url(plan.incident_id)))
     body: dict[str, object] = {"plan_id": plan.id, "renewed": False, "reason": reason}
     parts.ledger.put(records.noted(plan, record_id, "keep", body, at_s))
     return reason

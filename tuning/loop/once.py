@@ -34,13 +34,14 @@ def run_once(parts: Parts, now: Callable[[], float], wait_until: Callable[[float
 def sweep(
     parts: Parts, at_s: float, *, alive: Callable[[str], bool], only: Sequence[str] = ()
 ) -> list[TuneRequest]:
-    """One sweep over all services (or `only` these): settle what a dead run left, send what could not be sent, look.
+    """One sweep over all services (or `only` these): settle what a dead run left, look, tell.
 
     Returned are the attempts that should start now. alive: whether a run (by its id) is still at work.
     """
     reconcile.reconcile_all(parts, at_s, alive=alive)
-    tell.send_unsent(parts, at_s)
-    return watch.open_incidents(parts, watch.detect_anomalies(parts, watch.pull_metrics(parts, at_s, only)))
+    found = watch.open_incidents(parts, watch.detect_anomalies(parts, watch.pull_metrics(parts, at_s, only)))
+    watch.tell_what_stands(parts, at_s)
+    return found
 
 
 def tune(

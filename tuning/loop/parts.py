@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from detection.errors import ConfigError
 from detection.model import Service
@@ -18,7 +19,8 @@ class Parts:
     """Every dependency of the loop. No step knows a concrete class, so replay, test and live are one code path.
 
     actuator: the actuator of a service's lever (raises ConfigError where the lever is not configured).
-    links: addresses for the mail by label, made from (service, incident id) by whoever runs the loop.
+    links: addresses for the mail by label, made by whoever runs the loop. page: where the page is, without a slash at
+    the end; "" where nobody knows.
     """
 
     settings: Settings
@@ -30,6 +32,11 @@ class Parts:
     ledger: Ledger
     notifiers: Sequence[Notifier]
     links: Mapping[str, str] = field(default_factory=dict)
+    page: str = ""
+
+    def incident_url(self, incident_id: str) -> str:
+        """The address of an incident's page; "" where nobody knows where the page is."""
+        return f"{self.page}/incidents/{quote(incident_id, safe='')}" if self.page else ""
 
     def service(self, name: str) -> Service:
         """The service of a name; ConfigError with the nearest name where there is none."""

@@ -195,20 +195,6 @@ def _record(
     )
 
 
-def try_record(report: Report, number: int, at_s: float, *, failed: bool = False) -> Record:
-    """The claim of one try to send a report, or that this try failed and another may follow."""
-    name = f"{report.id}:try:{number}"
-    return Record(
-        id=f"{name}:failed" if failed else name,
-        kind="email_report",
-        service=report.incident.service,
-        parent_id=report.id,
-        incident_id=report.incident.id,
-        at_s=at_s,
-        body={"failed": number} if failed else {"try": number},
-    )
-
-
 def load(ledger: Ledger, record_id: str, cls: type[V]) -> V:
     """The value of a record; Permanent when the ledger does not hold it, or holds what cannot be read."""
     record = ledger.get(record_id)

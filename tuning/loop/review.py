@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from tuning.loop.learn import drift_figures
@@ -15,7 +16,6 @@ from tuning.report.review_mail import render_review
 
 MONTH_TOLD = "review/month"
 """Where the newest month that was told is kept, as 2026-11."""
-_LATER = "the mail server asks to try again later"
 _MEMORY_S = 62 * DAY_S
 """An incident of the month may have begun, and a lease been made, before it."""
 
@@ -27,13 +27,12 @@ def review_week(parts: Parts, at_s: float) -> str:
     out = [Out.of(c.service, c.plan.model_dump(mode="json"), c.state, c.expires_at_s)
            for c in parts.ledger.open_changes()]  # fmt: skip
     drift = tuple(f"{figure['service']}: {figure['reason']}" for figure in drift_figures(parts.ledger))
-    said = [_mailed(parts, review(past, told, out, at_s - 7 * DAY_S, at_s, drift))]
+    said = [_mailed(parts, review(past, told, out, at_s - 7 * DAY_S, at_s, drift), at_s)]
     start_s, end_s = month_before(at_s)
     month = datetime.fromtimestamp(start_s, UTC).strftime("%Y-%m").encode()
     if parts.ledger.get_blob(MONTH_TOLD) != month:
-        said.append(_mailed(parts, review(past, told, out, start_s, end_s, drift)))
-        if said[-1] != _LATER:
-            parts.ledger.put_blob(MONTH_TOLD, month, at_s=at_s)
+        said.append(_mailed(parts, review(past, told, out, start_s, end_s, drift), at_s))
+        parts.ledger.put_blob(MONTH_TOLD, month, at_s=at_s)
     return "; ".join(said)
 
 
@@ -41,10 +40,10 @@ def _past(parts: Parts, at_s: float) -> Past:
     return Past().add(reversed(parts.ledger.find(Query(kinds=KINDS, since_s=at_s - _MEMORY_S))))
 
 
-def _mailed(parts: Parts, seen: Review) -> str:
+def _mailed(parts: Parts, seen: Review, at_s: float) -> str:
     if not seen.incidents and not seen.out:
         return "nothing happened: no mail"
-    return tell_all(parts, render_review(seen)) or _LATER
+    return tell_all(parts, replace(render_review(seen), event="review"), at_s)
 
 
 def month_before(at_s: float) -> tuple[float, float]:

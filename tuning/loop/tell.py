@@ -1,7 +1,7 @@
 """email_report: from the ledger's records of one attempt to a Report, and the outbox that survives a dead mail server.
 
-The report is in the ledger before anybody tries to send it; what could not be sent is tried again by every later
-sweep until it is sent or too old to be news.
+The report is in the ledger before anybody tries to send it; what a channel did not take is tried again by every later
+sweep until it is sent or too old to be news (tuning.loop.post).
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from detection.errors import Permanent, SlotuneError
+from detection.errors import SlotuneError
 from detection.model import Incident, Span, make_id
 from tuning import attempt as attempts
 from tuning.attempt import Attempt, value
-from tuning.errors import LedgerUnavailable
-from tuning.loop import records
+from tuning.loop import post, records
 from tuning.loop.parts import Parts
+from tuning.loop.post import Letter
 from tuning.mail import Mail
 from tuning.model import Outcome, Plan, Receipt, Record, Report
-from tuning.policies import outbox
+from tuning.policies.delivery import Topic
 from tuning.query import Query
-from tuning.report import render
+from tuning.report import render, words
 from tuning.report.notice_mail import notice_mail
 
 _log = logging.getLogger(__name__)
-_NEWS_S = 7 * 86400.0
 _PLOT_POINTS = 240
 
 
@@ -67,33 +67,30 @@ def _why_nothing(report: Report) -> tuple[str, str, str]:
 
 
 def send(parts: Parts, report: Report, at_s: float, *, tries: Sequence[Record] | None = None) -> bool:
-    """Try every notifier; True when all succeeded (or will never succeed) and the report is settled.
+    """Try every channel; True when all are done with the report.
 
     Whoever sends claims the try in the ledger first, so that a run and a sweep never send one report twice. tries: what
     the ledger holds about earlier tries (None: it is asked).
     """
     known = parts.ledger.find(Query(parent_ids=(report.id,))) if tries is None else tries
-    if any(record.id == f"{report.id}:sent" for record in known):
-        return True
-    number = outbox.next_try(_tries(report, known), at_s)
-    if number is None:
-        return False
-    claim = records.try_record(report, number, at_s)
-    if not parts.ledger.put(claim):
-        return False  # claimed at the same time by somebody else
-    notes = tell_all(parts, _mail(report))
-    if notes is None:
-        parts.ledger.put(records.try_record(report, number, at_s, failed=True))
-        return False
-    parts.ledger.put(records.report_record(report, "result", at_s, notes))
-    return True
+    return post.deliver(parts, _letter(parts, report), at_s, known)
 
 
-def _tries(report: Report, known: Sequence[Record]) -> list[outbox.Try]:
-    """Every try so far: its number, when it began, and whether it is known to have failed."""
-    failed = {r.body.get("failed") for r in known if r.body.get("failed")}
-    numbers = [(n, r.at_s) for r in known if isinstance(n := r.body.get("try"), int)]
-    return [outbox.Try(number, began_s, failed=number in failed) for number, began_s in numbers]
+def _letter(parts: Parts, report: Report) -> Letter:
+    service = parts.services.get(report.incident.service)
+    topic = Topic(words.event(report), report.incident.service, service.labels if service else {}, words.urgent(report))
+    url = parts.incident_url(report.incident.id)
+    return Letter(
+        report.id,
+        post.REPORT,
+        report.at_s,
+        topic,
+        words.subject(report),
+        url,
+        lambda: replace(_mail(report), event=topic.event, service=topic.service, urgent=topic.urgent, url=url,
+                        about=report.incident.id, labels=topic.labels or {}),
+        report.incident.id,
+    )  # fmt: skip
 
 
 def _mail(report: Report) -> Mail:
@@ -111,49 +108,33 @@ def _mail(report: Report) -> Mail:
         )  # fmt: skip
 
 
-def tell_all(parts: Parts, mail: Mail) -> str | None:
-    """Try every notifier; what came of it in words, or None when one of them asks to try again later. Never raises
-    because of a notifier or of what stands in the mail."""
-    notes, later = [], False
-    for notifier in parts.notifiers:
-        try:
-            notifier.send(mail)
-            notes.append(f"{notifier.name}: sent")
-        except Permanent as error:
-            _log.error("email_report: %s", error)
-            notes.append(f"{notifier.name}: {error}")
-        except SlotuneError as error:
-            _log.warning("email_report: %s; the report is kept and sent later", error)
-            later = True
-        except Exception as error:  # one channel that breaks takes no other with it
-            _log.exception("email_report: %s broke", notifier.name)
-            notes.append(f"{notifier.name}: broke: {error!r}")
-    return None if later else "; ".join(notes)
+def tell_all(parts: Parts, mail: Mail, at_s: float | None = None) -> str:
+    """Keep a message, and tell everybody who wants it; what came of it in words. Never raises because of a channel or
+    of what stands in the mail. What cannot be sent now is tried again by the sweeps. at_s: now (None: the mail's)."""
+    return post.post(parts, mail, mail.at_s if at_s is None else at_s)
 
 
 def tell_end(parts: Parts, plan: Plan, note: str, at_s: float) -> None:
     """A short mail: an attempt whose report was sent already has ended otherwise than that report could know."""
     lines = [f"{plan.service}: {plan.chosen.text()} (plan {plan.id}).", note, f"slotune show {plan.incident_id}"]
     title = f"{plan.service}: {plan.chosen.text()} has ended: {note}"
-    tell_all(parts, notice_mail(make_id(plan.id, "ended"), title, lines, at_s))
+    url = parts.incident_url(plan.incident_id)
+    tell_all(parts, notice_mail(make_id(plan.id, "ended"), title, lines, at_s, service=plan.service, url=url))
 
 
 def send_unsent(parts: Parts, at_s: float) -> int:
-    """Try again what an earlier run could not send; the number of reports settled now. One that cannot be sent holds up
-    no other."""
-    unsent = Query(kinds=("email_report",), phase="intent", since_s=at_s - _NEWS_S, without=("id", ":sent"))
-    settled = 0
-    for record in reversed(parts.ledger.find(unsent)):
-        report = value(record, Report)
-        if report is None:
-            continue  # another version's: it is named in the log, and that version sends it
-        try:
-            settled += send(parts, report, at_s)
-        except LedgerUnavailable:
-            raise
-        except Exception as error:
-            _log.exception("email_report: report %s could not be looked after: %r", report.id, error)
-    return settled
+    """Try what waits in every channel's queue; the number of messages settled now. One that cannot be sent, or that
+    cannot be read, holds up no other."""
+    letters = []
+    for record in post.waiting(parts, at_s):
+        if record.kind == post.MESSAGE:
+            letter = post.letter_of(parts, record)
+        else:
+            report = value(record, Report)
+            letter = _letter(parts, report) if report is not None else None
+        if letter is not None:  # else another version's: it is named in the log, and that version sends it
+            letters.append(letter)
+    return post.flush(parts, letters, at_s)
 
 
 def make_report(parts: Parts, plan: Plan | Attempt, at_s: float, *, notes: tuple[str, ...] = ()) -> Report:
@@ -178,7 +159,7 @@ def make_report(parts: Parts, plan: Plan | Attempt, at_s: float, *, notes: tuple
         decision=attempt.final_decision,
         rollback=back,
         rollback_outcome=undone[0] if undone is not None else None,
-        links=dict(parts.links),
+        links=links(parts, incident.id),
         at_s=at_s,
         slo_p95_ms=promise.limit_ms,
         timeline=timeline,
@@ -186,6 +167,12 @@ def make_report(parts: Parts, plan: Plan | Attempt, at_s: float, *, notes: tuple
         notes=notes,
         emulated=emulated,
     )
+
+
+def links(parts: Parts, incident_id: str) -> dict[str, str]:
+    """The addresses under a message about an incident, its own page first."""
+    url = parts.incident_url(incident_id)
+    return {**({"The incident": url} if url else {}), **parts.links}
 
 
 def _timeline(

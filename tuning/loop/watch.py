@@ -23,7 +23,7 @@ from detection.model import Anomaly, Incident, MetricWindow, Reading, Service, V
 from tuning import attempt as attempts
 from tuning.attempt import value
 from tuning.guards import clocks_apart
-from tuning.loop import records
+from tuning.loop import announce, records, tell
 from tuning.loop.care import Care
 from tuning.loop.observe import REPLICA_SIGNALS, look_back
 from tuning.loop.parts import Parts
@@ -221,6 +221,8 @@ def open_incidents(parts: Parts, sweep: Sweep, *, halted: str | None = None) -> 
             _log.info("open_incidents: %s %s: %s", incident.service, incident.symptom, incident.reason)
     for incident_id in closed:
         parts.ledger.put(records.closing_record(by_id[incident_id], sweep.at_s, "no anomaly seen any more"))
+    announce.opened(parts, [i for i in current if i.id not in before or before[i.id].tier != "act"], sweep.at_s)
+    announce.closed(parts, [by_id[incident_id] for incident_id in closed], sweep.at_s)
     still_open = [i for i in by_id.values() if i.id not in set(closed)]
     elsewhere = [incident for incident in everything if incident.service not in watched]
     body = [incident.model_dump(mode="json") for incident in (*elsewhere, *still_open)]
@@ -248,6 +250,12 @@ def open_incidents_of(ledger: Ledger, at_s: float) -> list[Incident]:
         if incident.id in newest:
             newest[incident.id] = incident
     return sorted(newest.values(), key=lambda incident: (incident.opened_at_s, incident.id))
+
+
+def tell_what_stands(parts: Parts, at_s: float) -> None:
+    """The last step of a sweep: what waits to be told is sent, and who shows what is true now is told that."""
+    tell.send_unsent(parts, at_s)
+    announce.repeat(parts, _seen_last(parts.ledger), at_s)
 
 
 def _seen_last(ledger: Ledger) -> list[Incident]:

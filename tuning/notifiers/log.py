@@ -10,8 +10,12 @@ _log = logging.getLogger(__name__)
 
 
 class LogNotifier:
-    name = "log"
+    def __init__(self, name: str = "log") -> None:
+        self.name = name
 
     def send(self, mail: Mail) -> None:
         """Never fails."""
         _log.info("%s (%s)", mail.subject, mail.id)
+
+    def probe(self) -> str:
+        return "writes to the log"

@@ -6,7 +6,11 @@ from tuning.mail import Mail
 
 
 class NopNotifier:
-    name = "nop"
+    def __init__(self, name: str = "nop") -> None:
+        self.name = name
 
     def send(self, mail: Mail) -> None:
         """Does nothing, successfully."""
+
+    def probe(self) -> str:
+        return "tells nobody"

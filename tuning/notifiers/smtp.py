@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from detection.errors import Permanent
 from tuning.mail import Mail
+from tuning.notifiers import _smtp_probe
 from tuning.notifiers._smtp_client import conversation
 from tuning.notifiers.settings import MailSettings
 from tuning.ports import Connections
@@ -15,9 +16,8 @@ from tuning.ports import Connections
 class SmtpNotifier:
     """Raises Temporary when the server cannot be reached or says "later" (4xx), Permanent when it says no (5xx)."""
 
-    name = "smtp"
-
-    def __init__(self, settings: MailSettings, connections: Connections) -> None:
+    def __init__(self, settings: MailSettings, connections: Connections, name: str = "smtp") -> None:
+        self.name = name
         self._settings = settings
         self._connections = connections
 
@@ -30,3 +30,10 @@ class SmtpNotifier:
             raise Permanent(f"the mail {mail.id} cannot be written ({type(error).__name__})") from error
         with conversation(self._connections.get(self._settings.connection)) as client:
             client.send_message(message)
+
+    def probe(self) -> str:
+        """EHLO (with TLS and login as for a mail) and NOOP; nothing is sent."""
+        if not self._settings.to:
+            raise Permanent("nobody is named as a recipient: write `to`, or mail.to")
+        _smtp_probe.probe(self._connections.get(self._settings.connection))
+        return f"the server of {self._settings.connection} answers"

@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
 from tuning.mail import Mail
 from tuning.model import Report
 from tuning.report import words
+from tuning.report.page import COLOURS, environment
 from tuning.report.plot import p95_plot
-
-COLOURS = {"good": "#1e7e4f", "bad": "#b03a2e", "quiet": "#34566f"}
-
-
-def environment() -> Environment:
-    """Jinja with autoescape for HTML: outside text (labels, error bodies, comments) stays text."""
-    return Environment(
-        loader=PackageLoader(__name__.rpartition(".")[0]),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def render(report: Report) -> Mail:
@@ -45,4 +31,6 @@ def render(report: Report) -> Mail:
         text=pages.get_template("report.txt").render(context),
         at_s=report.at_s,
         images={"p95-plot": png} if png is not None else {},
+        tone=head.tone,
+        brief=words.brief(report),
     )

@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 
 from detection.model import make_id
-from tuning.mail import Mail
+from tuning.mail import Event, Mail, Tone
 from tuning.model import Plan
+from tuning.report.page import page
 
 
-def notice_mail(mail_id: str, title: str, lines: Sequence[str], at_s: float) -> Mail:
+def notice_mail(
+    mail_id: str,
+    title: str,
+    lines: Sequence[str],
+    at_s: float,
+    *,
+    event: Event = "verdict",
+    service: str = "",
+    urgent: bool = False,
+    tone: Tone = "quiet",
+    url: str = "",
+) -> Mail:
     """Text from outside is text: it is escaped in the HTML part, and the subject is one line of bounded length."""
     told = [" ".join(line.split()) for line in lines if line.strip()]
     subject = " ".join(f"[slotune] {title}".split())
+    link = [f"Read on: {url}"] if url else []
     return Mail(
         id=mail_id,
         subject=subject if len(subject) <= 160 else subject[:157] + "...",
-        html="".join(f"<p>{html.escape(line)}</p>" for line in told),
-        text="\n\n".join(told) + "\n",
+        html=page(subject.removeprefix("[slotune] "), told, tone, {"Read on": url} if url else {}),
+        text="\n\n".join([*told, *link]) + "\n",
         at_s=at_s,
+        event=event,
+        service=service,
+        urgent=urgent,
+        tone=tone,
+        brief="\n".join(told),
+        url=url,
     )
 
 
-def lease_mail(plan: Plan, reason: str, at_s: float) -> Mail:
+def lease_mail(plan: Plan, reason: str, at_s: float, url: str = "") -> Mail:
     """The mail about a temporary change that is still needed after all its renewals."""
     cost = f"It costs {plan.chosen.cost_per_hour:g} per hour." if plan.chosen.cost_per_hour else ""
     lines = [
@@ -33,4 +51,5 @@ def lease_mail(plan: Plan, reason: str, at_s: float) -> Mail:
         "Make it permanent (put it back as the owner's own setting), or take it back by hand.",
     ]
     title = f"{plan.service}: a temporary change is still needed, please decide"
-    return notice_mail(make_id(plan.id, "lease mail", at_s), title, lines, at_s)
+    mail_id = make_id(plan.id, "lease mail", at_s)
+    return notice_mail(mail_id, title, lines, at_s, event="approval", service=plan.service, url=url)

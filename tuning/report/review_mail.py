@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from detection.model import make_id
 from tuning.mail import Mail
 from tuning.report import words
-from tuning.report.message import COLOURS, environment
+from tuning.report.page import COLOURS, environment
 from tuning.report.review import DAY_S, Day, Figure, Review
 
 TONES = (("resolved", "#1e7e4f"), ("held", "#34566f"), ("false", "#c9a227"), ("other", "#b03a2e"))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
 
 from detection.signals import percentile
 from tuning import formats
 from tuning.formats import ms
+from tuning.mail import Event, Tone
 from tuning.model import Interval, Knob, Option, Report
-
-Tone = Literal["good", "bad", "quiet"]
 
 _KNOBS = {
     "batch_size": "batch size",
@@ -64,6 +62,20 @@ def headline(report: Report) -> Headline:
         still = "still over the SLO" if report.outcome.resolved is False else "too early to call it resolved"
         return Headline("Improved", f"{service}: {what}{p95}, {still}", "quiet")
     return Headline(report.outcome.verdict.capitalize(), f"{service}: {what}{p95}", "bad")
+
+
+def event(report: Report) -> Event:
+    """What a report tells of: that nothing was done, that a change was taken back, or what came of it."""
+    if report.refusal is not None or not report.plan.chosen.changes:
+        return "hold"
+    if report.rollback or (report.decision is not None and report.decision.step == "roll_back"):
+        return "rollback"
+    return "verdict"
+
+
+def urgent(report: Report) -> bool:
+    """Whether a person should hear of it in quiet hours: a change that is to be undone and may still be in force."""
+    return event(report) == "rollback" and not undone(report) and not (report.decision and report.decision.theirs)
 
 
 def undone(report: Report) -> bool:
@@ -161,6 +173,20 @@ def shares(report: Report) -> str:
     ]
     split = "Mean latency splits into " + ", ".join(known) + "." if known else "The split of latency is unknown."
     return f"{split} Queueing is {d.queue_share:.0%}." if d.queue_share is not None else split
+
+
+def brief(report: Report) -> str:
+    """A few lines for a chat: what was seen, why this was done, and what speaks for it."""
+    outcome = report.outcome
+    lines = [
+        f"Seen: {report.incident.reason}",
+        f"Cause: {cause(report)}",
+        f"Effect on P95: {effect(report)} (SLO {ms(report.slo_p95_ms)})" if outcome is not None else "",
+        f"Verdict: {outcome.verdict}, {resolved_text(report)}. {outcome.reason}" if outcome is not None else "",
+        f"Not done: {report.refusal.reason}" if report.refusal is not None else "",
+        f"Decision: {report.decision.reason}" if report.decision is not None else "",
+    ]
+    return "\n".join(" ".join(line.split())[:400] for line in lines if line)
 
 
 def rows(report: Report) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from aiosmtpd.controller import Controller
 from detection.errors import ConfigError, Permanent, Temporary
 from slotune.connections import EnvironmentConnections
 from tests.fakes import reports
+from tuning.channel_settings import plain_channel
 from tuning.notifiers import REGISTRY, get
 from tuning.notifiers.settings import MailSettings
 from tuning.notifiers.smtp import SmtpNotifier
@@ -133,10 +134,10 @@ def test_without_recipients_nothing_is_opened():
 
 @pytest.mark.parametrize("name", ["log", "nop"])
 def test_the_others_never_fail(name):
-    get(name)(SETTINGS, EnvironmentConnections({})).send(render(reports.report()))
+    get(name)(plain_channel(name, "log"), SETTINGS, EnvironmentConnections({})).send(render(reports.report()))
 
 
 def test_the_registry_is_sorted_and_says_what_it_knows():
     assert list(REGISTRY) == sorted(REGISTRY)
-    with pytest.raises(ConfigError, match="log, nop, smtp"):
+    with pytest.raises(ConfigError, match="alertmanager, apprise, log, nop, smtp"):
         get("smoke_signals")
