@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from detection.errors import Permanent
-from detection.model import MetricWindow, Objective, Reading, Service, Span
+from detection.errors import Permanent, Temporary
+from detection.model import MetricWindow, Objective, Reading, Service, Span, make_id
 from detection.signals import SIGNALS
 from tuning import attempt as attempts
 from tuning.attempt import Attempt, value
@@ -31,6 +31,7 @@ _HISTORY_POINTS = 5000
 CLOCK_TOLERANCE_S = 60.0
 """A change that was made further than this in the future was made before the clock stepped back."""
 
+_SET_AGAIN = "It was put back, and somebody has set it again, which is final"
 _THEIRS = Decision(step="keep", next="ask_person", reason="", theirs=True)
 
 
@@ -333,10 +334,15 @@ def undo(parts: Parts, plan: Plan | Attempt, at_s: float) -> list[Receipt]:
     attempt = attempts.of(parts.ledger, plan)
     done = attempt.plan
     service = parts.service(done.service)
-    if (theirs := _somebodys(parts, attempt)) is not None:
-        close(parts, attempt, at_s, "hold", f"Not undone, somebody else changed it meanwhile: {theirs}")
+    found, words = _stands(parts, attempt)
+    if found == "foreign":
+        close(parts, attempt, at_s, "hold", f"Not undone, somebody else changed it meanwhile: {words}")
         return []
     stage, undoing = attempt.stage, attempt.undo
+    again = _is_back(attempt, found)
+    if again and _is_somebodys(attempt, found):
+        close(parts, attempt, at_s, "hold", f"{_SET_AGAIN}: {words}")
+        return []
     before = {r.lever: r.before for r in reversed(attempt.receipts) if r.changed}
     left = {lever: knobs for lever in done.chosen.levers if (knobs := attempt.left(lever)) is not None}
     inverse = undoing.plan if undoing is not None else done.inverse(before, left, at_s)
@@ -345,7 +351,7 @@ def undo(parts: Parts, plan: Plan | Attempt, at_s: float) -> list[Receipt]:
     for change in inverse.chosen.changes:
         if before and change.lever not in before:
             continue
-        known = undoing.receipt(change.lever) if undoing is not None else None
+        known = undoing.receipt(change.lever) if undoing is not None and not again else None
         if known is None:
             applied: Applied = parts.actuator(service, change.lever).apply(
                 service, change, key=f"{inverse.id}:{change.lever}"
@@ -355,7 +361,8 @@ def undo(parts: Parts, plan: Plan | Attempt, at_s: float) -> list[Receipt]:
             if begun and applied.applied and not applied.changed:
                 # An earlier try put it back and died before it could write that down: still a change to be proven.
                 applied = applied.model_copy(update={"changed": True, "reason": "put back by an earlier try"})
-            known = Receipt.of(applied, id=attempts.receipt_id(inverse.id, change.lever), plan=inverse)
+            name = attempts.receipt_id(inverse.id, change.lever)
+            known = Receipt.of(applied, id=make_id(name, "again", at_s) if again else name, plan=inverse)
             if not parts.ledger.put(records.receipt_record(known, inverse)):
                 known = records.load(parts.ledger, known.id, Receipt)
         receipts.append(known)
@@ -372,16 +379,21 @@ def _not_ours_any_more(parts: Parts, attempt: Attempt) -> str | None:
     return None
 
 
-def _somebodys(parts: Parts, attempt: Attempt) -> str | None:
-    """What somebody else has set meanwhile, in words; None where the levers stand where slotune left or found them.
+def _is_back(attempt: Attempt, found: Found) -> bool:
+    """Whether the change is in force although it was put back: it landed again, or somebody has set it."""
+    undone = attempt.undo is not None and {r.lever for r in attempt.undo.receipts} >= set(attempt.plan.chosen.levers)
+    return undone and found in ("new", "mixed")
 
-    What cannot be read is left to the actuator, which reads before it writes and says what is wrong.
-    """
-    found, words = _stands(parts, attempt)
-    return words if found == "foreign" else None
+
+def _is_somebodys(attempt: Attempt, found: Found) -> bool:
+    """Whether what is in force again is a person's: all replicas have it, and no call may still be on its way. A single
+    replica was away when the others were put back."""
+    return found == "new" and attempt.answered
 
 
 def _stands(parts: Parts, attempt: Attempt) -> tuple[Found, str]:
+    """Where the levers stand. What cannot be read is left to the actuator, which reads before it writes and says what
+    is wrong."""
     opened = OpenChange(
         plan_id=attempt.plan.id,
         service=attempt.plan.service,
@@ -401,6 +413,12 @@ def close_rolled_back(parts: Parts, plan: Plan | Attempt, at_s: float) -> Outcom
         return None
     if attempt.undo is None:
         raise Permanent(f"plan {attempt.plan.id} was not rolled back")
+    found, words = _stands(parts, attempt)
+    if _is_back(attempt, found):
+        if not _is_somebodys(attempt, found):
+            raise Temporary(f"it was put back, and is in force again: {words}; the next sweep puts it back")
+        close(parts, attempt, at_s, "hold", f"{_SET_AGAIN}: {words}")
+        return None
     outcome = None
     if attempt.undo.made_s is not None:
         outcome, _ = verify_p95(parts, attempt.undo, at_s)

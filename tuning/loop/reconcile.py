@@ -101,8 +101,8 @@ def _settle(parts: Parts, change: OpenChange, attempt: Attempt, at_s: float) -> 
     if found.action == "verify":
         return _verify(parts, change, attempt, at_s)
     if found.action == "undo":
-        prove.undo(parts, attempt, at_s)
-        return f"undone. {found.reason}"
+        undone = prove.undo(parts, attempt, at_s)
+        return f"undone. {found.reason}" if undone else "left as somebody has set it."
     if found.action == "finish":
         return _finish(parts, attempt, at_s, found.reason)
     prove.close(parts, attempt, at_s, "hold", found.reason, unmade=found.action == "close_unchanged")

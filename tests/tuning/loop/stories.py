@@ -18,9 +18,10 @@ from detection.model import Anomaly, BucketWindow, Incident, MetricWindow, Servi
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.world import KeptMails
 from tuning.errors import ClaimRefused, ControlRefused, ControlUnreachable, OutcomeUnknown
-from tuning.loop import act, prove, reconcile, records, tell, verify, watch
+from tuning.loop import act, approve, prove, reconcile, records, tell, verify, watch
 from tuning.loop.parts import Parts
-from tuning.model import Change, Diagnosis, Knob, Observation, Option, Outcome, Plan, Receipt, Record, Setting
+from tuning.model import Change, Diagnosis, Observation, Option, Outcome, Plan, Receipt, Record, Setting
+from tuning.orders import order, order_record
 from tuning.planning import reading as rd
 from tuning.services_yaml import loads
 
@@ -89,6 +90,10 @@ class Story:
     dies_in: int | None = None
     broken: list[str] = field(default_factory=list)
     jumped: bool = False
+    stopped: set[str] = field(default_factory=set)
+    """Services (or "" for all) for which a person has said stop, in whatever way."""
+    doubt: set[tuple[str, str, int]] = field(default_factory=set)
+    """Values for which a call was made that nobody answered: it may have been the call, or somebody."""
 
     def value(self, service: str, lever: str) -> int:
         return self.values.get((service, lever), FIRST[lever])
@@ -113,9 +118,11 @@ class Story:
         self.values[service, lever] = new
 
     def _judge(self, service: str, lever: str, new: int, back: bool) -> None:
-        """A write of slotune's: within bounds, and never over what a person has set."""
+        """A write of slotune's: within bounds, never over what a person has set, and no step forward after a stop."""
         if not LOW <= new <= HIGH:
             self.broken.append(f"{service} {lever} was set to {new}, out of bounds")
+        if new > self.value(service, lever) and self.stopped & {"", service}:
+            self.broken.append(f"{service} {lever} was set to {new} although somebody has said stop")
         mine = [w for w in self.writes if (w.service, w.lever) == (service, lever)]
         touched = any(w.by == "slotune" for w in mine)
         if mine and touched and mine[-1].by == "somebody" and self.now_s - mine[-1].at_s < 4 * 3600 - 600:
@@ -130,6 +137,7 @@ class StoryLedger(FakeLedger):
         super().__init__()
         self.story = story
         self.claims: list[tuple[float, str, int]] = []
+        self.over: list[str] = []
         self._within = False
 
     def put(self, record: Record) -> bool:
@@ -156,6 +164,9 @@ class StoryLedger(FakeLedger):
             super().open_change(change, intent, caps)
             if not known and caps is not None:
                 self.claims.append((self.story.now_s, change.service, len(change.plan.chosen.changes)))
+                unproven = sorted(c.service for c in self.changes.values() if c.state != "leased")
+                if len(unproven) > 2:
+                    self.over.append(f"{change.service} was claimed as one of {unproven}: more than two at once")
 
     def update_change(self, *args: Any, **kwargs: Any) -> None:
         with self._transaction():
@@ -181,18 +192,20 @@ class StoryLever:
             raise ControlRefused("403: forbidden")
         new, unanswered = int(change.new[self.lever]), self.story.unanswered
         self.story.unanswered = ""
+        self.story.doubt.add((service.name, self.lever, new))
         if unanswered != "lost":
             self.story.set(service.name, self.lever, new, "slotune")
         self.story.step()
         if unanswered:
             raise OutcomeUnknown("the connection was lost")
+        self.story.doubt.discard((service.name, self.lever, new))
         return Receipt(
             id="", plan_id="", service=service.name, lever=self.lever, before=before, after=dict(change.new),
             applied=True, changed=before != change.new, at_s=self.story.clock())  # fmt: skip
 
 
 class StoryPlanner:
-    """Two more on the lever that the story has drawn, where its bounds and the past allow it; else hold."""
+    """Two more on the levers that the story has drawn, where their bounds and the past allow it; else hold."""
 
     name = "story"
 
@@ -200,15 +213,17 @@ class StoryPlanner:
         self.story = story
 
     def propose(self, incident: Incident, observation: Observation, past: Sequence[Record]) -> Plan:
-        lever = self.story.lever
-        now = observation.settings.get(lever)
-        new = int(now.values[lever]) + 2 if now is not None else 0
-        tried = lever in rd.tried_levers(incident, past)
-        changes: tuple[Change, ...] = ()
-        if now is not None and new <= HIGH and not tried:
-            old: dict[str, Knob] = {lever: now.values[lever]}
-            changes = (Change(lever=lever, old=old, new={lever: new}),)
-        lent = lever == "replicas" and bool(changes)
+        levers = tuple(FIRST) if self.story.lever == "both" else (self.story.lever,)
+        stand = {name: observation.settings.get(name) for name in levers}
+        tried = set(levers) & set(rd.tried_levers(incident, past))
+        changes = tuple(
+            Change(lever=name, old={name: now.values[name]}, new={name: int(now.values[name]) + 2})
+            for name, now in stand.items()
+            if now is not None and int(now.values[name]) + 2 <= HIGH
+        )
+        if tried or len(changes) < len(levers):
+            changes = ()
+        lent = any(change.lever == "replicas" for change in changes)
         chosen = Option(changes=changes, cost_per_hour=1.0 if lent else 0.0, reason="the story says so")
         return Plan(
             id=rd.plan_id(incident),
@@ -271,6 +286,9 @@ class Telling:
         self.incidents: dict[str, Incident] = {}
         self.count = 0
         self.safety: dict[str, Any] = {}
+        self.modes: dict[str, Any] = {}
+        self.answers: dict[str, dict[str, Any] | None] = {}
+        self.paused: set[str] = set()
 
     @property
     def loop(self) -> Parts:
@@ -278,7 +296,9 @@ class Telling:
         levers = {name: StoryLever(self.story, name) for name in FIRST}
         return Parts(
             settings=settings,
-            services={s.name: s for s in settings.service_values()},
+            services={
+                s.name: s.model_copy(update={"mode": self.modes.get(s.name, s.mode)}) for s in settings.service_values()
+            },
             source=StorySource(self.story),
             actuator=lambda _service, lever: levers[lever],
             planner=StoryPlanner(self.story),
@@ -348,6 +368,50 @@ class Telling:
             self._gone(run)
         self.story.dies_in = None
 
+    def answer(self, which: int, yes: bool) -> None:
+        """A person answers one of the requests for approval that wait, however late."""
+        asked = sorted(run for run, said in self.answers.items() if said is None and run in self.runs)
+        if asked:
+            run = asked[which % len(asked)]
+            chosen = ["Approve"] if yes else ["Reject"]
+            self.answers[run] = {"chosen_options": chosen, "responded_by_user": {"id": "ann", "name": "ann"}}
+            self.waits[run] = 0.0
+
+    def mode(self, which: int, mode: str) -> None:
+        self.modes[SERVICES[which % len(SERVICES)]] = mode
+        self._stops()
+
+    def order(self, which: int, what: str) -> None:
+        """A person's word: pause or resume a service (which 3: all), or hand a temporary change back now."""
+        service = (*SERVICES, "")[which % 4]
+        told: dict[str, Any] = {"service": service}
+        if what == "hand_back":
+            leased = [c for c in self.ledger.changes.values() if c.state == "leased" and service in ("", c.service)]
+            if not leased:
+                return
+            told = {"service": leased[-1].service, "about": leased[-1].plan_id}
+        given = order(what, "ann", self.story.clock(), why=f"story {len(self.ledger.records)}", **told)  # type: ignore[arg-type]
+        self._alone(lambda: self.ledger.put(order_record(given)))
+        if what == "pause":
+            self.paused.add(service)
+        if what == "resume":
+            self.paused = self.paused - {service} if service else set()
+        self._stops()
+
+    def again(self, which: int, lever: str) -> None:
+        """A person sets the very value that slotune has put back, where no call for it may still be on its way."""
+        service = SERVICES[which % len(SERVICES)]
+        mine = [w for w in self.story.writes if (w.service, w.lever) == (service, lever)]
+        if len(mine) < 2 or {w.by for w in mine[-2:]} != {"slotune"} or mine[-1].new != mine[-2].old:
+            return
+        if (service, lever, mine[-2].new) not in self.story.doubt:
+            self.story.set(service, lever, mine[-2].new, "somebody")
+
+    def _stops(self) -> None:
+        """Who may not be changed any further, as the person who said so sees it."""
+        observed = {name for name, mode in self.modes.items() if mode == "observe"}
+        self.story.stopped = self.paused | observed | ({""} if self.safety else set())
+
     def _gone(self, run: str) -> None:
         self.runs.pop(run, None)
         self.waits.pop(run, None)
@@ -358,11 +422,19 @@ class Telling:
         plan = act.choose_action(self.loop, request.incident, now(), attempt=request.attempt)
         refusal = act.guard_plan(self.loop, plan, now()) if plan.chosen.changes else None
         yield 0.0
+        if refusal is not None and refusal.guard == "approval":
+            self.answers[run] = None
+            yield float("inf")  # until somebody answers
+            plan, refusal = approve.answered(self.loop, plan, self.answers.pop(run) or {}, now())
+            refusal = refusal or act.guard_plan(self.loop, plan, now(), approved=True)
+            yield 0.0
         if not plan.chosen.changes or refusal is not None:
             act.hold(self.loop, plan, now(), refusal.reason if refusal is not None else "")
             tell.email_report(self.loop, plan, now())
             return
-        receipt = act.pull_lever(self.loop, plan, plan.chosen.changes[0].lever, now(), run=run, now=now)
+        for change in plan.chosen.changes:
+            receipt = act.pull_lever(self.loop, plan, change.lever, now(), run=run, now=now)
+            yield 0.0
         if prove.nothing_changed(self.loop, plan):
             prove.close(self.loop, plan, now(), "hold", receipt.reason)
             tell.email_report(self.loop, plan, now())
@@ -400,6 +472,7 @@ class Telling:
 
     def stop(self, how: str) -> None:
         self.safety = {"dry_run": {"dry_run": True}, "freeze": {"freeze": ("Mon-Sun",)}, "": {}}[how]
+        self._stops()
 
     def _alone(self, work: Any) -> None:
         """A process of its own: it may die, or fail as it would in a task."""
@@ -412,6 +485,7 @@ class Telling:
         unproven = [c.service for c in self.ledger.changes.values() if c.state != "leased"]
         assert len(unproven) == len(set(unproven)), f"two unproven changes: {unproven}"
         assert not self.story.broken, self.story.broken
+        assert not self.ledger.over, self.ledger.over
         hour = [c for c in self.ledger.claims if c[0] > self.story.now_s - 3600.0]
         assert sum(n for _, _, n in hour) <= 8, "more changes in an hour than all services together may see"
         for service in SERVICES:
@@ -425,6 +499,9 @@ class Telling:
             self.calm(which)
         self.control(False, False, "")
         self.stop("")
+        self.order(3, "resume")
+        self.modes.clear()
+        self._stops()
         self.story.qps, self.story.dies_in = 10.0, None
         for _ in range(150):
             self.story.now_s += 240.0
