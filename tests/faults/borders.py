@@ -7,6 +7,7 @@ real sockets that misbehave in a named way for a while, or whenever a change is 
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import socket
 import sqlite3
@@ -14,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
@@ -42,9 +43,11 @@ from tuning.services_yaml import loads
 
 TIMEOUT_S = 0.3
 LENGTH_S = 120.0
-STATUSES = ("403", "404", "409", "422", "429", "500", "504")
-ANSWERS = ("down", "slow", "flapping", "garbage", "half", *STATUSES)
-LANDED = ("landed, no answer", "landed, half", "landed, garbage", "landed, 500", "landed, 504", *LATE_BY_S)
+STATUSES = ("302", "401", "403", "404", "409", "422", "429", "500", "504")
+HOSTILE = ("drip", "deep", "endless number", "bomb")
+ANSWERS = ("down", "slow", "flapping", "garbage", "half", *STATUSES, *HOSTILE)
+LANDED = ("landed, no answer", "landed, half", "landed, garbage", "landed, 500", "landed, 504", "landed, drip",
+          "landed, deep", "clamped", *LATE_BY_S)  # fmt: skip
 MAIL = ("down", "slow", "flapping", "garbage", "451", "554")
 BEGIN_S = (100, 130, 190, 250)
 """Into the story: around the detection, the change, the looks, and a roll-back."""
@@ -74,7 +77,7 @@ def border_faults() -> list[BorderFault]:
     found = []
     for scenario in (CURE, HARM):
         for border, flavours in (
-            ("prometheus", ANSWERS),
+            ("prometheus", (*ANSWERS, "partial")),
             ("control", ANSWERS),
             ("mail", MAIL),
             ("ledger", ("locked",)),
@@ -152,12 +155,27 @@ class Borders:
     def set(self, value: int, late_s: float = 0.0) -> None:
         """The value takes effect, now or later, in the name of the change that is open."""
         change = self.ledger.open_changes()[0]
-        plan = change.plan if value == change.plan.chosen.changes[0].new["batch_size"] else change.plan.inverse()
+        plan, inverse = change.plan, change.plan.inverse()
+        if value == plan.chosen.changes[0].old["batch_size"] and self.ledger.get(inverse.id) is not None:
+            plan = inverse
         if late_s:
             self.outside.late.append((self.outside.now_s + late_s, f"{plan.id}:batch_size", value, ""))
             self.outside.save()
         else:
             self.outside.land(f"{plan.id}:batch_size", value)
+
+
+_BODIES = {
+    "garbage": b"\x00\xffnot json",
+    "deep": b"[" * 100_000,
+    "endless number": b'{"batch_size": 1' + b"0" * 5000 + b', "batch_timeout_ms": 1e309}',
+}
+
+
+@lru_cache(maxsize=1)
+def _bomb() -> bytes:
+    """Small on the wire, larger than any cap behind it."""
+    return gzip.compress(b" " * (300 << 20), 1)
 
 
 def _babble(server: socket.socket) -> None:
@@ -189,6 +207,9 @@ class _Handler(BaseHTTPRequestHandler):
         flavour, value = self.borders.of_change(), int(json.loads(body)["batch_size"])
         if flavour in LATE_BY_S:
             self.borders.set(value, LATE_BY_S[flavour])
+        elif flavour == "clamped":
+            self.borders.set(max(2, value // 2))
+            flavour = ""
         elif not flavour or flavour.startswith("landed"):
             self.borders.set(value)
         answer = flavour.removeprefix("landed, ")
@@ -203,16 +224,20 @@ class _Handler(BaseHTTPRequestHandler):
         if flavour == "slow":
             time.sleep(2 * TIMEOUT_S)
         status = int(flavour) if flavour.isdigit() else 200
-        body = (
-            b'{"error": "<b>no</b> {{ 7*7 }}"}'
-            if status != 200
-            else b"\x00\xffnot json"
-            if flavour == "garbage"
-            else good
-        )
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
+        odd = _bomb() if flavour == "bomb" else _BODIES.get(flavour, good)
+        body = odd if status == 200 else b'{"error": "<b>no</b> {{ 7*7 }}"}'
+        if flavour == "partial":
+            body = b'{"warnings": ["store b is down"], ' + good[1:]
+        self.send_response_only(status)
+        self.send_header("Content-Length", str(10**6 if flavour == "drip" else len(body)))
+        if flavour == "bomb":
+            self.send_header("Content-Encoding", "gzip")
+        if status == 302:
+            self.send_header("Location", "http://[bad")
         self.end_headers()
+        for _ in range(int(20 * TIMEOUT_S) if flavour == "drip" else 0):
+            self.wfile.write(b" ")
+            time.sleep(0.1)
         self.wfile.write(body[: len(body) // 2] if flavour == "half" else body)
 
     def log_message(self, *_: object) -> None:

@@ -406,7 +406,7 @@ def steps_of(scenario: Scenario, folder: Path) -> int:
     return int((folder / "steps").read_text())
 
 
-APPLY_FAULTS = ("timeout-landed", "timeout-lost", "timeout-late", "timeout-after-its-end", "409", "403", "ignored")
+APPLY_FAULTS = ("timeout-landed", "timeout-lost", "timeout-late", "timeout-after-its-end", "409", "403", "ignored", "clamped")
 CALLS = {CURE.name: 1, HARM.name: 2, FIRST_CURE.name: 3, FIRST_HARM.name: 2}
 """How many calls that change a replica a story begins with: a harm is changed and put back."""
 SCENARIOS = (CURE, HARM, FIRST_CURE, FIRST_HARM)

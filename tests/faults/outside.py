@@ -262,6 +262,11 @@ class OutsideBatch:
             raise ControlRefused("HTTP 403: forbidden <b>for you</b>")
         if fault == "ignored":
             raise NotApplied("the endpoint said yes and still shows the old value")
+        if fault == "clamped":
+            stood, taken = self._outside.batch_size, max(2, value // 2)
+            self._outside.land(key, taken)
+            before, after = ({"batch_size": size, "batch_timeout_ms": 0.0} for size in (stood, taken))
+            raise NotApplied(f"the endpoint made {taken} of {value}", before=before, after=after)
         self._outside.land(key, value)
         if fault == "timeout-landed":
             raise OutcomeUnknown("no answer in time")
