@@ -22,6 +22,7 @@ from tuning import attempt as attempts
 from tuning.attempt import value
 from tuning.cron import matches
 from tuning.loop import alive, once, records
+from tuning.loop.approve import ask
 from tuning.loop.learn import learn_baselines
 from tuning.loop.learn_latency import learn_latency
 from tuning.loop.parts import Parts
@@ -228,6 +229,7 @@ class Runner:
         """Waits for a yes or no in the ledger; no answer in time is a no. As Airflow's own question answers."""
         until_s = self.clock.now() + parts.settings.safety.approval_timeout_s
         self.say(f"{plan.service}: {plan.chosen.text()} waits for a yes: slotune approve {plan.id}")
+        ask(parts, plan, self.clock.now(), how=f"slotune approve {plan.id}")
         while True:
             given = answer_to(records.orders(parts.ledger, plan.service), plan.id)
             if given is not None:

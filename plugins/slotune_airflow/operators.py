@@ -8,6 +8,7 @@ from typing import Any
 from airflow.providers.standard.operators.branch import BranchMixIn
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import BaseOperator, Context, Param
+from airflow.sdk.definitions.param import ParamsDict
 
 from slotune_airflow import steps
 from slotune_airflow.triggers import UntilTrigger
@@ -72,11 +73,24 @@ class RollBackOperator(BaseOperator):
 
 
 class AskPersonOperator(HITLOperator):
-    """Lets only those answer whose yes counts (safety.approvers), where they are named."""
+    """Shows only the fields of the plan's own levers, and lets only those answer whose yes counts (safety.approvers),
+    where they are named."""
 
     def execute(self, context: Context) -> Any:
         self.name_approvers()
+        self.choose_fields(context)
         return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        self.choose_fields(context)
+        return super().execute_complete(context, event)
+
+    def choose_fields(self, context: Context) -> None:
+        """A run that was asked before the fields were told apart has all of them."""
+        asked = context["ti"].xcom_pull(task_ids="choose_action", key="approval") or {}
+        if "fields" in asked:
+            kept = [name for name in self.params if name in asked["fields"]]
+            self.params = ParamsDict({name: self.params.get_param(name) for name in kept})
 
     def name_approvers(self) -> None:
         self.assigned_users = [{"id": name, "name": name} for name in steps.approvers()] or None

@@ -155,7 +155,7 @@ def choose_action(context: Mapping[str, Any]) -> list[str]:
         if act.guard_plan(loop, plan, at_s, approved=ask) is not None:
             return ["hold"]
         if ask:
-            context["ti"].xcom_push(key="approval", value=_approval_text(loop, plan, at_s))
+            context["ti"].xcom_push(key="approval", value=_asked(loop, plan, context, at_s))
             return ["approve"]
         return lever_tasks(plan, records.LEVER_STEPS)
 
@@ -179,11 +179,15 @@ def _incident(loop: Parts, context: Mapping[str, Any], at_s: float) -> tuple[Inc
     return by_hand.incident(loop, params["service"], context["dag_run"].run_id, at_s)
 
 
-def _approval_text(loop: Parts, plan: Plan, at_s: float) -> dict[str, str]:
-    from tuning.loop import canary
-    from tuning.report import approval
+def _asked(loop: Parts, plan: Plan, context: Mapping[str, Any], at_s: float) -> dict[str, Any]:
+    """People are told, and what the question of the next task says. fields: which of its fields this plan has."""
+    from tuning.loop import approve
 
-    return {"subject": approval.subject(plan), "body": approval.body(plan, canary.foretold(loop, plan, at_s))}
+    run, base = context["dag_run"], _base_url(loop.settings.mail.airflow_url)
+    # Where Airflow's own page asks; the same as HITLOperator.generate_link_to_ui of a task that runs only later.
+    path = f"/dags/{quote(run.dag_id)}/runs/{quote(run.run_id, safe='')}/tasks/approve/required_actions"
+    text = approve.ask(loop, plan, at_s, answer_url=f"{base}{path}" if base else "")
+    return {**text, "fields": [*approve.editable(plan), "comment"]}
 
 
 def attempt_of(context: Mapping[str, Any], loop: Parts) -> Attempt:

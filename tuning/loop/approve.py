@@ -2,20 +2,99 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from detection.model import make_id
 from tuning import attempt as attempts
-from tuning.loop import records
+from tuning.loop import canary, post, records
 from tuning.loop.parts import Parts
-from tuning.model import Change, Knob, Plan, Refusal
+from tuning.model import Change, Knob, Plan, Record, Refusal
+from tuning.query import Query
+from tuning.report import approval, words
+from tuning.report.notice_mail import notice_mail
 
+_log = logging.getLogger(__name__)
 _LONGEST = 500
 _EDITABLE = {"batch_size": "batch_size", "max_num_seqs": "batch_size", "min_replicas": "replicas"}
 
 
+def editable(plan: Plan) -> tuple[str, ...]:
+    """The knobs that a person may set otherwise: those of the plan's own levers."""
+    moved = {knob for change in plan.chosen.changes for knob in change.new}
+    return tuple(knob for knob in _EDITABLE if knob in moved or (knob == "min_replicas" and "replicas" in moved))
+
+
+def ask(parts: Parts, plan: Plan, at_s: float, *, answer_url: str = "", how: str = "") -> dict[str, str]:
+    """Tell people that a plan waits for them; the question's subject and body. Told once per plan.
+
+    answer_url: where it is answered; how: by which command. Never raises because of a channel.
+    """
+    first = canary.foretold(parts, plan, at_s)
+    until_s = at_s + parts.settings.safety.approval_timeout_s
+    page = parts.incident_url(plan.incident_id)
+    links = {**({"Answer": answer_url} if answer_url else {}), **({"The incident": page} if page else {})}
+    post.post(parts, approval.request_mail(plan, first, until_s, links, at_s, how), at_s)
+    return {"subject": approval.subject(plan), "body": approval.body(plan, first, until_s)}
+
+
+def remind(parts: Parts, at_s: float) -> int:
+    """Ask once more, once, where half of the time to answer is over and nobody has; how many were reminded."""
+    timeout_s = parts.settings.safety.approval_timeout_s
+    plans = parts.ledger.find(
+        Query(kinds=("choose_action",), since_s=at_s - timeout_s, until_s=at_s - timeout_s / 2,
+              without=("id", ":intent"), holding='"mode":"approve"')
+    )  # fmt: skip
+    reminded = 0
+    for record in plans:
+        asked = parts.ledger.get(make_id(record.id, "approval"))
+        if asked is None or _is_answered(parts, record):
+            continue
+        try:
+            mail = approval.reminder_mail(post.mail_of(asked.body), at_s)
+        except (TypeError, ValueError, KeyError) as error:
+            _log.warning("the request about plan %s cannot be read and is not repeated: %r", record.id, error)
+            continue
+        reminded += not post.keep(parts, mail, at_s)
+    return reminded
+
+
+def _is_answered(parts: Parts, record: Record) -> bool:
+    return bool(parts.ledger.find(Query(parent_ids=(record.id,), bodies=False, limit=1))) or (
+        parts.ledger.get(make_id(record.id, "answer")) is not None
+    )
+
+
 def answered(
+    parts: Parts, plan: Plan, answer: Mapping[str, Any], at_s: float
+) -> tuple[Plan, Refusal | None]:
+    """The plan as approved (a new one where it was edited), or the Refusal that the answer amounts to; people are told
+    which. answer: as `_answered`."""
+    approved, refusal = _answered(parts, plan, answer, at_s)
+    said = words.option_text(approved.chosen)
+    if refusal is not None:
+        title, lines = f"{plan.service}: {said}: not done", [refusal.reason]
+    else:
+        title = f"{plan.service}: {said}: approved by {_who(answer)}"
+        lines = ["The guards look once more, then it is made; the report says what came of it."]
+        comment = _one_line((answer.get("params_input") or {}).get("comment"))
+        lines += [f"Comment: {comment}"] if comment else []
+    mail = notice_mail(
+        make_id(plan.id, "answer"),
+        f"Answer: {title}",
+        lines,
+        at_s,
+        event="approval",
+        service=plan.service,
+        url=parts.incident_url(plan.incident_id),
+    )
+    post.post(parts, replace(mail, about=plan.id, over=True), at_s)
+    return approved, refusal
+
+
+def _answered(
     parts: Parts, plan: Plan, answer: Mapping[str, Any], at_s: float
 ) -> tuple[Plan, Refusal | None]:
     """The plan as approved (a new one where it was edited), or the Refusal that the answer amounts to.

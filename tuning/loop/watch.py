@@ -23,7 +23,7 @@ from detection.model import Anomaly, Incident, MetricWindow, Reading, Service, V
 from tuning import attempt as attempts
 from tuning.attempt import value
 from tuning.guards import clocks_apart
-from tuning.loop import announce, records, tell
+from tuning.loop import announce, approve, records, tell
 from tuning.loop.care import Care
 from tuning.loop.observe import REPLICA_SIGNALS, look_back
 from tuning.loop.parts import Parts
@@ -254,6 +254,7 @@ def open_incidents_of(ledger: Ledger, at_s: float) -> list[Incident]:
 
 def tell_what_stands(parts: Parts, at_s: float) -> None:
     """The last step of a sweep: what waits to be told is sent, and who shows what is true now is told that."""
+    approve.remind(parts, at_s)
     tell.send_unsent(parts, at_s)
     announce.repeat(parts, _seen_last(parts.ledger), at_s)
 

@@ -118,6 +118,10 @@ def rejected(option: Option) -> tuple[str, str, str, str]:
     return option_text(option), interval(option.predicted_p95_ms), formats.per_hour(option.cost_per_hour), option.reason
 
 
+def knob_name(name: str) -> str:
+    return _KNOBS.get(name, name.replace("_", " "))
+
+
 def knob(value: Knob | None) -> str:
     if value is None:
         return "?"

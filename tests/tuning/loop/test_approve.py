@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from detection.model import Incident
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.replicas import Fleet, FleetBatch, fleet_parts
 from tests.fakes.world import SERVICES, KeptMails, World, parts
-from tuning.loop import act, canary, tell, watch
+from tuning.loop import act, approve, canary, tell, watch
 from tuning.loop.approve import answered
 from tuning.loop.parts import Parts
 from tuning.model import Plan
@@ -136,7 +137,7 @@ def test_the_request_says_whether_one_replica_comes_first(services: str, labelle
     plan = planned(loop, world)
     told = canary.foretold(loop, plan, world.now())
     assert told.startswith(says) and bool(told) == bool(says)
-    assert ("How: " in approval.body(plan, told)) == bool(says)
+    assert ("**How**" in approval.body(plan, told)) == bool(says)
     assert world.applies == []
 
 
@@ -154,3 +155,42 @@ def test_whose_yes_counts(approvers: str, by: str | None, counts: bool) -> None:
     if refusal is not None:
         assert refusal.guard == "approval" and "not among safety.approvers" in refusal.reason
         assert approved == plan and world.batch_size == 1
+
+
+def test_people_are_asked_with_a_link_reminded_once_at_half_time_and_told_the_answer(asked) -> None:
+    world, _ledger, loop, plan = asked
+    (kept,) = loop.notifiers
+    loop = replace(loop, page="http://page.example/slotune")
+    at_s, half_s = world.now(), loop.settings.safety.approval_timeout_s / 2
+    asked_of = approve.ask(loop, plan, at_s, answer_url="http://airflow.example/answer")
+    approve.ask(loop, plan, at_s, answer_url="http://airflow.example/answer")
+    assert "| option | predicted | cost | why not |" in asked_of["body"] or "No other option" in asked_of["body"]
+    for later_s in (10.0, half_s - 30.0, half_s + 30.0, half_s + 60.0, 2 * half_s - 1.0, 2 * half_s + 60.0):
+        watch.tell_what_stands(loop, at_s + later_s)
+    first, second = kept.mails
+    assert (first.event, first.urgent, first.ends_s) == ("approval", True, at_s + 2 * half_s)
+    assert first.url == "http://airflow.example/answer" and first.url in first.html and "/slotune/incidents/" in first.text
+    assert "Reminder" in second.subject and "minutes are left" in second.text and second.url == first.url
+    answered(loop, plan, answer("Approve", comment="go"), at_s + 2 * half_s)
+    told = kept.mails[-1]
+    assert "approved by ada" in told.subject and "Comment: go" in told.text and told.over
+
+
+@pytest.mark.parametrize("given", [answer("Reject"), answer("Approve"), answer("Approve", batch_size=16)])
+def test_who_has_answered_is_not_reminded(asked, given) -> None:
+    world, _ledger, loop, plan = asked
+    (kept,) = loop.notifiers
+    approve.ask(loop, plan, world.now())
+    approved, refusal = answered(loop, plan, given, world.now() + 60)
+    if refusal is None:
+        act.pull_lever(loop, approved, "batch_size", world.now() + 60)
+    watch.tell_what_stands(loop, world.now() + loop.settings.safety.approval_timeout_s * 0.6)
+    assert len(kept.mails) == 2 and not any("Reminder" in mail.subject for mail in kept.mails)
+
+
+def test_the_fields_are_those_of_the_plans_own_levers_and_the_lines_are_short(asked) -> None:
+    world, _ledger, _loop, plan = asked
+    assert approve.editable(plan) == ("batch_size",)
+    lines = dict(approval.rows(plan, until_s=world.now()))
+    assert list(lines) == ["What", "Why", "Cause", "Predicted", "Cost", "Risk", "Undone", "Answer by"]
+    assert lines["What"].startswith("batch size 1 →") and "back to batch size 1" in lines["Undone"]
