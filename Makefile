@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system demo test unit lint types integration e2e faults \
-	bench-detection bench-control bench-verdicts bench-ledger bench-page bench-quantization mutants test-kubernetes test-triton docs clean
+	bench-detection bench-control bench-verdicts bench-ledger bench-page bench-quantization mutants test-kubernetes test-triton test-servers docs clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -87,9 +87,13 @@ test-triton: setup ## Both Triton levers, the queries and the checks against a r
 	@[ -n "$(TRITON)" ] || scripts/triton-wheel .triton
 	@SLOTUNE_TEST_TRITON="$(TRITON)" $(PY) -m pytest tests/tuning/actuators/test_real_triton.py $(ARGS)
 
+test-servers: setup ## The levers for servers of one's own against real ones: Ray Serve, MLServer
+	@scripts/model-servers .servers
+	@$(PY) -m pytest tests/tuning/actuators/test_real_servers.py -rs $(ARGS)
+
 docs: setup ## Regenerate the references of settings and presets
 	@$(PY) -m slotune.reference docs/configuration.md
 	@$(PY) -m slotune.preset_reference docs/presets.md
 
 clean: ## Remove the virtual environment and the demo's files
-	rm -rf $(VENV) .uv .triton .demo build *.egg-info
+	rm -rf $(VENV) .uv .triton .servers .demo build *.egg-info

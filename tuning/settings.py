@@ -17,9 +17,11 @@ from detection.model import Lever, Mode, OwnPreset, Service, Slo
 from detection.settings import DetectionSettings
 from tuning.actuators.settings import (
     OPTIONS,
+    CommandOptions,
     HttpConfigOptions,
     HttpOptions,
     KubernetesOptions,
+    KubernetesPatchOptions,
     ModelRepositoryOptions,
     PodSpecOptions,
     TritonOptions,
@@ -123,6 +125,20 @@ class HttpLever(HttpOptions, BatchSizeLever):
     """How it is changed."""
 
 
+class CommandLever(CommandOptions, BatchSizeLever):
+    """Batch size and batch timeout through a program where the task runs: a vendor's tool, a script, ssh."""
+
+    actuator: Literal["command"] = "command"
+    """How it is changed."""
+
+
+class KubernetesPatchLever(KubernetesPatchOptions, BatchSizeLever):
+    """Batch size and batch timeout in a field of any Kubernetes object, by JSON pointer: what an operator reads."""
+
+    actuator: Literal["kubernetes_patch"] = "kubernetes_patch"
+    """How it is changed."""
+
+
 class TritonLever(TritonOptions, BatchSizeLever):
     """Batch size and queue delay through Triton's repository load API."""
 
@@ -196,7 +212,9 @@ def _actuator_or(default: str) -> Discriminator:
 
 BatchLever = Annotated[
     Annotated[HttpConfigLever, Tag("http_config")]
+    | Annotated[CommandLever, Tag("command")]
     | Annotated[HttpLever, Tag("http")]
+    | Annotated[KubernetesPatchLever, Tag("kubernetes_patch")]
     | Annotated[PodSpecLever, Tag("pod_spec")]
     | Annotated[TritonLever, Tag("triton")],
     _actuator_or("http_config"),

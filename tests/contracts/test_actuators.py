@@ -6,9 +6,13 @@ their changes need a build.
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -68,6 +72,50 @@ def _http(stack: ExitStack) -> Subject:
         lambda: int(endpoint.config["batch_size"]),
         lambda: endpoint.config.update(batch_size=5),
         lambda: connections.known.update(c="http://127.0.0.1:9"),
+    )
+
+
+TOOL = """
+import json, os, pathlib, sys
+file = pathlib.Path(os.environ["SLOTUNE_URL"].removeprefix("file://"))
+if not file.exists():
+    print("no such server", file=sys.stderr)
+    sys.exit(75)
+if sys.argv[1] == "set":
+    if int(sys.argv[2]) < 1:
+        sys.exit("a batch has at least one row")
+    file.write_text(json.dumps({"batching": {"rows": sys.argv[2]}}))
+print(file.read_text())
+"""
+
+
+def _command(stack: ExitStack) -> Subject:
+    folder = Path(stack.enter_context(TemporaryDirectory()))
+    file, tool = folder / "server.json", folder / "tool.py"
+    tool.write_text(TOOL)
+    time = FakeTime()
+
+    def put(rows: int) -> None:
+        file.write_text(json.dumps({"batching": {"rows": rows}}))
+
+    def down() -> None:
+        file.rename(folder / "gone.json")
+
+    def truth() -> int:
+        at = file if file.exists() else folder / "gone.json"
+        return int(json.loads(at.read_text())["batching"]["rows"])
+
+    put(1)
+    words = [sys.executable, "-S", str(tool)]
+    read = {"command": [*words, "show"], "batch_size_at": "/batching/rows"}
+    write = {"command": [*words, "set", "{batch_size}"]}
+    return Subject(
+        actuators.get("command")(FakeConnections({"c": f"file://{file}"}), time.clock, time.sleep),
+        service("batch_size", "command", connection="c", read=read, write=write),
+        Change(lever="batch_size", old={"batch_size": 1}, new={"batch_size": 8}),
+        truth,
+        lambda: put(5),
+        down,
     )
 
 
@@ -132,10 +180,40 @@ def _pod_spec(stack: ExitStack) -> Subject:
     )
 
 
+def _kubernetes_patch(stack: ExitStack) -> Subject:
+    world = _world(stack)
+    batcher = world.api.add_scalable_kind("example.org", "v1", "batchers", "Batcher")
+    world.api.store.create(
+        batcher,
+        "facts",
+        {"apiVersion": "example.org/v1", "kind": "Batcher", "metadata": {"name": "b"}, "spec": {"model": {"rows": 8}}},
+        "an-operator",
+    )
+
+    def foreign() -> None:
+        def change(obj: dict[str, object]) -> dict[str, object]:
+            obj["spec"]["model"]["rows"] = 5  # type: ignore[index]
+            return obj
+
+        world.api.store.update(batcher, "facts", "b", change, "kubectl-edit")
+
+    place = {"kind": "example.org/v1/batchers", "target": "b", "batch_size_at": "/spec/model/rows"}
+    return Subject(
+        actuators.get("kubernetes_patch")(world.connect(), world.clock, world.sleep),
+        service("batch_size", "kubernetes_patch", connection="cluster", namespace="facts", **place),
+        Change(lever="batch_size", old={"batch_size": 8}, new={"batch_size": 16}),
+        lambda: int(world.api.store.get(batcher, "facts", "b")["spec"]["model"]["rows"]),
+        foreign,
+        lambda: world.connections.known.update(cluster="http://127.0.0.1:9"),
+    )
+
+
 MAKERS: dict[str, Callable[[ExitStack], Subject]] = {
+    "command": _command,
     "http": _http,
     "http_config": _http_config,
     "kubernetes": _kubernetes,
+    "kubernetes_patch": _kubernetes_patch,
     "pod_spec": _pod_spec,
     "triton": _triton,
 }
@@ -157,7 +235,7 @@ def test_the_registry_is_sorted_complete_and_names_itself() -> None:
     time = FakeTime()
     for name, factory in actuators.REGISTRY.items():
         assert factory(FakeConnections({}), time.clock, time.sleep).name == name
-    with pytest.raises(ConfigError, match="http, http_config, kubernetes, model_repository, pod_spec, triton"):
+    with pytest.raises(ConfigError, match="command, http, http_config, kubernetes, kubernetes_patch, model_repository, pod_spec, triton"):
         actuators.get("nope")
 
 

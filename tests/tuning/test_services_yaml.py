@@ -124,7 +124,7 @@ def test_a_file_that_is_not_text(tmp_path):
     [
         ("batch_size: {connection: c, env: BATCH}", "batch_size.env", "is a key of the actuator pod_spec, not of http_config"),
         ("batch_size: {connection: c, load_timeout: 9s}", "batch_size.load_timeout", "is a key of the actuator triton, not of"),
-        ("batch_size: {actuator: tritom, connection: c}", "batch_size.actuator", "'tritom' is not one of http_config, http, pod_spec, triton; did you mean 'triton'?"),
+        ("batch_size: {actuator: tritom, connection: c}", "batch_size.actuator", "'tritom' is not one of http_config, command, http, kubernetes_patch, pod_spec, triton; did you mean 'triton'?"),
         ("batch_size: {actuator: pod_spec, connection: c, target: t}", "batch_size.namespace", "is missing"),
         ("batch_size: {actuator: triton}", "batch_size.connection", "a lever needs an address"),
         ("batch_size: {connection: c, request_timeout: 2h}", "batch_size.request_timeout", "must be at most 3600"),

@@ -23,9 +23,11 @@ def _lazy(module: str, name: str) -> Factory:
 
 
 REGISTRY: dict[str, Factory] = {
+    "command": _lazy("command", "Command"),
     "http": _lazy("http", "HttpTemplate"),
     "http_config": _lazy("http_config", "HttpConfig"),
     "kubernetes": _lazy("kubernetes", "KubernetesReplicas"),
+    "kubernetes_patch": _lazy("kubernetes_patch", "KubernetesPatch"),
     "model_repository": _lazy("model_repository", "ModelRepository"),
     "pod_spec": _lazy("pod_spec", "PodSpec"),
     "triton": _lazy("triton", "Triton"),

@@ -47,7 +47,7 @@ class BatchEndpoints:
 
     def read(self, service: Service) -> Setting:
         """What is in force; where replicas differ, what most of them say, and a note that names the others."""
-        return _setting({name: self.read_one(service, http) for name, http in self._endpoints(service).items()})
+        return setting_of({name: self.read_one(service, http) for name, http in self._endpoints(service).items()})
 
     def replicas(self, service: Service) -> dict[str, str]:
         """host:port by the name by which `apply_to` knows the replica."""
@@ -104,7 +104,7 @@ class BatchEndpoints:
     ) -> Receipt:
         started_s = self._clock()
         before = {name: self.read_one(service, http) for name, http in endpoints.items()}
-        _check_owner(service, change, before)
+        check_owner(service, change, before)
         places = {name: _Place(self, service, http) for name, http in endpoints.items()}
         made = swap(places, before, change.new, sleep=self._sleep, looks=READ_BACKS, back=budget.renew)
         after = before | made
@@ -113,8 +113,8 @@ class BatchEndpoints:
             service,
             change,
             key,
-            before=_setting(before).values,
-            after=_setting(after).values,
+            before=setting_of(before).values,
+            after=setting_of(after).values,
             changed=bool(made),
             at_s=at_s,
             took_s=at_s - started_s,
@@ -144,7 +144,8 @@ def _pods() -> ModuleType:
     return _kubernetes_endpoints
 
 
-def _setting(shown: Mapping[str, Knobs]) -> Setting:
+def setting_of(shown: Mapping[str, Knobs]) -> Setting:
+    """The setting that most places show, with the others beside it."""
     common = Counter(tuple(sorted(values.items())) for values in shown.values()).most_common(1)[0][0]
     others = {name: dict(v) for name, v in shown.items() if tuple(sorted(v.items())) != common}
     return Setting(
@@ -156,10 +157,10 @@ def _setting(shown: Mapping[str, Knobs]) -> Setting:
     )
 
 
-def _check_owner(service: Service, change: Change, shown: Mapping[str, Knobs]) -> None:
+def check_owner(service: Service, change: Change, shown: Mapping[str, Knobs]) -> None:
     """A replica that restarted shows neither value and is set; when none shows either, somebody else was here."""
     if not any(options.agrees(v, change.old) or options.agrees(v, change.new) for v in shown.values()):
         raise NotOwner(
-            f"{service.name}: the batch setting is {show(_setting(shown).values)}, neither {show(change.old)} nor "
+            f"{service.name}: the batch setting is {show(setting_of(shown).values)}, neither {show(change.old)} nor "
             f"{show(change.new)}: somebody else changed it; slotune stands down"
         )

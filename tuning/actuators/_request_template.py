@@ -50,6 +50,11 @@ def path(template: str, values: Mapping[str, Any]) -> str:
     return _PLACE.sub(lambda match: quote(_text(values[match.group(1)]), safe=""), template)
 
 
+def text(template: str, values: Mapping[str, Any]) -> str:
+    """A text with those of its places filled that there is a value for."""
+    return _PLACE.sub(lambda found: _text(values[found[1]]) if found[1] in values else found[0], template)
+
+
 def body(template: Any, values: Mapping[str, Any]) -> Any:
     """The body with its places filled, as what JSON will be made of."""
     if isinstance(template, str):

@@ -43,17 +43,14 @@ class EndpointOptions(Section):
     """How long one control call may take, from the connection to the last byte."""
 
 
-class BatchEndpointOptions(EndpointOptions):
-    """The batch lever of such a server."""
+class TimeoutBounds(Section):
+    """How far a batch timeout may be moved."""
 
     timeout_min_ms: float = Field(0.0, ge=0, le=MAX_BATCH_TIMEOUT_MS)
     """Shortest batch timeout that may be set."""
 
     timeout_max_ms: float = Field(20.0, ge=0, le=MAX_BATCH_TIMEOUT_MS)
     """Longest batch timeout that may be set."""
-
-    canary: bool = True
-    """Change one replica first and compare it with the others, where each has its own endpoint and its own P95."""
 
     @model_validator(mode="after")
     def _timeouts(self) -> Self:
@@ -62,6 +59,13 @@ class BatchEndpointOptions(EndpointOptions):
                 f"timeout_min ({self.timeout_min_ms:g}) is larger than timeout_max ({self.timeout_max_ms:g})"
             )
         return self
+
+
+class BatchEndpointOptions(EndpointOptions, TimeoutBounds):
+    """The batch lever of such a server."""
+
+    canary: bool = True
+    """Change one replica first and compare it with the others, where each has its own endpoint and its own P95."""
 
 
 class HttpConfigOptions(BatchEndpointOptions):
@@ -195,6 +199,135 @@ class HttpOptions(BatchEndpointOptions):
             back = "current" in places and pointers.below(pointer, self.write.current_at) is not None
             if knob not in places and not back:
                 raise ValueError(f"write sets no {knob}: put {{{knob}}} into its path or body")
+        return self
+
+
+class ReadCommand(Section):
+    """The program that shows what is in force; it must change nothing."""
+
+    command: tuple[str, ...] = Field(min_length=1, max_length=100)
+    """Its words, the first one the program; there is no shell."""
+
+    batch_size_at: str = ""
+    """JSON pointer to the batch size in what it prints; default: it prints that number and nothing else."""
+
+    batch_timeout_at: str | None = None
+    """JSON pointer to the batch timeout; without it the timeout is never changed."""
+
+    @field_validator("command")
+    @classmethod
+    def _words(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _words_of(value)
+
+    @field_validator("batch_size_at", "batch_timeout_at")
+    @classmethod
+    def _is_pointer(cls, value: str | None) -> str | None:
+        return None if value is None else pointers.check(value)
+
+    @model_validator(mode="after")
+    def _as_it_is(self) -> Self:
+        if _knobs_in(self.command):
+            raise ValueError("the read command has no knobs to fill in: write it without places such as {batch_size}")
+        return self
+
+
+class WriteCommand(Section):
+    """The program that sets the knobs to given values, so that running it twice is running it once."""
+
+    command: tuple[str, ...] = Field(min_length=1, max_length=100)
+    """Its words, the first one the program; may hold {batch_size} and {batch_timeout}. There is no shell."""
+
+    @field_validator("command")
+    @classmethod
+    def _words(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _words_of(value)
+
+
+class CommandOptions(TimeoutBounds):
+    """command: batch size and batch timeout through a program that runs where the task runs."""
+
+    connection: ConnectionName
+    """Connection whose address, user and password the programs get as SLOTUNE_URL, SLOTUNE_USER, SLOTUNE_PASSWORD."""
+
+    read: ReadCommand
+    """How what is in force is read."""
+
+    write: WriteCommand
+    """How it is set."""
+
+    batch_timeout_unit: Literal["us", "ms", "s"] = "ms"
+    """The unit of the program's batch timeout."""
+
+    request_timeout_s: float = Field(30.0, gt=0, le=MAX_TIMEOUT_S)
+    """How long one run of a program may take; then it is stopped, with all that it started."""
+
+    @model_validator(mode="after")
+    def _every_knob_can_be_set(self) -> Self:
+        places = _knobs_in(self.write.command)
+        known = {"batch_size"} | ({"batch_timeout"} if self.read.batch_timeout_at is not None else set())
+        if places - known:
+            raise ValueError(f"write has the place {{{min(places - known)}}}, and read does not show it")
+        if known - places:
+            raise ValueError(f"write sets no {min(known - places)}: put {{{min(known - places)}}} into its command")
+        return self
+
+
+def _knobs_in(command: tuple[str, ...]) -> set[str]:
+    """The knobs that a command has places for; other braces are the program's own."""
+    return {place for word in command for place in templates.places(word)} & {"batch_size", "batch_timeout"}
+
+
+def _words_of(command: tuple[str, ...]) -> tuple[str, ...]:
+    if not command[0].strip() or any("\0" in word for word in command):
+        raise ValueError("must be the program and its words, for example [/opt/tool, --batch, \"{batch_size}\"]")
+    return command
+
+
+class KubernetesPatchOptions(TimeoutBounds):
+    """kubernetes_patch: batch size and batch timeout in fields of an object that an operator reads."""
+
+    connection: ConnectionName
+    """Connection of the cluster's API server."""
+
+    namespace: str = Field(min_length=1)
+    """Namespace of the object."""
+
+    kind: str = Field(min_length=1)
+    """Its kind: group/version/plural (serving.kserve.io/v1beta1/inferenceservices), or v1/configmaps."""
+
+    target: str = Field(min_length=1)
+    """Its name."""
+
+    batch_size_at: str
+    """JSON pointer to the batch size, for example /spec/predictor/containerConcurrency; it has to be there."""
+
+    batch_timeout_at: str | None = None
+    """JSON pointer to the batch timeout; without it the timeout is never changed."""
+
+    batch_timeout_unit: Literal["us", "ms", "s"] = "ms"
+    """The unit of the object's batch timeout."""
+
+    request_timeout_s: float = Field(10.0, gt=0, le=MAX_TIMEOUT_S)
+    """How long one call to the API server may take."""
+
+    @field_validator("batch_size_at", "batch_timeout_at")
+    @classmethod
+    def _is_pointer(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        top = pointers.steps(pointers.check(value))[:1]
+        if top in ([], ["metadata"], ["status"], ["kind"], ["apiVersion"]):
+            raise ValueError("must lead to a field of what people wish (/spec/..., /data/...)")
+        return value
+
+    @model_validator(mode="after")
+    def _not_a_rollout(self) -> Self:
+        workload = self.kind in ("Deployment", "StatefulSet") or self.kind.startswith("apps/")
+        for place in filter(None, (self.batch_size_at, self.batch_timeout_at)):
+            if workload and pointers.below(place, "/spec/template") is not None:
+                raise ValueError("a pod template is changed by the actuator pod_spec, which waits for the rollout")
+            if pointers.steps(place)[-1:] in (["replicas"], ["minReplicas"], ["maxReplicas"]):
+                raise ValueError("replicas are changed by the lever replicas, which knows who owns them")
         return self
 
 
@@ -344,9 +477,11 @@ class TritonRepositoryOptions(PrecisionOptions):
 
 
 OPTIONS: dict[str, type[Section]] = {
+    "command": CommandOptions,
     "http": HttpOptions,
     "http_config": HttpConfigOptions,
     "kubernetes": KubernetesOptions,
+    "kubernetes_patch": KubernetesPatchOptions,
     "model_repository": ModelRepositoryOptions,
     "pod_spec": PodSpecOptions,
     "triton": TritonOptions,
