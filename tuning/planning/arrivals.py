@@ -20,19 +20,19 @@ def arrivals(observation: Observation, onset: float, now: Reading, settings: Pla
     Answered requests are not arrivals while a queue grows: the growth of the queue is added (queue_depth), or, where
     only the waiting time w is exported, arrivals = answered / (1 - dw/dt), the fluid relation of an overloaded queue.
     """
-    since = settled(observation.window, onset, settings)
-    times, qps = tail(observation.window, "qps", since)
-    if not qps.size:
+    window, rate_window_s = observation.window, settings.rate_window_s
+    since = settled(window, onset, settings)
+    times, asked = tail(window, "qps", -math.inf)
+    if not (times >= since - 1e-9).any():
         return None
-    earlier, before = tail(observation.window, "qps", -math.inf)
-    if (start := trend_start(earlier, before, [k * settings.rate_window_s for k in th.TREND_WINDOWS])) is not None:
-        times, qps = tail(observation.window, "qps", min(start, since))
-    growth = np.zeros_like(qps)
     if now.busy is None or now.busy > th.MAY_QUEUE:
         saturated = (now.busy or 0.0) > th.SATURATED
-        growth = queue_growth(observation.window, times, qps, since, settings.rate_window_s, saturated)
-    horizon_s = settings.verify_window_s + 2 * settings.rate_window_s
-    return forecast(times, np.maximum(qps + growth, 0.0), horizon_s, observation.history)
+        # A rise is looked for in what is asked for: what a full server answers stands still while the load grows.
+        asked = np.maximum(asked + queue_growth(window, times, asked, since, rate_window_s, saturated), 0.0)
+    start = trend_start(times, asked, [k * rate_window_s for k in th.TREND_WINDOWS])
+    part = times >= (since if start is None else min(start, since)) - 1e-9
+    horizon_s = settings.verify_window_s + 2 * rate_window_s
+    return forecast(times[part], asked[part], horizon_s, observation.history)
 
 
 def queue_growth(
@@ -54,7 +54,7 @@ def queue_growth(
     slope = float(np.clip(np.polyfit(wait_t - wait_t[0], wait / 1e3, 1)[0], 0.0, th.WAIT_GROWTH_MAX))
     if slope * (wait_t[-1] - wait_t[0]) < th.WAIT_RISE * float(wait.max()) / 1e3:
         return np.zeros_like(qps)
-    return np.asarray(qps * slope / (1 - slope), dtype=np.float64)
+    return np.where(times >= since - 1e-9, qps * slope / (1 - slope), 0.0)
 
 
 def draining_arrivals(window: MetricWindow, capacity: float) -> Interval | None:

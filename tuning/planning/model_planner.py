@@ -77,6 +77,8 @@ class ModelPlanner:
         limit = case.limits.get("p95_ms")
         if not case.situation.identified or not seen.size or not limit or case.diagnosis.cause in th.NOT_SPARED:
             return ""
+        if any(slow > th.DILUTED_REPLICA for slow in case.situation.replica_slow):
+            return ""  # P95 is that of the slow replica's share of the requests: one fewer of the others is a cliff
         stay = case.engine.unchanged(observation, case.situation)
         fewer = options.stepped(stay, step)
         peak = _at_peak(observation, case.situation)

@@ -159,6 +159,18 @@ def test_the_load_is_looked_at_when_the_change_will_be():
     assert (found.method, found.qps.value) == ("linear trend", pytest.approx(400.0 + 60.0 + 2 * 20.0, rel=1e-3))
 
 
+def test_a_load_that_rises_over_the_capacity_rises_all_the_same():
+    """1/s more every second; from 150/s on the server answers no more, and what it does not answer waits."""
+    asked = 100.0 + np.arange(61) * 5.0
+    depth = np.cumsum(np.maximum(asked - 150.0, 0.0) * 5.0)
+    seen = make_observation({"qps": np.minimum(asked, 150.0), "queue_depth": depth})
+    now = dataclasses.replace(rd.read_now(seen, SETTINGS), busy=1.0)
+    found = ar.arrivals(seen, AT_S - 20.0, now, SETTINGS)
+    # The growth of the queue is that of the last third of a rate window, which is a few seconds old.
+    assert (found.method, found.qps.value) == ("linear trend", pytest.approx(500.0, rel=0.03))
+    assert found.after(50.0).value == pytest.approx(550.0, rel=0.03)
+
+
 def test_the_rule_of_thumb_is_told_only_where_it_differs():
     rows = [1.0 + k % 4 for k in range(37)] + [4.0] * 24
     full = SURGE | {"rows_per_batch": rows, "batch_ms": [10.0 + 2.0 * r for r in rows]}

@@ -9,9 +9,10 @@ import pytest
 
 from tests.fakes.planning import AT_S, make_incident, make_observation, make_settings
 from tuning import planning
+from tuning.planning import latency_model as lm
 from tuning.planning.arrivals import draining_arrivals
 from tuning.planning.batching import assess
-from tuning.planning.predict import phases_of
+from tuning.planning.predict import learned_gain, phases_of
 from tuning.planning.settings import PlanningSettings
 
 SETTINGS = PlanningSettings()
@@ -77,3 +78,23 @@ def test_errors_are_not_over_because_latency_is_fine(planner, busy):
     )
     assert plan.diagnosis.cause == "errors" and plan.chosen.changes == ()
     assert "30.0% of requests fail" in plan.chosen.reason and "recovered" not in plan.chosen.reason
+
+
+def test_a_service_that_fell_back_from_int8_is_expected_to_be_as_fast_again():
+    """It was calm in INT8 at 20 ms a batch, and takes 50 ms in FP32, in which nobody has seen it before."""
+    stored = lm.dump({"1/int8": lm.learn(lm.LatencyModel(), [(float(k), 2.0, 20.0) for k in range(1, 9)])})
+    signals = CALM | {"batch_ms": from_onset(20.0, 50.0)}
+    seen = make_observation(signals, settings=make_settings(batch=4), latency_model=stored)
+    found = assess(ONSET, seen, SETTINGS)
+    assert found.slow == pytest.approx(2.5, rel=0.02)
+    assert learned_gain(found) == pytest.approx(2.5, rel=0.05)
+
+
+def test_a_service_that_was_seen_in_both_gains_what_their_lines_say():
+    """Twice as slow now in FP32, of which INT8 makes a half as it always did."""
+    line = [(float(k), 2.0, 20.0) for k in range(1, 9)]
+    int8 = lm.learn(lm.LatencyModel(), [(at_s, rows, 10.0) for at_s, rows, _ in line])
+    stored = lm.dump({"1/int8": int8, "1/fp32": lm.learn(lm.LatencyModel(), line)})
+    signals = CALM | {"batch_ms": from_onset(20.0, 40.0)}
+    seen = make_observation(signals, settings=make_settings(batch=4), latency_model=stored)
+    assert learned_gain(assess(ONSET, seen, SETTINGS)) == pytest.approx(2.0, rel=0.05)
