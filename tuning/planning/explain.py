@@ -69,6 +69,15 @@ def drains(stay: Predicted) -> str:
     return f"hold: the queue drains by itself in about {stay.drain_s:.0f} s at the present load"
 
 
+def few(stay: Predicted, requests: float, limits: Mapping[str, float]) -> str:
+    """Why nothing is done yet where the objective was broken by a handful of requests. requests: in a rate window."""
+    name = stay.worst(limits)
+    return (
+        f"hold: the present setting is predicted to do ({ms(stay.shown[name].value)} of {ms(limits[name])}), and "
+        f"{requests:.0f} requests are few enough for luck; it is looked at again soon"
+    )
+
+
 def uncured(diagnosis: Diagnosis) -> str:
     """Why a cause that no lever cures gets no change: it is over, or a person has to look."""
     evidence = "; ".join(diagnosis.evidence)

@@ -73,8 +73,9 @@ class ModelPlanner:
         rest.
         """
         case = self._case(incident, observation, past)
-        seen = rd.recent(observation.window, "p95_ms", self._settings.verify_window_s)
-        limit = case.limits.get("p95_ms")
+        signal = observation.promise.signal
+        seen = rd.recent(observation.window, signal, self._settings.verify_window_s)
+        limit = case.limits.get(signal)
         if not case.situation.identified or not seen.size or not limit or case.diagnosis.cause in th.NOT_SPARED:
             return ""
         if any(slow > th.DILUTED_REPLICA for slow in case.situation.replica_slow):
@@ -84,7 +85,7 @@ class ModelPlanner:
         peak = _at_peak(observation, case.situation)
         now = case.engine.predict([stay], observation, case.situation, case.knowledge, self._settings)[0]
         then = case.engine.predict([fewer], observation, peak, case.knowledge, self._settings)[0]
-        p95 = float(seen.max()) * max(1.0, then.shown["p95_ms"].value / now.shown["p95_ms"].value)
+        p95 = float(seen.max()) * max(1.0, then.shown[signal].value / now.shown[signal].value)
         if p95 > th.SPARED_P95 * limit or then.load > th.SPARED_LOAD or then.carries < th.SPARED_CARRIES:
             return ""
         return (
@@ -122,9 +123,9 @@ class ModelPlanner:
     def _cure(self, case: Case) -> Plan:
         base = case.engine.unchanged(case.observation, case.situation)
         stay = self._stay(case, base)
-        if self._passes(case, stay):
+        if passing := self._passes(case, stay):
             kept = Ranked(base, stay, ef.Posterior(*th.WORKED_PRIOR, 0, 0), 0.0)
-            return self._plan(case, _option(case, kept, explain.drains(stay)), ())
+            return self._plan(case, _option(case, kept, passing), ())
         ranked = self._rank(case, base)
         winner = ranking.best(ranked, self._settings, case.limits)
         text = self._winning(case, winner) if winner is not None else ""
@@ -176,8 +177,9 @@ class ModelPlanner:
         situation = turned if turned is not None else case.situation
         return case.engine.predict([base], case.observation, situation, case.knowledge, self._settings)[0]
 
-    def _passes(self, case: Case, stay: Predicted) -> bool:
-        """The present setting meets the SLO once the queue has drained, and the queue IS draining: no change needed."""
+    def _passes(self, case: Case, stay: Predicted) -> str:
+        """The present setting meets the SLO once the queue has drained, and the queue IS draining, or what broke the SLO
+        may be the luck of a few requests: why no change is needed yet, "" where one may be."""
         window, situation = case.observation.window, case.situation
         p95 = rd.recent(window, case.observation.promise.signal, self._settings.recent_s)
         depth = rd.recent(window, "queue_depth", self._settings.recent_s)
@@ -189,7 +191,15 @@ class ModelPlanner:
         )
         sound = situation.slow is None or situation.slow < th.PASSES_SLOW
         meets = stay.meets >= th.PASSES_MEETS and stay.ratio(case.limits) <= self._settings.headroom
-        return (falling or emptying) and sound and meets and stay.drain_s < th.PASSES_DRAIN_S
+        if not meets or stay.drain_s >= th.PASSES_DRAIN_S:
+            return ""
+        if (falling or emptying) and sound:
+            return explain.drains(stay)
+        # P95 rests on a handful of requests of one rate window: a few slow ones in a row break the SLO's rule.
+        window_s = self._settings.rate_window_s
+        requests = (situation.now.qps or math.inf) * window_s
+        brief = case.observation.at_s - case.incident.opened_at_s <= th.LUCK_WINDOWS * window_s
+        return explain.few(stay, requests, case.limits) if brief and requests < th.LUCK_REQUESTS else ""
 
     def _rank(self, case: Case, base: Candidate) -> list[Ranked]:
         """All single levers, and pairs where they are cheaper than the best single."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from detection.model import Lever
 from tuning.model import Change, Knob, Observation, Setting
@@ -115,8 +116,7 @@ def stepped(base: Candidate, step: Change) -> Candidate:
     knob = "min_replicas" if "min_replicas" in step.new else "replicas"
     old, new = step.old.get(knob), step.new.get(knob)
     fewer = int(old) - int(new) if isinstance(old, (int, float)) and isinstance(new, (int, float)) else 0
-    setting = {**base.setting, "replicas": max(1, int(base.setting["replicas"]) - fewer)}
-    return Candidate(setting, size=size_of(setting))
+    return replace(base, setting={**base.setting, "replicas": max(1, int(base.setting["replicas"]) - fewer)})
 
 
 def _moved(

@@ -56,6 +56,26 @@ def test_at_the_rate_at_which_it_broke_a_setting_is_not_taken_back_however_much_
     assert plan.revert_below_qps == pytest.approx(0.7 * 120.0, rel=0.05)
 
 
+FEW = {"qps": 3.0, "p95_ms": [30.0] * 55 + [70.0] * 6, "queue_ms": 4.0, "queue_depth": 0.0, "busy": 0.1}
+"""3/s, 30 requests in a rate window of 10 s; P95 was over 60 ms for half a minute."""
+
+
+@pytest.mark.parametrize(
+    ("signals", "opened_s", "held"),
+    [
+        ({}, 20.0, True),
+        ({}, 20.1, False),  # more than two rate windows ago
+        ({"qps": 19.9}, 20.0, True),
+        ({"qps": 20.1}, 20.0, False),  # 201 requests are more than luck
+        ({"batch_ms": [12.0] * 55 + [45.0] * 6}, 20.0, False),  # a batch takes 45 ms now: the present setting does not
+    ],
+)
+def test_a_few_slow_requests_are_no_reason_for_a_change_yet(signals, opened_s, held):
+    plan = propose(FEW | signals, opened_s=opened_s)
+    assert ("few enough for luck" in plan.reason) is held, plan.reason
+    assert not held or (plan.chosen.changes == () and plan.chosen.meets_slo)
+
+
 def test_int8_of_a_gain_that_nobody_measured_goes_before_what_costs_if_all_of_its_interval_does():
     """Before replicas, and before a batch that does with 75 %; where the interval reaches over the SLO it does not."""
     plan = propose(SURGE)

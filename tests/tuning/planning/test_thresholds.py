@@ -139,6 +139,8 @@ FIXED = {
     "PASSES_P95": 0.7,
     "PASSES_DEPTH": 0.9,
     "PASSES_SLOW": 1.1,
+    "LUCK_REQUESTS": 200.0,
+    "LUCK_WINDOWS": 2.0,
     "DRAIN_SLOW_SD": 0.2,
     "LEASE_RETURN": 0.7,
     "PLAYBOOK_RETURN": 0.6,
