@@ -178,8 +178,8 @@ class ModelPlanner:
         return case.engine.predict([base], case.observation, situation, case.knowledge, self._settings)[0]
 
     def _passes(self, case: Case, stay: Predicted) -> str:
-        """The present setting meets the SLO once the queue has drained, and the queue IS draining, or what broke the SLO
-        may be the luck of a few requests: why no change is needed yet, "" where one may be."""
+        """The present setting meets the SLO once the queue has drained, and the queue IS draining, or what broke the
+        SLO may be the luck of a few requests: why no change is needed yet, "" where one may be."""
         window, situation = case.observation.window, case.situation
         p95 = rd.recent(window, case.observation.promise.signal, self._settings.recent_s)
         depth = rd.recent(window, "queue_depth", self._settings.recent_s)

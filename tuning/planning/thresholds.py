@@ -310,8 +310,8 @@ PASSES_DEPTH = 0.9
 PASSES_SLOW = 1.1
 """Slowness from which the present setting is not trusted to get by."""
 LUCK_REQUESTS = 200.0
-"""Requests in a rate window below which its P95 rests on fewer than ten of them, so that a few in a row are luck if the
-model says that the present setting does (on the development incidents a second change at 1.8/s was made for that) ..."""
+"""Requests in a rate window below which its P95 rests on fewer than ten of them, so that a few in a row are luck if
+the model says that the present setting does (a second change at 1.8/s was made for that on development incidents) ..."""
 LUCK_WINDOWS = 2.0
 """... and for how many rate windows after the onset they may be."""
 DRAIN_SLOW_SD = 0.2
