@@ -311,7 +311,7 @@ PASSES_SLOW = 1.1
 """Slowness from which the present setting is not trusted to get by."""
 LUCK_REQUESTS = 200.0
 """Requests in a rate window below which its P95 rests on fewer than ten of them, so that a few in a row are luck if
-the model says that the present setting does (a second change at 1.8/s was made for that on development incidents) ..."""
+the model says that the present setting does (a second change at 1.8/s was made for that on a development one) ..."""
 LUCK_WINDOWS = 2.0
 """... and for how many rate windows after the onset they may be."""
 DRAIN_SLOW_SD = 0.2
@@ -325,11 +325,12 @@ PEAK = 0.95
 """Quantile of the rates seen that replicas which stay must carry before one is given back."""
 SAVING_P95 = 0.5
 """Share of the headroom under which P95 must stay after a replica was given back."""
-SPARED_P95 = 0.75
+SPARED_P95 = 0.85
 """P95 over its objective, expected with one replica fewer at the highest load seen, up to which a borrowed replica goes
-back before its lease ends (with 0.8, a ramp of 2/s on the development incidents outgrew what was left) ..."""
-SPARED_LOAD = 0.7
-"""... if the rest are no busier than this then ..."""
+back before its lease ends ..."""
+SPARED_LOAD = 0.65
+"""... if the rest are no busier than this then (with 0.8, a ramp of 2/s on a development incident outgrew what was left:
+a second change) ..."""
 SPARED_CARRIES = 0.95
 """... and carry that load with this probability, whatever is not known of the batch times."""
 NOT_SPARED = ("stale_data", "errors")

@@ -237,9 +237,10 @@ def test_borrowed_replicas_are_spared_where_fewer_do():
     ("change", "why_not"),
     [
         ({"old": 3, "new": 2, "signals": {"replicas": after(2.0, 3.0)}}, "440/s on two replicas: 99 % of full batches"),
-        ({"p95_ms": 37.0}, "P95 is at more than three quarters of the objective already"),
+        ({"old": 4, "new": 3, "signals": {"replicas": after(2.0, 4.0)}}, "on three: 66 %"),
+        ({"p95_ms": 35.0}, "P95 is at 0.86 of the objective already"),
         ({"signals": {"qps": [60.0] * 37 + [1050.0] * 8 + [440.0] * 16}}, "it was 1050/s a while ago: 95 % of five"),
-        ({"signals": {"p95_ms": [30.0] * 60 + [49.0]}}, "the highest P95 seen lately is what counts"),
+        ({"signals": {"p95_ms": [30.0] * 60 + [52.0]}}, "the highest P95 seen lately is what counts"),
         ({"signals": {"error_rate": after(0.0, 0.2)}}, "requests fail, which P95 does not tell"),
         ({"signals": {"p95_ms": float("nan")}}, "nothing is seen"),
         ({"signals": {"batch_ms": float("nan")}}, "nothing can be predicted"),
