@@ -72,9 +72,7 @@ def oracle(scenario: Scenario, service: SimulatedService, at_s: float) -> tuple[
             break
         if not choice.empty and not _can_carry(scenario, choice, service):
             continue
-        run = Run(copy.deepcopy(service), held=choice.empty)
-        choice.make(run)
-        run.service.advance(END_S)
+        run = _made(service, choice)
         minutes = violation_min(scenario, run.service)
         least, idle = min(least, minutes), minutes if choice.empty else idle
         if cured(scenario, run.service):
@@ -86,9 +84,24 @@ def oracle(scenario: Scenario, service: SimulatedService, at_s: float) -> tuple[
                 break
     if best is not None:
         return best[1], True, False
-    run = Run(copy.deepcopy(service), held=True)
+    # What cannot carry the load in the end may help until then: the most that can be had is tried for that.
+    most = _made(service, _most(scenario, service))
+    least = min(least, violation_min(scenario, most.service))
+    return _made(service, Choice()), False, least <= EASED * idle
+
+
+def _most(scenario: Scenario, service: SimulatedService) -> Choice:
+    """Everything at once."""
+    faster = scenario.precision and not service.int8
+    return Choice((scenario.batch_max, service.timeout_ms), max(service.desired, scenario.replicas_max), faster)
+
+
+def _made(service: SimulatedService, choice: Choice) -> Run:
+    """The choice made now, and what comes of it."""
+    run = Run(copy.deepcopy(service), held=choice.empty)
+    choice.make(run)
     run.service.advance(END_S)
-    return run, False, least <= EASED * idle
+    return run
 
 
 def _can_carry(scenario: Scenario, choice: Choice, service: SimulatedService) -> bool:

@@ -329,8 +329,8 @@ SPARED_P95 = 0.85
 """P95 over its objective, expected with one replica fewer at the highest load seen, up to which a borrowed replica goes
 back before its lease ends ..."""
 SPARED_LOAD = 0.65
-"""... if the rest are no busier than this then (with 0.8, a ramp of 2/s on a development incident outgrew what was left:
-a second change) ..."""
+"""... if the rest are no busier than this then (with 0.8, a ramp of 2/s on a development incident outgrew what was
+left: a second change) ..."""
 SPARED_CARRIES = 0.95
 """... and carry that load with this probability, whatever is not known of the batch times."""
 NOT_SPARED = ("stale_data", "errors")
