@@ -37,7 +37,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--executor", choices=("standalone", "celery"), default="standalone",
         help="celery: two Celery workers, PostgreSQL and Redis instead of `airflow standalone` on SQLite")  # fmt: skip
     parser.add_argument("--home", type=Path, default=repository_root() / ".demo", help="where the demo keeps its files")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.without_airflow and SCENARIOS[args.scenario].mode == "approve":
+        parser.error(f"--scenario {args.scenario} needs Airflow: a person answers on its page")
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:

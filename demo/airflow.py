@@ -124,6 +124,11 @@ class Airflow:
         found = self.get(f"dags/~/dagRuns/~/taskInstances?limit=100&{states}")["task_instances"]
         return [f"{t['dag_id']}.{t['task_id']} ({t['dag_run_id']}): {t['state']}" for t in found]
 
+    def yes(self) -> list[dict[str, Any]]:
+        """Every request of a plan that a person said yes to, as Airflow tells it: who, when."""
+        found = self.get("dags/tune_service/dagRuns/~/hitlDetails?limit=100&response_received=true")["hitl_details"]
+        return [one for one in found if "Approve" in (one["chosen_options"] or []) and one["responded_by_user"]]
+
     def import_errors(self) -> list[str]:
         """What keeps a DAG file from being loaded; nothing while Airflow is too busy to say."""
         try:

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from demo.processes import Child
 
@@ -43,6 +44,10 @@ class PlainLoop:
 
     def task_failures(self) -> list[str]:
         return [*self._said(" This sweep failed: "), *self._said(" this attempt broke off: ")]
+
+    def yes(self) -> list[dict[str, Any]]:
+        """Nobody can be asked in a browser here."""
+        return []
 
     def check(self) -> None:
         if self._child is not None:

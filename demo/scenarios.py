@@ -69,6 +69,8 @@ class Scenario:
     beta_ms: float = 5.0
     calibration: Literal["matching", "another"] | None = None
     language: Language | None = None
+    mode: Literal["act", "approve"] = "act"
+    """approve: a person is asked by mail, and the demo's person says yes in a browser."""
     duration_s: float = 180.0
     """How long the demo waits for the expected end after the fault ("nothing": how long it watches)."""
 
@@ -81,6 +83,14 @@ SCENARIOS: dict[str, Scenario] = {
             "traffic rises past what batch size 1 can carry (ONNX Runtime on one core)",
             "resolved",
             fault_load=1.5,
+        ),
+        Scenario(
+            "approve",
+            "as batch, in mode approve: a person follows the mail's link in a browser and says yes",
+            "resolved",
+            fault_load=1.5,
+            mode="approve",
+            duration_s=300.0,
         ),
         Scenario(
             "hold",

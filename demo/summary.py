@@ -28,6 +28,10 @@ class Facts:
     fault_at_s: float = 0.0
     end_at_s: float = 0.0
     airflow_url: str = ""
+    link: str = ""
+    """The notification's link to the request for a yes."""
+    yes_at_s: float = 0.0
+    yes_by: str = ""
     error: str | None = None
 
 
@@ -62,15 +66,17 @@ def summarise(
     refused = story.refusals(events, t0) if t0 else []
     told_no = [at for at in mailed_s if refused and at >= refused[-1]["at_s"]]
     named = [m for m in mails if s.reason in m.subject]
+    approved = s.mode != "approve" or _approved(facts, made)
     proven = bool({"refused": told_no, "hold": named}.get(s.expected, proof))
     return {
         "scenario": s.name,
         "seed": stack.seed,
         "emulated": s.serving in ("replicas", "language"),
-        "ok": facts.error is None and _as_expected(s, resolved, len(made), len(mails), proven),
+        "ok": facts.error is None and approved and _as_expected(s, resolved, len(made), len(mails), proven),
         "resolved": resolved,
         "actions": made,
         "refusals": refused,
+        "approval": _approval(facts),
         "t_detected_s": None if detected is None else round(detected.at_s - t0, 1),
         "t_resolved_s": round(calm - t0, 1) if resolved and calm is not None else None,
         "t_mailed_s": round(proof[-1] if proof else mailed_s[-1], 1) if mailed_s else None,
@@ -91,6 +97,19 @@ def summarise(
         "watched_s": round(end - t0, 1) if t0 else 0.0,
         "error": facts.error,
     }  # fmt: skip
+
+
+def _approval(facts: Facts) -> dict[str, Any] | None:
+    """The yes of a person; None where none was asked for or given."""
+    if not facts.yes_at_s:
+        return None
+    return {"link": facts.link, "by": facts.yes_by, "at_s": round(facts.yes_at_s - facts.fault_at_s, 1)}
+
+
+def _approved(facts: Facts, made: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a person, led there by the notification, said yes before the first change was made."""
+    first_s = facts.fault_at_s + made[0]["at_s"] if made else 0.0
+    return bool(facts.link) and 0 < facts.yes_at_s <= first_s
 
 
 def _is_resolved(facts: Facts, seconds: Sequence[story.Second], made: Sequence[Mapping[str, Any]]) -> bool:
@@ -130,6 +149,8 @@ def tell(screen: Screen, facts: Facts, events: Sequence[story.Event], summary: M
         line = story.line_of(event)
         if line and t0 and event.at_s >= t0 - 1 and event.at_s <= (end or event.at_s):
             rows.append((event.at_s - t0, line))
+    if summary["approval"] is not None:
+        rows.append((summary["approval"]["at_s"], f"{summary['approval']['by']} says yes, led there by the mail"))
     if summary["t_resolved_s"] is not None:
         rows.append((summary["t_resolved_s"], "P95 back under the SLO, for good"))
     if summary["t_mailed_s"] is not None:

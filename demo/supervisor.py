@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from demo import story, web
 from demo.measure import batch_seconds
+from demo.person import Person, link_of
 from demo.processes import DemoError
 from demo.scenarios import capacity_rps, slo_ms, surge_rps
 from demo.screen import Screen
@@ -36,6 +38,7 @@ class Supervisor:
         self.airflow: Engine | None = None
         self._asked_airflow = 0.0
         self._read_ledger, self._events = 0.0, list[story.Event]()
+        self.person = Person(stack.run / "pictures") if stack.scenario.mode == "approve" else None
         self._shown: set[tuple[float, str, str]] = set()
 
     # phases
@@ -176,6 +179,8 @@ class Supervisor:
         self.facts.end_at_s = time.time()
 
     def _is_resolved(self) -> bool:
+        if self.person is not None and not self._is_approved(self.person):
+            return False
         now, t0 = time.time(), self.facts.fault_at_s
         since = story.under_for_good_since(self.load.seconds, self.facts.slo_ms, t0)
         events = self.events()
@@ -184,6 +189,31 @@ class Supervisor:
             return False
         changed_at = t0 + made[-1]["at_s"]
         return now - max(since, changed_at) >= CALM_S and self._mail_after(changed_at)
+
+    def _is_approved(self, person: Person) -> bool:
+        """Whether the person that the mail asked has said yes, as Airflow tells it."""
+        facts = self.facts
+        if facts.yes_at_s:
+            return True
+        if person.error:
+            raise DemoError(f"the person could not answer: {person.error}")
+        link = link_of(self.stack.mailbox.mails)
+        if link and not facts.link:
+            facts.link = link
+            who = "a person follows its link in Chromium" if person.can_answer else "open it and say yes"
+            self.screen.say(f"a mail asks for a yes; {who}: {link}")
+        if link and person.can_answer:
+            person.ask(link)
+        return bool(link) and self._has_said_yes()
+
+    def _has_said_yes(self) -> bool:
+        if self.airflow is None or time.monotonic() - self._asked_airflow < ASK_AIRFLOW_EVERY_S:
+            return False
+        self._asked_airflow = time.monotonic()
+        for one in self.airflow.yes():
+            self.facts.yes_at_s = datetime.fromisoformat(one["responded_at"]).timestamp()
+            self.facts.yes_by = str(one["responded_by_user"]["name"])
+        return bool(self.facts.yes_at_s)
 
     def _mail_after(self, at_s: float) -> bool:
         return any(m.eml.stat().st_mtime >= at_s for m in self.stack.mailbox.mails)

@@ -157,7 +157,7 @@ class Past:
             case.detected_at_s = seen if case.detected_at_s is None else min(seen, case.detected_at_s)
 
     def _plan(self, line: Line, body: Row) -> None:
-        one = self._try(str(body.get("id") or line.id))
+        one = self._try(line.id)
         chosen, diagnosis = _row(body.get("chosen")), _row(body.get("diagnosis"))
         changes = [_row(change) for change in chosen.get("changes") or ()]
         one.planned, one.service, one.at_s = True, line.service, line.at_s

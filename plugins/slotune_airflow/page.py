@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 from detection.errors import ConfigError
 
 if TYPE_CHECKING:
+    from slotune.views.approvals import Waiting
     from slotune.web.actions import Attempt
 
 Scope = MutableMapping[str, Any]
@@ -74,6 +75,7 @@ def _build() -> Any:
         may_scrape=[with_token(token)] if token else None,
         start=_start,
         starter=starter,
+        answer=_answer,
         ahead=True,
     )
 
@@ -82,7 +84,6 @@ def _start(asked: Attempt) -> str:
     """A run of tune_service as Airflow's own trigger button makes one; where it can be watched. ConfigError where
     Airflow does not take it."""
     from airflow.api.common.trigger_dag import trigger_dag
-    from airflow.configuration import conf as conf_of
     from airflow.exceptions import AirflowException
     from airflow.models.dag import DagModel
     from airflow.utils.types import DagRunTriggeredByType
@@ -104,5 +105,33 @@ def _start(asked: Attempt) -> str:
         raise ConfigError(f"Airflow did not start it: {error}") from error
     if run is None:
         raise ConfigError("Airflow did not start it, and did not say why")
-    base = urlsplit(conf_of.get("api", "base_url", fallback="/")).path.rstrip("/")
-    return f"{base}/dags/{TUNE_DAG}/runs/{quote(str(run.run_id), safe='')}"
+    return f"{_base()}/dags/{TUNE_DAG}/runs/{quote(str(run.run_id), safe='')}"
+
+
+def _answer(asked: Waiting) -> str:
+    """Airflow's page for the request of this plan; "" where it is not there (any more)."""
+    from airflow.models.hitl import HITLDetail
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    from slotune_airflow.runs import TUNE_DAG
+
+    open_requests = (
+        select(TaskInstance.run_id, TaskInstance.task_id)
+        .join(HITLDetail, HITLDetail.ti_id == TaskInstance.id)
+        .where(TaskInstance.dag_id == TUNE_DAG, HITLDetail.responded_at.is_(None))
+        .where(HITLDetail.body.contains(asked.plan_id, autoescape=True))
+    )
+    with create_session() as session:
+        found = session.execute(open_requests).first()
+    if found is None:
+        return ""
+    return f"{_base()}/dags/{TUNE_DAG}/runs/{quote(found[0], safe='')}/tasks/{quote(found[1])}/required_actions"
+
+
+def _base() -> str:
+    """The path under which Airflow is served; "" at the top."""
+    from airflow.configuration import conf
+
+    return urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")

@@ -23,7 +23,7 @@ from markupsafe import Markup
 from detection.errors import ConfigError, SlotuneError
 from detection.outside_text import printable
 from detection.signals import shown, title
-from slotune.views import changes, effects, fleet, health, incidents, review
+from slotune.views import approvals, changes, effects, fleet, health, incidents, review
 from slotune.views.latest import latest
 from slotune.views.memory import Memory
 from slotune.views.reading import Reading
@@ -58,6 +58,7 @@ def create_app(
     who: Guard = nobody,
     start: Callable[[actions.Attempt], str] | None = None,
     starter: Guard = nobody,
+    answer: Callable[[approvals.Waiting], str] | None = None,
     ahead: bool = False,
 ) -> FastAPI:
     """read: a Reading of this moment; raises SlotuneError where the ledger or the settings cannot be read.
@@ -66,7 +67,8 @@ def create_app(
     a machine asks that cannot log in (None: as may_read).
     write: puts a record into the ledger; None: the page only reads. who: a dependency that answers the name of whoever
     acts, and refuses whoever may not. start: begins a run of tune_service and answers where it can be watched; None:
-    nothing can be started here. starter: as who, for starting. ahead: read the history before anybody asks.
+    nothing can be started here. starter: as who, for starting. answer: where a waiting plan
+    can be answered, "" where that is not known. ahead: read the history before anybody asks.
     """
     app = FastAPI(title="slotune", docs_url=None, redoc_url=None, openapi_url=None)
     guards = [Depends(guard) for guard in may_read]
@@ -99,8 +101,9 @@ def create_app(
         found = fleet.chosen(whole.rows, words=q, state=state)
         rows = found if every else found[:MOST_ROWS]
         told = {"fleet": whole, "health": well, "pauses": _of_all(seen), "rows": rows, "found": len(found)}
+        told |= {"q": q, "state": state, "asked": _asked(seen, answer)}
         refresh = None if q or state else REFRESH_S
-        return pages.show(request, seen, "fleet.html", here="Fleet", refresh=refresh, q=q, state=state, **told)
+        return pages.show(request, seen, "fleet.html", here="Fleet", refresh=refresh, **told)
 
     @app.get("/services/{name:path}", dependencies=guards)
     def service(request: Request, name: str) -> Response:
@@ -142,7 +145,8 @@ def create_app(
         if page is None:
             return pages.missing(request, f"The ledger holds no incident {incident_id!r}.")
         label = spoken(seen).labels.get(incident_id, "")
-        return pages.show(request, seen, "incident.html", here="Incidents", page=page, label=label)
+        asked = [(row, url) for row, url in _asked(seen, answer) if row.incident_id == incident_id]
+        return pages.show(request, seen, "incident.html", here="Incidents", page=page, label=label, asked=asked)
 
     @app.get("/changes", dependencies=guards)
     def change_list(request: Request) -> Response:
@@ -193,6 +197,13 @@ def _remembering(read: Callable[[], Reading]) -> Callable[[], Reading]:
     """The same readings with one memory, so that a request reads only what was written since the one before."""
     memory = Memory()
     return lambda: replace(read(), memory=memory)
+
+
+def _asked(
+    seen: Reading, answer: Callable[[approvals.Waiting], str] | None
+) -> list[tuple[approvals.Waiting, str]]:
+    """Every plan that waits for a yes, with the place where it is given."""
+    return [(row, answer(row) if answer is not None else "") for row in approvals.waiting(seen)]
 
 
 def _read_ahead(read: Callable[[], Reading]) -> None:

@@ -59,16 +59,23 @@ def prediction_dots(found: Sequence[tuple[float, float, bool]]) -> Markup:
     parts = [Markup('<line class="slo-quiet" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(
         across(ends[0]), down(ends[0]), across(ends[1]), down(ends[1])
     )]  # fmt: skip
-    for value in ticks(*ends, log=True):
-        if ends[0] <= value <= ends[1]:
-            parts.append(_text(LEFT - 6, down(value) + 4, "end", ms(value)))
-            parts.append(_text(across(value), HEIGHT - 10, "middle", ms(value)))
+    for value in _marks(*ends):
+        parts.append(_text(LEFT - 6, down(value) + 4, "end", ms(value)))
+        parts.append(_text(min(across(value), WIDTH - RIGHT - 24), HEIGHT - 10, "middle", ms(value)))
     parts += [
         Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="4"/>').format("in" if hit else "out", across(p), down(o))
         for p, o, hit in points
     ]
     parts.append(_text(LEFT, 14, "start", "observed P95 over predicted P95; red: outside the predicted interval"))
     return _picture("Predicted against observed P95", parts)
+
+
+def _marks(low: float, high: float) -> list[float]:
+    """Round numbers within a range of magnitudes: 1, 2, 5, 10 ..., or tens of them where those are too many."""
+    tens = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    fine = [step * 10.0**e for e in tens for step in (1, 2, 5)]
+    found = [value for value in fine if low <= value <= high]
+    return found if len(found) <= 7 else [10.0**e for e in tens if low <= 10.0**e <= high]
 
 
 def _picture(title: str, parts: Sequence[Markup]) -> Markup:
@@ -89,9 +96,8 @@ def _text(x: float, y: float, side: str, text: str) -> Markup:
 
 def _counts(most: int) -> Markup:
     """A grid of whole numbers."""
-    step = max(1, round(most / 4))
     rows = []
-    for value in range(0, most + 1, step):
+    for value in sorted({int(tick) for tick in ticks(0.0, float(most), log=False)}):
         y = HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / most
         rows.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
             LEFT, WIDTH - RIGHT, y, y

@@ -18,7 +18,7 @@ def test_config_of_every_scenario_is_valid(name: str):
     text = render_config(Path(__file__).parents[2], scenario, 180.0, "http://127.0.0.1:1234", files)
     (service,) = loads(text).service_values()
     assert service.slo.p95_ms == 180.0
-    assert service.mode == "act"
+    assert service.mode == scenario.mode
     assert service.levers["batch_size"].maximum == scenario.batch_max
     assert ("replicas" in service.levers) == (scenario.serving == "replicas")
     assert ("precision" in service.levers) == (scenario.calibration is not None)

@@ -62,13 +62,15 @@ class Figure:
         if self.value is None:
             return "no figure"
         text = self._of_unit(self.value)
-        return text if self.met is not None or self.target is None else f"{text}, too few to rate"
+        return text if self.of >= FEW else f"{text}, too few to rate"
 
     @property
     def wanted(self) -> str:
         """The target in words; "" without one."""
         if self.target is None:
             return ""
+        if self.unit == "change" and not self.target.at_least:
+            return f"{self._of_unit(self.target.value)} or lower"
         return f"{'at least' if self.target.at_least else 'at most'} {self._of_unit(self.target.value)}"
 
     def _of_unit(self, value: float) -> str:

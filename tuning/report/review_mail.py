@@ -30,7 +30,7 @@ def render_review(seen: Review) -> Mail:
     context = _context(seen) | {"sources": {key: f"cid:{key}" for key in pictures}}
     return Mail(
         id=make_id("review", seen.start_s, seen.end_s),
-        subject=f"[slotune] {name}: {seen.incidents} incidents, {seen.resolved} resolved",
+        subject=f"[slotune] {name}: {_count(seen.incidents)}, {seen.resolved} resolved",
         html=pages.get_template("review.html").render(context),
         text=pages.get_template("review.txt").render(context),
         at_s=seen.end_s,
@@ -55,6 +55,10 @@ def span_name(seen: Review) -> str:
     return "Week" if days == 7 else "Month" if 28 <= days <= 31 else f"{days} days" if days != 1 else "Day"
 
 
+def _count(incidents: int) -> str:
+    return "1 incident" if incidents == 1 else f"{incidents} incidents"
+
+
 def tone(figure: Figure) -> str:
     return "quiet" if figure.met is None else "good" if figure.met else "bad"
 
@@ -63,6 +67,7 @@ def _context(seen: Review) -> dict[str, object]:
     return {
         "seen": seen,
         "name": span_name(seen),
+        "count": _count(seen.incidents),
         "colour": COLOURS["quiet"],
         "colours": COLOURS,
         "clock": words.clock,

@@ -19,7 +19,9 @@ from slotune.web.exposition import Family
 from slotune.web.guards import from_here, is_loopback, whoever, with_token
 from slotune.web.metrics import exposition
 from tuning.errors import LedgerUnavailable
+from tuning.ledger import SqlLedger
 from tuning.orders import orders_of
+from tuning.query import Query
 
 PATHS = ("/", "/incidents", "/changes", "/effects", "/review", "/health", "/services/ranker", "/services/silent", "/incidents/nasty")
 
@@ -291,3 +293,16 @@ def test_a_histogram_is_cumulative():
         ("slotune_x_seconds_bucket", "+Inf"): 3.0, ("slotune_x_seconds_sum", None): 56.0,
         ("slotune_x_seconds_count", None): 3.0,
     }  # fmt: skip
+
+
+def test_a_plan_that_waits_for_a_yes_leads_to_where_it_is_given(tmp_path, told):
+    ledger = SqlLedger.open(f"sqlite:///{tmp_path / 'l.sqlite'}")
+    opened = told.reader.find(Query(kinds=("open_incidents",), services=("ranker",)))[-1]
+    plan = told.reader.find(Query(kinds=("choose_action",), services=("ranker",)))[-1]
+    ledger.put(opened)
+    ledger.put(plan.model_copy(update={"at_s": told.now_s - 60, "body": {**plan.body, "mode": "approve"}}))
+    seen = dataclasses.replace(told, reader=ledger, memory=Memory())
+    page = TestClient(create_app(lambda: seen, answer=lambda row: f"/required/{row.plan_id}"))
+    for path in ("/", f"/incidents/{opened.incident_id}"):
+        assert "waits for a yes" in page.get(path).text and f'href="/required/{plan.id}"' in page.get(path).text
+    assert "under Required Actions" in TestClient(create_app(lambda: seen)).get("/").text

@@ -29,7 +29,7 @@ def test_the_week_counts_what_happened(lived):
     loop, mails, now_s = lived
     assert "sent" in review_week(loop, now_s)
     (mail,) = mails.mails
-    assert mail.subject == "[slotune] Week: 1 incidents, 1 resolved"
+    assert mail.subject == "[slotune] Week: 1 incident, 1 resolved"
     assert "1 of 1" in mail.text and "too few to rate" in mail.text
 
 
@@ -37,7 +37,7 @@ def test_a_month_is_told_once_when_it_has_ended(lived):
     loop, mails, now_s = lived
     _, end_s = month_before(now_s + 40 * 86_400)
     assert "sent" in review_week(loop, end_s + 3600)
-    assert "Month: 1 incidents, 1 resolved" in mails.mails[-1].subject
+    assert "Month: 1 incident, 1 resolved" in mails.mails[-1].subject
     mails.mails.clear()
     review_week(loop, end_s + 7 * 86_400)
     assert [mail.subject for mail in mails.mails if "Month" in mail.subject] == []
