@@ -219,20 +219,16 @@ def oracle(scenario: Scenario, world: World, at_s: float) -> tuple[Run, bool]:
 
 
 def _choices(scenario: Scenario, world: World) -> list[tuple[int, int, int]]:
-    """Nothing first, then limits alone, then replicas alone and with limits."""
+    """Nothing first, then limits alone, then replicas alone and with the limits that are furthest apart."""
     (now, tokens), replicas = world.limits, world.desired
-    counts = [4, 8, 16, 32, 64, 128, 256, 512, scenario.sequences_max]
-    counts = sorted(
-        {n for n in counts if n <= scenario.sequences_max and n != now}, key=lambda n: abs(math.log(n / now))
-    )
-    budgets = [b for b in (512, 1024, 2048, 4096, 8192) if b != tokens and b >= now]
+    wanted = (now // 8, now // 4, now // 2, 2 * now, 4 * now, scenario.sequences_max)
+    counts = sorted({n for n in wanted if 1 <= n <= scenario.sequences_max and n != now})
+    budgets = [b for b in (512, 2048, 8192) if b != tokens and b >= now]
     found = [(now, tokens, replicas), *((n, tokens, replicas) for n in counts), *((now, b, replicas) for b in budgets)]
     for count in range(replicas + 1, scenario.replicas_max + 1):
-        found += [
-            (now, tokens, count),
-            *((n, tokens, count) for n in counts[:3]),
-            *((now, b, count) for b in budgets[:2]),
-        ]
+        found.append((now, tokens, count))
+        found += [(n, tokens, count) for n in (now // 4, scenario.sequences_max) if n in counts]
+        found += [(now, b, count) for b in budgets[:1]]
     return found
 
 

@@ -67,7 +67,8 @@ class WorldSource:
     def read(self, services: Sequence[Service], signals: Sequence[str], span: Span) -> Reading[MetricWindow]:
         values = self._values(span)
         wanted = {name: values[name] for name in signals if name in values}
-        return Reading({s.name: MetricWindow(s.name, span, wanted, "histogram") for s in services})
+        fresh = dict.fromkeys(wanted, 0.0)
+        return Reading({s.name: MetricWindow(s.name, span, wanted, "histogram", None, fresh) for s in services})
 
     def read_replicas(
         self, services: Sequence[Service], signals: Sequence[str], span: Span
@@ -107,7 +108,7 @@ class WorldSource:
             return np.asarray(self._sums[name][hi] - self._sums[name][lo], dtype=np.float64)
 
         def at(name: str) -> FloatArray:
-            return self._sums[name][hi]
+            return np.asarray(self._sums[name][hi], dtype=np.float64)
 
         ready = np.maximum(1.0, at("ready"))
         with np.errstate(divide="ignore", invalid="ignore"):

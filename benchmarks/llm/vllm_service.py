@@ -84,9 +84,8 @@ class Host:
         args = (
             f"--model {self.folder} --served-model-name tiny --load-format dummy --dtype float32 --max-model-len 2048 "
             f"--enforce-eager --distributed-executor-backend uni --max-num-seqs {sequences} "
-            f"--max-num-batched-tokens {tokens} --kv-cache-memory-bytes {kv_bytes} --disable-log-requests"
+            f"--max-num-batched-tokens {tokens} --kv-cache-memory-bytes {kv_bytes}"
         )
-        args = args.replace(" --disable-log-requests", "")
         group = int(self._tell(f"{port} {args}"))
         server = Server(port, group, self)
         server.wait(120.0)
@@ -203,7 +202,7 @@ def window_of(scrapes: list[tuple[float, dict[str, float]]], rate_window_s: floa
     raw = {name: np.array([found.get(name, 0.0) for _, found in scrapes]) for name in names}
 
     def gauge(name: str) -> FloatArray:
-        return np.interp(grid, times, raw.get(name, np.zeros(times.size)))
+        return np.asarray(np.interp(grid, times, raw.get(name, np.zeros(times.size))), dtype=np.float64)
 
     def rise(name: str) -> FloatArray:
         values = raw.get(name, np.zeros(times.size))
@@ -216,6 +215,8 @@ def window_of(scrapes: list[tuple[float, dict[str, float]]], rate_window_s: floa
     def tail(histogram: str) -> FloatArray:
         edges = sorted(float(n.split("@")[1]) for n in names if n.startswith(f"vllm:{histogram}_bucket@"))
         text = {float(n.split("@")[1]): n for n in names if n.startswith(f"vllm:{histogram}_bucket@")}
+        if not edges:
+            return np.full(grid.size, np.nan)
         below = np.array([rise(text[edge]) for edge in edges]).T
         counts = np.diff(below, axis=1, prepend=0.0)
         good = np.isfinite(counts).all(axis=1)

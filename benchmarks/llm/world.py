@@ -170,7 +170,9 @@ class Replica:
             self._made(decoding, strides, took / strides, record)
             self._through(chunks, record)
 
-    def _read(self, profile: Profile, used: int, total: int, record: Second) -> tuple[list, int, float, int]:
+    def _read(
+        self, profile: Profile, used: int, total: int, record: Second
+    ) -> tuple[list[tuple[Sequence, int]], int, float, int]:
         """(chunks, their tokens, mean depth, blocks in use then): the prompt tokens of the next iteration."""
         most, budget = self.limits
         free = budget - sum(s.left == 0 for s in self.running)

@@ -87,7 +87,7 @@ class StepModel:
     def _best(self) -> FloatArray:
         """The most probable four with none below 0."""
         mean, covariance = self._posterior()
-        return _nonnegative(mean, np.linalg.inv(covariance))
+        return _nonnegative(mean, np.asarray(np.linalg.inv(covariance), dtype=np.float64))
 
     def step(self) -> StepTime:
         """The most probable iteration time. Needs `known`."""
@@ -100,7 +100,8 @@ class StepModel:
         another takes over, so that what was measured stays as it was measured.
         """
         mean, covariance = self._posterior()
-        precision, scale = np.linalg.inv(covariance), np.sqrt(np.diag(covariance))
+        precision = np.asarray(np.linalg.inv(covariance), dtype=np.float64)
+        scale = np.sqrt(np.diag(covariance))
         root = np.linalg.cholesky(covariance / np.outer(scale, scale) + 1e-12 * np.eye(_SIZE))
         levels = (np.arange(count) + 0.5) / count
         z = np.array([normal_quantiles(levels)[np.argsort(np.arange(count) * r % 1.0)] for r in _ROOTS])

@@ -231,6 +231,8 @@ STEP_POINTS_MAX = 120.0
 NEVER_RESTS = 5.0
 """Mean running sequences from which an engine never rests (Poisson: empty for 0.7 % of the time), so that iterations a
 second tell their length."""
+PREEMPTED = 0.02
+"""Preemptions per finished request from which gaps between tokens and prefill times hold more than iterations."""
 OVERHEAD_WEIGHT = 0.2
 """Weight of a newly seen overhead against the one known."""
 WHOLE_PROMPT = 0.5

@@ -23,6 +23,8 @@ SIGNALS = (
     "prompt_tokens_per_s",
     "prefix_hit_rate",
     "steps_per_s",
+    "step_tokens",
+    "preemptions_per_s",
     "running",
     "qps",
     "replicas",
@@ -187,15 +189,19 @@ def _equations(at_s: float, at: Mapping[str, float], limit: float | None, budget
     mean = decoded * itl
     found = []
     steps = at.get("steps_per_s", 0.0) / replicas
+    preempted = at.get("preemptions_per_s", 0.0) > th.PREEMPTED * at.get("qps", 0.0)
     if steps > 0 and at.get("running", 0.0) >= th.NEVER_RESTS:
         y = 1e3 / steps
         n = decoded * y
-        found.append(Measured(at_s, y, (1.0, n, prompts * y, n * context), n, prompts * y))
-    else:
+        # What is computed again after a preemption is in no counter of prompts, only in the iterations' own.
+        tokens = max(0.0, at["step_tokens"] - n) if "step_tokens" in at else prompts * y
+        if not preempted or "step_tokens" in at:
+            found.append(Measured(at_s, y, (1.0, n, tokens, n * context), n, tokens))
+    elif not preempted:
         n = mean + max(0.0, 1 - mean / limit) if limit else mean + 1
         found.append(Measured(at_s, itl, (1.0, n, prompts * itl, n * context), n, prompts * itl))
     prefill, prompt = at.get("prefill_ms", 0.0), at.get("prompt_tokens", 0.0)
-    if prefill > 0 and prompt > 0:
+    if prefill > 0 and prompt > 0 and not preempted:
         own = prompt * (1 - min(at.get("prefix_hit_rate", 0.0), 1.0))
         chunks = iterations(own, budget - mean) if budget else 1.0
         tokens = own + prompts * prefill

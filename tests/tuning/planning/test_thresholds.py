@@ -105,6 +105,7 @@ FIXED = {
     "STEP_REGIME": 16,
     "STEP_POINTS_MAX": 120.0,
     "NEVER_RESTS": 5.0,
+    "PREEMPTED": 0.02,
     "OVERHEAD_WEIGHT": 0.2,
     "WHOLE_PROMPT": 0.5,
     "LENGTH_SPREAD": (0.02, 1.6),
