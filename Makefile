@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system demo test unit lint types integration e2e faults \
-	bench-detection bench-control bench-verdicts bench-ledger bench-page bench-quantization mutants test-kubernetes test-triton test-servers docs clean
+	bench-detection bench-control bench-llm bench-verdicts bench-ledger bench-page bench-quantization mutants test-kubernetes test-triton test-servers docs clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ bench-detection: setup ## Recall, false alarms, delay and cost of the detectors
 
 bench-control: setup ## The planner against HPA, ladder, AIMD, random, nothing and an oracle (ARGS=--quick: a little of it)
 	@$(PY) -m benchmarks.control $(ARGS)
+
+bench-llm: setup ## Language models: incidents on a simulated server (ARGS="--real --python PATH": predictions on a real vLLM)
+	@$(PY) -m benchmarks.llm $(ARGS)
 
 bench-verdicts: setup ## False and true verdicts of the before/after test
 	@$(PY) -m benchmarks.verdicts $(ARGS)

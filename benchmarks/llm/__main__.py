@@ -33,21 +33,27 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=COUNT, help="how many")
     parser.add_argument("--first", type=int, default=0, help="number of the first")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--kept", type=Path, help="rows of finished incidents: read, passed over and added to")
     parser.add_argument("--minutes", type=float, default=1e9, help="start no further incident after so long")
     parser.add_argument("--real", action="store_true", help="predictions on a real vLLM")
     parser.add_argument("--python", type=Path, help="the Python of vLLM's environment")
-    parser.add_argument("--series", default=",".join(real.SERIES), help="of --real, separated by commas")
     parser.add_argument("--cost", action="store_true", help="CPU time of predicting one option")
     args = parser.parse_args()
     if args.real:
         if args.python is None:
             parser.error("--real needs --python: the Python of an environment with vLLM")
         folder = Path(tempfile.gettempdir()) / "slotune-llm"
-        return real.main(args.python, folder, args.series.split(","), RESULTS / "llm_real.json")
+        return real.main(args.python, folder, RESULTS / "llm_real.json")
     if args.cost:
         print(json.dumps(cost.measure(), indent=1))
         return 0
     return _generated(args)
+
+
+def _kept(path: Path | None) -> list[judge.Result]:
+    if path is None or not path.exists():
+        return []
+    return [judge.Result(**json.loads(line)) for line in path.read_text().splitlines()]
 
 
 def _quiet(number: int, stream: str, names: Sequence[str]) -> list[dict[str, object]]:
@@ -57,24 +63,28 @@ def _quiet(number: int, stream: str, names: Sequence[str]) -> list[dict[str, obj
 
 def _generated(args: argparse.Namespace) -> int:
     stream = args.generated or "report"
-    rows: list[judge.Result] = []
+    rows = _kept(args.kept)
+    done = {row.scenario for row in rows}
+    numbers = [n for n in range(args.first, args.first + args.count) if f"{stream} {n}" not in done]
     began = time.monotonic()
     with ProcessPoolExecutor(max_workers=args.jobs) as pool:
         work = partial(_quiet, stream=stream, names=NAMES)
-        numbers = range(args.first, args.first + args.count)
         for k in range(0, len(numbers), args.jobs):
             if time.monotonic() - began > 60 * args.minutes:
-                print(f"{k} of {len(numbers)} incidents are done", file=sys.stderr)
+                print(f"{len(numbers) - k} incidents are left", file=sys.stderr)
                 break
             for found in pool.map(work, numbers[k : k + args.jobs]):
                 rows += [judge.Result(**row) for row in found]  # type: ignore[arg-type]
+                if args.kept is not None:
+                    with args.kept.open("a") as file:
+                        file.writelines(json.dumps(row) + "\n" for row in found)
                 if stream == "dev":
                     # Whoever reads the failures of the report's stream begins to choose on it.
                     _show(rows[-len(NAMES) :])
     whole = judge.figures(rows)
     print(json.dumps(whole, indent=1))
     if stream == "report":
-        command = f"python -m benchmarks.llm --generated report --count {args.count}"
+        command = f"python -m benchmarks.llm --generated report --count {len(rows) // len(NAMES)}"
         document = {"command": command, "simulated": True, "figures": whole}
         (RESULTS / "llm.json").write_text(json.dumps(document, indent=1) + "\n")
     return 0

@@ -1,7 +1,8 @@
 """Predictions against a real vLLM on this machine's CPU: changes of rate, limits and lengths that were never seen.
 
-Each series begins with some minutes at one setting, in which the engine learns from the server's own counters; then the
-load or the server's limits change, and what clients saw is compared with what the engine had said from the calm alone.
+A minute at one setting, in which the engine learns from the server's own counters; then the load, the lengths or the
+server's limits change, and what clients saw is compared with what the engine had said from the calm alone. Loads are
+shares of what this machine's server carries, so that a slow machine is not merely overloaded.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.llm.vllm_service import Answer, Host, Load, Server, drive, plan, window_of
+from benchmarks.llm.vllm_service import Answer, Host, Load, Scrapes, Server, drive, plan, window_of
 from detection.model import MetricWindow, Service, Slo
 from tuning.model import Interval, Observation, Setting
 from tuning.planning.engines import get
@@ -25,58 +26,54 @@ from tuning.planning.ports import Candidate, Knowledge, Predicted
 from tuning.planning.settings import PlanningSettings
 from tuning.planning.tokens import TokenSituation
 
-RATE_WINDOW_S, STEP_S = 15.0, 5.0
-LOOK_S, SETTLE_S = 26.0, 4.0
-KV_BYTES = 200_000_000
-BASE = Load(5.0, (32, 200), (16, 96))
+RATE_WINDOW_S, STEP_S = 10.0, 2.0
+LOOK_S, SETTLE_S = 14.0, 3.0
+KV_BYTES = 400_000_000
+PROMPT, OUTPUT = (32, 200), (16, 96)
 LIMITS = (32, 1024)
-LEARN = (3.0, 5.0, 8.0, 4.0)
-"""Rates of the calm, one after the other; the highest that was seen tells least where changes go beyond it."""
-LEARN_S = 20.0
+LEARN = (0.25, 0.5, 0.7, 0.4)
+"""Loads of the calm, one after the other, as shares of what the server carries; first guessed by a short look."""
+LEARN_S, GUESS_S, GUESS_RATE = 12.0, 8.0, 2.0
 
 
 @dataclass(frozen=True)
 class Try:
-    """One change: a load under limits."""
+    """One change. load: share of what the server would carry then, as predicted; with which lengths and limits."""
 
-    load: Load
+    series: str
+    load: float
+    prompt: tuple[int, int] = PROMPT
+    output: tuple[int, int] = OUTPUT
     sequences: int = LIMITS[0]
     tokens: int = LIMITS[1]
 
 
-def _load(rate: float, prompt: tuple[int, int] = BASE.prompt, output: tuple[int, int] = BASE.output) -> Load:
-    return Load(rate, prompt, output)
+CHANGES = (
+    Try("rate", 0.2),
+    Try("rate", 0.35),
+    Try("rate", 0.5),
+    Try("rate", 0.65),
+    Try("rate", 0.75),
+    Try("lengths", 0.4, (200, 600)),
+    Try("lengths", 0.6, (300, 900)),
+    Try("lengths", 0.5, (32, 200), (32, 200)),
+    Try("lengths", 0.5, (32, 200), (100, 250)),
+    Try("lengths", 0.4, (16, 64), (8, 32)),
+    Try("max_num_seqs", 0.6, sequences=4),
+    Try("max_num_seqs", 0.6, sequences=8),
+    Try("max_num_seqs", 0.7, sequences=16),
+    Try("max_num_seqs", 0.5, sequences=64),
+    Try("max_num_batched_tokens", 0.5, tokens=128),
+    Try("max_num_batched_tokens", 0.5, (200, 600), tokens=256),
+    Try("max_num_batched_tokens", 0.5, (200, 600), tokens=2048),
+)
 
 
-SERIES: dict[str, tuple[Try, ...]] = {
-    "rates": tuple(Try(_load(rate)) for rate in (2.0, 6.0, 7.0, 9.0, 10.0, 3.5)),
-    "limits": (
-        Try(_load(5.0), 4),
-        Try(_load(6.0), 8),
-        Try(_load(6.0), 16),
-        Try(_load(7.0), 64),
-        Try(_load(5.0), 32, 128),
-        Try(_load(5.0), 32, 256),
-    ),
-    "lengths": (
-        Try(_load(4.0, (200, 600))),
-        Try(_load(3.0, (400, 1000))),
-        Try(_load(4.0, output=(32, 200))),
-        Try(_load(3.0, output=(100, 300))),
-        Try(_load(3.0, (400, 1000)), 32, 256),
-        Try(_load(3.0, (200, 600), (100, 300)), 16),
-    ),
-}
-
-
-def main(python: Path, folder: Path, names: list[str], path: Path) -> int:
-    """Run the named series, add their rows to the results. 0 where every series ran."""
-    kept = json.loads(path.read_text())["rows"] if path.exists() else []
-    rows = [row for row in kept if row["series"] not in names]
+def main(python: Path, folder: Path, path: Path) -> int:
+    """Learn, then make every change; the rows and their figures are the results."""
     host = Host(python, folder)
     try:
-        for name in names:
-            rows += series(name, host)
+        rows = run(host)
     finally:
         host.close()
     document = {"command": "make bench-llm", "real": True, "figures": figures(rows), "rows": rows}
@@ -86,32 +83,42 @@ def main(python: Path, folder: Path, names: list[str], path: Path) -> int:
     return 0
 
 
-def series(name: str, host: Host) -> list[dict[str, object]]:
-    rng = np.random.default_rng(sum(map(ord, name)))
+def run(host: Host) -> list[dict[str, object]]:
+    rng = np.random.default_rng(5)
     server, limits = host.start(*LIMITS, KV_BYTES), LIMITS
     kv_tokens = server.metrics().get("kv_tokens", math.inf)
-    asyncio.run(drive(server, plan(_load(4.0), 4.0, rng), []))
-    scrapes: list[tuple[float, dict[str, float]]] = []
-    for rate in LEARN:
-        asyncio.run(drive(server, plan(_load(rate), LEARN_S, rng), scrapes))
-    observation = observed(window_of(scrapes, RATE_WINDOW_S, STEP_S), kv_tokens, server)
     engine, settings = get("continuous_batching"), PlanningSettings(rate_window_s=RATE_WINDOW_S, verify_window_s=LOOK_S)
-    situation = engine.assess(None, observation, settings, -math.inf)
-    print(name, "learned", situation.steps.step(), "overhead", situation.steps.overhead_ms, situation.size, flush=True)
+    scrapes = _looked(server, GUESS_RATE, GUESS_S + RATE_WINDOW_S, rng)
+    for load in LEARN:
+        carried = engine.capacity(_situation(scrapes, kv_tokens, settings)[1])
+        scrapes += _looked(server, load * carried, LEARN_S, rng)
+    observation, situation = _situation(scrapes, kv_tokens, settings)
+    print("learned", situation.steps.step(), "overhead", situation.steps.overhead_ms, situation.size, flush=True)
     rows = []
-    for change in SERIES[name]:
+    for change in CHANGES:
         if (change.sequences, change.tokens) != limits:
             host.stop(server)
             server, limits = host.start(change.sequences, change.tokens, KV_BYTES), (change.sequences, change.tokens)
-        predicted = predict(change, observation, situation, settings)
-        answers = asyncio.run(drive(server, plan(change.load, SETTLE_S + LOOK_S, rng), []))
-        rows.append(row(name, change, predicted, [a for a in answers if a.at_s >= SETTLE_S]))
+        asked, predicted = predict(change, observation, situation, settings)
+        answers = asyncio.run(drive(server, plan(asked, SETTLE_S + LOOK_S, rng), []))
+        rows.append(row(change, asked, predicted, [a for a in answers if a.at_s >= SETTLE_S]))
         print(json.dumps(rows[-1]), flush=True)
     host.stop(server)
     return rows
 
 
-def observed(window: MetricWindow, kv_tokens: float, server: Server) -> Observation:
+def _looked(server: Server, rate: float, seconds: float, rng: np.random.Generator) -> Scrapes:
+    scrapes: Scrapes = []
+    asyncio.run(drive(server, plan(Load(rate, PROMPT, OUTPUT), seconds, rng), scrapes))
+    return scrapes
+
+
+def _situation(scrapes: Scrapes, kv_tokens: float, settings: PlanningSettings) -> tuple[Observation, TokenSituation]:
+    observation = observed(window_of(scrapes, RATE_WINDOW_S, STEP_S), kv_tokens)
+    return observation, get("continuous_batching").assess(None, observation, settings, -math.inf)
+
+
+def observed(window: MetricWindow, kv_tokens: float) -> Observation:
     service = Service(name="vllm", serving="vllm", engine="continuous_batching",
                       slo=Slo(ttft_p95_ms=500.0, itl_p95_ms=100.0))  # fmt: skip
     facts = {} if math.isinf(kv_tokens) else {"kv_cache_tokens": kv_tokens, "block_size": 128}
@@ -120,14 +127,15 @@ def observed(window: MetricWindow, kv_tokens: float, server: Server) -> Observat
     return Observation(service=service, window=window, at_s=window.span.end_s, settings={"batch_size": setting})
 
 
-def predict(change: Try, observation: Observation, situation: TokenSituation, settings: PlanningSettings) -> Predicted:
-    """What the engine says of the change's rate, limits and mean lengths, knowing only the calm."""
-    size, rate = situation.size, change.load.rate
+def predict(
+    change: Try, observation: Observation, situation: TokenSituation, settings: PlanningSettings
+) -> tuple[Load, Predicted]:
+    """The load of a change, and what the engine says of it, knowing only the calm and what changes."""
+    size, engine = situation.size, get("continuous_batching")
     assert size is not None
-    prompts, outputs = change.load.mean_prompt / BASE.mean_prompt, change.load.mean_output / BASE.mean_output
+    prompts, outputs = sum(change.prompt) / sum(PROMPT), sum(change.output) / sum(OUTPUT)
     later = dataclasses.replace(
         situation,
-        arrivals=Forecast(Interval(value=rate, low=0.95 * rate, high=1.05 * rate), "given"),
         size=dataclasses.replace(
             size,
             prompt=size.prompt * prompts,
@@ -135,13 +143,19 @@ def predict(change: Try, observation: Observation, situation: TokenSituation, se
             output=size.output * outputs,
             output_p95=size.output_p95 * outputs,
         ),
+        max_num_seqs=change.sequences,
+        max_num_batched_tokens=change.tokens,
         backlog=0.0,
     )
+    rate = change.load * engine.capacity(later)
+    given = Forecast(Interval(value=rate, low=0.95 * rate, high=1.05 * rate), "given")
+    later = dataclasses.replace(later, arrivals=given)
     setting = {"max_num_seqs": change.sequences, "max_num_batched_tokens": change.tokens, "replicas": 1}
-    return get("continuous_batching").predict([Candidate(setting)], observation, later, Knowledge(), settings)[0]
+    found = engine.predict([Candidate(setting)], observation, later, Knowledge(), settings)[0]
+    return Load(rate, change.prompt, change.output), found
 
 
-def row(name: str, change: Try, predicted: Predicted, answers: list[Answer]) -> dict[str, object]:
+def row(change: Try, load: Load, predicted: Predicted, answers: list[Answer]) -> dict[str, object]:
     gaps = [gap for answer in answers for gap in answer.gaps_s]
     seen = {
         "ttft_p95_ms": 1e3 * float(np.quantile([a.ttft_s for a in answers], 0.95)),
@@ -150,15 +164,15 @@ def row(name: str, change: Try, predicted: Predicted, answers: list[Answer]) -> 
     }
     shown = {key: predicted.shown[key] for key in seen}
     return {
-        "series": name,
+        "series": change.series,
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "rate": change.load.rate,
-        "prompt": change.load.prompt,
-        "output": change.load.output,
+        "load": change.load,
+        "rate": round(load.rate, 2),
+        "prompt": change.prompt,
+        "output": change.output,
         "max_num_seqs": change.sequences,
         "max_num_batched_tokens": change.tokens,
         "requests": len(answers),
-        "load": round(predicted.load, 3),
         "unknown": predicted.unknown,
         "observed": {key: round(value, 1) for key, value in seen.items()},
         "predicted": {key: [round(v, 1) for v in (i.value, i.low, i.high)] for key, i in shown.items()},

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.llm.world import Faults, Mix, Profile, World
 
-ONSET_S, END_S, JUDGED_S = 900.0, 2100.0, 2100.0
+ONSET_S, END_S, JUDGED_S = 600.0, 1800.0, 1800.0
 STRETCH_S, LOOK_S = 30.0, 240.0
 STREAMS = {"dev": 1_000_000, "report": 2_000_000}
 OBJECTIVES = ("ttft_p95_ms", "itl_p95_ms")
@@ -107,7 +107,7 @@ def _service(name: str, rng: np.random.Generator) -> Scenario:
     held = min(sequences, 0.8 * profile.kv_tokens / (mix.prompt + mix.output))
     each_s = profile.iteration_s(int(held), 0, 0.0, held * (mix.prompt + mix.output / 2))
     answers = held / (mix.output * each_s + held * profile.prompt_ms * mix.prompt / 1e3)
-    qps = min(14.0, replicas * answers * rng.uniform(0.3, 0.65))
+    qps = min(8.0, replicas * answers * rng.uniform(0.3, 0.65))
     calm = Scenario(
         name, "none", ("healthy",), profile, mix, qps, 1.0 if rng.random() < 0.4 else _log(rng, 0.5, 4.0), sequences,
         tokens, replicas, min(512, sequences * int(rng.choice([1, 2, 4]))),
@@ -124,8 +124,10 @@ def _limits(calm: Scenario, rng: np.random.Generator) -> dict[str, float]:
     world.advance(ONSET_S - 1)
     found = {}
     for signal in OBJECTIVES:
-        stretches = [world.p95_ms(signal, t, t + STRETCH_S) for t in np.arange(120.0, 860.0, STRETCH_S)]
-        value = max(rng.uniform(1.5, 4.0) * world.p95_ms(signal, 120.0, 890.0), 1.3 * float(np.nanmax(stretches)))
+        stretches = [world.p95_ms(signal, t, t + STRETCH_S) for t in np.arange(120.0, ONSET_S - 40.0, STRETCH_S)]
+        value = max(
+            rng.uniform(1.5, 4.0) * world.p95_ms(signal, 120.0, ONSET_S - 10.0), 1.3 * float(np.nanmax(stretches))
+        )
         digits = 10.0 ** (math.floor(math.log10(value)) - 1)
         found[signal] = math.ceil(value / digits) * digits
     return found

@@ -53,11 +53,14 @@ def fork_engines() -> None:
 
 
 def serve(port: str, args: list[str], log: str) -> int:
-    """A child with a process group of its own that becomes the server; its engine is in the same group."""
+    """A child with a process group of its own that becomes the server; its engine is in the same group.
+
+    The session stays: schedulers that share a machine by session keep what the benchmark was given.
+    """
     child = os.fork()
     if child:
         return child
-    os.setsid()
+    os.setpgid(0, 0)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for stream, target in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (out, 2)):
         os.dup2(stream, target)

@@ -23,6 +23,10 @@ _LINE = re.compile(r"^(vllm:\w+)(?:\{(.*)\})? ([-+0-9.eE]+|NaN|\+Inf)$")
 _HOST = Path(__file__).with_name("vllm_host.py")
 
 
+Scrapes = list[tuple[float, dict[str, float]]]
+"""(epoch seconds, samples by name) of one server, oldest first."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """One request as its client saw it, from when it was meant to begin: seconds; gaps between tokens."""
@@ -40,14 +44,6 @@ class Load:
     rate: float
     prompt: tuple[int, int]
     output: tuple[int, int]
-
-    @property
-    def mean_prompt(self) -> float:
-        return sum(self.prompt) / 2
-
-    @property
-    def mean_output(self) -> float:
-        return sum(self.output) / 2
 
 
 class Host:
@@ -157,7 +153,7 @@ def plan(load: Load, seconds: float, rng: np.random.Generator) -> list[tuple[flo
 
 
 async def drive(
-    server: Server, arrivals: list[tuple[float, int, int]], scrapes: list[tuple[float, dict[str, float]]],
+    server: Server, arrivals: list[tuple[float, int, int]], scrapes: Scrapes,
     every_s: float = 2.5,
 ) -> list[Answer]:  # fmt: skip
     """Send every request at its time, whatever the others do; scrape meanwhile; wait for the last answer."""
@@ -193,7 +189,7 @@ async def drive(
     return sorted(answers, key=lambda answer: answer.at_s)
 
 
-def window_of(scrapes: list[tuple[float, dict[str, float]]], rate_window_s: float, step_s: float) -> MetricWindow:
+def window_of(scrapes: Scrapes, rate_window_s: float, step_s: float) -> MetricWindow:
     """The signals that the preset's queries would give, from raw scrapes of one server."""
     times = np.array([at_s for at_s, _ in scrapes])
     span = Span(float(np.ceil(times[0] / step_s) * step_s), float(np.floor(times[-1] / step_s) * step_s), step_s)

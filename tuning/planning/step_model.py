@@ -9,9 +9,10 @@ They profile; here the four are learned from what every server exports, three eq
 
     inter-token latency  y = base + sequence * n' + prefill * P y + kv * n' l         n' as a token sees it
     time of an iteration y = base + sequence * n  + prefill * P y + kv * n l          y = 1 / iterations per second
-    prefill time         y = c base + sequence * c n + prefill * (m + P y) + kv * c n l
+    prefill time         y = c base + sequence * c n + prefill * (m + P t) + kv * c n l
 
-P: prompt tokens computed per ms, l: mean context, m: mean prompt, c: iterations that a prompt takes. By Little's law
+P: prompt tokens computed per ms, l: mean context, m: mean prompt, c: iterations that a prompt takes, t: how long the
+iteration lasts in which a request comes. By Little's law
 n = (tokens generated per ms) * y; a token's own sequence is one of those that it sees, so n' = n + 1 - n / limit, which
 is exact for Poisson arrivals without a limit (arrivals see time averages) and for a server at its limit. The equation
 of the iteration holds only where the engine never rests. Each is linear in the four, so that the state is the

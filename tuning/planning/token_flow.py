@@ -204,10 +204,21 @@ def _equations(at_s: float, at: Mapping[str, float], limit: float | None, budget
     if prefill > 0 and prompt > 0 and not preempted:
         own = prompt * (1 - min(at.get("prefix_hit_rate", 0.0), 1.0))
         chunks = iterations(own, budget - mean) if budget else 1.0
-        tokens = own + prompts * prefill
+        tokens = own + prompts * _shared_ms(itl, prefill, at.get("qps", 0.0) / replicas / 1e3)
         features = (chunks, chunks * mean, tokens, chunks * mean * context)
         found.append(Measured(at_s, prefill, features, mean, own))
     return found
+
+
+def _shared_ms(itl_ms: float, prefill_ms: float, per_ms: float) -> float:
+    """How long the iteration lasts in which a request comes, whose other arrivals are read together with it.
+
+    Long iterations are hit more often: E[t^2] / E[t] over iterations with prompts in them (a share 1 - exp(-rate *
+    mean) of all, as long as a prefill) and without.
+    """
+    share = 1 - math.exp(-per_ms * itl_ms)
+    without = max(0.0, (itl_ms - share * prefill_ms) / (1 - share))
+    return ((1 - share) * without**2 + share * prefill_ms**2) / itl_ms
 
 
 def iterations(prompt: float, room: float) -> float:

@@ -56,8 +56,8 @@ def assess(
     learned = sm.load(observation.latency_model)
     limit, budget = tf.knob(observation, "max_num_seqs"), tf.knob(observation, "max_num_batched_tokens")
     until, stride_s = onset - settings.rate_window_s, settings.rate_window_s
-    calm = tf.measured(observation.history, stride_s, until_s=until)
-    calm += tf.measured(window, stride_s, until_s=until)
+    calm = tf.measured(observation.history, stride_s, until_s=until, budget=budget)
+    calm += tf.measured(window, stride_s, until_s=until, budget=budget)
     kept = _with_overhead(
         sm.learn(learned.get(name, StepModel()), sorted(calm, key=lambda one: one.at_s)), window, -math.inf, until
     )
