@@ -89,7 +89,7 @@ def _verdict(outcome: Mapping[str, Any]) -> str:
 
 def change_text(change: Mapping[str, Any]) -> str:
     """As tuning.model.Change.text, from JSON."""
-    old, new = change.get("old") or {}, change.get("new") or {}
+    old, new = _mapping(change.get("old")), _mapping(change.get("new"))
     moved = [knob for knob in new if new[knob] != old.get(knob)] or list(new)
     return ", ".join(f"{knob} {old.get(knob, '?')} -> {new[knob]}" for knob in moved)
 
@@ -104,7 +104,13 @@ def changes_of(plan: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def _changes(option: object) -> Sequence[Mapping[str, Any]]:
-    return (option.get("changes") or ()) if isinstance(option, Mapping) else ()
+    found = _mapping(option).get("changes")
+    return [change for change in found if isinstance(change, Mapping)] if isinstance(found, list | tuple) else ()
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    """What should be an object of a record's body; a damaged one is empty."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def story(reader: Reader, wanted: str) -> Sequence[Line]:
@@ -125,8 +131,19 @@ def as_json(line: Line) -> Row:
     return {name: getattr(line, name) for name in EXPORT_COLUMNS}
 
 
+BROKEN = (AttributeError, TypeError, ValueError, LookupError)
+"""What comes of a record whose body is not what its kind says: it is shown as it is, and the others beside it."""
+
+
 def sentence(kind: str, phase: str, body: Mapping[str, Any]) -> str:
-    """One record in one line."""
+    """One record in one line, also one that cannot be made sense of."""
+    try:
+        return _sentence(kind, phase, body)
+    except BROKEN:
+        return f"cannot be read: {json.dumps(body)[:200]}"
+
+
+def _sentence(kind: str, phase: str, body: Mapping[str, Any]) -> str:
     reason = str(body.get("reason") or "")
     if body.get("closed"):
         return f"closed: {reason}"
@@ -224,7 +241,8 @@ def _set_by_others(reader: Reader, made: Iterable[Line]) -> dict[tuple[str, str]
 
 
 def change_row(plan: Mapping[str, Any], state: str, at_s: float, now_s: float, *, expires_at_s: float | None) -> Row:
-    cost = float((plan.get("chosen") or {}).get("cost_per_hour") or 0.0)
+    said = _mapping(plan.get("chosen")).get("cost_per_hour")
+    cost = float(said) if isinstance(said, int | float) else 0.0
     return {
         "plan_id": plan.get("id"),
         "incident_id": plan.get("incident_id"),

@@ -7,6 +7,7 @@ into a process that is asked again and again. `tuning.attempt` is its sister for
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from detection.model import make_id
 from tuning.line import Line
 from tuning.model import LEVER_STEPS
 
+_log = logging.getLogger(__name__)
 Row = Mapping[str, Any]
 KINDS = ("open_incidents", "choose_action", "guard", "verify_p95", "keep", "roll_back", "hold", *LEVER_STEPS.values())
 _STEPS = frozenset(LEVER_STEPS.values())
@@ -101,14 +103,19 @@ class Try:
 
 @dataclass(eq=False)
 class Past:
-    """What all records so far come to. `add` is idempotent; incidents and tries are kept by id."""
+    """What all records so far come to. `add` is idempotent; incidents and tries are kept by id. A record whose body is
+    not what its kind says is left out and named; the others count."""
 
     incidents: dict[str, Case] = field(default_factory=dict)
     tries: dict[str, Try] = field(default_factory=dict)
 
     def add(self, lines: Iterable[Line]) -> Past:
         for line in lines:
-            self._take(line)
+            try:
+                self._take(line)
+            except (AttributeError, TypeError, ValueError, LookupError) as error:
+                words = (line.id, line.kind, line.service, error)
+                _log.warning("record %s (%s of %s) makes no sense and is left out: %r", *words)
         return self
 
     def tries_of(self) -> dict[str, list[Try]]:

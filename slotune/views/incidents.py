@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from detection.model import Incident
 from slotune import history
@@ -173,12 +174,28 @@ def page(reading: Reading, incident_id: str) -> IncidentPage | None:
         row=row,
         steps=tuple(_step(line) for line in lines),
         attempts=tuple(_attempts(lines)),
-        anomalies=tuple((str(a.get("signal", "")), str(a.get("reason", ""))) for a in body.get("anomalies", ())),
-        slo_p95_ms=slo,
-        timeline=tuple((float(t), float(v)) for t, v in report.get("timeline", ()) if v is not None),
-        events=tuple((float(t), str(label)) for t, label in report.get("events", ())),
+        anomalies=_pairs(body.get("anomalies"), lambda a: (str(a.get("signal", "")), str(a.get("reason", "")))),
+        slo_p95_ms=_number(slo),
+        timeline=_pairs(report.get("timeline"), lambda point: (float(point[0]), float(point[1]))),
+        events=_pairs(report.get("events"), lambda event: (float(event[0]), str(event[1]))),
         emulated=bool(report.get("emulated")),
     )
+
+
+P = TypeVar("P")
+
+
+def _pairs(found: object, read: Callable[[Any], P]) -> tuple[P, ...]:
+    """The items of a list in a record's body; those that cannot be read are left out."""
+    kept: list[P] = []
+    for item in found if isinstance(found, list | tuple) else ():
+        with suppress(*history.BROKEN):
+            kept.append(read(item))
+    return tuple(kept)
+
+
+def _number(found: object) -> float | None:
+    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
 
 
 def _step(line: Line) -> Step:
@@ -208,7 +225,8 @@ def _attempts(lines: Sequence[Line]) -> Iterable[AttemptView]:
         mine = [other for other in lines if other.parent_id == plan_id]
         verdicts = [other.body for other in mine if other.kind == "verify_p95"]
         refusals = [other.body for other in mine if other.kind == "guard"]
-        yield _attempt(line, verdicts[-1] if verdicts else {}, refusals[-1] if refusals else {})
+        with suppress(*history.BROKEN):  # a damaged plan stands among the steps, as it is
+            yield _attempt(line, verdicts[-1] if verdicts else {}, refusals[-1] if refusals else {})
 
 
 def _attempt(line: Line, verdict: Mapping[str, Any], refusal: Mapping[str, Any]) -> AttemptView:
@@ -228,10 +246,10 @@ def _attempt(line: Line, verdict: Mapping[str, Any], refusal: Mapping[str, Any])
         options=tuple(_options(plan)),
         split_ms=tuple((name, float(v)) for name, key in parts if isinstance(v := diagnosis.get(key), int | float)),
         verdict=str(verdict.get("verdict", "")),
-        resolved=verdict.get("resolved"),
+        resolved=known if isinstance(known := verdict.get("resolved"), bool) else None,
         effect=change(effect) if isinstance(effect, int | float) else "",
-        before_ms=verdict.get("p95_before_ms"),
-        after_ms=verdict.get("p95_after_ms"),
+        before_ms=_number(verdict.get("p95_before_ms")),
+        after_ms=_number(verdict.get("p95_after_ms")),
         verdict_reason=str(verdict.get("reason", "")),
         refusal=guard,
     )
