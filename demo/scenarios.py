@@ -16,12 +16,13 @@ class Language:
 
     An iteration takes step_ms + seq_ms for each sequence + token_ms for each token of a prompt. prompt, output: tokens,
     mean and standard deviation of the logarithm. kv_tokens: what the KV cache holds. baseline_rps, fault_rps: requests
-    a second before t0 and from then on. ttft_ms, itl_ms: what is promised at P95 (None: nothing); the first that is
-    promised is what the demo watches.
+    a second before t0 and from then on; burst: (requests a second, seconds) right after t0, before that. ttft_ms,
+    itl_ms: what is promised at P95 (None: nothing); the first that is promised is what the demo watches.
     """
 
     baseline_rps: float
     fault_rps: float
+    burst: tuple[float, float] | None = None
     ttft_ms: float | None = None
     itl_ms: float | None = None
     kv_tokens: int = 65_536
@@ -151,22 +152,25 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             "llm-kv",
-            "more requests run at once than the KV cache holds: they are thrown out and computed again (emulated)",
+            "a burst fills the KV cache, and requests that throw each other out keep it full (emulated engine)",
             "resolved",
             serving="language",
             batch_size=64,
             batch_max=128,
             language=Language(
-                baseline_rps=0.6,
-                fault_rps=1.5,
-                itl_ms=80.0,
+                baseline_rps=0.7,
+                burst=(2.5, 15.0),
+                fault_rps=1.05,
+                ttft_ms=5000.0,
                 kv_tokens=8192,
                 max_num_batched_tokens=512,
-                token_ms=0.6,
-                prompt=(400.0, 0.4),
-                output=(150.0, 0.6),
+                step_ms=10.0,
+                seq_ms=0.2,
+                token_ms=1.0,
+                prompt=(400.0, 0.2),
+                output=(300.0, 0.25),
             ),
-            duration_s=240.0,
+            duration_s=300.0,
         ),
         # Light load: on a busy machine batches take twice as long, and that alone must not break the SLO.
         Scenario("steady", "nothing goes wrong", "nothing", baseline=0.25, duration_s=300.0),

@@ -227,10 +227,10 @@ class Stack:
         """host:port of one serving process."""
         return self._endpoints[0]
 
-    def set_rate(self, rate: float) -> None:
-        """Requests per second from now on."""
+    def set_rate(self, rate: float, burst: tuple[float, float] | None = None) -> None:
+        """Requests per second from now on, or once a burst (requests per second, seconds) is over."""
         self._schedule_id += 1
-        self._schedule = [(rate, None)]
+        self._schedule = [*([burst] if burst is not None else []), (rate, None)]
         self._write_control()
 
     def _write_control(self) -> None:

@@ -125,8 +125,10 @@ class Supervisor:
         s = self.scenario
         if s.language is not None:
             self.facts.fault_at_s, self.facts.fault_rps = time.time(), s.language.fault_rps
-            self.stack.set_rate(s.language.fault_rps)
-            self.screen.say(f"t0: load rises to {s.language.fault_rps:g} requests/s")
+            self.stack.set_rate(s.language.fault_rps, s.language.burst)
+            rate, length_s = s.language.burst or (s.language.fault_rps, 0.0)
+            then = f" for {length_s:g} s, then {s.language.fault_rps:g}" if length_s else ""
+            self.screen.say(f"t0: load rises to {rate:g} requests/s{then}")
         elif s.fault_load is not None:
             self._surge(s.fault_load)
         else:

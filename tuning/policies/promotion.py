@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from detection.signals import percentile
 from tuning.guards.settings import SafetySettings
 from tuning.model import Decision, Outcome, Plan
 from tuning.policies.tables import ANY, table
@@ -30,12 +31,12 @@ class Rule(NamedTuple):
 
 _FREE = "It made no difference, and it is free and harmless."
 _NOT_FREE = "It made no difference, and it is not free."
-_MET = "P95 is under its objective in two looks, which could not tell how much of it the change did: {why}"
+_MET = "{p95} is under its objective in two looks, which could not tell how much of it the change did: {why}"
 # (verdict, resolved, looked twice, free and harmless)
 CHANGE = table(
     (_VERDICTS, _RESOLVED, _BOOL, _BOOL),
     [
-        (("worse", ANY, ANY, ANY), Rule("roll_back", "following", "P95 or a guard metric got worse: {why}")),
+        (("worse", ANY, ANY, ANY), Rule("roll_back", "following", "{p95} or a guard metric got worse: {why}")),
         (("inconclusive", ANY, False, ANY), Rule("settle", "done", "One longer look: {why}")),
         # Undoing it would bring back a trouble that is over as far as anybody can see; what costs is leased and tested.
         (("inconclusive", True, True, ANY), Rule("keep", "done", _MET)),
@@ -43,13 +44,13 @@ CHANGE = table(
             ("inconclusive", _NOT_RESOLVED, True, ANY),
             Rule("roll_back", "following", "Two looks could not show that it helps: {why}"),
         ),
-        (("improved", True, ANY, ANY), Rule("keep", "done", "P95 fell and is under its objective.")),
+        (("improved", True, ANY, ANY), Rule("keep", "done", "{p95} fell and is under its objective.")),
         (
             ("improved", None, False, ANY),
-            Rule("settle", "done", "P95 fell; one longer look tells whether it is enough."),
+            Rule("settle", "done", "{p95} fell; one longer look tells whether it is enough."),
         ),
-        (("improved", None, True, ANY), Rule("keep", "following", "P95 fell, and is not under its objective yet.")),
-        (("improved", False, ANY, ANY), Rule("keep", "following", "P95 fell, and is not under its objective yet.")),
+        (("improved", None, True, ANY), Rule("keep", "following", "{p95} fell, and is not under its objective yet.")),
+        (("improved", False, ANY, ANY), Rule("keep", "following", "{p95} fell, and is not under its objective yet.")),
         (("unchanged", True, ANY, True), Rule("keep", "done", _FREE)),
         (("unchanged", _NOT_RESOLVED, ANY, True), Rule("keep", "following", _FREE)),
         (("unchanged", True, ANY, False), Rule("roll_back", "done", _NOT_FREE)),
@@ -80,8 +81,8 @@ FIRST_REPLICA = table(
     ],
 )
 
-_BACK = "The old setting is back, and P95 is no worse than before."
-_NOT_RESTORED = "The old setting is back, and that did not restore P95: {why}"
+_BACK = "The old setting is back, and {p95} is no worse than before."
+_NOT_RESTORED = "The old setting is back, and that did not restore {p95}: {why}"
 # (verdict, resolved, looked twice): a roll-back is never rolled back, the old setting is where a service may be left
 UNDOING = table(
     (_VERDICTS, _RESOLVED, _BOOL),
@@ -103,7 +104,12 @@ def decide(outcome: Outcome, plan: Plan, attempts: int, settings: SafetySettings
         harmless = plan.chosen.cost_per_hour <= 0 and all(guarded.ok for guarded in outcome.guards)
         stays = harmless and settings.keep_free_changes
         rule = CHANGE[outcome.verdict, outcome.resolved, looked_twice, stays]
-    return _decision(rule, outcome, attempts, settings)
+    return _decision(rule, outcome, attempts, settings, _name(plan))
+
+
+def _name(plan: Plan) -> str:
+    """The P95 that the plan is about."""
+    return percentile(plan.objective.signal if plan.objective is not None else "p95_ms")
 
 
 def decide_canary(outcome: Outcome, attempts: int, settings: SafetySettings, looked_twice: bool) -> Decision:
@@ -111,7 +117,9 @@ def decide_canary(outcome: Outcome, attempts: int, settings: SafetySettings, loo
     return _decision(FIRST_REPLICA[outcome.verdict, looked_twice], outcome, attempts, settings)
 
 
-def _decision(rule: Rule, outcome: Outcome, attempts: int, settings: SafetySettings) -> Decision:
+def _decision(
+    rule: Rule, outcome: Outcome, attempts: int, settings: SafetySettings, name: str = "P95"
+) -> Decision:
     following: Next = "next_attempt" if attempts < settings.max_attempts else "ask_person"
     then: Next = following if rule.next == "following" else rule.next
-    return Decision(step=rule.step, next=then, reason=rule.reason.format(why=outcome.reason))
+    return Decision(step=rule.step, next=then, reason=rule.reason.format(why=outcome.reason, p95=name))
