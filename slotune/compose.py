@@ -130,7 +130,7 @@ def observe(
     """What `slotune plan --service` needs: the open incident (None), the observation now, and the past."""
     from tuning.loop.observe import observe as look
     from tuning.loop.observe import past
-    from tuning.loop.watch import open_incidents_of
+    from tuning.loop.open_incidents import open_incidents_of
 
     parts = build(load_settings(config), environment_connections())
     service = parts.service(service_name)

@@ -25,9 +25,10 @@ from tuning.loop import alive, once, records
 from tuning.loop.approve import ask
 from tuning.loop.learn import learn_baselines
 from tuning.loop.learn_latency import learn_latency
+from tuning.loop.open_incidents import open_incidents_of
 from tuning.loop.parts import Parts
 from tuning.loop.review import review_week
-from tuning.loop.watch import TuneRequest, open_incidents_of
+from tuning.loop.watch import TuneRequest
 from tuning.loop.window_store import DIGEST
 from tuning.model import Plan
 from tuning.orders import answer_to

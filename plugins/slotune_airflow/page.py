@@ -49,9 +49,9 @@ def _build() -> Any:
     from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
     from fastapi import Depends
 
-    from slotune.commands.serve import TOKEN, reading, write
+    from slotune.commands.serve import TOKEN, reading, take, write
     from slotune.web.app import create_app
-    from slotune.web.guards import with_token
+    from slotune.web.guards import no_token, with_token
     from slotune_airflow.runs import TUNE_DAG
 
     may_act = requires_access_dag("PUT", param_dag_id=TUNE_DAG)
@@ -77,6 +77,8 @@ def _build() -> Any:
         starter=starter,
         answer=_answer,
         ahead=True,
+        take=take if token else None,
+        may_alert=with_token(token) if token else no_token,
     )
 
 

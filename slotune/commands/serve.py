@@ -15,6 +15,7 @@ from detection.errors import ConfigError
 
 if TYPE_CHECKING:
     from slotune.views.reading import Reading
+    from slotune.web.alerts_in import Taken
     from tuning.model import Record
     from tuning.settings import Settings
 
@@ -31,14 +32,22 @@ def register(app: typer.Typer) -> None:
         import uvicorn
 
         from slotune.web.app import create_app
-        from slotune.web.guards import from_here, is_loopback, whoever, with_token
+        from slotune.web.guards import from_here, is_loopback, no_token, whoever, with_token
 
         token = os.environ.get(TOKEN, "")
         if not token and not is_loopback(host):
             raise ConfigError(f"{host} can be reached by others: set {TOKEN} to a secret that readers have to show")
         guards = [with_token(token)] if token else [from_here(port)]
         typer.echo(f"slotune is served at http://{host}:{port}/ (Ctrl-C ends it)")
-        app = create_app(reading, may_read=guards, write=write, who=whoever(getpass.getuser()), ahead=True)
+        app = create_app(
+            reading,
+            may_read=guards,
+            write=write,
+            who=whoever(getpass.getuser()),
+            ahead=True,
+            take=take if token else None,
+            may_alert=with_token(token) if token else no_token,
+        )
         uvicorn.run(app, host=host, port=port, log_level="warning")
 
 
@@ -74,3 +83,25 @@ def write(record: Record) -> bool:
     from slotune.places import ledger_url
 
     return open_ledger(ledger_url()).put(record)
+
+
+def take(body: bytes) -> Taken:
+    """What a webhook's body leads to in the ledger that the environment names."""
+    from slotune.compose import open_ledger
+    from slotune.places import ledger_url
+    from slotune.web.alerts_in import Taken
+    from tuning.alerts import received
+    from tuning.loop import outside
+
+    now = reading()
+    services = tuple(now.services.values())
+    try:
+        found = received(body, services, now.now_s)
+    except ConfigError as error:
+        return Taken(400, f"Nothing was taken: {error}.")
+    if found.ignored and not found.alerts:
+        return Taken(422, f"Nothing was taken: {found.ignored[0]}.", ignored=found.ignored)
+    ledger = open_ledger(ledger_url())
+    news, incidents = outside.take(ledger, services, now.settings.detection, found.alerts, now.now_s)
+    said = f"{news} of {len(found.alerts)} alerts are new; {len(incidents)} incidents rest on them."
+    return Taken(200, said, news, incidents, found.ignored)

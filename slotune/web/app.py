@@ -29,8 +29,9 @@ from slotune.views.memory import Memory
 from slotune.views.reading import Reading
 from slotune.views.spoken import spoken
 from slotune.web import actions, words
+from slotune.web.alerts_in import TOO_LARGE, Take, Taken, body_of
 from slotune.web.exposition import CONTENT_TYPE
-from slotune.web.guards import Guard, nobody, same_site
+from slotune.web.guards import Guard, no_token, nobody, same_site
 from slotune.web.metrics import exposition
 from slotune.web.pictures import curve, sparkline
 from slotune.web.review_pictures import day_bars, prediction_dots
@@ -60,6 +61,8 @@ def create_app(
     starter: Guard = nobody,
     answer: Callable[[approvals.Waiting], str] | None = None,
     ahead: bool = False,
+    take: Take | None = None,
+    may_alert: Guard = no_token,
 ) -> FastAPI:
     """read: a Reading of this moment; raises SlotuneError where the ledger or the settings cannot be read.
 
@@ -69,6 +72,7 @@ def create_app(
     acts, and refuses whoever may not. start: begins a run of tune_service and answers where it can be watched; None:
     nothing can be started here. starter: as who, for starting. answer: where a waiting plan
     can be answered, "" where that is not known. ahead: read the history before anybody asks.
+    take: what a webhook's body leads to; may_alert: a dependency that refuses whoever may not send one.
     """
     app = FastAPI(title="slotune", docs_url=None, redoc_url=None, openapi_url=None)
     guards = [Depends(guard) for guard in may_read]
@@ -185,6 +189,13 @@ def create_app(
             return pages.missing(request, "This page starts nothing: Airflow does.", status=403)
         run, body = start, await request.body()
         return await run_in_threadpool(_started, pages, request, read, run, body, name)
+
+    @app.post("/alerts", dependencies=[Depends(may_alert)])
+    async def alerts(request: Request) -> Response:
+        if take is None:
+            return Taken(403, "This page only reads.").answer()
+        body = await body_of(request)
+        return (TOO_LARGE if body is None else await run_in_threadpool(take, body)).answer()
 
     @app.get("/metrics", dependencies=scrape)
     def metrics() -> Response:

@@ -18,6 +18,11 @@ def nobody() -> str:
     raise HTTPException(403, "this page only reads")
 
 
+def no_token() -> None:
+    """Who sends alerts where no token is set."""
+    raise HTTPException(403, "alerts are taken only with a token: set SLOTUNE_TOKEN here and give it to the sender")
+
+
 def same_site(request: Request) -> None:
     """A browser that was led here by another site carries the person's login with it: such a form is refused."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")

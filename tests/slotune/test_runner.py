@@ -177,7 +177,7 @@ def test_an_attempt_that_died_between_plan_and_change_is_begun_again():
         first.turn()
         stage.world.wait(15)
     from tuning.loop import act
-    from tuning.loop.watch import open_incidents_of
+    from tuning.loop.open_incidents import open_incidents_of
 
     incident = open_incidents_of(stage.ledger, stage.world.now_s)[0]
     act.choose_action(stage.parts, incident, stage.world.now_s)

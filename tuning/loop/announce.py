@@ -28,9 +28,13 @@ LEAST_S = 900.0
 
 
 def opened(parts: Parts, incidents: Iterable[Incident], at_s: float) -> None:
-    """Keep the news of incidents to act on; which channels are told is their own setting."""
-    for incident in incidents:
-        if incident.tier == "act":
+    """Keep the news of incidents to act on, of each once; which channels are told is their own setting."""
+    if not any("incident" in channel.told for channel, _ in post.channels(parts)):
+        return
+    acts = {make_id(incident.id, "opened"): incident for incident in incidents if incident.tier == "act"}
+    told = {record.id for record in parts.ledger.find(Query(ids=tuple(acts), bodies=False))} if acts else set()
+    for mail_id, incident in acts.items():
+        if mail_id not in told:
             post.keep(parts, opened_mail(parts, incident, at_s), at_s)
 
 

@@ -11,8 +11,8 @@ from detection.errors import Permanent
 from detection.model import Incident, Lever, make_id
 from tuning.attempt import value as read_value
 from tuning.loop import records
+from tuning.loop.open_incidents import open_incidents_of
 from tuning.loop.parts import Parts
-from tuning.loop.watch import open_incidents_of
 from tuning.model import Change, Observation, Option, Plan, Setting
 from tuning.planning import reading as rd
 from tuning.query import Query

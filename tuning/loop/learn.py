@@ -15,8 +15,9 @@ from detection import pipeline
 from detection.drift import Drift, check_drift
 from detection.model import MetricWindow, Span, Value
 from tuning.loop.observe import history_key
+from tuning.loop.open_incidents import open_incidents_of
 from tuning.loop.parts import Parts
-from tuning.loop.watch import BASELINES, open_incidents_of, stored_baselines
+from tuning.loop.watch import BASELINES, stored_baselines
 from tuning.loop.window_store import pack
 from tuning.model import LEVER_STEPS
 from tuning.planning.situation import HISTORY_SIGNALS

@@ -10,8 +10,8 @@ import json
 from detection.errors import SlotuneError
 from detection.model import Service
 from tuning.loop.observe import latency_model, look_back, model_key
+from tuning.loop.open_incidents import open_incidents_of
 from tuning.loop.parts import Parts
-from tuning.loop.watch import open_incidents_of
 from tuning.planning import engines
 
 

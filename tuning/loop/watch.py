@@ -10,7 +10,6 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pydantic
 
@@ -23,9 +22,10 @@ from detection.model import Anomaly, Incident, MetricWindow, Reading, Service, V
 from tuning import attempt as attempts
 from tuning.attempt import value
 from tuning.guards import clocks_apart
-from tuning.loop import announce, approve, records, tell
+from tuning.loop import announce, approve, outside, records, tell
 from tuning.loop.care import Care
 from tuning.loop.observe import REPLICA_SIGNALS, look_back
+from tuning.loop.open_incidents import INCIDENTS, open_incidents_of, seen_last, stored_json
 from tuning.loop.parts import Parts
 from tuning.loop.window_store import DIGEST, digest, pack, unpack
 from tuning.model import Plan
@@ -36,8 +36,6 @@ from tuning.query import Query
 
 _log = logging.getLogger(__name__)
 WINDOWS, ANOMALIES, STATE, BASELINES = "sweep/windows", "sweep/anomalies", "sweep/state", "baselines"
-INCIDENTS = "incidents/open"
-_INCIDENT_MEMORY_S = 14 * 86400.0
 
 
 class Sweep(Value):
@@ -186,7 +184,7 @@ def stored_baselines(ledger: Ledger) -> pipeline.BaselineSet | None:
 
 def _state_before(ledger: Ledger, at_s: float) -> pipeline.DetectionState:
     """The detectors' memory as it was before the sweep at `at_s`, also when that sweep is being run again."""
-    stored = _json(ledger, STATE, {})
+    stored = stored_json(ledger, STATE, {})
     memory = stored.get("before" if stored.get("at_s") == at_s else "after", {})
     try:
         return pipeline.DetectionState.model_validate(memory, extra="ignore")
@@ -205,10 +203,11 @@ def open_incidents(parts: Parts, sweep: Sweep, *, halted: str | None = None) -> 
 
     halted: why no run would do anything now (None: they would). People are told while an incident needs one.
     """
-    stored = _json(parts.ledger, ANOMALIES, {})
+    stored = stored_json(parts.ledger, ANOMALIES, {})
     if stored.get("at_s") != sweep.at_s:
         raise LookupError(f"the anomalies of the sweep at {sweep.at_s:.0f} were replaced by a later one")
     anomalies = [Anomaly.model_validate(a) for a in stored["anomalies"]]
+    anomalies += outside.anomalies(parts.ledger, sweep.at_s)
     services = _looked_at(parts, sweep)
     watched = {service.name for service in services}
     everything = open_incidents_of(parts.ledger, sweep.at_s)
@@ -221,9 +220,9 @@ def open_incidents(parts: Parts, sweep: Sweep, *, halted: str | None = None) -> 
             _log.info("open_incidents: %s %s: %s", incident.service, incident.symptom, incident.reason)
     for incident_id in closed:
         parts.ledger.put(records.closing_record(by_id[incident_id], sweep.at_s, "no anomaly seen any more"))
-    announce.opened(parts, [i for i in current if i.id not in before or before[i.id].tier != "act"], sweep.at_s)
     announce.closed(parts, [by_id[incident_id] for incident_id in closed], sweep.at_s)
     still_open = [i for i in by_id.values() if i.id not in set(closed)]
+    announce.opened(parts, still_open, sweep.at_s)
     elsewhere = [incident for incident in everything if incident.service not in watched]
     body = [incident.model_dump(mode="json") for incident in (*elsewhere, *still_open)]
     parts.ledger.put_blob(INCIDENTS, json.dumps(body).encode(), at_s=sweep.at_s)
@@ -239,46 +238,11 @@ def open_incidents(parts: Parts, sweep: Sweep, *, halted: str | None = None) -> 
     return requests(parts, still_open, sweep.at_s, care)
 
 
-def open_incidents_of(ledger: Ledger, at_s: float) -> list[Incident]:
-    """The incidents that are open, oldest first: the records are the truth, the store has when each was last seen."""
-    unclosed = Query(kinds=("open_incidents",), since_s=at_s - _INCIDENT_MEMORY_S, without=("incident_id", ":closed"))
-    newest: dict[str, Incident] = {}
-    for record in reversed(ledger.find(unclosed)):
-        if (incident := value(record, Incident)) is not None:
-            newest[incident.id] = incident
-    for incident in _seen_last(ledger):
-        if incident.id in newest:
-            newest[incident.id] = incident
-    return sorted(newest.values(), key=lambda incident: (incident.opened_at_s, incident.id))
-
-
 def tell_what_stands(parts: Parts, at_s: float) -> None:
     """The last step of a sweep: what waits to be told is sent, and who shows what is true now is told that."""
     approve.remind(parts, at_s)
     tell.send_unsent(parts, at_s)
-    announce.repeat(parts, _seen_last(parts.ledger), at_s)
-
-
-def _seen_last(ledger: Ledger) -> list[Incident]:
-    """The open incidents as the last sweep saw them; what cannot be read is left to the records."""
-    found = []
-    for body in _json(ledger, INCIDENTS, []):
-        try:
-            found.append(Incident.model_validate(body, extra="ignore"))
-        except pydantic.ValidationError as error:
-            _log.warning("open_incidents: an incident in the store cannot be read and is passed over: %s", error)
-    return found
-
-
-def _json(ledger: Ledger, key: str, default: Any) -> Any:
-    """What is stored under a key; the default where there is nothing, or nothing that can be read."""
-    data = ledger.get_blob(key)
-    try:
-        found = json.loads(data) if data else default
-    except ValueError as error:
-        _log.warning("what is stored under %s cannot be read and is begun anew: %s", key, error)
-        return default
-    return found if isinstance(found, type(default)) else default
+    announce.repeat(parts, seen_last(parts.ledger), at_s)
 
 
 def requests(
