@@ -22,7 +22,7 @@ from tuning.loop.observe import look_back, observe, past
 from tuning.loop.parts import Parts
 from tuning.model import Change, Knob, OpenChange, Option, Plan, Receipt, Setting
 from tuning.orders import to_hand_back
-from tuning.policies import lease
+from tuning.policies import lease, timing
 from tuning.report.notice_mail import lease_mail, notice_mail
 
 _DAY_S = 86_400.0
@@ -180,7 +180,7 @@ def _spare(parts: Parts, attempt: Attempt, held: Mapping[str, Setting], at_s: fl
         return None
     seen = observe(parts, service, at_s)
     reason = parts.planner.spares(incident, seen, past(parts, service.name, plan.incident_id, at_s), step)
-    return _make_step(parts, attempt, step, at_s, reason) if reason else None
+    return _make_step(parts, attempt, step, seen.window, at_s, reason) if reason else None
 
 
 def _renew(parts: Parts, plan: Plan, at_s: float, reason: str) -> None:
@@ -219,13 +219,21 @@ def _step_back(
             limit_qps=plan.revert_below_qps,
         )
         if step is not None:
-            return _make_step(parts, attempt, step, at_s, reason)
+            return _make_step(parts, attempt, step, window, at_s, reason)
     return None
 
 
-def _make_step(parts: Parts, attempt: Attempt, step: Change, at_s: float, reason: str) -> str:
+def _make_step(
+    parts: Parts, attempt: Attempt, step: Change, window: MetricWindow | None, at_s: float, reason: str
+) -> str:
     service = parts.service(attempt.plan.service)
+    lever = service.levers.get(step.lever)
     back = _plan_of(attempt, step, at_s, reason)
+    if lever is not None:
+        # A step back waits for itself only, not for what the change was made of (INT8, a queue that drained).
+        source = "summary" if window is None else window.percentile_source
+        own_s = timing.settle_s(parts.settings.verification, lever, source)
+        back = back.model_copy(update={"settle_s": min(back.settle_s, own_s)})
     parts.ledger.put(records.plan_record(back))
     applied = parts.actuator(service, step.lever).apply(service, step, key=f"{back.id}:{step.lever}")
     receipt = Receipt.of(applied, id=attempts.receipt_id(back.id, step.lever), plan=back)

@@ -32,7 +32,8 @@ class Replicas:
             applied=True, changed=True, at_s=self.world.now_s)  # fmt: skip
 
 
-def leased(world: World, change: Change, *, limit_qps: float, lease_s: float = 3600.0, replicas: int = 0):
+def leased(world: World, change: Change, *, limit_qps: float, lease_s: float = 3600.0, replicas: int = 0,
+           settle_s: float = 20.0):  # fmt: skip
     """A loop in which this change is proven and on lease since now."""
     ledger, mails = FakeLedger(), KeptMails()
     loop = parts(world, ledger, mails, CONFIG)
@@ -44,7 +45,7 @@ def leased(world: World, change: Change, *, limit_qps: float, lease_s: float = 3
         id="i", service="ranker", symptom="latency", tier="act", severity="critical", opened_at_s=at_s - 100,
         detected_at_s=at_s - 90, signals=(), anomalies=(), reason="P95")  # fmt: skip
     plan = Plan(
-        id="p", incident_id="i", service="ranker", decided_at_s=at_s, mode="act", settle_s=20.0, lease_s=lease_s,
+        id="p", incident_id="i", service="ranker", decided_at_s=at_s, mode="act", settle_s=settle_s, lease_s=lease_s,
         diagnosis=Diagnosis(cause="load"), chosen=Option(changes=(change,), cost_per_hour=2.0),
         revert_below_qps=limit_qps)  # fmt: skip
     ledger.put(records.incident_record(incident))
@@ -107,6 +108,19 @@ def test_replicas_go_back_in_steps_and_each_is_settled_and_looked_at_before_the_
     assert [replicas for _, replicas in lever.told] == [2, 1]
     assert lever.told[1][0] - lever.told[0][0] >= 20.0 + loop.settings.verification.look_s
     assert not ledger.open_changes()
+
+
+def test_a_step_back_waits_for_itself_and_not_for_what_the_change_was_made_of():
+    """The change was settled for ten minutes (INT8 is built first); a batch limit is back in seconds."""
+    world = World(qps=lambda _t: 50.0)
+    world.batch_size = 8
+    world.wait(200)
+    loop, ledger, _mails, _lever = leased(world, BATCH, limit_qps=100.0, settle_s=600.0)
+    began_s = world.now_s
+    while ledger.open_changes() and world.now_s < began_s + 900:
+        tend(world, loop, 15)
+    assert world.batch_size == 1 and not ledger.open_changes()
+    assert world.now_s - began_s < 300.0
 
 
 class Sparing:
