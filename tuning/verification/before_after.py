@@ -26,7 +26,7 @@ from tuning.verification.guarded import (
     mean_of,
     requests_of,
     serves_again,
-    still_fails,
+    still_refuses,
     vanished,
 )
 from tuning.verification.points import BoolArray, Points, both_sides, from_series, history_of
@@ -57,7 +57,7 @@ class BeforeAfterVerifier:
         is judged by these as well: it is not resolved while it does, and what P95 alone cannot tell they may.
         """
         found = self._by_p95(plan, before, after, control)
-        if found.resolved and still_fails(after):
+        if found.resolved and still_refuses(before, after):
             found = found.model_copy(update={"resolved": False})
         if control is not None or found.verdict not in ("inconclusive", "unchanged") or vanished(before, after):
             return found

@@ -127,13 +127,15 @@ def serves_again(before: Evidence, after: Evidence, settings: VerificationSettin
     return f"the share of failed requests fell from {old:.2%} to {new:.2%}"
 
 
-def still_fails(after: Evidence) -> bool:
-    """The share of failed requests is over its objective, by two standard errors."""
-    share, requests = mean_of(after.window, "error_rate"), requests_of(after)
-    if share is None or after.slo is None or not requests:
+def still_refuses(before: Evidence, after: Evidence) -> bool:
+    """The share of failed requests clearly fell, and is still over its objective by two standard errors: fewer are
+    refused, not none. Failures that the change did not move are another matter."""
+    old, new, requests = mean_of(before.window, "error_rate"), mean_of(after.window, "error_rate"), requests_of(after)
+    if old is None or new is None or after.slo is None or not requests:
         return False
     limit = after.slo.error_rate
-    return share > limit + 2 * math.sqrt(limit * (1 - limit) / requests)
+    over = new > limit + 2 * math.sqrt(limit * (1 - limit) / requests)
+    return over and old - new > Z98 * _error_noise(before, after, old, new)
 
 
 def _throughput(

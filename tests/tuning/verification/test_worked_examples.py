@@ -444,7 +444,9 @@ def refusing(share: float, *, p95_ms: float = 90.0, qps: float = 10.0, start_s: 
         (refusing(0.03), refusing(0.0), "improved", True),
         (refusing(0.03), refusing(0.01), "improved", True),
         (refusing(0.03), refusing(0.011), "unchanged", True),  # over the objective, within two standard errors
-        (refusing(0.03), refusing(0.017), "unchanged", False),  # 0.57 points beside 1 %: still refusing
+        (refusing(0.05), refusing(0.02), "unchanged", False),  # 0.57 points beside 1 % are luck: it is still refusing
+        (refusing(0.05), refusing(0.015), "unchanged", True),
+        (refusing(0.05), refusing(0.05), "unchanged", True),  # what the change did not move is another matter
         (refusing(0.01), refusing(0.0), "unchanged", True),  # it never was over the objective
         # 60 requests: one or two that are refused no longer say nothing.
         (refusing(0.03, qps=0.5), refusing(0.0, qps=0.5), "inconclusive", None),
