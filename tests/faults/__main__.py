@@ -1,6 +1,6 @@
 """The fault campaign in full; writes benchmarks/results/faults.json.
 
-python -m tests.faults [--share 1/3]            the loop's functions in killed processes
+python -m tests.faults [--share 1/3]            the loop's functions in killed processes (--run: under `slotune run`)
 python -m tests.faults --borders                real clients, and what HTTP, SMTP and a database do wrong
 python -m tests.faults --airflow [--rounds 4]   kill -9 of Airflow's own processes (goes on where it was left)
 python -m tests.faults --hostile [--minutes 60] a fleet of fifty services of which ten are hostile, on a simulated clock
@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="only each so-many-th step")
     parser.add_argument("--only", default="", help="only faults whose text contains this")
     parser.add_argument("--share", default="1/1", help="only the i-th of n shares: i/n")
+    parser.add_argument("--run", action="store_true", help="the loop is driven by `slotune run`")
     parser.add_argument("--jobs", type=int, default=2, help="how many faults at once")
     parser.add_argument("--keep", type=Path, help="keep every fault's files in this folder")
     parser.add_argument("--borders", action="store_true", help="faults of real sockets at the borders")
@@ -127,6 +129,7 @@ def loop_campaign(arguments: argparse.Namespace) -> int:
         steps = {s.name: steps_of(s, folder / f"plain {s.name}") for s in SCENARIOS}
         print(f"steps of the story: {steps}")
         wanted = [f for f in faults(steps, every=arguments.every) if arguments.only in f.text()][share - 1 :: shares]
+        wanted = [replace(fault, drive="slotune run") for fault in wanted] if arguments.run else wanted
         places = [
             folder / f"{number:04d}-{fault.kind}-{fault.flavour}-{fault.at}" for number, fault in enumerate(wanted)
         ]
@@ -134,7 +137,8 @@ def loop_campaign(arguments: argparse.Namespace) -> int:
     part = summary(found, time.perf_counter() - started) | {"kill_points": steps}
     print(json.dumps(part, indent=1))
     if not arguments.only:
-        results.keep("loop" if shares == 1 else f"loop {share}/{shares}", part)
+        name = "slotune run" if arguments.run else "loop"
+        results.keep(name if shares == 1 else f"{name} {share}/{shares}", part)
     return 1 if any(result.wrong() for result in found) else 0
 
 

@@ -21,6 +21,8 @@ from typing import Any, Literal
 import numpy as np
 
 from detection.errors import SlotuneError
+from slotune.runner import Clock, Runner
+from tests.fakes.executor import Inline
 from tests.fakes.world import SERVICES, KeptMails
 from tests.faults.outside import (
     CURE,
@@ -39,6 +41,7 @@ from tuning import planning, verification
 from tuning.caps import Caps
 from tuning.errors import LedgerUnavailable
 from tuning.ledger import SqlLedger
+from tuning.loop.alive import DEAD_AFTER_S
 from tuning.loop.once import run_once
 from tuning.loop.parts import Parts
 from tuning.model import LEVER_STEPS, OpenChange, Plan, Record
@@ -65,19 +68,23 @@ Kind = Literal[
     "somebody",
     "mail-down",
 ]
+Drive = Literal["sweeps", "slotune run"]
+"""Who runs the loop: a scheduler's sweeps one after the other, or `slotune run`, whose beats tell that it lives."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """kind, where it strikes (the number of the step, or seconds into the story), and its flavour."""
+    """kind, where it strikes (the number of the step, or seconds into the story), its flavour, and who runs the loop."""
 
     kind: Kind
     scenario: Scenario
     at: int
     flavour: str = ""
+    drive: Drive = "sweeps"
 
     def text(self) -> str:
-        return f"{self.scenario.name}: {self.kind} {self.flavour} at {self.at}".replace("  ", " ")
+        by = "" if self.drive == "sweeps" else f" by {self.drive}"
+        return f"{self.scenario.name}: {self.kind} {self.flavour} at {self.at}{by}".replace("  ", " ")
 
 
 @dataclass
@@ -206,6 +213,9 @@ def sweeps(folder: Path, fault: Fault, until_s: float, *, faulty: bool, stop_whe
 
     parts = loop_parts(folder, outside, weather, step, mails)
 
+    def said(sentence: str) -> None:
+        (folder / "said.txt").open("a").write(f"{outside.now_s:.0f} {sentence}\n")
+
     def now() -> float:
         return outside.now_s + weather.skew_s
 
@@ -213,11 +223,22 @@ def sweeps(folder: Path, fault: Fault, until_s: float, *, faulty: bool, stop_whe
         outside.advance(at_s - weather.skew_s)
         step("waited")
 
+    def wait(seconds: float) -> bool:
+        outside.advance(outside.now_s + seconds)
+        step("waited")
+        return False
+
+    name = f"loop-{os.getpid()}"
+    runner = Runner(lambda: parts, name, Clock(now, wait), Inline(), said, every_s=SWEEP_S)
     while outside.now_s < until_s:
         try:
-            run_once(parts, now, wait_until)
+            if fault.drive == "slotune run":
+                runner.turn()
+                down["ledger"] = ""
+            else:
+                run_once(parts, now, wait_until)
         except (SlotuneError, LookupError) as error:
-            (folder / "said.txt").open("a").write(f"{outside.now_s:.0f} {type(error).__name__}: {error}\n")
+            said(f"{type(error).__name__}: {error}")
             down["ledger"] = ""
         if stop_when_closed and not SqlLedger(ledger_url(folder)).open_changes() and not outside.late:
             return
@@ -377,6 +398,8 @@ def _check_time(result: Result, outside: Outside) -> None:
         watch_every_s=SWEEP_S,
         one_replica_first=scenario is FIRST_HARM,
     )
+    # The changes of a `slotune run` that died are settled when its beat has been missed for long enough.
+    limit_s += DEAD_AFTER_S if result.fault.drive == "slotune run" else 0.0
     # An endpoint that cannot be reached cannot be told to go back: that time is not slotune's.
     limit_s += 200.0 if result.fault.kind in ("control-down", "source-down") else 0.0
     for replica in scenario.replicas:

@@ -34,6 +34,12 @@ SHORT = [
     Fault("apply", FIRST_CURE, 3, "403"),
     Fault("somebody", FIRST_CURE, 16, "on one replica"),
     Fault("race", FIRST_CURE, 0),
+    Fault("kill", CURE, 6, drive="slotune run"),
+    Fault("kill", HARM, 14, drive="slotune run"),
+    Fault("kill", FIRST_CURE, 18, drive="slotune run"),
+    Fault("apply", HARM, 2, "timeout-late", drive="slotune run"),
+    Fault("ledger-full", CURE, 5, drive="slotune run"),
+    Fault("race", CURE, 0, drive="slotune run"),
 ]
 
 

@@ -10,23 +10,12 @@ import pytest
 
 from detection.errors import SourceUnreachable
 from slotune.runner import Clock, Runner, Stopped
+from tests.fakes.executor import Inline
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.world import SERVICES, START_S, KeptMails, World, parts
 from tuning.loop import alive, once, records
 from tuning.loop.once import run_once
 from tuning.orders import order, order_record
-
-
-class Inline(Executor):
-    """Runs what it is given at once: an attempt is over before the sweep goes on."""
-
-    def submit(self, fn, /, *args, **kwargs):
-        done: Future = Future()
-        try:
-            done.set_result(fn(*args, **kwargs))
-        except BaseException as error:
-            done.set_exception(error)
-        return done
 
 
 class Later(Executor):
