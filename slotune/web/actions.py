@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs
 
 from detection.errors import ConfigError
-from slotune.views import incidents
+from slotune.views import approvals, incidents
 from slotune.views.reading import Reading
-from tuning.orders import Order, order
+from tuning.orders import Order, What, order
 
 LET_IT_CHOOSE = "let it choose"
 MOST_BYTES = 10_000
@@ -42,11 +42,12 @@ def form(body: bytes) -> dict[str, str]:
 def asked(reading: Reading, fields: Mapping[str, str], who: str) -> Order:
     """The order that a form means. ConfigError with a sentence where it means none."""
     what = fields.get("what", "")
-    makers = {"pause": _pause, "resume": _resume, "hand_back": _hand_back, "label": _label}
+    makers = {"pause": _pause, "resume": _resume, "hand_back": _hand_back, "label": _label,
+              "approve": _answer, "reject": _answer}  # fmt: skip
     if what not in makers:
         raise ConfigError(f"there is no action {what!r}; known: {', '.join(makers)}")
     why = fields.get("why", "").strip()[:MOST_WORDS]
-    return makers[what](reading, fields, who, why)
+    return makers[what](reading, {**fields, "what": what}, who, why)
 
 
 def attempt(reading: Reading, fields: Mapping[str, str], who: str) -> Attempt:
@@ -93,6 +94,15 @@ def _hand_back(reading: Reading, fields: Mapping[str, str], who: str, why: str) 
         if line.plan_id == plan_id and line.state == "leased":
             return order("hand_back", who, reading.now_s, service=line.service, about=plan_id, why=why)
     raise ConfigError("that change is not on lease (any more): only a temporary change can be handed back")
+
+
+def _answer(reading: Reading, fields: Mapping[str, str], who: str, why: str) -> Order:
+    plan_id = fields.get("plan", "")
+    for row in approvals.waiting(reading):
+        if row.plan_id == plan_id and row.here:
+            what: What = "approve" if fields["what"] == "approve" else "reject"
+            return order(what, who, reading.now_s, service=row.service, about=plan_id, why=why)
+    raise ConfigError("that plan waits for no answer here: it was answered, its time is over, or Airflow asks")
 
 
 def _label(reading: Reading, fields: Mapping[str, str], who: str, why: str) -> Order:

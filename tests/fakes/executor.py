@@ -14,6 +14,6 @@ class Inline(Executor):
         done: Future[Any] = Future()
         try:
             done.set_result(fn(*args, **kwargs))
-        except BaseException as error:  # noqa: BLE001 - as a thread's future keeps it
+        except BaseException as error:
             done.set_exception(error)
         return done

@@ -20,7 +20,10 @@ from slotune.web.guards import from_here, is_loopback, whoever, with_token
 from slotune.web.metrics import exposition
 from tuning.errors import LedgerUnavailable
 from tuning.ledger import SqlLedger
-from tuning.orders import orders_of
+from tuning.loop.alive import run_of
+from tuning.loop.records import BEGUN
+from tuning.model import Record
+from tuning.orders import answer_to, orders_of
 from tuning.query import Query
 
 PATHS = ("/", "/incidents", "/changes", "/effects", "/review", "/health", "/services/ranker", "/services/silent", "/incidents/nasty")
@@ -306,3 +309,29 @@ def test_a_plan_that_waits_for_a_yes_leads_to_where_it_is_given(tmp_path, told):
     for path in ("/", f"/incidents/{opened.incident_id}"):
         assert "waits for a yes" in page.get(path).text and f'href="/required/{plan.id}"' in page.get(path).text
     assert "under Required Actions" in TestClient(create_app(lambda: seen)).get("/").text
+
+
+@pytest.mark.parametrize("word", ["approve", "reject"])
+def test_a_plan_of_slotune_run_is_answered_on_the_page_once(tmp_path, told, word):
+    ledger = SqlLedger.open(f"sqlite:///{tmp_path / 'l.sqlite'}")
+    opened = told.reader.find(Query(kinds=("open_incidents",), services=("ranker",)))[-1]
+    plan = told.reader.find(Query(kinds=("choose_action",), services=("ranker",)))[-1]
+    number = plan.body["attempt"]
+    begun = Record(
+        id="tune__ranker:begun:0", kind=BEGUN, service="ranker", parent_id=opened.incident_id, at_s=told.now_s - 60,
+        incident_id=opened.incident_id, body={"run": run_of("here", "tune__ranker"), "attempt": number},
+    )  # fmt: skip
+    for record in (opened, begun, plan.model_copy(update={"at_s": told.now_s - 60, "body": {**plan.body, "mode": "approve"}})):
+        ledger.put(record)
+    seen = dataclasses.replace(told, reader=ledger, memory=Memory())
+    app = create_app(lambda: seen, write=ledger.put, who=whoever("ann"))
+    page = TestClient(app, base_url="http://testserver", follow_redirects=False)
+    assert 'name="what" value="approve"' in page.get("/").text
+    assert f"slotune approve {plan.id}" in TestClient(create_app(lambda: seen)).get("/").text
+    form = {"what": word, "plan": plan.id, "why": "after the demo"}
+    assert page.post("/actions", data=form).status_code == 303
+    given = answer_to(orders_of(ledger.find(Query(kinds=("order",)))), plan.id)
+    assert given is not None and (given.what, given.who, given.why) == (word, "ann", "after the demo")
+    again = page.post("/actions", data=form)
+    assert again.status_code == 400 and "waits for no answer here" in again.text
+    assert "waits for a yes" not in page.get("/").text
