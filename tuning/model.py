@@ -306,7 +306,8 @@ class Report(Value):
     """Everything a mail says about one run of tune_service; `id` is the incident's id and attempt.
 
     slo_p95_ms, timeline: of the plan's objective, (epoch seconds, P95 in ms) pairs for the plot; events: (epoch
-    seconds, label) to mark in it.
+    seconds, label) to mark in it. load: pairs of the requests per second; failed: of the share of failed requests
+    (0..1), where that is what hurts, and failed_limit its limit.
     """
 
     id: str
@@ -325,6 +326,9 @@ class Report(Value):
     slo_p95_ms: float
     timeline: tuple[tuple[float, float], ...] = ()
     events: tuple[tuple[float, str], ...] = ()
+    load: tuple[tuple[float, float], ...] = ()
+    failed: tuple[tuple[float, float], ...] = ()
+    failed_limit: float = 0.01
     notes: tuple[str, ...] = ()
     emulated: bool = False
 

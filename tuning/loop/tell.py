@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from detection.errors import SlotuneError
-from detection.model import Incident, Span, make_id
+from detection.model import Incident, Service, Span, make_id
 from tuning import attempt as attempts
 from tuning.attempt import Attempt, value
 from tuning.loop import post, records
@@ -28,6 +28,7 @@ from tuning.report import render, words
 from tuning.report.notice_mail import notice_mail
 
 _log = logging.getLogger(__name__)
+Pairs = tuple[tuple[float, float], ...]
 _PLOT_POINTS = 240
 
 
@@ -145,7 +146,7 @@ def make_report(parts: Parts, plan: Plan | Attempt, at_s: float, *, notes: tuple
     outcome, beside_peers = attempt.last_verdict(), attempt.last_verdict(alone=True)
     undone = undo.last_verdict() if undo is not None else None
     promise = plan.objective or service.slo.main
-    timeline, emulated = _timeline(parts, plan, incident, promise.signal, at_s)
+    curves = _curves(parts, service, incident, [promise.signal, "qps", "error_rate", "emulated"], at_s)
     back = undo.receipts if undo is not None else ()
     return Report(
         id=make_id(plan.incident_id, "report", plan.attempt),
@@ -162,10 +163,13 @@ def make_report(parts: Parts, plan: Plan | Attempt, at_s: float, *, notes: tuple
         links=links(parts, incident.id),
         at_s=at_s,
         slo_p95_ms=promise.limit_ms,
-        timeline=timeline,
+        timeline=curves.get(promise.signal, ()),
         events=_events(incident, attempt.receipts, outcome[0] if outcome is not None else None, back),
+        load=curves.get("qps", ()),
+        failed=curves.get("error_rate", ()) if _about_errors(plan, incident) else (),
+        failed_limit=service.slo.error_rate,
         notes=notes,
-        emulated=emulated,
+        emulated=any(value > 0 for _, value in curves.get("emulated", ())),
     )
 
 
@@ -175,10 +179,8 @@ def links(parts: Parts, incident_id: str) -> dict[str, str]:
     return {**({"The incident": url} if url else {}), **parts.links}
 
 
-def _timeline(
-    parts: Parts, plan: Plan, incident: Incident, signal: str, at_s: float
-) -> tuple[tuple[tuple[float, float], ...], bool]:
-    """The P95 that is judged around the incident, thinned to what a plot can show.
+def _curves(parts: Parts, service: Service, incident: Incident, wanted: Sequence[str], at_s: float) -> dict[str, Pairs]:
+    """Signals around the incident, thinned to what a plot can show; those without a sample are left out.
 
     A source that fails costs the plot, not the mail.
     """
@@ -188,17 +190,22 @@ def _timeline(
     end_s = at_s // coarse_s * coarse_s
     points = int(1.5 * length_s // coarse_s)
     span = Span(end_s - points * coarse_s, end_s, coarse_s)
-    service = parts.service(plan.service)
     try:
-        window = parts.source.read([service], [signal, "emulated"], span).get(service.name)
+        window = parts.source.read([service], wanted, span).get(service.name)
     except SlotuneError as error:
         _log.warning("email_report: the plot is left out: %s", error)
-        return (), False
-    if window is None or signal not in window.values:
-        return (), False
-    pairs = zip(window.span.times(), window.values[signal], strict=True)
-    timeline = tuple((float(t), float(v)) for t, v in pairs if np.isfinite(v))
-    return timeline, bool(window.last("emulated"))
+        return {}
+    found: dict[str, Pairs] = {}
+    for signal, values in window.values.items() if window is not None else ():
+        times = span.times()
+        pairs = tuple((float(t), float(v)) for t, v in zip(times, values, strict=True) if np.isfinite(v))
+        found |= {signal: pairs} if pairs else {}
+    return found
+
+
+def _about_errors(plan: Plan, incident: Incident) -> bool:
+    """Whether failed requests are what hurts, and P95 may be flat."""
+    return "errors" in (incident.symptom, plan.diagnosis.cause)
 
 
 def _events(

@@ -97,19 +97,41 @@ def unpredictable(diagnosis: Diagnosis, signal: str) -> str:
 
 
 def nothing(diagnosis: Diagnosis, ranked: list[Ranked], limits: Mapping[str, float]) -> str:
-    """Why nothing is done although the SLO is broken."""
+    """Why nothing is done although the SLO is broken, and what a person can do about it.
+
+    That a bound has to be raised is said only where every option is as good as sure to fail for want of capacity: what
+    may still turn out to do, once more is known, is tried then, and nobody was told otherwise.
+    """
     title = CAUSES[diagnosis.cause].title
     if not ranked:
         return f"hold: {title}, and no lever can be moved"
+    free = [item for item in ranked if not item.barred]
+    likeliest = max(free, key=lambda item: item.predicted.meets, default=None)
+    if likeliest is not None and likeliest.predicted.meets >= th.LEAST_CARRIES:
+        return f"hold: {title}, and {_not_yet(likeliest, limits)}"
     closest = min(ranked, key=lambda item: item.predicted.ratio(limits))
     name = closest.predicted.worst(limits)
     limit, shown = ms(limits[name]), closest.predicted.shown[name]
     text = " and ".join(change.text() for change in closest.candidate.changes)
     if closest.barred:
         return f"hold: {title}; {closest.barred}, and nothing else within bounds meets {limit}"
-    return (
+    said = (
         f"hold: {title}, and nothing within bounds meets {limit}: the best option ({text}) would bring {_title(name)} "
-        f"to {ms(shown.value)} at {closest.predicted.load:.0%} load; raise a bound or shed load"
+        f"to {ms(shown.value)} at {closest.predicted.load:.0%} load"
+    )
+    if closest.predicted.load < th.FULL:
+        return f"{said}, so that more of it would not help either: what a request takes by itself has to come down"
+    return f"{said}; raise a bound or shed load"
+
+
+def _not_yet(item: Ranked, limits: Mapping[str, float]) -> str:
+    """Why the likeliest option is not taken now: it may do, and too little speaks for it."""
+    name = item.predicted.worst(limits)
+    shown, text = item.predicted.shown[name], " and ".join(change.text() for change in item.candidate.changes)
+    return (
+        f"nothing within bounds is likely enough to meet {ms(limits[name])} by what is known now: the likeliest "
+        f"({text}) would with {item.predicted.meets:.0%} ({_title(name)} {ms(shown.low)} to {ms(shown.high)}); "
+        "it is looked at again while this lasts"
     )
 
 

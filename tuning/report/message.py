@@ -6,11 +6,11 @@ from tuning.mail import Mail
 from tuning.model import Report
 from tuning.report import words
 from tuning.report.page import COLOURS, environment
-from tuning.report.plot import p95_plot
+from tuning.report.plot import hurting, report_plot
 
 
 def render(report: Report) -> Mail:
-    png = p95_plot(report)
+    png = report_plot(report)
     head = words.headline(report)
     context = {
         "report": report,
@@ -20,6 +20,7 @@ def render(report: Report) -> Mail:
         "tables": words.tables(report),
         "rejected": [words.rejected(option) for option in report.plan.rejected],
         "has_plot": png is not None,
+        "pictured": hurting(report).title,
         "clock": words.clock,
         "preheader": words.subject(report).removeprefix("[slotune] "),
     }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from detection.signals import percentile
+from detection.signals import percentile, title
 from tuning import formats
 from tuning.formats import ms
 from tuning.mail import Event, Tone
@@ -23,6 +24,9 @@ _KNOBS = {
     "version": "model version",
 }
 
+_IDENTIFIER = re.compile(rf"\b({'|'.join(name for name in _KNOBS if '_' in name)})\b(?![/=])")
+_ECHO = re.compile(r"(?i)\b(hold)[.:]\s+hold:")
+
 _ONLY_TOLD = ("mode", "dry_run")
 """Guards that do not object to a plan: it is only to be told."""
 
@@ -37,6 +41,12 @@ class Headline:
 
 
 def headline(report: Report) -> Headline:
+    """What came of it, for the subject and the top of the mail."""
+    head = _headline(report)
+    return replace(head, text=spoken(head.text))
+
+
+def _headline(report: Report) -> Headline:
     service = report.incident.service
     what = changes_text(report)
     if report.decision is not None and report.decision.theirs:
@@ -114,8 +124,25 @@ def rejected(option: Option) -> tuple[str, str, str, str]:
     """(option, predicted P95, cost, why not). A lever that had no option at all ("lever: why") has no figures."""
     lever, _, why = option.reason.partition(": ")
     if not option.changes and why:
-        return lever.replace("_", " "), "-", "-", why
-    return option_text(option), interval(option.predicted_p95_ms), formats.per_hour(option.cost_per_hour), option.reason
+        return lever.replace("_", " "), "-", "-", spoken(why)
+    p95, cost = interval(option.predicted_p95_ms), formats.per_hour(option.cost_per_hour)
+    return option_text(option), p95, cost, spoken(option.reason)
+
+
+def spoken(text: str) -> str:
+    """A sentence with the knobs in words that it names by their identifiers, and without an echo ("hold. hold:")."""
+    return _ECHO.sub(r"\1:", _IDENTIFIER.sub(lambda found: _KNOBS[found[0]], text))
+
+
+def lease(report: Report) -> str:
+    """Until when a change is borrowed, and what hands it back earlier; "" for one that is not, or is not kept."""
+    plan, made = report.plan, [receipt.at_s for receipt in report.receipts if receipt.changed]
+    if plan.lease_s is None or not made or report.decision is None or report.decision.step != "keep":
+        return ""
+    until = f"borrowed until {clock(max(made) + plan.lease_s)}, then tested for removal"
+    if plan.revert_below_qps is None:
+        return until
+    return f"{until}; handed back earlier once fewer than {plan.revert_below_qps:.3g} requests/s come"
 
 
 def knob_name(name: str) -> str:
@@ -207,7 +234,7 @@ def rows(report: Report) -> list[tuple[str, str]]:
     if plan.chosen.predicted_p95_ms is not None:
         table.append((f"Predicted {judged(report)}", interval(plan.chosen.predicted_p95_ms)))
     if report.refusal is not None:
-        table.append(("Not done", f"{report.refusal.reason} (guard: {report.refusal.guard})"))
+        table.append(("Not done", f"{report.refusal.reason} (guard: {report.refusal.guard.replace('_', ' ')})"))
     table += [("Change", r.reason or ("made and read back" if r.applied else "not applied")) for r in report.receipts]
     if report.canary is not None:
         table.append(("One replica first", canary_text(report)))
@@ -219,9 +246,10 @@ def rows(report: Report) -> list[tuple[str, str]]:
             ("Verdict", f"{outcome.verdict}; {resolved_text(report)}. {outcome.reason}"),
         ]
     table += [
-        (f"Guard: {g.signal}", f"{'ok' if g.ok else 'NOT OK'}. {g.reason}")
+        (f"Guard: {title(g.signal)}", f"{'ok' if g.ok else 'NOT OK'}. {g.reason}")
         for g in (outcome.guards if outcome else ())
     ]
+    table.append(("Lease", lease(report)))
     if report.decision is not None:
         table.append(("Decision", f"{report.decision.step.replace('_', ' ')}: {report.decision.reason}"))
     if not undone(report) and report.decision is not None and report.decision.step == "roll_back":
@@ -229,7 +257,7 @@ def rows(report: Report) -> list[tuple[str, str]]:
     table += [("Rolled back", r.reason or f"{r.lever} back to {r.after}") for r in report.rollback]
     if report.rollback_outcome is not None:
         table.append(("After the roll-back", report.rollback_outcome.reason))
-    return [(label, text) for label, text in table if text]
+    return [(label, spoken(text)) for label, text in table if text]
 
 
 def canary_text(report: Report) -> str:

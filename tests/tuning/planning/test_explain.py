@@ -154,7 +154,13 @@ def test_a_cause_that_no_lever_cures(cause, text):
     assert explain.uncured(Diagnosis(cause=cause, evidence=("P95 is fine",), curable=False)) == text
 
 
-FAR, NEAR = option(p95=400.0, load=1.1), option("batch_size+replicas", 300.0, load=0.97)
+def lost(item, meets: float = 0.01):
+    """The same option with so little hope."""
+    return dataclasses.replace(item, predicted=dataclasses.replace(item.predicted, meets=meets))
+
+
+FAR, NEAR = lost(option(p95=400.0, load=1.1)), lost(option("batch_size+replicas", 300.0, load=0.97))
+ROOMY = lost(option("replicas", 300.0, load=0.71))
 
 
 @pytest.mark.parametrize(
@@ -169,6 +175,18 @@ FAR, NEAR = option(p95=400.0, load=1.1), option("batch_size+replicas", 300.0, lo
         (
             [FAR, dataclasses.replace(NEAR, barred="it was tried")],
             "hold: more traffic than usual; it was tried, and nothing else within bounds meets 100 ms",
+        ),
+        (
+            [FAR, ROOMY],
+            "hold: more traffic than usual, and nothing within bounds meets 100 ms: the best option (knob 1 -> 2) would "
+            "bring P95 to 300 ms at 71% load, so that more of it would not help either: what a request takes by itself "
+            "has to come down",
+        ),
+        (
+            [FAR, lost(ROOMY, 0.2)],
+            "hold: more traffic than usual, and nothing within bounds is likely enough to meet 100 ms by what is known "
+            "now: the likeliest (knob 1 -> 2) would with 20% (P95 240 ms to 360 ms); it is looked at again while this "
+            "lasts",
         ),
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import email
+import re
+import struct
 from email import policy
 from html.parser import HTMLParser
 
@@ -10,8 +12,9 @@ import pytest
 
 from detection.model import Incident
 from tests.fakes import reports
-from tuning.model import Change, Option, Outcome
+from tuning.model import Change, Decision, Option, Outcome
 from tuning.report import approval, render, words
+from tuning.report.plot import hurting, report_plot
 
 EVIL = '<script>alert("x")</script><img src=x onerror=y>{{ 7*7 }}{% include "x" %}\r\nBcc: evil@example.com $x^{'
 
@@ -140,3 +143,43 @@ def test_the_request_for_approval_shows_plan_and_rejected_options_as_text():
 def test_incident_values_round_trip_through_json():
     value = reports.incident()
     assert Incident.model_validate(value.model_dump(mode="json")) == value
+
+
+def test_knobs_are_in_words_wherever_a_sentence_names_them():
+    told = reports.report(
+        plan=reports.plan(
+            reason="min_replicas 2 -> 4 brings P95 to 195 ms; batch_size is at its bound; hold. Hold: as before",
+            rejected=(Option(changes=(), reason="batch_size: max_num_seqs and batch_timeout_ms stay"),),
+        ),
+        refusal=None,
+        events=((reports.T0_S, "min_replicas 2 -> 4"),),
+    )
+    mail = render(told)
+    for text in (mail.subject, mail.text, mail.html):
+        assert not re.search(r"\b(batch_size|min_replicas|max_num_seqs|batch_timeout_ms)\b", text)
+    assert "minReplicas 2 -> 4 brings P95 to 195 ms; batch size is at its bound; hold: as before" in mail.text
+    assert "Guard: share of failed requests: ok" in mail.text
+    assert words.spoken("see /models/batch_size/1 and batch_size=8") == "see /models/batch_size/1 and batch_size=8"
+
+
+def test_a_borrowed_change_says_until_when_and_what_ends_it_earlier():
+    lent = reports.plan(lease_s=3600.0, revert_below_qps=120.0)
+    said = "Lease: borrowed until 2026-09-21 15:13:53 UTC, then tested for removal; handed back earlier once fewer than 120 requests/s come"
+    assert said in render(reports.report(plan=lent)).text
+    assert "Lease" not in render(reports.report()).text
+    undone = Decision(step="roll_back", next="done", reason="worse")
+    assert "Lease" not in render(reports.report(plan=lent, decision=undone)).text
+
+
+def test_the_picture_shows_what_hurts_and_the_load_below_it():
+    points = tuple((reports.T0_S + 5 * i, 120.0 + i) for i in range(30))
+    latency = reports.report(timeline=points, load=points)
+    assert (hurting(latency).title, hurting(latency).points, hurting(latency).said) == ("P95", points, "SLO 150 ms")
+    failed = tuple((t, 0.25) for t, _ in points)
+    errors = reports.report(timeline=points, load=points, failed=failed, failed_limit=0.02)
+    curve = hurting(errors)
+    assert (curve.title, curve.limit, curve.points[0][1]) == ("failed requests", 2.0, 25.0)
+    assert 'alt="failed requests over time' in render(errors).html
+    sizes = [struct.unpack(">II", report_plot(r)[16:24]) for r in (latency, reports.report(timeline=points))]
+    assert sizes[0][0] == sizes[1][0] == 1280 and sizes[0][1] > sizes[1][1], "the load has room of its own"
+    assert report_plot(reports.report(timeline=(), load=points)) is None
