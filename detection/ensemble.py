@@ -36,13 +36,13 @@ class Votes:
 def view_of(panel: Panel, stats: Arrays, first: int) -> View:
     """The panel's series as rows, without the habits of their week."""
     x, habit = _rows(panel, stats)
-    return View(x, panel.times, panel.step_s, stats, first, swing=habit)
+    return View(x, panel.times, panel.step_s, stats, first, habit=habit)
 
 
-def _rows(panel: Panel, stats: Arrays) -> tuple[Floats, Floats | None]:
+def _rows(panel: Panel, stats: Arrays) -> tuple[Floats, weekly.Habit | None]:
     x = panel.compressed().reshape(len(panel.services) * len(panel.signals), -1)
-    habit = weekly.swing(x, panel.times, stats)
-    return (x if habit is None else x - habit), habit
+    habit = weekly.habit_of(x, panel.times, stats)
+    return (x if habit is None else habit.out_of(x)), habit
 
 
 def log_rows(signals: Sequence[str], services: int) -> NDArray[np.bool_]:
@@ -96,17 +96,24 @@ def _agreed(scores: Sequence[Floats]) -> tuple[Floats, Floats]:
 
 
 def effect(view: View, signals: Sequence[str], settings: DetectionSettings) -> Floats:
-    """Change against the expected value, in units of the smallest change that is news; shape of view.now."""
+    """Size of the change against the expected value, in units of the smallest that is news; shape of view.now."""
+    return np.abs(change(view, signals, settings))
+
+
+def change(view: View, signals: Sequence[str], settings: DetectionSettings) -> Floats:
+    """Change against the expected value with its sign, in units of the smallest that is news; shape of view.now."""
     services = view.x.shape[0] // len(signals)
     log = log_rows(signals, services)[:, None]
     floor = np.tile(np.array([signal_of(name).floor for name in signals], np.float32), services)[:, None]
-    habit = np.float32(0) if view.swing is None else view.swing[:, view.first :]
-    center, now = view.clock[0] + habit, view.now + habit
+    center, now = view.clock[0], view.now
+    if view.habit is not None:
+        habit = view.habit.at(slice(None), slice(view.first, None))
+        center, now = habit.into(center), habit.into(now)
     with np.errstate(over="ignore", invalid="ignore"):
         expected = np.where(log, np.expm1(center), center)
         seen = np.where(log, np.expm1(now), now)
         news = np.maximum(np.maximum(settings.min_effect * np.abs(expected), floor), view.stats["news"][:, None])
-        out: Floats = np.abs(seen - expected) / np.maximum(news, 1e-12)
+        out: Floats = (seen - expected) / np.maximum(news, 1e-12)
     return out.astype(np.float32)
 
 

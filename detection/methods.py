@@ -17,6 +17,7 @@ from detection.model import FloatArray
 from detection.panel import Floats
 from detection.ports import Detector
 from detection.series import Arrays, at_slots, last_hour
+from detection.weekly import Habit
 
 VOTES_SHARE = 0.16
 """The share of the alarm budget of all votes together where joint detectors watch a service, too."""
@@ -29,7 +30,7 @@ class View:
     """Series and what was learned about them, seen from column `first` on (what is before is look-back).
 
     x: (series, T), compressed, without the habits of the week. stats: of `learn_series`. known_hour: `last_hour` of x
-    where it was computed before. swing: the habits of the week that were taken out, shape of x; None for none.
+    where it was computed before. habit: the habits of the week that were taken out; None for none.
     """
 
     x: Floats
@@ -38,7 +39,7 @@ class View:
     stats: Arrays
     first: int = 0
     known_hour: Floats | None = None
-    swing: Floats | None = None
+    habit: Habit | None = None
 
     @cached_property
     def now(self) -> Floats:

@@ -13,6 +13,7 @@ from detection.baselines import BaselineSet, GroupBaseline
 from detection.methods import Joint, Methods, View
 from detection.model import MetricWindow, Score, Service, Tier
 from detection.panel import Floats, Panel, panel_at, signal_of
+from detection.series import running_mean
 from detection.settings import DetectionSettings
 from detection.signals import Signal
 
@@ -47,7 +48,7 @@ def judge_panel(
         levels.append(np.where(old[..., None], level / group.arrays[f"service/{tier}"][:, None, None], np.nan))
     joint, rows = _joint_levels(panel, group, view, settings, methods)
     joint = {name: (np.where(old, low, np.nan), np.where(old, high, np.nan)) for name, (low, high) in joint.items()}
-    own = _own_levels(panel, group, first, methods)
+    own = _own_levels(panel, group, view, methods)
     own = {name: np.where(old[..., None], level, np.nan) for name, level in own.items()}
     return Judged(view, levels[0], levels[1], joint, rows, own)
 
@@ -62,35 +63,27 @@ def _joint_levels(
     # one judgement is not enough: the ones before are scored, too
     before = max(0, view.first - max(method.steps for method in known.values()) + 1)
     rows = ensemble.joint_features(view, len(panel.services), before)
-    moved = ensemble.effect(replace(view, first=before), panel.signals, settings)
-    moved = np.nan_to_num(moved).reshape(len(panel.services), len(panel.signals), -1).max(axis=1)
+    moved = np.nan_to_num(ensemble.change(replace(view, first=before), panel.signals, settings))
     found = {}
     for name, method in known.items():
         raw = method.running(method.score(rows, ensemble.part_of(name, method, group.arrays)))[:, view.first - before :]
         low, high = (group.arrays[f"joint/{name}/{tier}"][:, None] for tier in ("warn", "act"))
-        # however unusual, it is news only where some signal has moved by as much as is news
-        news = _newest_most(moved, method.steps)[:, view.first - before :]
+        # however unusual, it is news only where some signal has moved by as much as is news for all that time
+        lasting = np.abs(running_mean(moved, method.steps)).reshape(len(panel.services), len(panel.signals), -1)
+        news = lasting.max(axis=1)[:, view.first - before :]
         found[name] = (np.minimum(raw / low, news), np.minimum(raw / high, news))
     return found, rows[:, view.first - before :]
 
 
-def _newest_most(values: Floats, steps: int) -> Floats:
-    """The largest of each value and the steps - 1 before it: shape kept, (rows, C)."""
-    out = values
-    for back in range(1, min(steps, values.shape[1])):
-        out = np.maximum(out, np.concatenate([values[:, :1].repeat(back, axis=1), values[:, :-back]], axis=1))
-    return out
-
-
-def _own_levels(panel: Panel, group: GroupBaseline, first: int, methods: Methods) -> dict[str, Floats]:
+def _own_levels(panel: Panel, group: GroupBaseline, view: View, methods: Methods) -> dict[str, Floats]:
     found: dict[str, Floats] = {}
     for name, chosen in methods.own_for(panel.signals).items():
         if f"own/{name}" not in group.arrays:
             continue
-        x = panel.compressed()[:, chosen].reshape(len(panel.services) * len(chosen), -1)
+        x = view.x.reshape(*panel.values.shape)[:, chosen].reshape(len(panel.services) * len(chosen), -1)
         learned = {key: values.ravel() for key, values in group.part(name).items()}
         scores = methods.own[name].score(x, panel.step_s, learned) / group.arrays[f"own/{name}"].ravel()[:, None]
-        found[name] = scores.reshape(len(panel.services), len(chosen), -1)[:, :, first:]
+        found[name] = scores.reshape(len(panel.services), len(chosen), -1)[:, :, view.first :]
     return found
 
 
@@ -193,8 +186,10 @@ def _vote_scores(
         row, signal = int(s) * len(group.signals) + int(j), signal_of(group.signals[j])
         value = float(view.now[row, column])
         low, high, voted = expected(value, {n: (float(c[row]), float(h[row])) for n, (c, h) in bands.items()})
-        habit = 0.0 if view.swing is None else float(view.swing[row, view.first + column])
-        seen, low, high = (_plain(signal, number + habit) for number in (value, low, high))
+        seen, low, high = np.array([value, low, high], np.float32)
+        if view.habit is not None:
+            seen, low, high = view.habit.at(row, view.first + column).into(np.array([seen, low, high]))
+        seen, low, high = (_plain(signal, float(number)) for number in (seen, low, high))
         sure = trust(group, s, settings)
         note = "" if sure >= 1 else f" (baseline rests on {sure:.0%} of the wanted history)"
         out.append(
@@ -233,9 +228,7 @@ def _plain(signal: Signal, value: float) -> float:
     return float(np.expm1(value)) if signal.log else value
 
 
-def _joint_scores(
-    judged: Judged, group: GroupBaseline, column: int, at_s: float, methods: Methods
-) -> list[Score]:
+def _joint_scores(judged: Judged, group: GroupBaseline, column: int, at_s: float, methods: Methods) -> list[Score]:
     out = []
     for name, (warn, act) in judged.joint.items():
         for s in np.flatnonzero(warn[:, column] > 1):

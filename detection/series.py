@@ -136,6 +136,15 @@ def last_hour(x: Floats, step_s: float) -> Floats:
     return out
 
 
+def running_mean(scores: Floats, count: int) -> Floats:
+    """Mean of each score and the count - 1 before it (fewer at the start): shape kept, (rows, C)."""
+    total = np.cumsum(scores, axis=1, dtype=np.float64)
+    out = total.copy()
+    out[:, count:] -= total[:, :-count]
+    n = np.minimum(np.arange(1, scores.shape[1] + 1), count)
+    return (out / n).astype(np.float32)
+
+
 def floor_scale(center: Floats, log: NDArray[np.bool_]) -> Floats:
     """The least spread that is believed: 1 % of the level (in log1p terms for log series), never quite zero."""
     raw = np.where(log, np.expm1(np.minimum(center, 80)), np.abs(center))

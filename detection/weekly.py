@@ -8,6 +8,8 @@ the smaller deviation counts where both have the same sign, of three or more the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +24,12 @@ AGREEMENT = 0.5
 """Correlation between weeks from which on last week foretells this one better than nothing does (2(1 - r) < 1)."""
 EARLY_S = 900.0
 """A habit may begin this much earlier or later than usual without being news."""
+REACH = 6
+"""Slots on either side over which the scatter of a time of day is averaged: three hours, for it is hard to measure."""
+INCIDENT = 6.0
+"""A difference between weeks of more than this many usual ones is an incident in one of them."""
+MOST_SPREAD = 4.0
+"""A day that scatters more than this many times as much as the others is not believed to do so out of habit."""
 
 
 def slot_s_of(step_s: float) -> float:
@@ -57,10 +65,10 @@ def week_table(x: Floats, times_s: FloatArray, end_s: float, weeks: int, slot_s:
 
 
 def learn_week(table: Floats) -> dict[str, Floats]:
-    """What `swing` needs, from a (series, weeks, slots) table.
+    """What `habit_of` needs, from a (series, weeks, slots) table.
 
     week_offset: (series, slots), 0 where a day is like the others or the weeks do not agree. week_usual: the same time
-    of all days, (series, slots of a day).
+    of all days, (series, slots of a day). week_spread: see _spread.
     """
     rows, weeks, slots = table.shape
     by_day = table.reshape(rows, weeks * DAYS, slots // DAYS)
@@ -71,7 +79,11 @@ def learn_week(table: Floats) -> dict[str, Floats]:
     days = _agreement(deviation.reshape(rows, weeks, DAYS, slots // DAYS))
     use = (whole >= AGREEMENT)[:, None] & (days >= AGREEMENT)
     offset = np.where(use[:, :, None], habit.reshape(rows, DAYS, -1), 0).reshape(rows, slots)
-    return {"week_offset": offset.astype(np.float32), "week_usual": np.nan_to_num(usual).astype(np.float32)}
+    return {
+        "week_offset": offset.astype(np.float32),
+        "week_usual": np.nan_to_num(usual).astype(np.float32),
+        "week_spread": _spread(table, use),
+    }
 
 
 def _smooth(deviation: Floats) -> Floats:
@@ -104,8 +116,35 @@ def _agreement(deviation: Floats) -> Floats:
     return out
 
 
-def swing(x: Floats, times_s: FloatArray, stats: Arrays) -> Floats | None:
-    """How much of x is the habit of the week: shape of x, (series, T); None where no series has one.
+@dataclass(frozen=True)
+class Habit:
+    """The habits of the week of some series at some times: arrays of shape (series, T).
+
+    offset: above (or below) usual, the same time of all days. spread: by how much more than on ordinary days the series
+    scatters there, 1 where it does not.
+    """
+
+    offset: Floats
+    usual: Floats
+    spread: Floats
+
+    def out_of(self, x: Floats) -> Floats:
+        """x as it would be on an ordinary day."""
+        out: Floats = self.usual + (x - self.offset - self.usual) / self.spread
+        return out
+
+    def into(self, x: Floats) -> Floats:
+        """The way back of `out_of`, for what people see."""
+        out: Floats = self.usual + self.offset + (x - self.usual) * self.spread
+        return out
+
+    def at(self, rows: slice | int, columns: slice | int) -> Habit:
+        """Of some rows and columns."""
+        return Habit(self.offset[rows, columns], self.usual[rows, columns], self.spread[rows, columns])
+
+
+def habit_of(x: Floats, times_s: FloatArray, stats: Arrays) -> Habit | None:
+    """The habits in x, (series, T), at times_s; None where no series has one.
 
     Of the habits of a quarter of an hour around each time the one that explains the value best.
     """
@@ -113,14 +152,51 @@ def swing(x: Floats, times_s: FloatArray, stats: Arrays) -> Floats | None:
         return None
     rows = np.flatnonzero(stats["week_offset"].any(axis=1))
     offset, usual = stats["week_offset"][rows], stats["week_usual"][rows]
-    slot_s = WEEK_S / offset.shape[1]
-    rest = x[rows] - usual[:, week_slots(times_s, slot_s) % usual.shape[1]]
-    best = offset[:, week_slots(times_s, slot_s)]
+    slots = offset.shape[1]
+    slot_s, day = WEEK_S / slots, slots // DAYS
+    now = week_slots(times_s, slot_s)
+    level = usual[:, now % usual.shape[1]]
+    rest, best = x[rows] - level, offset[:, now]
     for shift_s in (-EARLY_S, EARLY_S):
-        other = offset[:, week_slots(times_s + shift_s, slot_s)]
-        best = np.where(np.abs(rest - other) < np.abs(rest - best), other, best)
-    out = np.zeros(x.shape, np.float32)
-    out[rows] = best
+        near = week_slots(times_s + shift_s, slot_s)
+        columns = np.flatnonzero(near != now)
+        other = offset[:, near[columns]]
+        nearer = np.abs(rest[:, columns] - other) < np.abs(rest[:, columns] - best[:, columns])
+        best[:, columns] = np.where(nearer, other, best[:, columns])
+    spread = np.where(best != 0, stats["week_spread"][rows][:, now % day], np.float32(1))
+    found = Habit(np.zeros(x.shape, np.float32), np.zeros(x.shape, np.float32), np.ones(x.shape, np.float32))
+    found.offset[rows], found.usual[rows], found.spread[rows] = best, level, spread
+    return found
+
+
+def _spread(table: Floats, use: NDArray[np.bool_]) -> Floats:
+    """By how much more than other days the days with habits scatter, by time of day: (series, slots of a day).
+
+    table: (series, weeks, slots). use: (series, DAYS), the days with habits. Weeks are compared with each other: what
+    they have in common is the habit. Never below 1: a quiet day is no reason to look closer.
+    """
+    rows, weeks, slots = table.shape
+    if weeks < 2:
+        return np.ones((rows, slots // DAYS), np.float32)
+    apart = np.abs(np.diff(table, axis=1)).reshape(rows, weeks - 1, DAYS, slots // DAYS)
+    # one incident is no scatter
+    most = INCIDENT * np.nan_to_num(median_last(apart.reshape(rows, -1)), nan=np.inf)
+    apart = np.minimum(apart, most[:, None, None, None])
+    its, other = (_by_time(apart, chosen) for chosen in (use, ~use))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        factor = np.nan_to_num(its / other, nan=1.0, posinf=1.0)
+    out: Floats = np.clip(factor, 1.0, MOST_SPREAD).astype(np.float32)
+    return out
+
+
+def _by_time(apart: Floats, chosen: NDArray[np.bool_]) -> Floats:
+    """Mean of (series, weeks, DAYS, slots) over weeks, the chosen days and REACH slots around: (series, slots)."""
+    known = np.isfinite(apart) & chosen[:, None, :, None]
+    total = np.where(known, apart, 0).sum(axis=(1, 2))
+    count = known.sum(axis=(1, 2)).astype(np.float32)
+    near = range(-REACH, REACH + 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        out: Floats = sum(np.roll(total, k, axis=1) for k in near) / sum(np.roll(count, k, axis=1) for k in near)
     return out
 
 

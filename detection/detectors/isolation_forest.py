@@ -21,7 +21,7 @@ class SharedForest(Joint):
     """Sees many signals moving a little at once; blind to one signal of many, which the votes see."""
 
     name = "isolation_forest"
-    share = 0.05
+    share = 0.02
     pooled = True
     steps = 2
 

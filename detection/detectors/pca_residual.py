@@ -6,7 +6,7 @@ import numpy as np
 
 from detection.methods import Joint
 from detection.panel import Floats
-from detection.series import Arrays
+from detection.series import Arrays, running_mean
 
 EXPLAINED = 0.9
 LEAST = 0.05
@@ -61,12 +61,3 @@ class PcaResidual(Joint):
     def weights(self, row: Floats, arrays: Arrays, signals: int) -> Floats:
         """The squared residual of both features of a signal."""
         return super().weights(self.residual(row[None, None], arrays)[0, 0], arrays, signals)
-
-
-def running_mean(scores: Floats, count: int) -> Floats:
-    """Mean of each score and the count - 1 before it (fewer at the start): shape kept, (rows, C)."""
-    total = np.cumsum(scores, axis=1, dtype=np.float64)
-    out = total.copy()
-    out[:, count:] -= total[:, :-count]
-    n = np.minimum(np.arange(1, scores.shape[1] + 1), count)
-    return (out / n).astype(np.float32)

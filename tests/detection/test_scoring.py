@@ -19,6 +19,7 @@ from detection.methods import Methods, View
 from detection.model import MetricWindow, Score, Service, Slo, Span
 from detection.panel import Floats, panel_at
 from detection.settings import DetectionSettings
+from detection.weekly import Habit
 
 N = float("nan")
 DAY_S = 86_400.0
@@ -129,8 +130,9 @@ def test_a_vote_is_explained_in_plain_units() -> None:
 
 def test_the_habit_of_the_week_is_put_back_before_people_see_it() -> None:
     case = judged(1.5)
-    habit = np.full((3, 1), 0.5, np.float32)
-    (score,) = scoring.scores_at(replace(case, view=replace(case.view, swing=habit)), GROUP, 0, 60.0, SETTINGS, METHODS)
+    flat = np.ones((3, 1), np.float32)
+    habit = Habit(0.5 * flat, 0 * flat, flat)
+    (score,) = scoring.scores_at(replace(case, view=replace(case.view, habit=habit)), GROUP, 0, 60.0, SETTINGS, METHODS)
     assert score.observed == pytest.approx(np.expm1(np.log1p(10.0) + 0.5), rel=1e-5)
     assert score.expected_high == pytest.approx(np.expm1(4.0), rel=1e-5)
 
@@ -312,13 +314,10 @@ def test_what_moves_less_than_is_news_is_no_joint_anomaly(baselines: BaselineSet
     panel = panel_at(live, group.services, group.signals, 900.0, END_S + 3600, 64)
     methods = detectors.chosen(SERVICES, timid)
     warn, _ = scoring.judge_panel(panel, group, 50, timid, methods).joint["pca_residual"]
-    # half as much again is a quarter of what would be news here
-    assert 0.15 < warn[0, -1] < 0.45
-
-
-def test_news_counts_for_as_long_as_the_judgements_that_it_is_in() -> None:
-    assert scoring._newest_most(row(1, 5, 2, 0, 0), 1).tolist() == [[1, 5, 2, 0, 0]]
-    assert scoring._newest_most(row(1, 5, 2, 0, 0), 3).tolist() == [[1, 5, 5, 5, 2]]
+    # half as much again is a quarter of what would be news here; it counts on the mean of six judgements
+    assert 0.15 < warn[0, -1] < 0.35
+    # after the first of them it is a sixth of that
+    assert warn[0, -6] < 0.1
 
 
 def test_a_level_of_nothing_is_nought_and_not_unknown() -> None:

@@ -68,17 +68,78 @@ def test_a_table_is_of_means_by_week_back_and_slot() -> None:
 
 
 def test_a_habit_may_begin_a_little_early() -> None:
-    stats = {"week_offset": np.zeros((1, SLOTS), np.float32), "week_usual": np.zeros((1, 48), np.float32)}
+    stats = {
+        "week_offset": np.zeros((1, SLOTS), np.float32),
+        "week_usual": np.zeros((1, 48), np.float32),
+        "week_spread": np.full((1, 48), 2, np.float32),
+    }
     stats["week_offset"][0, 96:192] = 0.5
     edge_s = 2 * 86_400.0
     times = edge_s + np.array([-1200.0, -600.0, 600.0])
-    early = weekly.swing(np.full((1, 3), 0.5, np.float32), times, stats)
-    late = weekly.swing(np.zeros((1, 3), np.float32), times, stats)
+    early = weekly.habit_of(np.full((1, 3), 0.5, np.float32), times, stats)
+    late = weekly.habit_of(np.zeros((1, 3), np.float32), times, stats)
     assert early is not None
     assert late is not None
-    assert early[0].tolist() == [0, 0.5, 0.5]
-    assert late[0].tolist() == [0, 0, 0]
-    assert weekly.swing(np.zeros((1, 3), np.float32), times, {"week_offset": np.zeros((1, SLOTS), np.float32)}) is None
+    assert early.offset[0].tolist() == [0, 0.5, 0.5]
+    assert early.spread[0].tolist() == [1, 2, 2]
+    assert late.offset[0].tolist() == [0, 0, 0]
+    assert (
+        weekly.habit_of(np.zeros((1, 3), np.float32), times, {"week_offset": np.zeros((1, SLOTS), np.float32)}) is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "ordinary"),
+    [
+        pytest.param(1.5, 1.0, id="usual and the habit"),
+        pytest.param(1.7, 1.1, id="0.2 above, where twice as much scatter is the habit"),
+        pytest.param(1.1, 0.8, id="0.4 below"),
+    ],
+)
+def test_what_a_busy_day_would_be_on_an_ordinary_one(value: float, ordinary: float) -> None:
+    one = np.ones((1, 1), np.float32)
+    habit = weekly.Habit(offset=0.5 * one, usual=one, spread=2 * one)
+    assert habit.out_of(value * one)[0, 0] == pytest.approx(ordinary)
+    assert habit.into(ordinary * one)[0, 0] == pytest.approx(value)
+
+
+def scattering(times_as_much: float, *, weekend: float = 0.5, seed: int = 0, odd: float = 0.0) -> np.ndarray:
+    values = np.random.default_rng(seed).normal(0, 0.03, SLOTS)
+    values[2 * 48 : 4 * 48] *= times_as_much
+    values[2 * 48 : 4 * 48] += weekend
+    values[2 * 48 + 20 : 2 * 48 + 24] += odd
+    return values
+
+
+@pytest.mark.parametrize(
+    ("weeks", "expected"),
+    [
+        pytest.param([scattering(2, seed=k) for k in range(4)], (1.6, 2.4), id="twice as much"),
+        pytest.param([scattering(1, seed=k) for k in range(4)], (1.0, 1.3), id="as much"),
+        pytest.param([scattering(0.3, seed=k) for k in range(4)], (1.0, 1.0), id="less is no reason to look closer"),
+        pytest.param([scattering(9, seed=k, weekend=2.0) for k in range(4)], (3.0, 4.0), id="four times at most"),
+        pytest.param([scattering(2, seed=k, weekend=0.0) for k in range(4)], (1.0, 1.0), id="without a habit none"),
+        pytest.param([scattering(1, seed=k, odd=3.0 * (k == 1)) for k in range(4)], (1.0, 1.6), id="one incident"),
+        pytest.param([scattering(2)], (1.0, 1.0), id="one week says nothing"),
+    ],
+)
+def test_how_much_more_a_busy_day_scatters(weeks: list[np.ndarray], expected: tuple[float, float]) -> None:
+    spread = weekly.learn_week(table(*weeks))["week_spread"][0]
+    assert expected[0] <= spread.mean() <= expected[1]
+
+
+def test_scatter_is_told_apart_by_the_time_of_day() -> None:
+    rng = np.random.default_rng(5)
+    weeks = []
+    for _ in range(4):
+        values = rng.normal(0, 0.03, SLOTS)
+        for day in (2, 3):
+            values[day * 48 : day * 48 + 24] *= 3
+            values[day * 48 : (day + 1) * 48] += 0.8
+        weeks.append(values)
+    spread = weekly.learn_week(table(*weeks))["week_spread"][0]
+    assert spread[6:18].mean() > 2
+    assert spread[30:42].mean() < 1.5
 
 
 SERVICE = Service(name="s", serving="x", slo=Slo(p95_ms=1e9))
