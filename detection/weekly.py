@@ -22,6 +22,7 @@ SLOT_S = 1800.0
 DAYS = 7
 AGREEMENT = 0.5
 """Correlation between weeks from which on last week foretells this one better than nothing does (2(1 - r) < 1)."""
+QUARTERS = 4
 EARLY_S = 900.0
 """A habit may begin this much earlier or later than usual without being news."""
 REACH = 6
@@ -78,12 +79,27 @@ def learn_week(table: Floats) -> dict[str, Floats]:
     whole = _agreement(deviation[:, :, None, :])[:, 0]
     days = _agreement(deviation.reshape(rows, weeks, DAYS, slots // DAYS))
     use = (whole >= AGREEMENT)[:, None] & (days >= AGREEMENT)
-    offset = np.where(use[:, :, None], habit.reshape(rows, DAYS, -1), 0).reshape(rows, slots)
+    offset = np.where(_with_edges(use, deviation), habit, 0)
     return {
         "week_offset": offset.astype(np.float32),
         "week_usual": np.nan_to_num(usual).astype(np.float32),
         "week_spread": _spread(table, use),
     }
+
+
+def _with_edges(use: NDArray[np.bool_], deviation: Floats) -> NDArray[np.bool_]:
+    """The slots of the days with habits, and of the quarters of a day right before and after them that agree by
+    themselves: a busy Saturday may begin on Friday evening. (series, slots).
+
+    use: (series, DAYS). deviation: (series, weeks, slots).
+    """
+    rows, weeks, slots = deviation.shape
+    if slots % (DAYS * QUARTERS):
+        return np.repeat(use, slots // DAYS, axis=1)
+    agree = _agreement(deviation.reshape(rows, weeks, DAYS * QUARTERS, -1)) >= AGREEMENT
+    whole = np.repeat(use, QUARTERS, axis=1)
+    beside = np.roll(whole, 1, axis=1) | np.roll(whole, -1, axis=1)
+    return np.repeat(whole | (beside & agree), slots // (DAYS * QUARTERS), axis=1)
 
 
 def _smooth(deviation: Floats) -> Floats:

@@ -50,6 +50,30 @@ def test_what_becomes_a_habit(weeks: list[np.ndarray], expected: list[float]) ->
     np.testing.assert_allclose(by_day(*weeks), expected, atol=0.05)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        pytest.param((0.3, 0.3), (0.3, 0.3), (0.3, 0.3), id="from Friday evening to Monday morning"),
+        pytest.param((0.3, 0.0), (0.0, 0.0), (0.0, 0.0), id="one Friday evening"),
+        pytest.param((0.0, 0.0), (0.3, 0.3), (0.0, 0.3), id="only Monday morning"),
+    ],
+)
+def test_a_busy_weekend_may_begin_the_evening_before_and_end_the_morning_after(
+    before: tuple[float, float], after: tuple[float, float], expected: tuple[float, float]
+) -> None:
+    weeks = [week(1, 0.5), week(2, 0.5)]
+    for values, evening, morning in zip(weeks, before, after, strict=True):
+        values[2 * 48 - 6 : 2 * 48] += evening
+        values[4 * 48 : 4 * 48 + 6] += morning
+    offset = weekly.learn_week(table(*weeks))["week_offset"][0]
+    assert (offset[2 * 48 - 5 : 2 * 48 - 1].mean(), offset[4 * 48 + 1 : 4 * 48 + 5].mean()) == pytest.approx(
+        expected, abs=0.06
+    )
+    # of the days next to it only these quarters, and of the others nothing
+    assert (offset[48 : 2 * 48 - 12] == 0).all()
+    assert (offset[4 * 48 + 12 :] == 0).all()
+
+
 def test_slots_hold_their_end_and_begin_on_the_epochs_weekday() -> None:
     slots = weekly.week_slots(np.array([1.0, 1800.0, 1801.0, weekly.WEEK_S, weekly.WEEK_S + 1]), 1800.0)
     assert slots.tolist() == [0, 0, 1, 335, 0]
