@@ -113,8 +113,8 @@ def change(view: View, signals: Sequence[str], settings: DetectionSettings) -> F
         expected = np.where(log, np.expm1(center), center)
         seen = np.where(log, np.expm1(now), now)
         news = np.maximum(np.maximum(settings.min_effect * np.abs(expected), floor), view.stats["news"][:, None])
-        out: Floats = (seen - expected) / np.maximum(news, 1e-12)
-    return out.astype(np.float32)
+        out: Floats = ((seen - expected) / np.maximum(news, 1e-12)).astype(np.float32)
+    return out
 
 
 def learn_panel(panel: Panel, week: Floats | None = None) -> View:

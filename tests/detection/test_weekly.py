@@ -69,9 +69,21 @@ def test_a_busy_weekend_may_begin_the_evening_before_and_end_the_morning_after(
     assert (offset[2 * 48 - 5 : 2 * 48 - 1].mean(), offset[4 * 48 + 1 : 4 * 48 + 5].mean()) == pytest.approx(
         expected, abs=0.06
     )
-    # of the days next to it only these quarters, and of the others nothing
+    # what is far from it is like every day
+    assert (offset[: 48 - 12] == 0).all()
+    assert (offset[5 * 48 + 12 : 7 * 48 - 12] == 0).all()
+
+
+def test_a_quarter_that_is_as_always_is_left_alone_beside_a_busy_day() -> None:
+    """The evening before is busy; the other three quarters of that day and the morning after are not."""
+    weeks = [week(seed, 0.5) for seed in (1, 2, 3)]
+    for seed, values in enumerate(weeks):
+        # the rest of that Friday is different every week: as a whole it is no habit
+        values[48 : 2 * 48 - 12] += np.random.default_rng(100 + seed).normal(0, 0.3, 36)
+        values[2 * 48 - 12 : 2 * 48] += 0.3
+    offset = weekly.learn_week(table(*weeks))["week_offset"][0]
+    assert offset[2 * 48 - 10 : 2 * 48 - 1].mean() == pytest.approx(0.3, abs=0.06)
     assert (offset[48 : 2 * 48 - 12] == 0).all()
-    assert (offset[4 * 48 + 12 :] == 0).all()
 
 
 def test_slots_hold_their_end_and_begin_on_the_epochs_weekday() -> None:
