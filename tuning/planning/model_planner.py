@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from detection.model import Incident
+from detection.signals import percentile
 from tuning.formats import ms
 from tuning.model import LEVER_STEPS, Change, Diagnosis, Observation, Option, Plan, Record
 from tuning.planning import effects as ef
@@ -73,10 +74,10 @@ class ModelPlanner:
         rest.
         """
         case = self._case(incident, observation, past)
-        signal = observation.promise.signal
-        seen = rd.recent(observation.window, signal, self._settings.verify_window_s)
-        limit = case.limits.get(signal)
-        if not case.situation.identified or not seen.size or not limit or case.diagnosis.cause in th.NOT_SPARED:
+        lately = self._settings.verify_window_s
+        seen = {name: rd.recent(observation.window, name, lately) for name in case.limits}
+        told = bool(seen) and all(values.size for values in seen.values())
+        if not case.situation.identified or not told or case.diagnosis.cause in th.NOT_SPARED:
             return ""
         if any(slow > th.DILUTED_REPLICA for slow in case.situation.replica_slow):
             return ""  # P95 is that of the slow replica's share of the requests: one fewer of the others is a cliff
@@ -85,12 +86,15 @@ class ModelPlanner:
         peak = _at_peak(observation, case.situation)
         now = case.engine.predict([stay], observation, case.situation, case.knowledge, self._settings)[0]
         then = case.engine.predict([fewer], observation, peak, case.knowledge, self._settings)[0]
-        p95 = float(seen.max()) * max(1.0, then.shown[signal].value / now.shown[signal].value)
+        grown = {name: max(1.0, then.shown[name].value / now.shown[name].value) for name in case.limits}
+        later = {name: float(seen[name].max()) * grown[name] for name in case.limits}
+        worst = max(case.limits, key=lambda name: later[name] / case.limits[name])
+        p95, limit = later[worst], case.limits[worst]
         if p95 > th.SPARED_P95 * limit or then.load > th.SPARED_LOAD or then.carries < th.SPARED_CARRIES:
             return ""
         return (
             f"{fewer.setting['replicas']} replicas are predicted to do: busy {then.load:.0%} at the highest load seen, "
-            f"with P95 at {ms(p95)} (objective {ms(limit)})."
+            f"with {percentile(worst)} at {ms(p95)} (objective {ms(limit)})."
         )
 
     def _case(self, incident: Incident, observation: Observation, past: Sequence[Record]) -> Case:

@@ -27,7 +27,7 @@ OBJECTIVES = ("p95_ms", "ttft_p95_ms", "itl_p95_ms", "e2e_p95_ms")
 _LEVELS = np.asarray((np.arange(th.TOKEN_DRAWS) + 0.5) / th.TOKEN_DRAWS)
 _Z = [
     normal_quantiles(_LEVELS)[np.argsort(np.arange(th.TOKEN_DRAWS) * root % 1.0)]
-    for root in (2**0.5, 3**0.5, 7**0.5, 11**0.5)
+    for root in (2**0.5, 3**0.5, 7**0.5, 11**0.5, 13**0.5)
 ]
 
 
@@ -131,7 +131,7 @@ def _flow(
     size, rate, replicas = situation.size, situation.arrivals, int(candidate.setting["replicas"])
     if size is None or rate is None:
         raise ValueError("lengths or load are not exported: nothing can be predicted")
-    z_load, z_doubt, z_gain, z_size = (float(z[draw]) for z in _Z)
+    z_load, z_doubt, z_gain, z_size, _ = (float(z[draw]) for z in _Z)
     edge = rate.qps.high if z_load > 0 else rate.qps.low
     qps = rate.qps.value * (max(edge, 1e-9) / max(rate.qps.value, 1e-9)) ** (abs(z_load) / th.Z90)
     limits = Limits(
@@ -193,7 +193,9 @@ def look(flow: Flow, waiting: float, settled_s: float, settings: PlanningSetting
     ttft, e2e = 1e3 * ttft[np.isfinite(ttft)] + overhead_ms, 1e3 * e2e[np.isfinite(e2e)] + overhead_ms
     last_s = requests.at_s[-1]
     within = np.array(run.itl_at_s) <= last_s
-    itl = _weighted(1e3 * np.array(run.itl_s)[within], np.array(run.itl_weight)[within], 0.95)
+    # Which gaps lie beyond the percentile depends on how many prompts came, which is known to a Poisson count.
+    beyond = 0.05 * math.exp(float(_Z[-1][flow.stream]) / math.sqrt(max(wanted, 1.0)))
+    itl = _weighted(1e3 * np.array(run.itl_s)[within], np.array(run.itl_weight)[within], 1 - min(0.5, beyond))
     capacity = flow.capacity
     if run.preempted and flow.qps > th.STABLE * capacity:
         capacity = min(capacity, _thrashing(run, last_s, capacity))

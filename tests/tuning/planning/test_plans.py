@@ -6,6 +6,8 @@ import math
 
 import pytest
 
+from detection.model import Slo
+from tests.contracts.engine_subjects import SUBJECTS, token_signals
 from tests.fakes.planning import (
     AT_S,
     SATURATED,
@@ -248,3 +250,18 @@ def test_borrowed_replicas_are_spared_where_fewer_do():
 )
 def test_nothing_is_spared_where_it_might_be_missed(change, why_not):
     assert spared(**change) == "", why_not
+
+
+@pytest.mark.parametrize(("itl_ms", "spares"), [(10.0, True), (17.0, False), (float("nan"), False)])
+def test_each_promise_of_a_language_model_is_asked_before_a_replica_is_spared(itl_ms, spares):
+    """The time per token is close to its limit (18 ms), or unknown, however well the first token does."""
+    subject = SUBJECTS["continuous_batching"]
+    settings = {**subject.settings, **{name: make_settings(replicas=4)[name] for name in ("replicas", "precision")}}
+    service = make_service().model_copy(
+        update={"engine": subject.engine, "slo": Slo(ttft_p95_ms=200.0, itl_p95_ms=18.0, for_s=30.0)}
+    )
+    signals = {**token_signals(60.0, replicas=4.0), "itl_p95_ms": itl_ms}
+    seen = make_observation(signals, settings=settings, service=service)
+    step = Change(lever="replicas", old={"min_replicas": 4}, new={"min_replicas": 3})
+    incident = make_incident("latency").model_copy(update={"opened_at_s": AT_S - 115.0})
+    assert bool(get("model")(SETTINGS).spares(incident, seen, (), step)) == spares
