@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system demo test unit lint types integration e2e faults \
-	bench-detection bench-control bench-llm bench-verdicts bench-ledger bench-page bench-quantization mutants test-kubernetes test-triton test-servers docs clean
+	bench-detection bench-control bench-llm bench-verdicts bench-ledger bench-page bench-quantization mutants test-kubernetes test-vllm test-triton test-servers docs clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -86,6 +86,10 @@ faults: setup ## The fault campaign in full: the loop's functions, the borders, 
 test-kubernetes: setup ## The Kubernetes contract suites against the API server of KUBECONFIG
 	@SLOTUNE_TEST_KUBECONFIG="$(KUBECONFIG)" $(PY) -m pytest tests/contracts/test_kubernetes_api.py tests/contracts/test_kubernetes_hpa.py tests/contracts/test_kubernetes_lever.py -rs $(ARGS)
 
+test-vllm: setup ## The preset vllm against a real vLLM on CPU (2.3 GB on disk; SLOTUNE_TEST_VLLM=.../bin/python: one that is there)
+	@[ -n "$(SLOTUNE_TEST_VLLM)" ] || scripts/vllm-wheel .vllm
+	@$(PY) -m pytest tests/detection/test_real_vllm.py $(ARGS)
+
 test-triton: setup ## Both Triton levers, the queries and the checks against a real Triton (TRITON=.../bin/tritonserver; default: of a wheel)
 	@[ -n "$(TRITON)" ] || scripts/triton-wheel .triton
 	@SLOTUNE_TEST_TRITON="$(TRITON)" $(PY) -m pytest tests/tuning/actuators/test_real_triton.py $(ARGS)
@@ -99,4 +103,4 @@ docs: setup ## Regenerate the references of settings and presets
 	@$(PY) -m slotune.preset_reference docs/presets.md
 
 clean: ## Remove the virtual environment and the demo's files
-	rm -rf $(VENV) .uv .triton .servers .demo build *.egg-info
+	rm -rf $(VENV) .uv .triton .vllm .servers .demo build *.egg-info

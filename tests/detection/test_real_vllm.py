@@ -27,6 +27,7 @@ from detection.sources.prometheus import PrometheusSource
 PYTHON = Path(os.environ.get("SLOTUNE_TEST_VLLM") or Path(__file__).parents[2] / ".vllm/bin/python")
 pytestmark = [
     pytest.mark.server,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(not PYTHON.is_file(), reason="no vLLM here: scripts/vllm-wheel builds one"),
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="no prometheus on PATH"),
 ]

@@ -203,6 +203,23 @@ def test_a_missing_signal_is_named_with_what_is_off_and_what_it_may_be_called(st
     assert "queue_depth is missing; there is my_inference_queue_depth instead of inference_queue_depth" in text
 
 
+def test_a_promise_of_which_nothing_is_seen_is_told_with_what_that_may_mean(stack: Stack, settings: Settings) -> None:
+    slo = settings.services[0].slo.model_copy(update={"p95_ms": None, "ttft_p95_ms": 500.0, "itl_p95_ms": 50.0})
+    wish = {"serving": "vllm", "selectors": {"service": "ranker"}, "slo": slo}
+    service = settings.services[0].model_copy(update=wish)
+    stack.prometheus.series = {"num_requests_running": [({"service": "ranker"}, lambda _: "0")]}
+    text = said(stack, settings.model_copy(update={"services": (service,)}))
+    assert "but no TTFT P95 in the last" in text and "no request has come" in text and "(not streamed)" in text
+    assert "kv_usage is missing" in text and "no change of the limit is proposed" in text
+
+
+def test_a_promise_that_a_server_cannot_show_is_told(stack: Stack, settings: Settings) -> None:
+    slo = settings.services[0].slo.model_copy(update={"p95_ms": None, "ttft_p95_ms": 500.0})
+    service = settings.services[0].model_copy(update={"serving": "tgi", "selectors": {"service": "ranker"}, "slo": slo})
+    stack.prometheus.series = {"tgi_queue_size": [({"service": "ranker"}, lambda _: "0")]}
+    assert "the preset tgi knows no ttft_p95_ms" in said(stack, settings.model_copy(update={"services": (service,)}))
+
+
 def test_a_renamed_prefix_is_told_as_the_label_to_set(stack: Stack, settings: Settings) -> None:
     service = settings.services[0].model_copy(update={"serving": "vllm", "selectors": {"job": "x"}})
     stack.prometheus.series.clear()

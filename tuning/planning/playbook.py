@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from detection.model import Incident
-from tuning.model import Change, Observation, Plan, Record
+from tuning.model import Change, Observation, Option, Plan, Record
+from tuning.planning import explain
 from tuning.planning.diagnosis import diagnose
 from tuning.planning.objectives import broken
 from tuning.planning.ports import Engine
@@ -33,7 +34,12 @@ class PlaybookPlanner:
         engine = self._engines[observation.service.engine]
         situation = engine.assess(incident, observation, self._settings, -math.inf)
         diagnosis = diagnose(incident, observation, situation, self._settings)
-        return self._rules.propose(incident, observation, situation.now, diagnosis, past)
+        plan = self._rules.propose(incident, observation, situation.now, diagnosis, past)
+        if engine.rules_apply or not plan.chosen.changes:
+            return plan
+        reason = f"hold: {explain.unpredictable(diagnosis, observation.promise.signal)}"
+        hold = {"chosen": Option(changes=(), reason=reason), "reason": reason, "lease_s": None, "revert_below_qps": None}
+        return plan.model_copy(update=hold)
 
     def spares(self, incident: Incident, observation: Observation, past: Sequence[Record], step: Change) -> str:
         """Never: rules without a prediction know no number of replicas that is enough. The lease's own end does."""
