@@ -38,8 +38,8 @@ class PlaybookPlanner:
         if engine.rules_apply or not plan.chosen.changes:
             return plan
         reason = f"hold: {explain.unpredictable(diagnosis, observation.promise.signal)}"
-        hold = {"chosen": Option(changes=(), reason=reason), "reason": reason, "lease_s": None, "revert_below_qps": None}
-        return plan.model_copy(update=hold)
+        hold = Option(changes=(), reason=reason)
+        return plan.model_copy(update={"chosen": hold, "reason": reason, "lease_s": None, "revert_below_qps": None})
 
     def spares(self, incident: Incident, observation: Observation, past: Sequence[Record], step: Change) -> str:
         """Never: rules without a prediction know no number of replicas that is enough. The lease's own end does."""

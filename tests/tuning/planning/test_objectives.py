@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from detection.model import Service, Slo
-from tests.fakes.planning import make_incident, make_observation
+from tests.fakes.planning import make_incident, make_observation, make_service
 from tuning.planning import REGISTRY, get
 from tuning.planning.objectives import broken
 from tuning.planning.settings import PlanningSettings
@@ -18,7 +18,7 @@ def planner_of(name):
 
 
 CHAT = Service(name="chat", serving="vllm", engine="continuous_batching", mode="act",
-               slo=Slo(ttft_p95_ms=500, itl_p95_ms=50))  # fmt: skip
+               levers=make_service(levers=("replicas",)).levers, slo=Slo(ttft_p95_ms=500, itl_p95_ms=50))  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,8 @@ def test_a_plan_carries_its_promise(planner):
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_nothing_is_changed_whose_effect_nobody_can_predict(name):
-    signals = {"ttft_p95_ms": 9000.0, "itl_p95_ms": 30.0, "queue_depth": 20.0, "running": 8.0, "qps": 2.0, "kv_usage": 0.2}
+    signals = {"ttft_p95_ms": 9000.0, "itl_p95_ms": 30.0, "queue_depth": 20.0, "running": 8.0, "qps": 2.0,
+               "kv_usage": 0.2, "queue_ms": 8000.0, "mean_ms": 9000.0}  # fmt: skip
     plan = planner_of(name).propose(make_incident(), make_observation(signals, service=CHAT), ())
     assert plan.chosen.changes == () and plan.mode == "act"
     assert "what a change would do to TTFT P95 cannot be predicted yet" in plan.reason
