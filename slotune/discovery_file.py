@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import yaml
 
 from detection.errors import ConfigError
 from detection.outside_text import printable
 from slotune.discovery import SloProposal
+
+if TYPE_CHECKING:
+    from tuning.actuators.search import Behind
 
 _HEAD = """\
 # Written by `slotune discover`. All in mode observe: slotune watches, plans and mails, and changes nothing.
@@ -26,7 +30,9 @@ NO_SLO_MS = 1000.0
 
 @dataclass(frozen=True)
 class Entry:
-    """One service as it is written down. found: (signal, value now, metrics). missing: (signal, what is off)."""
+    """One service as it is written down. found: (signal, value now, metrics). missing: (signal, what is off).
+
+    place: lines about the workload behind it, and the lever that it would have."""
 
     name: str
     preset: str
@@ -36,6 +42,7 @@ class Entry:
     missing: tuple[tuple[str, str], ...]
     slo: SloProposal | None
     warnings: tuple[str, ...] = ()
+    place: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -93,6 +100,7 @@ def written(entry: Entry, *, taken: bool = False) -> str:
     lines += ["    # Signals found:", *(f"    #   {s}: {v}, from {_comment(m)}" for s, v, m in entry.found)]
     if entry.missing:
         lines += ["    # Signals missing:", *(f"    #   {s}: {without}" for s, without in entry.missing)]
+    lines += [f"    # {_comment(line)}" for line in entry.place]
     lines.append("    levers: {}   # nothing may be changed: docs/actuators.md says which levers there are")
     return "\n".join(lines) + "\n"
 
@@ -123,3 +131,21 @@ def _text(value: str) -> str:
 
 def _comment(text: str) -> str:
     return printable(text, 300)
+
+
+def workload_lines(name: str, found: Behind, cluster: str) -> tuple[str, ...]:
+    """What discover tells of the workload behind a service: what it is, its replica lever, where its pods are told."""
+    at = f"{found.namespace}/{found.name}"
+    kind = "" if found.kind == "Deployment" else f", kind: {found.kind}"
+    lever = (
+        f"replicas: {{min: {max(1, found.low)}, max: {max(1, found.high)}, connection: {cluster}, "
+        f"namespace: {found.namespace}, target: {found.name}{kind}}}"
+    )
+    variable = f"SLOTUNE_CONN_{name.upper().replace('-', '_').replace('.', '_')}_CONTROL"
+    query = f"port={found.port}&cluster={cluster}" + ("" if found.kind == "Deployment" else f"&kind={found.kind}")
+    pods = f"{found.pods} {'pod' if found.pods == 1 else 'pods'}"
+    return (
+        f"In Kubernetes: {found.kind} {at}, {pods}, {found.owner}, {found.low} to {found.high} replicas.",
+        f"Its replica lever would be  {lever}",
+        *((f"Each pod by itself, for a batch lever:  export {variable}='pods://{at}?{query}'",) if found.port else ()),
+    )

@@ -47,7 +47,7 @@ FOLDERS = {
     "actuators-apart": "tuning/actuators",
     "notifiers-apart": "tuning/notifiers",
 }
-NO_IMPLEMENTATIONS = {"settings"}
+NO_IMPLEMENTATIONS = {"settings", "search"}
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from detection.errors import ConfigError, SourceGarbage, SourceRefused
+from detection.errors import ConfigError, SlotuneError, SourceGarbage, SourceRefused
 from detection.model import MetricWindow, Service, Slo, Span
 from detection.outside_text import printable
 from slotune.connections import parse_connection
@@ -37,6 +38,12 @@ def discover(
     out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("services.yaml"),
     history_h: Annotated[float, typer.Option("--history", min=0.01, help="Hours of history for the SLOs.")] = 168.0,
     scrape_s: Annotated[float, typer.Option("--scrape", min=0.1, help="Its scrape interval in seconds.")] = 15.0,
+    kubeconfig: Annotated[
+        Path | None, typer.Option("--kubeconfig", help="Also look up the workloads behind the pods, read-only.")
+    ] = None,
+    namespace: Annotated[
+        str, typer.Option("--namespace", help="Where the pods are, for services whose series do not say.")
+    ] = "default",
     write: Annotated[bool, typer.Option("--write", help="Write into a file that is there.")] = False,
 ) -> None:
     """Find serving systems by their metrics and write them down with every signal found or missing, in mode observe.
@@ -54,7 +61,8 @@ def discover(
     entries = []
     for one in found:
         try:
-            entries.append(_entry(source, one, now_s, scrape_s, history_h))
+            entry = _entry(source, one, now_s, scrape_s, history_h)
+            entries.append(entry if kubeconfig is None else replace(entry, place=_place(one, kubeconfig, namespace)))
         except (ConfigError, SourceRefused, SourceGarbage) as error:
             sentences.append(f"{one.name} was found and cannot be read: {error}")
     old = out.read_text(encoding="utf-8") if out.exists() else None
@@ -171,6 +179,24 @@ def _entry(source: PrometheusSource, one: Found, now_s: float, scrape_s: float, 
         slo=slo,
         warnings=one.warnings,
     )
+
+
+def _place(one: Found, kubeconfig: Path, namespace: str) -> tuple[str, ...]:
+    """What the cluster says of the workload behind a service; one line why not, where it cannot be told."""
+    from slotune.connections import EnvironmentConnections
+    from slotune.discovery_file import workload_lines
+    from tuning.actuators.search import behind
+
+    address = json.dumps({"conn_type": "kubernetes", "extra": {"kube_config_path": str(kubeconfig)}})
+    connections = EnvironmentConnections({"SLOTUNE_CONN_CLUSTER": address})
+    within = one.selectors.get("namespace", namespace)
+    try:
+        found = behind(connections, "cluster", within, sorted(instance for _, instance in one.targets))
+    except SlotuneError as error:
+        return (f"Its workload cannot be looked up: {error}",)
+    if found is None:
+        return (f"No single workload in the namespace {within} has pods at the addresses of its series.",)
+    return workload_lines(one.name, found, "cluster")
 
 
 def _shown(metrics: Sequence[str], there: set[str]) -> str:
