@@ -23,14 +23,20 @@ from slotune.connections import EnvironmentConnections
 from slotune.views.reading import Reading
 from slotune.web.app import create_app
 from tests.fakes.actuators import serving
+from tests.fakes.reports import report
 from tests.fakes.world import KeptMails, World, WorldSource
+from tuning import notifiers
+from tuning.channel_settings import ChannelSettings
 from tuning.errors import ConfigError, SlotuneError
 from tuning.ledger import SqlLedger
 from tuning.loop import reconcile, tell, watch
 from tuning.loop.once import tune
+from tuning.notifiers.settings import MailSettings
 from tuning.query import Query
+from tuning.report import render
 from tuning.services_yaml import loads
 
+MAIL = MailSettings(to=("oncall@example.com",))
 SECRET = "pl@nted/s3cret?#x"
 QUOTED = quote(SECRET, safe="")
 SERVICES = """
@@ -117,12 +123,40 @@ def test_no_secret_is_written_or_shown(
         monkeypatch.setenv(name, value)
     said = _said_by_the_loop(environment, ledger_url)
     said |= {"log": "\n".join(f"{r.getMessage()} {r.exc_text or ''} {r.exc_info}" for r in caplog.records)}
-    for command in (["check"], ["check", "--live"], ["changes"], ["plan", "--service", "ranker"], ["signals", "ranker"]):
+    for command in (["check"], ["check", "--live"], ["changes"], ["incidents"], ["review"], ["plan", "--service", "ranker"],
+                    ["signals", "ranker"]):  # fmt: skip
         ran = CliRunner().invoke(build_app(command), command)
         said[" ".join(command)] = f"{ran.output} {ran.exception}"
     assert len(said["ledger"]) > 500 and len(said["page /"]) > 500 and "ranker" in said["mails"]
     found = [(where, text[max(text.find(s) - 90, 0) :][:150]) for where, text in said.items() for s in SPELLINGS if s in text]
     assert found == []
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("at", ["repeats what it is sent", "is down"], indirect=True)
+@pytest.mark.parametrize(
+    ("kind", "address"),
+    [
+        ("apprise", "apprise+json://user:{secret}@{at}/{secret}"),
+        ("alertmanager", "http://user:{secret}@{at}/{secret}"), ("smtp", "smtp://user:{secret}@{at}?timeout=1&disable_tls=true"),
+    ],
+)  # fmt: skip
+def test_no_message_that_cannot_be_sent_tells_a_secret(
+    kind: str, address: str, at: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The address of a chat's webhook is itself the secret; and a server may repeat what it is sent."""
+    caplog.set_level(logging.DEBUG)
+    said = []
+    for secret in (QUOTED, "TOKENs3cretTOKENs3cret"):
+        connections = EnvironmentConnections({"SLOTUNE_CONN_CHAT": address.format(secret=secret, at=at)})
+        made = notifiers.get(kind)(ChannelSettings.model_validate({"name": "chat", "by": kind, "connection": "chat"}), MAIL, connections)
+        try:
+            made.send(render(report()))
+        except SlotuneError as error:
+            said.append(f"{error} {error.__cause__}")
+    said += [f"{r.getMessage()} {r.exc_text or ''} {r.exc_info}" for r in caplog.records]
+    assert said
+    assert [text for text in said for spelling in (*SPELLINGS, "TOKENs3cret") if spelling in text] == []
 
 
 def _said_by_the_loop(environment: dict[str, str], ledger_url: str) -> dict[str, str]:
@@ -148,7 +182,8 @@ def _said_by_the_loop(environment: dict[str, str], ledger_url: str) -> dict[str,
     said["mails"] = "\n".join(mail.subject + mail.text + mail.html for mail in mails.mails)
     said["xcom"] = "\n".join(value.model_dump_json() for value in xcoms)
     client = TestClient(create_app(lambda: Reading(ledger, ledger.get_blob, settings, world.now())))
-    for path in ("/", "/incidents", "/changes", "/effects", "/health", "/services/ranker", "/metrics"):
+    told = [f"/incidents/{incident.id}" for incident in watch.open_incidents_of(ledger, world.now())]
+    for path in ("/", "/incidents", "/changes", "/effects", "/review", "/health", "/services/ranker", "/metrics", *told):
         said[f"page {path}"] = client.get(path).text
     return said
 
