@@ -8,6 +8,7 @@ value that a person has set meanwhile is final: the lease ends, and nothing is t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,14 +16,15 @@ from detection.errors import Temporary
 from detection.model import Incident, MetricWindow, make_id
 from tuning import attempt as attempts
 from tuning.attempt import Attempt, value
-from tuning.guards import Unreadable, stopped
+from tuning.guards import Unreadable, last_written, stopped
 from tuning.knobs import same_knobs
 from tuning.loop import act, prove, records, tell
 from tuning.loop.observe import look_back, observe, past
 from tuning.loop.parts import Parts
-from tuning.model import Change, Knob, OpenChange, Option, Plan, Receipt, Setting
+from tuning.model import LEVER_STEPS, Change, Knob, OpenChange, Option, Plan, Receipt, Setting
 from tuning.orders import to_hand_back
 from tuning.policies import lease, timing
+from tuning.query import Query
 from tuning.report.notice_mail import lease_mail, notice_mail
 
 _DAY_S = 86_400.0
@@ -36,7 +38,15 @@ def tend(parts: Parts, change: OpenChange, at_s: float) -> str | None:
     attempt = attempts.of(parts.ledger, change.plan)
     held = _held(parts, attempt.plan)
     step = _last_step(parts, attempt, held, at_s)
-    stands = [lease.found(c, _ours(attempt, step, c.lever), held[c.lever].values) for c in attempt.plan.chosen.changes]
+    moved = {c.lever: c for c in attempt.plan.chosen.changes}
+    found = {name: lease.found(c, _ours(attempt, step, name), held[name].values) for name, c in moved.items()}
+    if later := _later(parts, change.service, held, found):
+        attempt = _without(attempt, later)
+        if not attempt.plan.chosen.changes:
+            reason = f"A later change of slotune's stands in its place ({', '.join(sorted(later))}): the lease ends."
+            prove.close(parts, attempt, at_s, "keep", reason)
+            return reason
+    stands = [stand for lever, stand in found.items() if lever not in later]
     action = lease.TEND[_together(stands), _how(parts, step, at_s)]
     if action == "close":
         return _end(parts, attempt, at_s)
@@ -78,6 +88,26 @@ def _ours(attempt: Attempt, step: Attempt | None, lever: str) -> Mapping[str, Kn
     if step.undo is not None:
         return step.undo.left(lever) or step.plan.chosen.changes[0].old
     return step.left(lever)
+
+
+def _later(
+    parts: Parts, service: str, held: Mapping[str, Setting], found: Mapping[str, lease.Found]
+) -> frozenset[str]:
+    """The levers at which a later change of slotune's stands, kept for good: what it left is no other hand's."""
+    foreign = [lever for lever, stand in found.items() if stand == "foreign"]
+    if not foreign:
+        return frozenset()
+    ours = Query(kinds=(*LEVER_STEPS.values(), "roll_back"), services=(service,), phase="result", order="written")
+    left = last_written(parts.ledger.find(ours), service)
+    return frozenset(lever for lever in foreign if lever in left and same_knobs(left[lever], held[lever].values))
+
+
+def _without(attempt: Attempt, levers: frozenset[str]) -> Attempt:
+    """The rest of a temporary change: what is still its own, and goes back when its time is up."""
+    chosen = attempt.plan.chosen
+    changes = tuple(change for change in chosen.changes if change.lever not in levers)
+    rest = attempt.plan.model_copy(update={"chosen": chosen.model_copy(update={"changes": changes})})
+    return replace(attempt, plan=rest)
 
 
 def _together(stands: list[lease.Found]) -> lease.Found:

@@ -511,6 +511,13 @@ class Telling:
                 break
         assert not self.ledger.changes, [(c.service, c.state, c.plan.chosen.text()) for c in self.ledger.changes.values()]
         self._every_value_has_a_reason()
+        self._what_was_lent_is_back()
+
+    def _what_was_lent_is_back(self) -> None:
+        """Replicas are lent for a while only: where nobody else was at the service, they are as they were."""
+        touched = {w.service for w in self.story.writes if w.by == "somebody"}
+        for service in set(SERVICES) - touched:
+            assert self.story.value(service, "replicas") == FIRST["replicas"], f"{service} kept what it was lent"
 
     def _every_value_has_a_reason(self) -> None:
         """What slotune left in force was kept by a decision; what was not kept was put back, or a person was told."""

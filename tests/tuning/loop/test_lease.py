@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from detection.model import Incident
 from tests.fakes.ledger import FakeLedger
-from tests.fakes.world import SERVICES, KeptMails, World, parts
+from tests.fakes.world import SERVICES, KeptMails, World, WorldBatch, parts
 from tuning.loop import lease, records
 from tuning.model import Change, Decision, Diagnosis, OpenChange, Option, Plan, Receipt, Record, Setting
 
@@ -84,6 +86,30 @@ def test_a_change_is_handed_back_when_the_load_has_gone_and_the_step_is_judged_b
     assert not ledger.open_changes()
     (back,) = [r for r in ledger.records.values() if r.kind == "roll_back" and r.phase == "intent"]
     assert [r.parent_id for r in ledger.records.values() if r.kind == "verify_p95"] == [back.id]
+
+
+@pytest.mark.parametrize(("theirs", "ends"), [(False, "handed back"), (True, "taken over")])
+def test_a_later_change_of_one_lever_leaves_the_rest_of_a_lease_to_be_handed_back(theirs, ends):
+    """Two levers on lease; then another plan moves one of them for good (or a person does, and that ends all of it)."""
+    world = World(qps=lambda _t: 50.0)
+    world.wait(200)
+    loop, ledger, _mails, _lever = leased(world, BATCH, limit_qps=100.0)
+    both = Change(lever="replicas", old={"replicas": 1}, new={"replicas": 2})
+    opened = ledger.changes["p"]
+    plan = opened.plan.model_copy(update={"chosen": opened.plan.chosen.model_copy(update={"changes": (BATCH, both)})})
+    ledger.changes["p"] = opened.model_copy(update={"plan": plan})
+    levers = {"batch_size": WorldBatch(world), "replicas": Replicas(2, world)}
+    loop = replace(loop, actuator=lambda _service, lever: levers[lever])
+    ledger.put(records.found_record(plan, BATCH, world.now_s, "made"))
+    world.batch_size = 16
+    if not theirs:
+        later = Plan(**{**plan.model_dump(), "id": "q", "lease_s": None})
+        moved = Change(lever="batch_size", old=BATCH.new, new={"batch_size": 16})
+        ledger.put(records.found_record(later, moved, world.now_s, "made by a later plan, and kept"))
+    said = tend(world, loop, 600)
+    assert world.batch_size == 16 and not ledger.open_changes()
+    assert levers["replicas"].replicas == (2 if theirs else 1)
+    assert said[-1] == "handed back" if ends == "handed back" else "Somebody else has set it" in said[0]
 
 
 def test_a_step_that_made_it_worse_is_taken_back_and_the_lease_goes_on():

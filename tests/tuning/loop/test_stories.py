@@ -73,6 +73,9 @@ BEGINS: dict[str, Events] = {
     "a lease": LEASED,
     "a lease renewed": [*LEASED, ("wait", 1500.0), ("sweep", None), ("wait", 1500.0), ("sweep", None)],
     "a lease upon a lease": [*LEASED, ("calm", 0), *LEASED],
+    "a lease of two levers, and a change of one": [
+        *_made("both", "improved"), *JUDGED, ("work", 0, None), ("calm", 0), *_made("batch_size", "improved"), *JUDGED,
+        ("work", 0, None)],
     "a lease is to go back now": [*LEASED, ("calm", 0), ("order", 0, "hand_back"), ("sweep", None)],
     "a lease and a pause": [*LEASED, ("order", 0, "pause"), ("load", 10.0)],
     "a lease and a person": [*LEASED, ("somebody", 0, "replicas", 3), ("load", 10.0)],
@@ -116,6 +119,7 @@ def test_the_stories_reach_what_they_are_about() -> None:
         ("a late yes", [(2, 4)], ["made"]),
         ("a lease renewed", [(2, 4)], ["leased"]),
         ("a lease upon a lease", [(2, 4), (4, 6)], ["leased", "leased"]),
+        ("a lease of two levers, and a change of one", [(2, 4), (2, 4), (4, 6)], ["leased"]),
         ("a lease is to go back now", [(2, 4), (4, 3)], ["leased"]),
     ],
 )
