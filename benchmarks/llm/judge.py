@@ -134,8 +134,8 @@ def figures(rows: Sequence[Result]) -> dict[str, object]:
         "wrong": round(sum(row.wrong for row in mine) / actions, 4) if actions else 0.0,
         "changes": actions,
         "best_published": best,
-        "violation_min_of_best_published": round(minutes["slotune"] / minutes[best], 4) if best else None,
-        "gpu_hours_of_best_published": round(hours["slotune"] / hours[best], 4) if best else None,
+        "violation_min_of_best_published": _ratio(minutes, best),
+        "gpu_hours_of_best_published": _ratio(hours, best),
         "interval_covers": _share([low <= true <= high for _, _, low, high, true in seen]),
         "within_25_percent": _share([abs(value / true - 1) <= 0.25 for _, value, _, _, true in seen]),
         "predictions": len(seen),
@@ -143,6 +143,11 @@ def figures(rows: Sequence[Result]) -> dict[str, object]:
         "gpu_hours": hours,
         "wrong_by_policy": {name: _wrongs(found) for name, found in by.items()},
     }
+
+
+def _ratio(of: dict[str, float], best: str | None) -> float | None:
+    """slotune's share of the best published policy's, None where that has none."""
+    return round(of["slotune"] / of[best], 4) if best is not None and of[best] else None
 
 
 def _minutes(rows: Sequence[Result]) -> float:

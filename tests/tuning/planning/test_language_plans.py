@@ -1,0 +1,114 @@
+"""Plans for a language model's server: the right limit, in the right direction, and never one whose effect is unknown."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from detection.model import Slo
+from tests.contracts.engine_subjects import SUBJECTS, WAVE, token_signals
+from tests.fakes.planning import make_incident, make_observation, make_service, make_settings, make_window
+from tuning.model import Observation, Plan, Setting
+from tuning.planning import get
+from tuning.planning.engines import get as engine_of
+from tuning.planning.settings import PlanningSettings
+from tuning.planning.token_predict import capacity_now
+
+SETTINGS = PlanningSettings(rate_window_s=10.0, verify_window_s=60.0)
+ENGINE = engine_of("continuous_batching")
+LEARNED = ENGINE.learn(None, make_window(token_signals(WAVE)), ("1", "fp32"), 10.0)
+ONSET = 37
+"""First of the 61 points that is after the onset (120 s before the last)."""
+
+
+def after(calm: object, then: object) -> np.ndarray:
+    before, late = (np.broadcast_to(np.asarray(value, dtype=float), (61,)) for value in (calm, then))
+    return np.where(np.arange(61) < ONSET, before, late)
+
+
+def observed(
+    *, sequences: int = 64, rate: float = 60.0, factor: float = 1.0, slo: Slo | None = None, state: object = LEARNED,
+    **change: object,
+) -> Observation:  # fmt: skip
+    """Two replicas of the contract's server: calm at 60/s, then another rate, pace or signals."""
+    calm, late = token_signals(60.0), token_signals(rate, factor)
+    signals = {name: after(calm[name], late[name]) for name in calm} | {
+        n: after(calm.get(n, 0.0), v) for n, v in change.items()
+    }
+    limits = Setting(
+        lever="batch_size",
+        values={"max_num_seqs": sequences, "max_num_batched_tokens": 2048},
+        facts={"kv_cache_tokens": 40_000, "block_size": 16},
+    )
+    service = make_service(batch_max=512).model_copy(
+        update={"engine": "continuous_batching", "slo": slo or Slo(ttft_p95_ms=60.0, itl_p95_ms=12.0, for_s=30.0)}
+    )
+    settings = {**make_settings(), "batch_size": limits}
+    return make_observation(signals, service=service, settings=settings, latency_model=state)
+
+
+def propose(seen: Observation) -> Plan:
+    incident = make_incident("latency").model_copy(update={"opened_at_s": seen.at_s - 5.0 * (60 - ONSET)})
+    return get("model")(SETTINGS).propose(incident, seen, ())
+
+
+def waiting(seen: dict[str, object]) -> dict[str, object]:
+    growing = np.maximum(0.0, np.linspace(-900.0, 600.0, 61))
+    return {"queue_depth": growing, "ttft_p95_ms": 9000.0, "arrivals_per_s": 60.0, **seen}
+
+
+def test_requests_that_wait_for_a_seat_get_more_seats_at_no_cost():
+    plan = propose(observed(sequences=1, **waiting({"running": 1.0})))
+    change = plan.chosen.changes[0]
+    assert plan.chosen.levers == ("batch_size",) and int(change.new["max_num_seqs"]) > 1, plan.reason
+    assert plan.objective is not None and plan.objective.signal == "ttft_p95_ms" and plan.lease_s is None
+    assert plan.chosen.predicted_p95_ms is not None and plan.chosen.predicted_p95_ms.value < 60.0
+
+
+def test_what_is_predicted_of_the_change_names_both_limits_and_keeps_the_other():
+    change = propose(observed(sequences=1, **waiting({"running": 1.0}))).chosen.changes[0]
+    assert set(change.new) == set(change.old) == {"max_num_seqs", "max_num_batched_tokens"}
+    assert change.new["max_num_batched_tokens"] == change.old["max_num_batched_tokens"] == 2048
+
+
+def test_the_effect_of_what_nobody_has_seen_is_not_chosen():
+    """At a hundred times the load hundreds of sequences would run, of which nothing is known but the prior."""
+    seen = observed(sequences=4, **waiting({"arrivals_per_s": 4000.0, "running": 4.0}))
+    plan = propose(seen)
+    unknown = [option for option in plan.rejected if "never seen running" in option.reason]
+    assert unknown and all(not option.feasible for option in unknown)
+    assert "batch_size" not in plan.chosen.levers
+
+
+def test_without_a_learned_iteration_nothing_is_changed_and_the_reason_is_said():
+    seen = observed(state=None, **waiting({}))
+    untaught = dataclasses.replace(
+        seen,
+        window=dataclasses.replace(
+            seen.window, values={n: v for n, v in seen.window.values.items() if n not in ("itl_ms", "prefill_ms")}
+        ),
+    )
+    plan = propose(untaught)
+    assert plan.chosen.changes == () and plan.reason.startswith("hold:"), plan.reason
+
+
+def test_an_engine_that_became_slower_is_told_from_more_load():
+    seen = observed(factor=2.5, itl_p95_ms=20.0)
+    situation = ENGINE.assess(make_incident(), seen, SETTINGS, float("-inf"))
+    assert 2.0 < (situation.slow or 0.0) < 3.0
+    calm = observed()
+    usual = ENGINE.assess(make_incident(), calm, SETTINGS, float("-inf"))
+    assert 0.9 < (usual.slow or 0.0) < 1.1
+    assert capacity_now(situation) < 0.6 * capacity_now(usual)
+
+
+def test_the_cache_is_read_from_the_server_else_from_what_sequences_take():
+    seen = observed(running=10.0, kv_usage=0.5)
+    situation = ENGINE.assess(make_incident(), seen, SETTINGS, float("-inf"))
+    assert situation.kv_tokens == 40_000
+    silent = dict(seen.settings)
+    silent["batch_size"] = silent["batch_size"].model_copy(update={"facts": {}})
+    found = ENGINE.assess(make_incident(), dataclasses.replace(seen, settings=silent), SETTINGS, float("-inf"))
+    assert found.kv_tokens == 10.0 * (found.size.context + 8) / 0.5
+    assert SUBJECTS["continuous_batching"].calm["kv_usage"] == 0.2
