@@ -7,7 +7,7 @@ signal, lever, verdict, state and tier are the only labels, and each comes from 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from slotune import history
 from slotune.views import approvals, changes, fleet, health, incidents
@@ -25,7 +25,7 @@ def exposition(reading: Reading, *, within_s: float = 0.2) -> str:
     past = reading.memory.past_within(reading.reader, reading.now_s, within_s)
     complete = _gauge("history_read", "1 when the counters of the past are there; 0 while the ledger is being read.")
     complete.add([], float(past is not None))
-    counted = _history(outcomes_of(reading, past)) if past is not None else ()
+    counted = _history(outcomes_of(reading, past), set(reading.services)) if past is not None else ()
     return "".join(family.text() for family in (*_loop(reading), *_services(reading), complete, *counted))
 
 
@@ -100,12 +100,14 @@ def _knobs(values: object) -> str:
     return ",".join(f"{k}={v}" for k, v in values.items()) if isinstance(values, dict) else ""
 
 
-def _history(seen: Outcomes) -> Iterable[Family]:
+def _history(seen: Outcomes, services: Container[str]) -> Iterable[Family]:
+    """services: the configured ones; what the ledger knows of others would only ever grow."""
     attempts = Family(
         "counter", "attempts_total", "Attempts by what was tried and what came of it.", ["service", "lever", "verdict"]
     )
     for key, count in sorted(seen.attempts.items()):
-        attempts.add(key, count)
+        if key[0] in services:
+            attempts.add(key, count)
     found = Family("counter", "incidents_total", "Act-tier incidents that were opened.", ["service"])
     false = Family(
         "counter", "false_alarms_total", "Incidents that people called none, or that needed nothing.", ["service"]
@@ -115,7 +117,8 @@ def _history(seen: Outcomes) -> Iterable[Family]:
     )
     for family, by_service in ((found, seen.incidents), (false, seen.false_alarms), (violated, seen.violation_s)):
         for service, value in sorted(by_service.items()):
-            family.add([service], value)
+            if service in services:
+                family.add([service], value)
     resolve = Family("histogram", "time_to_resolve_seconds", "From the onset to the proof.")
     resolve.add_histogram(seen.resolve_s, RESOLVE_BUCKETS_S)
     error = _gauge("prediction_error_ratio", "Median of |observed - predicted| / predicted P95.", ["lever"])

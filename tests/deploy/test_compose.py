@@ -120,6 +120,32 @@ def test_prometheus_scrapes_what_the_stack_runs() -> None:
     assert all(s["labels"].keys() == {"service", "replica"} for s in job["static_configs"])
 
 
+def test_prometheus_scrapes_slotune_itself_with_the_token_that_the_page_asks_for() -> None:
+    config = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
+    job = next(j for j in config["scrape_configs"] if j["job_name"] == "slotune")
+    (target,) = job["static_configs"][0]["targets"]
+    name, _, port = target.partition(":")
+    assert SERVICES[name]["ports"][0].endswith(f":{port}") and job["metrics_path"] == "/slotune/metrics"
+    assert job["honor_labels"] is True and job["scrape_timeout"] == "10s"
+    assert "SLOTUNE_TOKEN" in SERVICES[name]["environment"]
+    folder, _, file = job["authorization"]["credentials_file"].rpartition("/")
+    assert f"metrics-token:{folder}:ro" in SERVICES["prometheus"]["volumes"]
+    assert "metrics-token:/opt/airflow/metrics" in SERVICES["airflow-init"]["volumes"]
+    assert f"/opt/airflow/metrics/{file}" in SERVICES["airflow-init"]["command"][0]
+    assert "/opt/airflow/metrics" in (ROOT / "deploy" / "Dockerfile").read_text()
+
+
+def test_the_stacks_rules_are_those_of_its_services() -> None:
+    from slotune.monitoring.rules import rules
+    from tuning.services_yaml import load
+
+    settings = load(ROOT / "deploy" / "compose" / "services.yaml")
+    made = rules(settings, objective=0.99, open_for="30m")
+    assert (ROOT / "deploy" / "prometheus" / "services.rules.yml").read_text() == made, (
+        "SLOTUNE_CONFIG=deploy/compose/services.yaml slotune rules --out deploy/prometheus/services.rules.yml"
+    )
+
+
 def test_alertmanager_sends_to_the_mail_catcher() -> None:
     config = yaml.safe_load((ROOT / "deploy" / "alertmanager" / "alertmanager.yml").read_text())
     host, _, port = config["global"]["smtp_smarthost"].partition(":")
@@ -187,6 +213,7 @@ class TestNatively:
         for arguments in (
             ["check", "config", "--syntax-only", "prometheus.yml"],
             ["check", "rules", "slotune.rules.yml"],
+            ["check", "rules", "services.rules.yml"],
             ["test", "rules", "slotune.test.yml"],
             ["check", "rules", str(rules)],
         ):

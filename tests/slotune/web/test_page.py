@@ -335,3 +335,15 @@ def test_a_plan_of_slotune_run_is_answered_on_the_page_once(tmp_path, told, word
     again = page.post("/actions", data=form)
     assert again.status_code == 400 and "waits for no answer here" in again.text
     assert "waits for a yes" not in page.get("/").text
+
+
+def test_services_that_are_configured_no_more_take_no_room_in_the_metrics(tmp_path, told):
+    ledger = SqlLedger.open(f"sqlite:///{tmp_path / 'l.sqlite'}")
+    (*_, opened) = told.reader.find(Query(kinds=("open_incidents",), services=("ranker",)))
+    for number in range(50):
+        name = f"gone-{number}"
+        ledger.put(opened.model_copy(update={"id": name, "incident_id": name, "service": name}))
+    ledger.put(opened)
+    text = exposition(dataclasses.replace(told, reader=ledger, memory=Memory()), within_s=30.0)
+    counted = [line for line in text.splitlines() if line.startswith("slotune_incidents_total{")]
+    assert counted == ['slotune_incidents_total{service="ranker"} 1.0']
