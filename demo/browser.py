@@ -81,7 +81,7 @@ class Page:
     """What a person does in one tab. Every wait ends with a DemoError that says for what."""
 
     def __init__(self, address: str) -> None:
-        self._socket = websocket.create_connection(address, timeout=60.0)
+        self._socket = websocket.create_connection(address, timeout=150.0)
         self._numbers = count(1)
         self._width, self._height = 1400, 900
         for domain in ("Page", "Runtime", "Network"):

@@ -76,6 +76,7 @@ def _build() -> Any:
         start=_start,
         starter=starter,
         answer=_answer,
+        login=_login,
         ahead=True,
         take=take if token else None,
         may_alert=with_token(token) if token else no_token,
@@ -130,6 +131,11 @@ def _answer(asked: Waiting) -> str:
     if found is None:
         return ""
     return f"{_base()}/dags/{TUNE_DAG}/runs/{quote(found[0], safe='')}/tasks/{quote(found[1])}/required_actions"
+
+
+def _login(path: str) -> str:
+    """Airflow's own login, which leads back: whoever follows a mail's link has often no session."""
+    return f"{_base()}/api/v2/auth/login?next={quote(path, safe='')}"
 
 
 def _base() -> str:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -60,6 +61,7 @@ def create_app(
     start: Callable[[actions.Attempt], str] | None = None,
     starter: Guard = nobody,
     answer: Callable[[approvals.Waiting], str] | None = None,
+    login: Callable[[str], str] | None = None,
     ahead: bool = False,
     take: Take | None = None,
     may_alert: Guard = no_token,
@@ -71,8 +73,13 @@ def create_app(
     write: puts a record into the ledger; None: the page only reads. who: a dependency that answers the name of whoever
     acts, and refuses whoever may not. start: begins a run of tune_service and answers where it can be watched; None:
     nothing can be started here. starter: as who, for starting. answer: where a waiting plan
+<<<<<<< HEAD
     can be answered, "" where that is not known. ahead: read the history before anybody asks.
     take: what a webhook's body leads to; may_alert: a dependency that refuses whoever may not send one.
+=======
+    can be answered, "" where that is not known. login: where a person whom
+    may_read does not know logs in to come back to the path given. ahead: read the history before anybody asks.
+>>>>>>> 9ed0d5d (The page in a real browser: every order by mouse and keys; whoever follows a link without a session is led to the login and back)
     """
     app = FastAPI(title="slotune", docs_url=None, redoc_url=None, openapi_url=None)
     guards = [Depends(guard) for guard in may_read]
@@ -92,6 +99,13 @@ def create_app(
     @app.exception_handler(SlotuneError)
     async def in_a_sentence(request: Request, error: SlotuneError) -> Response:
         return pages.missing(request, f"This cannot be shown now: {error}", status=503)
+
+    @app.exception_handler(HTTPException)
+    async def to_the_login(request: Request, error: HTTPException) -> Response:
+        reads = request.method == "GET" and "text/html" in request.headers.get("accept", "")
+        if error.status_code == 401 and login is not None and reads:
+            return RedirectResponse(login(f"{request.url.path}{request.url.query and '?'}{request.url.query}"))
+        return await http_exception_handler(request, error)
 
     @app.get("/style.css", include_in_schema=False)
     def style() -> Response:

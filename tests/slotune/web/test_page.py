@@ -7,7 +7,7 @@ import re
 import threading
 
 import pytest
-from fastapi import HTTPException
+from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -347,3 +347,21 @@ def test_services_that_are_configured_no_more_take_no_room_in_the_metrics(tmp_pa
     text = exposition(dataclasses.replace(told, reader=ledger, memory=Memory()), within_s=30.0)
     counted = [line for line in text.splitlines() if line.startswith("slotune_incidents_total{")]
     assert counted == ['slotune_incidents_total{service="ranker"} 1.0']
+
+
+@pytest.mark.parametrize(
+    ("method", "accept", "status"),
+    [("GET", "text/html,*/*", 307), ("GET", "*/*", 401), ("POST", "text/html", 401)],
+)
+def test_a_person_without_a_session_is_led_to_the_login_and_back(told, method, accept, status):
+    def nobody_is_known():
+        raise HTTPException(401, "who are you?")
+
+    app = create_app(lambda: told, may_read=[nobody_is_known], login=lambda path: f"/login?next={path}")
+    outer = FastAPI()
+    outer.mount("/slotune", app)
+    path = "/slotune/actions" if method == "POST" else "/slotune/review?days=30"
+    answer = TestClient(outer).request(method, path, headers={"accept": accept}, follow_redirects=False)
+    assert answer.status_code == status
+    if status == 307:
+        assert answer.headers["location"] == f"/login?next={path}"
