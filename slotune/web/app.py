@@ -72,14 +72,10 @@ def create_app(
     a machine asks that cannot log in (None: as may_read).
     write: puts a record into the ledger; None: the page only reads. who: a dependency that answers the name of whoever
     acts, and refuses whoever may not. start: begins a run of tune_service and answers where it can be watched; None:
-    nothing can be started here. starter: as who, for starting. answer: where a waiting plan
-<<<<<<< HEAD
-    can be answered, "" where that is not known. ahead: read the history before anybody asks.
-    take: what a webhook's body leads to; may_alert: a dependency that refuses whoever may not send one.
-=======
-    can be answered, "" where that is not known. login: where a person whom
-    may_read does not know logs in to come back to the path given. ahead: read the history before anybody asks.
->>>>>>> 9ed0d5d (The page in a real browser: every order by mouse and keys; whoever follows a link without a session is led to the login and back)
+    nothing can be started here. starter: as who, for starting. answer: where a waiting plan can be answered, "" where
+    that is not known. login: where a person whom may_read does not know logs in to come back to the path given.
+    ahead: read the history before anybody asks. take: what a webhook's body leads to; may_alert: a dependency that
+    refuses whoever may not send one.
     """
     app = FastAPI(title="slotune", docs_url=None, redoc_url=None, openapi_url=None)
     guards = [Depends(guard) for guard in may_read]
