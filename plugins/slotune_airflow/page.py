@@ -87,8 +87,8 @@ def _start(asked: Attempt) -> str:
     """A run of tune_service as Airflow's own trigger button makes one; where it can be watched. ConfigError where
     Airflow does not take it."""
     from airflow.api.common.trigger_dag import trigger_dag
-    from airflow.exceptions import AirflowException
     from airflow.models.dag import DagModel
+    from airflow.sdk.exceptions import AirflowException
     from airflow.utils.types import DagRunTriggeredByType
 
     from slotune_airflow.runs import TUNE_DAG
