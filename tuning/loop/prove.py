@@ -245,7 +245,7 @@ def _evidence(parts: Parts, service: Service, plan: Plan, start_s: float, end_s:
     promised = tuple(one.signal for one in service.slo.objectives)
     judged = (plan.objective or service.slo.main).signal
     signals = ("p95_ms", "p50_ms", "qps", "error_rate", "queue_ms", "queue_depth", "accuracy", "agreement", "busy",
-               "batch_ms", "rows_per_batch", *_LANGUAGE_GUARDS, *promised)  # fmt: skip
+               "gpu_util", "batch_ms", "rows_per_batch", *_LANGUAGE_GUARDS, *promised)  # fmt: skip
     signals = tuple(dict.fromkeys(signals))
     window = parts.source.read([service], signals, span).get(service.name) or MetricWindow(service.name, span, {})
     past = None

@@ -12,7 +12,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from detection.model import make_id
 from tuning.mail import Mail
@@ -116,6 +116,10 @@ def _predictions(predictions: Sequence[tuple[float, float, bool]]) -> bytes | No
     low, high = min(values) * 0.8, max(values) * 1.25
     axes.plot([low, high], [low, high], color="#7b8794", linewidth=1, linestyle="--")
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.set_xlabel("predicted P95 (ms)")
     axes.set_ylabel("observed P95 (ms)")
     axes.legend(frameon=False, fontsize=8)

@@ -55,8 +55,17 @@ def guard_metrics(
         *(_promise(before, after, one) for one in _others(after)),
         *(_quality(before, after, control, settings, signal) for signal in ("accuracy", "agreement")),
         _agreement(before, after),
+        *(_utilisation(before, after, signal) for signal in ("gpu_util", "busy")),
     ]
     return tuple(guarded for guarded in found if guarded is not None)
+
+
+def _utilisation(before: Evidence, after: Evidence, signal: str) -> Guarded | None:
+    """How much of the machine is used, before and after: told for reviews, and never a reason against a win."""
+    old, new = mean_of(before.window, signal), mean_of(after.window, signal)
+    if old is None or new is None:
+        return None
+    return Guarded(signal=signal, before=old, after=new, ok=True, reason=f"{old:.0%} before, {new:.0%} after")
 
 
 def vanished(before: Evidence, after: Evidence) -> str:

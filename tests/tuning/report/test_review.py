@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from detection.model import Service
+from detection.model import Lever, Service
 from tests.fakes.reports import plan as plan_of
 from tuning.loop import records
-from tuning.model import LEVER_STEPS, Diagnosis, Interval, Outcome, Plan, Receipt, Record
+from tuning.model import LEVER_STEPS, Diagnosis, Guarded, Interval, Outcome, Plan, Receipt, Record, Refusal
 from tuning.past import Past
 from tuning.report.readiness import readiness
 from tuning.report.review import DAY_S, FEW, Out, Review, review
@@ -132,7 +132,64 @@ def test_the_mail_the_page_and_the_text_say_the_same_and_escape():
 RANKER = Service(name="ranker", serving="triton", slo={"p95_ms": 100.0}, mode="observe")
 
 
+def test_utilisation_is_what_the_verdicts_measured_the_gpu_before_the_services_own():
+    def seen_of(*guards):
+        plan = planned(1, 110.0)
+        judged_one = judged(plan, 220.0)
+        body = {**judged_one.body, "guards": [g.model_dump(mode="json") for g in guards]}
+        return figure(reviewed(opened(1, 100.0), records.plan_record(plan), changed(plan, 120.0),
+                               judged_one.model_copy(update={"body": body})), "Utilisation")  # fmt: skip
+
+    busy, gpu = (Guarded(signal=s, before=0.4, after=a, ok=True) for s, a in (("busy", 0.2), ("gpu_util", 0.6)))
+    assert seen_of(busy, gpu).value == pytest.approx(0.5) and seen_of(busy).value == pytest.approx(-0.5)
+    assert seen_of().value is None and seen_of(busy.model_copy(update={"before": 0.0})).value is None
+
+
 def test_a_service_of_which_little_is_known_is_not_ready():
     cases = Past().add([opened(1, 100.0)])
     found = readiness(RANKER, list(cases.incidents.values()), [], {}, True, 200.0)
     assert not found.ready and {c.name: c.met for c in found.criteria}["alarms"] is None
+
+
+def labelled(count: int, **changes: object) -> tuple[Past, dict[str, str]]:
+    """Incidents over three weeks, each with a plan that would have changed something; all were real, people say."""
+    lines = []
+    for n in range(count):
+        plan = planned(n, 7 * DAY_S * n + 10, **changes)
+        lines += [opened(n, 7 * DAY_S * n), records.plan_record(plan)]
+    return Past().add(lines), {f"i{n}": "real" for n in range(count)}
+
+
+def found_of(past: Past, labels: dict[str, str], service: Service = RANKER):
+    tries = [one for mine in past.tries_of().values() for one in mine]
+    return readiness(service, list(past.incidents.values()), tries, labels, True, 21 * DAY_S)
+
+
+LEVERED = RANKER.model_copy(update={"levers": {"batch_size": Lever(name="batch_size", actuator="nop", maximum=8)}})
+
+
+def test_a_service_whose_alarms_and_plans_were_good_is_ready_and_each_criterion_can_fail():
+    past, labels = labelled(3, mode="observe")
+    assert found_of(past, labels, LEVERED).ready
+    assert not found_of(past, labels).ready, "without a lever"
+    assert not found_of(past, labels | {"i1": "not_real"}, LEVERED).ready, "one of three was false"
+    assert not found_of(*labelled(2, mode="observe"), LEVERED).ready, "too few"
+    refused = records.refusal_record(
+        Refusal(id="r", plan_id="p1", service="ranker", guard="ownership:replicas", reason="x", at_s=1.0), planned(1, 1.0)
+    )
+    assert not found_of(past.add([refused]), labels, LEVERED).ready, "a guard refused one"
+
+
+def test_from_approve_to_act_it_is_the_approved_changes_that_count():
+    approve = LEVERED.model_copy(update={"mode": "approve"})
+
+    def seen(verdicts):
+        lines = [ln for n, v in enumerate(verdicts) for plan in (planned(n, 3 * DAY_S * n + 10, mode="approve"),)
+                 for ln in (opened(n, 3 * DAY_S * n), records.plan_record(plan), changed(plan, plan.decided_at_s + 5),
+                            judged(plan, plan.decided_at_s + 100, v))]  # fmt: skip
+        return found_of(Past().add(lines), {}, approve)
+
+    assert seen(["improved"] * 5).ready and seen(["improved"] * 4 + ["unchanged"]).ready
+    assert not seen(["improved"] * 3 + ["worse"] * 2).ready
+    few = {one.name: one.met for one in seen(["improved"] * 4).criteria}
+    assert few["changes"] is None and few["rolled back"] is None
