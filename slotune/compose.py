@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from tuning.ledger import SqlLedger
     from tuning.loop.parts import Parts
     from tuning.model import Observation, Record
-    from tuning.ports import Notifier
+    from tuning.ports import Ledger, Notifier
 
 
 def load_settings(path: str | Path | None = None) -> Settings:
@@ -63,6 +64,31 @@ def build(
         links=links or {},
         page=(settings.notify.base_url or page).rstrip("/"),
     )
+
+
+@dataclass(frozen=True)
+class Tellers:
+    """What it takes to tell people something where the rest of the loop cannot be built (tuning.loop.parts.Telling).
+
+    ledger: raises LedgerUnavailable when it is asked for, and not before.
+    """
+
+    settings: Settings
+    notifiers: Sequence[Notifier]
+    page: str
+
+    @property
+    def services(self) -> Mapping[str, Service]:
+        return {service.name: service for service in self.settings.service_values()}
+
+    @property
+    def ledger(self) -> Ledger:
+        return open_ledger(ledger_url())
+
+
+def telling(settings: Settings, connections: Connections, *, page: str = "") -> Tellers:
+    """The channels alone, with the address of the page."""
+    return Tellers(settings, notifiers(settings, connections), (settings.notify.base_url or page).rstrip("/"))
 
 
 @lru_cache(maxsize=4)

@@ -46,23 +46,27 @@ def parts(context: Mapping[str, Any]) -> Parts:
     from slotune_airflow.connections import AirflowConnections
 
     settings = load_settings()
-    base = _base_url(settings.mail.airflow_url)
+    base = base_url(settings.mail.airflow_url)
     page = f"{base}{PAGE}" if base else ""
     return build(settings, AirflowConnections(), links=_links(base, context), page=page)
 
 
-def _base_url(told: str | None) -> str:
+def base_url(told: str | None) -> str:
+    """Where Airflow's pages are, without a slash at the end; "" where that is not known."""
     from airflow.sdk.configuration import conf
 
     return (told or conf.get("api", "base_url", fallback="") or "").rstrip("/")
 
 
-def _links(base: str, context: Mapping[str, Any]) -> dict[str, str]:
+def run_url(base: str, context: Mapping[str, Any]) -> str:
+    """Where the context's run is in Airflow; "" where that is not known."""
     run = context.get("dag_run")
-    if not base or run is None:
-        return {}
-    page = f"{base}/dags/{quote(run.dag_id)}"
-    return {"This run in Airflow": f"{page}/runs/{quote(run.run_id, safe='')}", "All runs": f"{page}/runs"}
+    return f"{base}/dags/{quote(run.dag_id)}/runs/{quote(run.run_id, safe='')}" if base and run is not None else ""
+
+
+def _links(base: str, context: Mapping[str, Any]) -> dict[str, str]:
+    url = run_url(base, context)
+    return {"This run in Airflow": url, "All runs": url.rpartition("/")[0]} if url else {}
 
 
 # -- watch_services ---------------------------------------------------------------------------------------------------
@@ -183,7 +187,7 @@ def _asked(loop: Parts, plan: Plan, context: Mapping[str, Any], at_s: float) -> 
     """People are told, and what the question of the next task says. fields: which of its fields this plan has."""
     from tuning.loop import approve
 
-    run, base = context["dag_run"], _base_url(loop.settings.mail.airflow_url)
+    run, base = context["dag_run"], base_url(loop.settings.mail.airflow_url)
     # Where Airflow's own page asks; the same as HITLOperator.generate_link_to_ui of a task that runs only later.
     path = f"/dags/{quote(run.dag_id)}/runs/{quote(run.run_id, safe='')}/tasks/approve/required_actions"
     text = approve.ask(loop, plan, at_s, answer_url=f"{base}{path}" if base else "")
@@ -220,7 +224,7 @@ def approved(context: Mapping[str, Any]) -> list[str]:
 def pull_lever(context: Mapping[str, Any], lever: str) -> dict[str, Any]:
     """One lever. Skipped, with the reason, when the change was refused and nothing was changed."""
     from tuning.errors import ClaimRefused
-    from tuning.loop import act, prove
+    from tuning.loop import act, prove, tell
 
     with as_airflow_failures():
         loop, at_s = parts(context), now_s(context)
@@ -235,6 +239,7 @@ def pull_lever(context: Mapping[str, Any], lever: str) -> dict[str, Any]:
             if prove.nothing_changed(loop, attempt.plan):  # read anew: another lever's task may have been at work
                 prove.close(loop, attempt.plan, at_s, "hold", receipt.reason or "nothing had to be changed")
             raise AirflowSkipException(receipt.reason or f"{lever} stands at the planned value already")
+        tell.tell_change(loop, attempt.plan, receipt, at_s)
         return receipt.model_dump(mode="json", exclude={"evidence"})
 
 

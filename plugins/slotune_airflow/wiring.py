@@ -12,6 +12,7 @@ from typing import Any
 
 from detection.errors import ConfigError
 from slotune.compose import load_settings
+from slotune_airflow.failures import tell_failure
 from tuning.settings import Settings
 
 LET_IT_CHOOSE = "let it choose"
@@ -74,5 +75,6 @@ def on_queue(name: str | None) -> dict[str, Any]:
 
 
 def default_args() -> dict[str, Any]:
-    """Every task may be run again: all steps are idempotent."""
-    return {"owner": "slotune", "retries": 2, "retry_delay": timedelta(seconds=10)}
+    """Every task may be run again: all steps are idempotent. People hear of one that failed for good."""
+    retries = {"retries": 2, "retry_delay": timedelta(seconds=10)}
+    return {"owner": "slotune", **retries, "on_failure_callback": tell_failure}

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import ssl
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 
 @dataclass
@@ -31,7 +42,7 @@ class Catcher:
 
 
 @contextmanager
-def catching() -> Iterator[Catcher]:
+def catching(*, tls: bool = False) -> Iterator[Catcher]:
     kept = Catcher()
 
     class Handler(BaseHTTPRequestHandler):
@@ -57,6 +68,11 @@ def catching() -> Iterator[Catcher]:
             """Quiet."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with tempfile.TemporaryDirectory() as folder:
+            context.load_cert_chain(*_certificate(Path(folder)))
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     kept.port = server.server_port
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
@@ -64,3 +80,55 @@ def catching() -> Iterator[Catcher]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def behind_proxy() -> Iterator[Catcher]:
+    """A catcher that stands for every host of the web: a proxy (`HTTPS_PROXY`) whose tunnels all end in it. It has a
+    certificate of its own, so who asks must not verify."""
+    with catching(tls=True) as kept:
+        ours = kept.port
+
+        class Tunnel(BaseHTTPRequestHandler):
+            def do_CONNECT(self) -> None:
+                with socket.create_connection(("127.0.0.1", ours)) as inner:
+                    self.send_response(200)
+                    self.end_headers()
+                    back = threading.Thread(target=_pump, args=(inner, self.connection), daemon=True)
+                    back.start()
+                    _pump(self.connection, inner)
+                    back.join(5)
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        proxy = ThreadingHTTPServer(("127.0.0.1", 0), Tunnel)
+        threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True).start()
+        kept.port = proxy.server_port
+        try:
+            yield kept
+        finally:
+            proxy.shutdown()
+            proxy.server_close()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65_536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+def _certificate(folder: Path) -> tuple[str, str]:
+    """A self-signed certificate and its key, as files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+        .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1)).sign(key, hashes.SHA256())
+    )  # fmt: skip
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "key.pem").write_bytes(key.private_bytes(*plain))
+    return str(folder / "cert.pem"), str(folder / "key.pem")

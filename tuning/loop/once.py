@@ -83,7 +83,8 @@ def _change_and_prove(
     attempt = attempts.of(parts.ledger, plan)
     try:
         for change in plan.chosen.changes:
-            _, attempt = act.pull(parts, attempt, change.lever, now(), run=run, now=now)
+            receipt, attempt = act.pull(parts, attempt, change.lever, now(), run=run, now=now)
+            tell.tell_change(parts, plan, receipt, now())
     except ClaimRefused as error:
         act.hold(parts, plan, now(), str(error))
         return None

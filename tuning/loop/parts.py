@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 from urllib.parse import quote
 
 from detection.errors import ConfigError
@@ -12,6 +13,25 @@ from detection.model import Service
 from detection.ports import MetricsSource
 from tuning.ports import Actuator, Ledger, Notifier, Planner, Verifier
 from tuning.settings import Settings
+
+
+class Telling(Protocol):
+    """What it takes to tell people something, without the loop: `Parts` has it."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def services(self) -> Mapping[str, Service]: ...
+
+    @property
+    def ledger(self) -> Ledger: ...
+
+    @property
+    def notifiers(self) -> Sequence[Notifier]: ...
+
+    @property
+    def page(self) -> str: ...
 
 
 @dataclass(frozen=True)

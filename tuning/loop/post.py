@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from detection.errors import Permanent, SlotuneError
 from tuning.channel_settings import UNGROUPED, ChannelSettings, plain_channel
 from tuning.errors import LedgerUnavailable
-from tuning.loop.parts import Parts
+from tuning.loop.parts import Telling
 from tuning.mail import Mail
 from tuning.model import Record
 from tuning.policies.delivery import Recent, Sending, Topic, Waiting, presses, sending, wants
@@ -48,7 +48,7 @@ class Letter:
     incident_id: str | None = None
 
 
-def post(parts: Parts, mail: Mail, at_s: float) -> str:
+def post(parts: Telling, mail: Mail, at_s: float) -> str:
     """Keep a message and try to send it; what came of it in words. Once per id, and nothing where nobody wants it.
 
     Never raises because of a channel or of what stands in the mail.
@@ -60,7 +60,7 @@ def post(parts: Parts, mail: Mail, at_s: float) -> str:
     return "; ".join(f"{name}: {note}" for name, note in _notes(parts, mail.id).items()) or "kept, and sent later"
 
 
-def keep(parts: Parts, mail: Mail, at_s: float) -> str:
+def keep(parts: Telling, mail: Mail, at_s: float) -> str:
     """Keep a message for the next time that messages are sent; "" when it was, else why it was not."""
     if not any(_takes(channel, notifier, topic(parts, mail)) for channel, notifier in channels(parts)):
         return "no channel asks for it"
@@ -72,18 +72,18 @@ def _takes(channel: ChannelSettings, notifier: Notifier, about: Topic) -> bool:
     return wants(channel, about) and not (about.event == "incident" and isinstance(notifier, Repeated))
 
 
-def channels(parts: Parts) -> list[tuple[ChannelSettings, Notifier]]:
+def channels(parts: Telling) -> list[tuple[ChannelSettings, Notifier]]:
     """Every notifier with its channel's settings; a notifier that nothing is said about is told the usual."""
     known = {channel.name: channel for channel in parts.settings.channels()}
     return [(known.get(n.name) or plain_channel(n.name, "log"), n) for n in parts.notifiers]
 
 
-def deliver(parts: Parts, letter: Letter, at_s: float, known: Sequence[Record]) -> bool:
+def deliver(parts: Telling, letter: Letter, at_s: float, known: Sequence[Record]) -> bool:
     """Try every channel that wants this message; True when all are done with it. known: its records so far."""
     return _deliver(parts, [letter], at_s, {letter.id: known}) == 1
 
 
-def flush(parts: Parts, letters: Sequence[Letter], at_s: float) -> int:
+def flush(parts: Telling, letters: Sequence[Letter], at_s: float) -> int:
     """Try what waits on every channel; how many messages are settled now."""
     if not letters:
         return 0
@@ -93,13 +93,13 @@ def flush(parts: Parts, letters: Sequence[Letter], at_s: float) -> int:
     return _deliver(parts, letters, at_s, known)
 
 
-def waiting(parts: Parts, at_s: float) -> Sequence[Record]:
+def waiting(parts: Telling, at_s: float) -> Sequence[Record]:
     """The records of all messages that are not settled, oldest first."""
     unsent = Query(kinds=(REPORT, MESSAGE), phase="intent", since_s=at_s - NEWS_S, without=("id", ":sent"))
     return parts.ledger.find(unsent)[::-1]
 
 
-def letter_of(parts: Parts, record: Record) -> Letter | None:
+def letter_of(parts: Telling, record: Record) -> Letter | None:
     """A kept message; None, and a line in the log, where it cannot be read."""
     try:
         return _letter(parts, mail_of(record.body), record.at_s)
@@ -108,16 +108,16 @@ def letter_of(parts: Parts, record: Record) -> Letter | None:
         return None
 
 
-def topic(parts: Parts, mail: Mail) -> Topic:
+def topic(parts: Telling, mail: Mail) -> Topic:
     service = parts.services.get(mail.service)
     return Topic(mail.event, mail.service, service.labels if service is not None else {}, mail.urgent)
 
 
-def _letter(parts: Parts, mail: Mail, kept_s: float) -> Letter:
+def _letter(parts: Telling, mail: Mail, kept_s: float) -> Letter:
     return Letter(mail.id, MESSAGE, kept_s, topic(parts, mail), mail.subject, mail.url, lambda: mail)
 
 
-def _deliver(parts: Parts, letters: Sequence[Letter], at_s: float, known: Mapping[str, Sequence[Record]]) -> int:
+def _deliver(parts: Telling, letters: Sequence[Letter], at_s: float, known: Mapping[str, Sequence[Record]]) -> int:
     sent_s = {r.parent_id for rows in known.values() for r in rows if r.id == f"{r.parent_id}:sent"}
     left = {letter.id: letter for letter in letters if letter.id not in sent_s}
     open_on: dict[str, set[str]] = {letter_id: set() for letter_id in left}
@@ -144,7 +144,7 @@ def _deliver(parts: Parts, letters: Sequence[Letter], at_s: float, known: Mappin
 class _Channel:
     """One channel's turn: what it takes of the messages that wait, until it says "later"."""
 
-    def __init__(self, parts: Parts, channel: ChannelSettings, notifier: Notifier, at_s: float) -> None:
+    def __init__(self, parts: Telling, channel: ChannelSettings, notifier: Notifier, at_s: float) -> None:
         self._parts, self._channel, self._notifier, self._at_s = parts, channel, notifier, at_s
         self._done: dict[str, str] = {}
         self._down = False
@@ -253,7 +253,7 @@ def told(notifier: Notifier, make: Callable[[], Mail]) -> tuple[str, str]:
         return "never", f"broke: {error!r}"
 
 
-def _notes(parts: Parts, message_id: str) -> dict[str, str]:
+def _notes(parts: Telling, message_id: str) -> dict[str, str]:
     rows = parts.ledger.find(Query(parent_ids=(message_id,)))
     found = {str(r.body["channel"]): r for r in reversed(rows) if "channel" in r.body}
     return {name: str(r.body.get("note") or r.body.get("reason") or "under way") for name, r in found.items()}

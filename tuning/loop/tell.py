@@ -115,6 +115,17 @@ def tell_all(parts: Parts, mail: Mail, at_s: float | None = None) -> str:
     return post.post(parts, mail, mail.at_s if at_s is None else at_s)
 
 
+def tell_change(parts: Parts, plan: Plan, receipt: Receipt, at_s: float) -> None:
+    """A change was made: told where somebody asked for that; the verdict follows."""
+    if not receipt.changed:
+        return
+    lines = [plan.reason or plan.chosen.reason, "It is proven next; what does not help is taken back."]
+    url = parts.incident_url(plan.incident_id)
+    title = f"Changed: {plan.service}: {_moved(receipt)}"
+    mail = notice_mail(make_id(receipt.id, "told"), title, lines, at_s, event="change", service=plan.service, url=url)
+    tell_all(parts, replace(mail, about=plan.id))
+
+
 def tell_end(parts: Parts, plan: Plan, note: str, at_s: float) -> None:
     """A short mail: an attempt whose report was sent already has ended otherwise than that report could know."""
     lines = [f"{plan.service}: {plan.chosen.text()} (plan {plan.id}).", note, f"slotune show {plan.incident_id}"]

@@ -160,3 +160,14 @@ def test_the_report_goes_on_while_its_channels_break(told) -> None:
     loop, _ledger, chat, _pager, world = told
     chat.error = RuntimeError("of no known kind")
     assert "broke" in post.post(loop, mail("x", world.now()), world.now())
+
+
+def test_a_change_is_told_where_somebody_asked_for_it() -> None:
+    from tuning.loop.once import run_once
+
+    world, ledger, mails, chat = World(qps=lambda t: 60.0 if t < 120 else 180.0), FakeLedger(), KeptMails(), Channel("chat")
+    loop = parts(world, ledger, mails, NOTIFY.replace("[incident, hold, verdict, approval, loop_failure]", "[change]") + SERVICES)
+    world.wait(240)
+    run_once(replace(loop, notifiers=[mails, chat]), world.now, world.wait_until)
+    assert [m.event for m in chat.mails] == ["change"] and "batch_size 1 →" in chat.mails[0].subject
+    assert [m.event for m in mails.mails] == ["verdict"]
