@@ -42,8 +42,8 @@ def tell_failure(context: Mapping[str, Any]) -> None:
 
 def _told(what: str, reason: str, context: Mapping[str, Any]) -> str:
     from slotune.compose import load_settings, telling
+    from slotune_airflow.addresses import PAGE, base_url, run_url
     from slotune_airflow.connections import AirflowConnections
-    from slotune_airflow.steps import PAGE, base_url, run_url
     from tuning.loop.failed import tell_failure as tell
 
     settings = load_settings()

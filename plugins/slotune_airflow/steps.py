@@ -13,6 +13,7 @@ from urllib.parse import quote
 from airflow.sdk.exceptions import AirflowSkipException
 
 from detection.errors import Permanent, SlotuneError
+from slotune_airflow.addresses import PAGE, base_url, run_url
 from slotune_airflow.failures import as_airflow_failures
 from slotune_airflow.wiring import LET_IT_CHOOSE
 
@@ -27,8 +28,6 @@ PAUSED = (
     "tune_service is paused: what is wrong is found, and nothing is done about it. Switch it on in Airflow, or with "
     "`airflow dags unpause tune_service`"
 )
-PAGE = "/slotune"
-"""Where the plugin's page is below Airflow's address."""
 
 
 def now_s(context: Mapping[str, Any]) -> float:
@@ -49,19 +48,6 @@ def parts(context: Mapping[str, Any]) -> Parts:
     base = base_url(settings.mail.airflow_url)
     page = f"{base}{PAGE}" if base else ""
     return build(settings, AirflowConnections(), links=_links(base, context), page=page)
-
-
-def base_url(told: str | None) -> str:
-    """Where Airflow's pages are, without a slash at the end; "" where that is not known."""
-    from airflow.sdk.configuration import conf
-
-    return (told or conf.get("api", "base_url", fallback="") or "").rstrip("/")
-
-
-def run_url(base: str, context: Mapping[str, Any]) -> str:
-    """Where the context's run is in Airflow; "" where that is not known."""
-    run = context.get("dag_run")
-    return f"{base}/dags/{quote(run.dag_id)}/runs/{quote(run.run_id, safe='')}" if base and run is not None else ""
 
 
 def _links(base: str, context: Mapping[str, Any]) -> dict[str, str]:
@@ -189,7 +175,7 @@ def _asked(loop: Parts, plan: Plan, context: Mapping[str, Any], at_s: float) -> 
 
     run, base = context["dag_run"], base_url(loop.settings.mail.airflow_url)
     # Where Airflow's own page asks; the same as HITLOperator.generate_link_to_ui of a task that runs only later.
-    path = f"/dags/{quote(run.dag_id)}/runs/{quote(run.run_id, safe='')}/tasks/approve/required_actions"
+    path = f"/dags/{quote(run.dag_id)}/runs/{quote(run.run_id, safe='')}/tasks/approve/required_actions?map_index=-1"
     text = approve.ask(loop, plan, at_s, answer_url=f"{base}{path}" if base else "")
     return {**text, "fields": [*approve.editable(plan), "comment"]}
 
