@@ -92,7 +92,10 @@ class ChannelSettings(Section):
     @classmethod
     def _hours(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for text in value:
-            parse_freeze(text)
+            try:
+                parse_freeze(text)
+            except ValueError as error:
+                raise ValueError(str(error).replace("is not a freeze", "is no time of the week")) from error
         return value
 
 

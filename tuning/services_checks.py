@@ -29,7 +29,7 @@ def mistakes(settings: Settings, known: Mapping[str, Sequence[str]]) -> list[tup
 
     known: the names of registries by the setting that names one of them ("planning.planner").
     """
-    found = [*_windows(settings), *_registered(settings, known)]
+    found = [*_windows(settings), *_registered(settings, known), *_channels(settings)]
     own = settings.own_presets()
     for index, (name, data) in enumerate(own.items()):
         found += [(("presets", index, *place), text) for place, text in presets.problems(name, data, presets.REGISTRY)]
@@ -47,6 +47,22 @@ def remarks(settings: Settings) -> list[str]:
         for key in service.selectors
         if not _LABEL.match(key)
     ]
+
+
+def _channels(settings: Settings) -> Iterator[tuple[Path, str]]:
+    """Channels that are told of nothing, because what they name is not there."""
+    services = {service.name: service for service in settings.services}
+    for index, channel in enumerate(settings.notify.channels):
+        at = ("notify", "channels", index)
+        for place, name in enumerate(channel.services):
+            if name not in services:
+                near = nearest(name, list(services))
+                yield (*at, "services", place), f"there is no service {printable(name, 60)!r}{near}"
+        wanted = channel.labels.items()
+        if wanted and not any(wanted <= service.labels.items() for service in services.values()):
+            yield (*at, "labels"), "no service has these labels: nothing about a service would reach this channel"
+        if channel.by == "smtp" and not (channel.to or settings.mail.to):
+            yield (*at, "to"), "names nobody, and neither does mail.to: write to: [oncall@example.com]"
 
 
 def _windows(settings: Settings) -> Iterator[tuple[Path, str]]:
