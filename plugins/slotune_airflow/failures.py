@@ -6,6 +6,7 @@ The log of a failed task shows the sentence; the chain of causes stays below it 
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -55,7 +56,8 @@ def _told(what: str, reason: str, context: Mapping[str, Any]) -> str:
 def _first_here(message_id: str) -> bool:
     """Whether this machine has not told it yet: a file that only one process can make."""
     try:
-        (Path(tempfile.gettempdir()) / f"slotune-told-{message_id}").touch(exist_ok=False)
+        folder = Path(os.environ.get("TMPDIR") or tempfile.gettempdir())
+        (folder / f"slotune-told-{message_id}").touch(exist_ok=False)
     except FileExistsError:
         return False
     except OSError:  # told twice is better than not at all

@@ -31,7 +31,6 @@ def caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Catcher]
         monkeypatch.setenv("SLOTUNE_LEDGER_URL", f"sqlite:///{tmp_path / 'ledger.db'}")
         monkeypatch.setenv("SLOTUNE_CONN_ONCALL", f"apprise+json://{catcher.place}/hook")
         monkeypatch.setenv("TMPDIR", str(tmp_path))
-        monkeypatch.setattr("tempfile.tempdir", None)
         yield catcher
 
 
