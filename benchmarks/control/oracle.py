@@ -87,7 +87,8 @@ def oracle(scenario: Scenario, service: SimulatedService, at_s: float) -> tuple[
     # What cannot carry the load in the end may help until then: the most that can be had is tried for that.
     most = _made(service, _most(scenario, service))
     least = min(least, violation_min(scenario, most.service))
-    return _made(service, Choice()), False, least <= EASED * idle
+    # Where requests fail no minute is over the SLO with nothing done either, and nothing is eased.
+    return _made(service, Choice()), False, least <= EASED * idle and idle > 0
 
 
 def _most(scenario: Scenario, service: SimulatedService) -> Choice:

@@ -97,6 +97,13 @@ def test_the_oracle_tells_what_eases_where_nothing_cures():
         assert tuple(told) == found
 
 
+def test_where_requests_fail_nothing_is_eased():
+    """P95 is fine whatever is done."""
+    scenario = replace(SMALL, errors=0.4)
+    _, *told = oracle(scenario, copy.deepcopy(begin(scenario, 1)), ONSET_S + 60.0)
+    assert tuple(told) == (False, False)
+
+
 def test_the_oracle_acts_at_the_first_sweep_after_the_rule_speaks():
     stage = judge._Stage(Case("named", 1))
     spoke_s = alarm_s(stage.scenario, stage.idle.service)

@@ -1,7 +1,7 @@
 """Twelve drawn incidents through slotune's own loop: what the planner promises, small enough for every test run.
 
-A minute of work. The bounds are far below what the proving ground reports: they notice a planner that is broken, not a
-bad day.
+A minute of work. One of the nine that can be cured may take a second change: the bounds notice a planner that has
+become worse, not a bad day.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ def test_most_incidents_end_with_one_change_and_few_changes_are_wrong(results):
     figures = headline.headline(results)
     told = "\n".join(f"{r.scenario} [{r.kinds}] {r.kind}: {r.cause}: {'; '.join(r.texts)}" for r in results)
     assert len({r.scenario for r in results}) == len(INCIDENTS)
-    assert figures["first_change"]["of"] >= 5, told
-    assert figures["first_change"]["value"] >= 0.5, told
-    assert figures["wrong"]["value"] <= 0.1, told
+    assert figures["first_change"]["of"] >= 8, told
+    assert figures["first_change"]["value"] >= 0.85, told
+    assert figures["wrong"]["value"] == 0.0, told
 
 
 @pytest.mark.proving
 def test_less_time_is_spent_over_the_slo_than_with_nothing_done(results):
     minutes = {p: sum(r.violation_min for r in results if r.policy == p and r.kind == "curable") for p in POLICIES}
-    assert minutes["slotune"] <= 0.6 * minutes["nothing"], minutes
+    assert minutes["slotune"] <= 0.25 * minutes["nothing"], minutes
 
 
 @pytest.mark.proving
 def test_what_nothing_cures_is_left_alone_or_put_back(results):
     left = [r for r in results if r.policy == "slotune" and r.kind in ("incurable", "needless")]
     assert left
-    assert sum(r.actions == 0 or r.held_right for r in left) >= 0.6 * len(left), [(r.scenario, r.texts) for r in left]
+    assert all(r.actions == 0 or r.held_right for r in left), [(r.scenario, r.texts) for r in left]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from detection.model import Slo
@@ -243,6 +244,9 @@ def test_borrowed_replicas_are_spared_where_fewer_do():
         ({"p95_ms": 35.0}, "P95 is at 0.86 of the objective already"),
         ({"signals": {"qps": [60.0] * 37 + [1050.0] * 8 + [440.0] * 16}}, "it was 1050/s a while ago: 95 % of five"),
         ({"signals": {"p95_ms": [30.0] * 60 + [52.0]}}, "the highest P95 seen lately is what counts"),
+        ({"signals": {"qps": [60.0] * 37 + list(np.linspace(200.0, 440.0, 24))}}, "the load still grows"),
+        ({"signals": {"batch_ms": [(10.0 + 2.0 * r) * (1 + 0.008 * max(0, k - 20)) for k, r in enumerate(ROWS)]}},
+         "the service slows down"),
         ({"signals": {"error_rate": after(0.0, 0.2)}}, "requests fail, which P95 does not tell"),
         ({"signals": {"p95_ms": float("nan")}}, "nothing is seen"),
         ({"signals": {"batch_ms": float("nan")}}, "nothing can be predicted"),
