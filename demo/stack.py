@@ -24,7 +24,6 @@ from demo.processes import LOOPBACK, Child, DemoError, free_port, sweep, wait_un
 from demo.prometheus import Prometheus, Target
 from demo.replicas import Replica, Replicas
 from demo.scenarios import Language, Scenario
-from tuning.actuators._kubernetes_places import find_place
 
 Engine = Airflow | PlainLoop
 NAMESPACE, SERVICE = "demo", "ranker"
@@ -176,7 +175,8 @@ class Stack:
         from demo.kubernetes_api.resources import DEPLOYMENT
 
         workload = self.cluster.store.find(DEPLOYMENT, NAMESPACE, SERVICE)
-        return find_place(workload, "", "", "--max-num-seqs").value
+        words = workload["spec"]["template"]["spec"]["containers"][0]["args"]
+        return int([word for word in words if word.startswith("--max-num-seqs=")][-1].partition("=")[2])
 
     def _replicas_changed(self, running: list[Replica]) -> None:
         for replica in running:
