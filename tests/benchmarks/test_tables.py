@@ -13,7 +13,7 @@ def row(policy: str, scenario: str = "report 1", **change) -> Result:
         "scenario": scenario, "seed": 1, "policy": policy, "kind": "curable", "first": True, "second": True,
         "held_right": False, "actions": 1, "wrong": 0, "violation_min": 2.0, "replica_hours": 1.0, "resolve_s": 60.0,
         "cause": "load_surge", "cause_right": True, "observed": [], "measured": [], "texts": [],
-        "causes": ["load_surge"], "planned_s": 960.0, "price": 0, "kinds": "surge step",
+        "causes": ["load_surge"], "price": 0, "kinds": "surge step",
     }  # fmt: skip
     return Result(**(values | change))  # type: ignore[arg-type]
 

@@ -17,7 +17,10 @@ def test_config_of_every_scenario_is_valid(name: str):
     files = {"onnx": "/m/ranker.onnx", "calibration": "/c.npz", "repository": "/m/repository"}
     text = render_config(Path(__file__).parents[2], scenario, 180.0, "http://127.0.0.1:1234", files)
     (service,) = loads(text).service_values()
-    assert service.slo.p95_ms == 180.0
+    if scenario.language is None:
+        assert service.slo.p95_ms == 180.0
+    else:
+        assert (service.slo.p95_ms, service.slo.ttft_p95_ms) == (None, scenario.language.ttft_ms)
     assert service.mode == scenario.mode
     assert service.levers["batch_size"].maximum == scenario.batch_max
     assert ("replicas" in service.levers) == (scenario.serving == "replicas")

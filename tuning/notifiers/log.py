@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 
+from detection.outside_text import printable
 from tuning.mail import Mail
 
 _log = logging.getLogger(__name__)
+_LONGEST = 500
 
 
 class LogNotifier:
@@ -14,8 +16,8 @@ class LogNotifier:
         self.name = name
 
     def send(self, mail: Mail) -> None:
-        """Never fails."""
-        _log.info("%s (%s)", mail.subject, mail.id)
+        """Never fails; what no terminal or file could take is written escaped."""
+        _log.info("%s (%s)", printable(mail.subject, _LONGEST), mail.id)
 
     def probe(self) -> str:
         return "writes to the log"

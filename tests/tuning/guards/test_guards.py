@@ -118,7 +118,6 @@ def test_modes(one: Plan, known: GuardFacts, by: str | None) -> None:
         ({"batch_size": 33}, "bounds"),
         ({"batch_size": 0}, "bounds"),
         ({"batch_size": "8"}, "bounds"),
-        ({"batch_size": float("nan")}, "bounds"),
         ({"batch_size": 8, "batch_timeout_ms": 20.0}, None),
         ({"batch_size": 8, "batch_timeout_ms": 20.1}, "bounds"),
         ({"batch_size": 8, "batch_timeout_ms": -1.0}, "bounds"),
