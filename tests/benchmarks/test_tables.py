@@ -21,7 +21,8 @@ def row(policy: str, scenario: str = "report 1", **change) -> Result:
 def test_the_page_shows_what_was_measured(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{tables.BEGIN}\nold figures\n{tables.END}\nafter\n")
-    rows = [row("slotune"), row("hpa", violation_min=8.0), row("ladder", violation_min=4.0), row("oracle")]
+    rows = [row("slotune"), row("hpa", violation_min=8.0), row("ladder", violation_min=4.0), row("oracle"),
+            row("nothing", replica_hours=0.5)]  # fmt: skip
     tables.write({"drawn": report.document(rows)}, page)
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old figures" not in text
