@@ -30,7 +30,10 @@ class Leased:
     """The told ledger with a lease that is in force."""
 
     def __init__(self, reader) -> None:
-        self.find, self.get, self.pages = reader.find, reader.get, reader.pages
+        self._reader = reader
+
+    def __getattr__(self, name):
+        return getattr(self._reader, name)
 
     def open_lines(self):
         change = {"lever": "batch_size", "old": {"batch_size": 1}, "new": {"batch_size": 8}}

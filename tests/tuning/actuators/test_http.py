@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,6 @@ from typing import Any
 
 import pytest
 import uvicorn
-import yaml
 from fastapi import Body, FastAPI, Header, HTTPException
 
 from detection.model import Service
@@ -24,7 +24,7 @@ from tuning.actuators.settings import HttpOptions
 from tuning.errors import ConfigError, ControlRefused, NotApplied, NotOwner, OutcomeUnknown
 from tuning.model import Change
 from tuning.ports import Connection
-from tuning.settings import Levers
+from tuning.services_yaml import loads
 
 pytestmark = pytest.mark.server
 UP = Change(
@@ -285,13 +285,21 @@ def test_what_is_filled_into_a_path_leads_nowhere_else() -> None:
     }
 
 
+OF_A_SERVICE = """
+services:
+  - name: ranker
+    serving: generic_histogram
+    selectors: {job: ranker}
+    slo: {p95: 100ms}
+"""
+
+
 def test_the_examples_of_the_page_are_levers_and_the_declarative_one_keeps_the_application() -> None:
     page = (Path(__file__).parents[3] / "docs" / "actuators.md").read_text()
-    examples = [yaml.safe_load(block)["levers"] for block in re.findall(r"```yaml\n(levers:.*?)```", page, re.DOTALL)]
-    assert len(examples) == 2
-    levers = [Levers.model_validate(example).batch_size for example in examples]
-    chosen = levers[1]
-    assert isinstance(chosen, HttpOptions)
+    examples = re.findall(r"```yaml[^\n]*\n(levers:.*?)```", page, re.DOTALL)
+    levers = [loads(OF_A_SERVICE + textwrap.indent(block, "    ")).services[0].levers.batch_size for block in examples]
+    assert len(levers) >= 4
+    (chosen,) = [one for one in levers if isinstance(one, HttpOptions) and "applications" in str(one.write.body)]
     application = {
         "name": "ranker",
         "import_path": "a:b",
