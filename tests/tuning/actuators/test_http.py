@@ -303,7 +303,7 @@ def test_the_examples_of_the_page_are_levers_and_the_declarative_one_keeps_the_a
     application = {
         "name": "ranker",
         "import_path": "a:b",
-        "deployments": [{"name": "R", "user_config": {"max_batch_size": 4, "x": 1}}],
+        "deployments": [{"name": "R", "user_config": {"max_batch_size": 4, "batch_wait_timeout_s": 0.01, "x": 1}}],
     }
     shown = {"applications": {"ranker": {"status": "RUNNING", "deployed_app_config": application}}}
     with config_endpoint(shown) as endpoint:
@@ -311,5 +311,5 @@ def test_the_examples_of_the_page_are_levers_and_the_declarative_one_keeps_the_a
         with pytest.raises(NotApplied, match="read-back shows"):
             actuator.apply(one, SIZE_UP, key="plan:batch_size")  # a PUT changes nothing at this stand-in
         sent = next(body for method, body in endpoint.calls if method == "PUT")
-    application["deployments"] = [{"name": "R", "user_config": {"max_batch_size": 16, "x": 1}}]
+    application["deployments"] = [{"name": "R", "user_config": {"max_batch_size": 16, "batch_wait_timeout_s": 0.01, "x": 1}}]
     assert sent == {"applications": [application]}
