@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from demo.browser import find
-
 pytestmark = [pytest.mark.e2e, pytest.mark.airflow, pytest.mark.server, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 
@@ -58,15 +56,3 @@ def test_steady_nothing_is_changed_and_nobody_is_mailed(tmp_path):
     status, summary = demo(tmp_path, "--scenario", "steady", "--duration", "60")
     assert status == 0
     assert summary["actions"] == [] and summary["mails"] == [] and summary["airflow_task_failures"] == 0
-
-
-@pytest.mark.skipif(find() is None, reason="there is no Chromium on this machine")
-def test_approve_a_person_follows_the_mails_link_and_says_yes(tmp_path):
-    status, summary = demo(tmp_path, "--scenario", "approve")
-    assert status == 0 and summary["resolved"] is True and summary["airflow_task_failures"] == 0
-    given, (first, *_) = summary["approval"], summary["actions"]
-    assert given["by"] == "admin" and "/required_actions" in given["link"]
-    assert 0 < given["at_s"] <= first["at_s"], "nothing is changed before the yes"
-    asked = [mail["subject"] for mail in summary["mails"] if "?" in mail["subject"]]
-    assert asked and "Resolved" in summary["mails"][-1]["subject"]
-    assert orphans(tmp_path) == []

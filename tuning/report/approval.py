@@ -31,7 +31,7 @@ def rows(plan: Plan, first: str = "", until_s: float | None = None) -> list[tupl
     told = [
         ("What", words.option_text(chosen)),
         ("How", first),
-        ("Why", plan.reason or chosen.reason),
+        ("Why", words.spoken(plan.reason or chosen.reason)),
         ("Cause", ": ".join(filter(None, (plan.diagnosis.cause.replace("_", " "), " ".join(plan.diagnosis.evidence))))),
         ("Predicted", f"{_percentile(plan)} {words.interval(chosen.predicted_p95_ms)}"),
         ("Cost", formats.per_hour(chosen.cost_per_hour)),
