@@ -203,6 +203,8 @@ def seconds(column: pd.Series, file: Path) -> FloatArray:
         return _epochs(numeric, file)
     filled = [text for text in column if text]
     stamps = _iso(column) if filled and _ISO.match(filled[0]) else _dated(column, filled, file)
+    # As with epochs: what lies outside is no time of any recording, and beyond 2262 no time that can be counted in ns.
+    stamps = stamps.where(stamps.dt.year.between(1970, 2261))
     delta = (stamps - pd.Timestamp(0, tz="UTC")) / pd.Timedelta("1s")
     found: FloatArray = np.asarray(delta.to_numpy(dtype=np.float64), dtype=np.float64)
     if not np.isfinite(found).any():

@@ -117,6 +117,15 @@ def test_local_times_over_the_end_of_summer_time(tmp_path: Path):
     assert recording.window.values["p95_ms"].tolist() == [80, 81, 82, 83, 84, 85]
 
 
+@pytest.mark.parametrize("year", ["1000", "0001", "9999-12-31"])
+def test_a_time_of_another_age_is_no_time(tmp_path: Path, year: str):
+    with pytest.raises(ConfigError, match="no timestamp can be read"):
+        load(written(tmp_path, table("timestamp,p95_ms", ["inf,1", f"{year},2"])))
+    rows = [f"{year},1", "2026-11-30T10:00:00Z,2", "2026-11-30T10:01:00Z,3"]
+    (recording,) = load(written(tmp_path, table("timestamp,p95_ms", rows)))
+    assert recording.window.values["p95_ms"].tolist() == [2, 3] and recording.odd["unreadable timestamps"] == 1
+
+
 _cells = st.one_of(
     st.floats(allow_nan=True, allow_infinity=True).map(repr), st.integers().map(str), st.text(max_size=12),
     st.sampled_from(["", "NaN", "5 ms", "5%", "1e999", "1,2", "2026-13-45", "2026-11-30T10:00:00Z", "1764000000", '"', "=1+1", "\x00", "9" * 400]),
