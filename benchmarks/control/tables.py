@@ -66,7 +66,8 @@ def _drawn(drawn: Mapping[str, Any]) -> list[str]:
         "",
         "| figure | value | interval | of |",
         "|---|---|---|---|",
-        *(_figure(name, title, drawn["headline"][name]) for name, title in HEADLINE.items()),
+        # A figure that needs a policy that was left out is left out as well.
+        *(_figure(n, title, drawn["headline"][n]) for n, title in HEADLINE.items() if n in drawn["headline"]),
         "",
         *_policies(drawn["policies"]),
         "",
