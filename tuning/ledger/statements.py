@@ -29,8 +29,8 @@ def select(query: Query, dialect: Dialect) -> tuple[str, dict[str, object]]:
     where = [*_names(query, dialect, values), *_family(query, dialect, values)]
     narrow = any(getattr(query, name) is not None for name in _NARROW)
     if query.phase is not None:
-        # a family has a few dozen records, a phase half of the table
-        where.append(f"phase{_unindexed(narrow)} = :phase")
+        # a family has a few dozen records and a service few against all, a phase half of the table
+        where.append(f"phase{_unindexed(narrow or query.services is not None)} = :phase")
         values["phase"] = query.phase
     for name, sign in (("since_s", ">="), ("until_s", "<=")):
         if getattr(query, name) is not None:

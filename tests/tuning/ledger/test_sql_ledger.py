@@ -17,6 +17,7 @@ from tuning.ledger import SqlLedger
 from tuning.ledger.engine import parse_url, shown
 from tuning.ledger.reader import open_reader
 from tuning.ledger.schema import HEAD, metadata
+from tuning.ledger.statements import select
 from tuning.model import Change, Diagnosis, OpenChange, Option, Plan, Record
 from tuning.query import Query
 
@@ -315,3 +316,14 @@ def test_a_change_that_cannot_be_read_is_named_and_still_counts(
     assert {u.plan_id for u in ledger.standing(2.0, 3600.0).unproven} == {"p1", "p2"}
     with pytest.raises(ChangeAlreadyOpen, match="plan p1, not proven yet"):
         opened(ledger, "p3", "ranker")
+
+
+def test_the_receipts_of_one_service_are_found_by_the_service(tmp_path: Path) -> None:
+    """Guards ask this for every plan: by kind and phase it would read every receipt that there ever was."""
+    query = Query(kinds=("adjust_batch_size", "scale_replicas", "order"), services=("ranker", ""), phase="result")
+    SqlLedger.open(url(tmp_path))
+    text, values = select(query, "sqlite")
+    (file,) = tmp_path.rglob("*.db")
+    with sqlite3.connect(file) as connection:
+        steps = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", values)]
+    assert any("records_service_kind_at (service=? AND kind=?)" in step for step in steps), steps
