@@ -149,6 +149,12 @@ def latencies(signal: str, metric: str | Sequence[str], scale: float | str = 1e3
     return {f"{signal}_ms": mean_ms(metric, scale), **quantiles}
 
 
+def whole_requests(scale: float | str = 1e3) -> dict[str, str]:
+    """What `slo.p95` speaks of where one histogram, `duration`, has it: p50_ms, p95_ms, p99_ms and mean_ms."""
+    quantiles = {f"p{q}_ms": quantile_ms(q / 100, "$(duration)_bucket", scale) for q in (50, 95, 99)}
+    return {**quantiles, "mean_ms": mean_ms("$(duration)", scale)}
+
+
 def tokens(signal: str, metric: str) -> dict[str, str]:
     """The mean and P95 of a histogram of tokens per request: "prompt_tokens" gives prompt_tokens_p95 as well."""
     mean = ratio(total_rate(f"{metric}_sum"), total_rate(f"{metric}_count"))

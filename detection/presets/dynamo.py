@@ -12,11 +12,10 @@ from detection.presets._preset import (
     increases,
     instances,
     latencies,
-    mean_ms,
-    quantile_ms,
     share,
     tokens,
     total_rate,
+    whole_requests,
 )
 
 _REQUESTS = "$(prefix)_requests_total"
@@ -31,10 +30,7 @@ PRESET = Preset(
     engine=LANGUAGE_ENGINE,
     presence="$(prefix)_inflight_requests{$sel}",
     signals={
-        "p50_ms": quantile_ms(0.5, "$(duration)_bucket"),
-        "p95_ms": quantile_ms(0.95, "$(duration)_bucket"),
-        "p99_ms": quantile_ms(0.99, "$(duration)_bucket"),
-        "mean_ms": mean_ms("$(duration)"),
+        **whole_requests(),
         "qps": _FINISHED,
         "error_rate": share(_REQUESTS, 'status="error"', _REQUESTS),
         "queue_depth": "sum by ($by) ($(prefix)_queued_requests{$sel})",

@@ -10,11 +10,10 @@ from detection.presets._preset import (
     Preset,
     increases,
     instances,
-    mean_ms,
     native_histogram,
-    quantile_ms,
     share,
     total_rate,
+    whole_requests,
 )
 
 PRESET = Preset(
@@ -24,10 +23,7 @@ PRESET = Preset(
     replica_label="instance",
     presence="$(duration)_count{$sel}",
     signals={
-        "p50_ms": quantile_ms(0.5, "$(duration)_bucket"),
-        "p95_ms": quantile_ms(0.95, "$(duration)_bucket"),
-        "p99_ms": quantile_ms(0.99, "$(duration)_bucket"),
-        "mean_ms": mean_ms("$(duration)"),
+        **whole_requests(),
         "qps": total_rate("$(duration)_count"),
         "error_rate": share("$(requests)", 'response_code_class="5xx"', "$(requests)"),
         "queue_depth": "sum by ($by) ($(queue_depth){$sel})",

@@ -13,11 +13,11 @@ from detection.presets._preset import (
     instances,
     latencies,
     mean_ms,
-    quantile_ms,
     ratio,
     share,
     tokens,
     total_rate,
+    whole_requests,
 )
 
 _REQUESTS = "$(prefix):num_requests_total"
@@ -34,10 +34,7 @@ PRESET = Preset(
     engine=LANGUAGE_ENGINE,
     presence="$(prefix):num_running_reqs{$sel}",
     signals={
-        "p50_ms": quantile_ms(0.5, "$(duration)_bucket"),
-        "p95_ms": quantile_ms(0.95, "$(duration)_bucket"),
-        "p99_ms": quantile_ms(0.99, "$(duration)_bucket"),
-        "mean_ms": mean_ms("$(duration)"),
+        **whole_requests(),
         "qps": _FINISHED,
         "error_rate": share("$(requests)", 'status_code=~"5.."', "$(requests)"),
         "queue_ms": mean_ms("$(prefix):queue_time_seconds"),

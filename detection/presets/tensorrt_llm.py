@@ -12,9 +12,9 @@ from detection.presets._preset import (
     increases,
     latencies,
     mean_ms,
-    quantile_ms,
     share,
     total_rate,
+    whole_requests,
 )
 
 _REQUESTS = "nv_trt_llm_request_metrics"
@@ -42,10 +42,7 @@ PRESET = Preset(
     engine=LANGUAGE_ENGINE,
     presence="$(prefix)_kv_cache_utilization{$sel}",
     signals={
-        "p50_ms": quantile_ms(0.5, "$(duration)_bucket"),
-        "p95_ms": quantile_ms(0.95, "$(duration)_bucket"),
-        "p99_ms": quantile_ms(0.99, "$(duration)_bucket"),
-        "mean_ms": mean_ms("$(duration)"),
+        **whole_requests(),
         "qps": f"{total_rate(_ENDED)} or {total_rate('nv_inference_request_success')}",
         "error_rate": _FAILED,
         "queue_ms": f"({mean_ms('$(prefix)_request_queue_time_seconds')}) or on ($by) ({_QUEUE_OF_TRITON})",

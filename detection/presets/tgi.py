@@ -13,10 +13,10 @@ from detection.presets._preset import (
     instances,
     latencies,
     mean_ms,
-    quantile_ms,
     share,
     tokens,
     total_rate,
+    whole_requests,
 )
 
 _FINISHED = total_rate("tgi_request_success")
@@ -29,10 +29,7 @@ PRESET = Preset(
     engine=LANGUAGE_ENGINE,
     presence="tgi_queue_size{$sel}",
     signals={
-        "p50_ms": quantile_ms(0.5, "$(duration)_bucket"),
-        "p95_ms": quantile_ms(0.95, "$(duration)_bucket"),
-        "p99_ms": quantile_ms(0.99, "$(duration)_bucket"),
-        "mean_ms": mean_ms("$(duration)"),
+        **whole_requests(),
         "qps": _FINISHED,
         "error_rate": share("tgi_request_failure", "", "tgi_request_count"),
         "queue_ms": mean_ms("tgi_request_queue_duration"),

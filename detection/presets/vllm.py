@@ -23,11 +23,11 @@ from detection.presets._preset import (
     instances,
     latencies,
     mean_ms,
-    quantile_ms,
     ratio,
     share,
     tokens,
     total_rate,
+    whole_requests,
 )
 
 _PLACES = "group by ($by instance) ($(prefix):num_requests_running{$sel})"
@@ -65,10 +65,7 @@ PRESET = Preset(
     engine=LANGUAGE_ENGINE,
     presence="$(prefix):num_requests_running{$sel}",
     signals={
-        "p50_ms": quantile_ms(0.5, "$(duration)_bucket"),
-        "p95_ms": quantile_ms(0.95, "$(duration)_bucket"),
-        "p99_ms": quantile_ms(0.99, "$(duration)_bucket"),
-        "mean_ms": mean_ms("$(duration)"),
+        **whole_requests(),
         "qps": _FINISHED,
         "error_rate": f"({_ERRORS}) or on ($by) ({_ERRORS_OF_INSTANCES})",
         "queue_ms": mean_ms("$(prefix):request_queue_time_seconds"),

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -74,12 +73,10 @@ def test_a_signal_ends_it_between_two_sweeps(tmp_path, prometheus, number):
         said.append(line)
         if "Learned" in line or "could be learned" in line:
             break
-    asked_s = time.monotonic()
     running.send_signal(number)
     rest, _ = running.communicate(timeout=60)
     assert running.returncode == 0, rest
     assert "Traceback" not in "".join(said) + rest
-    assert time.monotonic() - asked_s < 60
 
 
 @pytest.mark.parametrize(("text", "what"), [("soon", "is not a duration"), ("1s", "at least 5s"), ("", "not a duration")])
