@@ -4,12 +4,8 @@ them: names, labels, units and bounds of the releases that each preset names. Th
 from __future__ import annotations
 
 import shutil
-import socket
-import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -17,6 +13,7 @@ import pytest
 from detection import presets
 from detection.model import MetricWindow, Service, Slo, Span
 from detection.sources.prometheus import PrometheusSource
+from tests.prometheus_pages import scraped
 
 RATE = 20.0
 """Requests a second, each of 100 prompt tokens and 40 of an answer; one in ten is cut off at its length."""
@@ -215,40 +212,9 @@ EXPECTED: dict[str, dict[str, tuple[float, float]]] = {
 
 @pytest.fixture(scope="module")
 def windows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, MetricWindow]]:
-    folder = tmp_path_factory.mktemp("language")
-    started = time.monotonic()
-
-    class Exporter(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = SERVERS[self.path.strip("/")][1](RATE * (time.monotonic() - started)).encode() + b"\n"
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    exporter = ThreadingHTTPServer(("127.0.0.1", 0), Exporter)
-    threading.Thread(target=exporter.serve_forever, daemon=True).start()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    jobs = "".join(
-        f"- job_name: {name}\n  metrics_path: /{name}\n  static_configs: [{{targets: ['127.0.0.1:{exporter.server_port}']}}]\n"
-        for name in SERVERS
-    )
-    (folder / "p.yml").write_text(f"global: {{scrape_interval: 1s}}\nscrape_configs:\n{jobs}")
-    prometheus = subprocess.Popen(
-        ["prometheus", f"--config.file={folder}/p.yml", f"--web.listen-address=127.0.0.1:{port}",
-         f"--storage.tsdb.path={folder}/data", "--log.level=error"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-    try:
-        yield _read(f"http://127.0.0.1:{port}")
-    finally:
-        prometheus.terminate()
-        prometheus.wait(10)
-        exporter.shutdown()
+    pages = {name: lambda s, server=server: server[1](RATE * s) for name, server in SERVERS.items()}
+    with scraped(tmp_path_factory.mktemp("language"), pages) as url:
+        yield _read(url)
 
 
 def _read(url: str) -> dict[str, MetricWindow]:

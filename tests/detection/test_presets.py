@@ -7,12 +7,8 @@ signals have to say about that is written below, by hand.
 from __future__ import annotations
 
 import shutil
-import socket
-import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -22,6 +18,7 @@ from detection.errors import ConfigError
 from detection.model import MetricWindow, Service, Slo, Span
 from detection.signals import SIGNALS
 from detection.sources.prometheus import PrometheusSource
+from tests.prometheus_pages import scraped
 
 RATE, LATENCY_MS, QUEUE_MS, ROWS = 50.0, 80.0, 30.0, 5.0
 BOUNDS_MS = (25, 50, 75, 100, 200, 500)
@@ -197,38 +194,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def windows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, MetricWindow]]:
-    folder = tmp_path_factory.mktemp("presets")
-    started = time.monotonic()
-
-    class Exporter(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = SERVERS[self.path.strip("/")][1](RATE * (time.monotonic() - started)).encode() + b"\n"
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    exporter = ThreadingHTTPServer(("127.0.0.1", 0), Exporter)
-    threading.Thread(target=exporter.serve_forever, daemon=True).start()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    jobs = "".join(
-        f"- job_name: {name}\n  metrics_path: /{name}\n  static_configs: [{{targets: ['127.0.0.1:{exporter.server_port}']}}]\n"
-        for name in SERVERS
-    )
-    two = f"'127.0.0.1:{exporter.server_port}', 'localhost:{exporter.server_port}'"
-    jobs += f"- job_name: triton_two\n  metrics_path: /triton_summary\n  static_configs: [{{targets: [{two}]}}]\n"
-    (folder / "p.yml").write_text(f"global: {{scrape_interval: 1s}}\nscrape_configs:\n{jobs}")
-    prometheus = subprocess.Popen(
-        ["prometheus", f"--config.file={folder}/p.yml", f"--web.listen-address=127.0.0.1:{port}",
-         f"--storage.tsdb.path={folder}/data", "--log.level=error"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-    try:
-        url = f"http://127.0.0.1:{port}"
+    pages = {name: lambda s, server=server: server[1](RATE * s) for name, server in SERVERS.items()}
+    with scraped(tmp_path_factory.mktemp("presets"), pages, {"triton_two": "triton_summary"}) as url:
         found = _read(url)
         both = Service(name="triton_two", serving="triton", selectors={"job": "triton_two"}, slo=Slo(p95_ms=100))
         signals, now = list(presets.get("triton").signals), float(int(time.time()))
@@ -239,10 +206,6 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Metr
             for label, one in source.read_replicas([both], signals, span)["triton_two"].items()
         }
         yield found
-    finally:
-        prometheus.terminate()
-        prometheus.wait(10)
-        exporter.shutdown()
 
 
 def _read(url: str) -> dict[str, MetricWindow]:

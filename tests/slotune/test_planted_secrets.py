@@ -25,6 +25,7 @@ from slotune.web.app import create_app
 from tests.fakes.actuators import serving
 from tests.fakes.reports import report
 from tests.fakes.world import KeptMails, World, WorldSource
+from tests.tuning.loop.test_secrets import SERVICES
 from tuning import notifiers
 from tuning.channel_settings import ChannelSettings
 from tuning.errors import ConfigError, SlotuneError
@@ -39,22 +40,6 @@ from tuning.services_yaml import loads
 MAIL = MailSettings(to=("oncall@example.com",))
 SECRET = "pl@nted/s3cret?#x"
 QUOTED = quote(SECRET, safe="")
-SERVICES = """
-prometheus: {rate_window: 15s, step: 5s, timeout: 1s}
-verification: {look: 60s, longer_look: 60s}
-safety: {cool_down: 0s}
-detection: {lookback: 10m, detectors: [rules], close_after: 60s}
-mail: {to: [oncall@example.com]}
-services:
-  - name: ranker
-    serving: slotune_demo
-    selectors: {service: ranker}
-    slo: {p95: 150ms, for: 10s}
-    mode: act
-    levers:
-      batch_size: {min: 1, max: 32, connection: ranker_control}
-      replicas: {min: 1, max: 3, connection: cluster, namespace: prod, target: ranker}
-"""
 
 
 def as_json(**fields: Any) -> Callable[[str], str]:
