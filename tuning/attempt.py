@@ -119,8 +119,16 @@ class Attempt:
         return next((d for d in reversed(self.decided) if d.step in ("keep", "roll_back")), None)
 
     def receipt(self, lever: str, *, replica: str = "") -> Receipt | None:
-        """The receipt of a lever: of all replicas, or of the one that was changed first."""
-        return next((r for r in self.receipts if r.lever == lever and r.replica == replica), None)
+        """The receipt of a lever: of all replicas, or of the one that was changed first. A step that undoes has none
+        before the old value was really put back."""
+        undoes = self.plan.rollback_of is not None
+        mine = [r for r in self.receipts if r.lever == lever and r.replica == replica]
+        return next((r for r in mine if r.applied or not undoes), None)
+
+    @property
+    def is_put_back(self) -> bool:
+        """Whether every lever of the plan was put back by slotune."""
+        return self.undo is not None and all(self.undo.receipt(lever) for lever in self.plan.chosen.levers)
 
     def verdict(self, look: int, *, alone: bool = False) -> Outcome | None:
         return self.outcomes.get(outcome_id(self.plan.id, look, alone=alone))
@@ -132,8 +140,10 @@ class Attempt:
 
     def left(self, lever: str) -> dict[str, Knob] | None:
         """What the plan's newest receipt of a lever left behind; None before any. An endpoint may have made another
-        value of it than was asked for: that is a change of ours all the same."""
+        value of it than was asked for, on the way there or on the way back: that is a change of ours all the same."""
+        back = self.undo.receipts if self.undo is not None else ()
         found = [r for r in self.receipts if r.lever == lever and (r.applied or r.changed)]
+        found += [r for r in back if r.lever == lever and r.changed and not r.applied]
         return dict(found[-1].after) if found else None
 
 

@@ -411,22 +411,33 @@ def claim_of(parts: Parts, attempt: Attempt, at_s: float, *, run: str = "") -> A
 
 def _refused(parts: Parts, service: Service, change: Change, error: Permanent, at_s: float) -> Applied:
     """What is true after a refusal is read, not assumed. OutcomeUnknown where it cannot be read."""
-    stood = dict(change.old)
-    if isinstance(error, NotApplied) and error.after:  # what the actuator saw at the replica that took another value
-        stood, found = stood | error.before, error.after
-    else:
-        try:
-            shown = parts.actuator(service, change.lever).read(service).values
-        except SlotuneError as unread:
-            raise OutcomeUnknown(f"{error}; what stands there now cannot be read ({unread})") from error
-        found = {k: v for k, v in shown.items() if k in change.new}
+    if isinstance(error, NotApplied) and error.after:
+        return _left_by(service, change, error, error.before, error.after, at_s)
+    try:
+        shown = parts.actuator(service, change.lever).read(service).values
+    except SlotuneError as unread:
+        raise OutcomeUnknown(f"{error}; what stands there now cannot be read ({unread})") from error
+    return _left_by(service, change, error, {}, {k: v for k, v in shown.items() if k in change.new}, at_s)
+
+
+def another_value(service: Service, change: Change, error: NotApplied, at_s: float) -> Applied | None:
+    """What an endpoint made of a change when it took a value of its own; None where it took none."""
+    made = _left_by(service, change, error, error.before, error.after, at_s) if error.after else None
+    return made if made is not None and made.changed else None
+
+
+def _left_by(
+    service: Service, change: Change, error: Permanent, before: Mapping[str, Knob], after: dict[str, Knob], at_s: float
+) -> Applied:
+    """before: as the actuator saw it, at the replica that took another value."""
+    stood, found = {**change.old, **before}, after
     return Applied(
         service=service.name,
         lever=change.lever,
         before=stood,
         after=found,
         applied=False,
-        changed=not same_knobs({k: v for k, v in stood.items() if k in change.new}, found),
+        changed=not same_knobs({k: v for k, v in stood.items() if k in found}, found),
         at_s=at_s,
         reason=str(error),
         evidence=error.evidence if isinstance(error, QuantizationRefused) else {},

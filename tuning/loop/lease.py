@@ -16,6 +16,7 @@ from detection.errors import Temporary
 from detection.model import Incident, MetricWindow, make_id
 from tuning import attempt as attempts
 from tuning.attempt import Attempt, value
+from tuning.errors import NotApplied
 from tuning.guards import Unreadable, last_written, stopped
 from tuning.knobs import same_knobs
 from tuning.loop import act, prove, records, tell
@@ -265,9 +266,15 @@ def _make_step(
         own_s = timing.settle_s(parts.settings.verification, lever, source)
         back = back.model_copy(update={"settle_s": min(back.settle_s, own_s)})
     parts.ledger.put(records.plan_record(back))
-    applied = parts.actuator(service, step.lever).apply(service, step, key=f"{back.id}:{step.lever}")
-    receipt = Receipt.of(applied, id=attempts.receipt_id(back.id, step.lever), plan=back)
-    parts.ledger.put(records.receipt_record(receipt, back))
+    name = attempts.receipt_id(back.id, step.lever)
+    try:
+        applied = parts.actuator(service, step.lever).apply(service, step, key=f"{back.id}:{step.lever}")
+    except NotApplied as error:
+        if (made := act.another_value(service, step, error, at_s)) is not None:
+            receipt = Receipt.of(made, id=make_id(name, "another value"), plan=back)
+            parts.ledger.put(records.receipt_record(receipt, back))
+        raise
+    parts.ledger.put(records.receipt_record(Receipt.of(applied, id=name, plan=back), back))
     return f"handing back: {step.text()}. {reason}"
 
 

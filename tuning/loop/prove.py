@@ -12,12 +12,13 @@ from detection.model import MetricWindow, Objective, Reading, Service, Span, mak
 from detection.signals import SIGNALS
 from tuning import attempt as attempts
 from tuning.attempt import Attempt, value
+from tuning.errors import NotApplied
 from tuning.guards import clocks_apart
 from tuning.loop import canary, records
-from tuning.loop.act import truth
+from tuning.loop.act import another_value, truth
 from tuning.loop.observe import buckets_beside, latency_model, look_back
 from tuning.loop.parts import Parts
-from tuning.model import Applied, Decision, Observation, OpenChange, Outcome, Plan, Receipt, Setting
+from tuning.model import Applied, Change, Decision, Observation, OpenChange, Outcome, Plan, Receipt, Setting
 from tuning.planning.expected import expected_p95_ms, unhelped_p95_ms
 from tuning.policies import timing
 from tuning.policies.promotion import decide, decide_canary
@@ -353,9 +354,7 @@ def undo(parts: Parts, plan: Plan | Attempt, at_s: float) -> list[Receipt]:
             continue
         known = undoing.receipt(change.lever) if undoing is not None and not again else None
         if known is None:
-            applied: Applied = parts.actuator(service, change.lever).apply(
-                service, change, key=f"{inverse.id}:{change.lever}"
-            )
+            applied = _put_back(parts, service, attempt, inverse, change, at_s)
             if applied.changed and stage is not None:  # most replicas stood at the old value all the time
                 applied = applied.model_copy(update={"before": {**applied.before, **change.old}})
             if begun and applied.applied and not applied.changed:
@@ -367,6 +366,23 @@ def undo(parts: Parts, plan: Plan | Attempt, at_s: float) -> list[Receipt]:
                 known = records.load(parts.ledger, known.id, Receipt)
         receipts.append(known)
     return receipts
+
+
+def _put_back(
+    parts: Parts, service: Service, attempt: Attempt, inverse: Plan, change: Change, at_s: float
+) -> Applied:
+    """The call that puts a lever back. Where the endpoint makes another value of it, that value is slotune's doing: it
+    is in the ledger before NotApplied is raised, and the next try starts from it."""
+    stands = attempt.left(change.lever)
+    if attempt.undo is not None and stands is not None:
+        change = change.model_copy(update={"old": {**change.old, **stands}})
+    try:
+        return parts.actuator(service, change.lever).apply(service, change, key=f"{inverse.id}:{change.lever}")
+    except NotApplied as error:
+        if (made := another_value(service, change, error, at_s)) is not None:
+            name = make_id(attempts.receipt_id(inverse.id, change.lever), "another value", at_s)
+            parts.ledger.put(records.receipt_record(Receipt.of(made, id=name, plan=inverse), inverse))
+        raise
 
 
 def _not_ours_any_more(parts: Parts, attempt: Attempt) -> str | None:
@@ -381,8 +397,7 @@ def _not_ours_any_more(parts: Parts, attempt: Attempt) -> str | None:
 
 def _is_back(attempt: Attempt, found: Found) -> bool:
     """Whether the change is in force although it was put back: it landed again, or somebody has set it."""
-    undone = attempt.undo is not None and {r.lever for r in attempt.undo.receipts} >= set(attempt.plan.chosen.levers)
-    return undone and found in ("new", "mixed")
+    return attempt.is_put_back and found in ("new", "mixed")
 
 
 def _is_somebodys(attempt: Attempt, found: Found) -> bool:

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from detection.model import make_id
 from tuning.guards.facts import Unreadable
 from tuning.knobs import same_knobs
 from tuning.model import Change, Knob, OpenChange, Record, Setting
@@ -115,13 +116,15 @@ def reconcile(
     in_flight_s: float = 120.0,
     verify_after_s: float | None = None,
 ) -> Reconciliation:
-    """records: those whose parent is this plan. in_flight_s: how long a change without an answer may still land.
+    """records: those whose parent is this plan, or the plan that undoes it. in_flight_s: how long a change without an
+    answer may still land.
 
     verify_after_s: how long after the last word the change's own run is believed to be still at work: settle time and
     looks together (None: the plan's settle time and `in_flight_s`).
     """
     mine = [record for record in records if record.parent_id == change.plan_id]
-    found, why = where(change, settings_now, left_by(mine))
+    back = [record for record in records if record.parent_id == make_id(change.plan_id, "inverse")]
+    found, why = where(change, settings_now, left_by([*mine, *back]))
     rolled = [record.at_s for record in mine if record.kind == "roll_back"]
     kept = any(record.kind == "keep" for record in mine)
     rule = RULES[change.state, "undoing" if rolled else "kept" if kept else "open", found]
@@ -136,14 +139,15 @@ def reconcile(
 
 
 def left_by(records: Sequence[Record]) -> dict[str, dict[str, Knob]]:
-    """What the newest receipt of each lever left behind. An endpoint that makes another value of a change has made a
-    change of ours all the same."""
+    """What the newest receipt of each lever left behind. An endpoint that makes another value of a change, or of the
+    way back, has made a change of ours all the same."""
     found: dict[str, tuple[float, dict[str, Knob]]] = {}
     for record in records:
         lever, after = record.body.get("lever"), record.body.get("after")
-        if record.phase != "result" or record.kind == "roll_back" or not isinstance(lever, str):
+        if record.phase != "result" or not isinstance(lever, str):
             continue
-        moved = record.body.get("applied") or record.body.get("changed")
+        applied, changed = record.body.get("applied"), record.body.get("changed")
+        moved = changed and not applied if record.kind == "roll_back" else applied or changed
         if isinstance(after, dict) and moved and (lever not in found or record.at_s >= found[lever][0]):
             found[lever] = (record.at_s, after)
     return {lever: knobs for lever, (_, knobs) in found.items()}

@@ -90,7 +90,8 @@ def urgent(report: Report) -> bool:
 
 def undone(report: Report) -> bool:
     """Whether the old values are back, by what was read back; a decision to undo is no proof of it."""
-    return bool(report.rollback) and all(receipt.applied for receipt in report.rollback)
+    last = {receipt.lever: receipt for receipt in sorted(report.rollback, key=lambda receipt: receipt.at_s)}
+    return bool(last) and all(receipt.applied for receipt in last.values())
 
 
 def subject(report: Report) -> str:

@@ -12,7 +12,8 @@ from detection.errors import Temporary
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.world import SERVICES, KeptMails, World, WorldBatch, parts
 from tests.tuning.loop.test_lease import Replicas, leased
-from tuning.errors import ControlRefused, ControlUnreachable
+from tuning import attempt as attempts
+from tuning.errors import ControlRefused, ControlUnreachable, NotApplied
 from tuning.ledger import SqlLedger
 from tuning.loop import act, approve, prove, records, tell, watch
 from tuning.loop.care import Care
@@ -82,6 +83,38 @@ def test_a_roll_back_that_is_refused_reaches_a_person_within_two_sweeps_and_dail
     sweeps(world, healed, 3600.0, still=True)
     assert world.batch_size == 1 and not ledger.open_changes()
     assert any("over" in m.subject for m in mails.mails[4:]), "and told when it is over"
+
+
+class OtherWayBack(WorldBatch):
+    """Takes the change, and makes a value of its own of the way back."""
+
+    def apply(self, service, change, *, key) -> Receipt:
+        stood = self.world.batch_size
+        assert stood == change.old["batch_size"], "it is told what really stands there"
+        if change.new["batch_size"] == 1:
+            self.world.batch_size = 2
+            before, after = {"batch_size": stood}, {"batch_size": 2}
+            raise NotApplied("the endpoint made 2 of 1", before=before, after=after)
+        return super().apply(service, change, key=key)
+
+
+def test_a_roll_back_of_which_the_endpoint_made_another_value_is_slotunes_doing_and_goes_on_until_it_is_back() -> None:
+    world, ledger, mails, loop, plan = changed(OtherWayBack)
+    world.wait_until(prove.look_until_s(loop, plan))
+    with pytest.raises(NotApplied):
+        outcome, decision = prove.verify_p95(loop, plan, world.now())
+        prove.roll_back(loop, plan, outcome, decision, world.now())
+    tell.email_report(loop, plan, world.now())
+    assert "NOT undone" in mails.mails[0].subject
+    sweeps(world, loop, 900.0)
+    (receipt,) = attempts.read(ledger, plan.id).undo.receipts
+    assert (receipt.before["batch_size"], receipt.after["batch_size"]) == (plan.chosen.changes[0].new["batch_size"], 2)
+    assert not receipt.applied and receipt.changed, "in the ledger once, however often it is tried again"
+    assert len(ledger.open_changes()) == 1 and any("made 2 of 1" in mail.text for mail in mails.mails[1:])
+    assert not any("omebody" in mail.text for mail in mails.mails[1:]), "nobody else has set it"
+    healed = replace(loop, actuator=lambda _service, _lever: WorldBatch(world))
+    sweeps(world, healed, 3600.0, still=True)
+    assert world.batch_size == 1 and not ledger.open_changes()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from detection.model import Incident
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.world import SERVICES, KeptMails, World, WorldBatch, parts
+from tuning.errors import NotApplied
 from tuning.loop import lease, records
 from tuning.model import Change, Decision, Diagnosis, OpenChange, Option, Plan, Receipt, Record, Setting
 
@@ -207,3 +208,24 @@ def test_a_person_is_asked_once_when_the_load_stays():
     tend(world, loop, 400)
     asked = [mail for mail in mails.mails if "please decide" in mail.subject]
     assert len(asked) == 1 and "2 per hour" in asked[0].text and world.batch_size == 8
+
+
+def test_a_step_back_of_which_the_endpoint_made_another_value_is_not_called_somebodys():
+    """Asked for 6 of 8 it makes 7: the lease goes on from there, until the endpoint takes what it is asked for."""
+    world = World(qps=lambda t: 180.0 if t < 300 else 50.0)
+    world.wait(320)
+    loop, ledger, mails, lever = leased(world, Change(lever="replicas", old={"replicas": 6}, new={"replicas": 8}),
+                                        limit_qps=100.0, replicas=8)  # fmt: skip
+    take = lever.apply
+
+    def make_another(service, change, *, key):
+        before, lever.replicas = lever.replicas, 7
+        raise NotApplied("made 7", before={"replicas": before}, after={"replicas": 7})
+
+    lever.apply = make_another
+    with pytest.raises(NotApplied):
+        tend(world, loop, 600)
+    lever.apply = take
+    said = tend(world, loop, 900)
+    assert lever.replicas == 6 and not ledger.open_changes() and said[-1] == "handed back"
+    assert not mails.mails, "nobody has set anything"
