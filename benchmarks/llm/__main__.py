@@ -33,8 +33,8 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=COUNT, help="how many")
     parser.add_argument("--first", type=int, default=0, help="number of the first")
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--kept", type=Path, help="rows of finished incidents: read, passed over and added to")
-    parser.add_argument("--minutes", type=float, default=1e9, help="start no further incident after so long")
+    parser.add_argument("--kept", type=Path, help="rows that are done: read, passed over and added to")
+    parser.add_argument("--minutes", type=float, default=1e9, help="start no further incident or change after so long")
     parser.add_argument("--real", action="store_true", help="predictions on a real vLLM")
     parser.add_argument("--python", type=Path, help="the Python of vLLM's environment")
     parser.add_argument("--cost", action="store_true", help="CPU time of predicting one option")
@@ -43,7 +43,7 @@ def main() -> int:
         if args.python is None:
             parser.error("--real needs --python: the Python of an environment with vLLM")
         folder = Path(tempfile.gettempdir()) / "slotune-llm"
-        return real.main(args.python, folder, RESULTS / "llm_real.json")
+        return real.main(args.python, folder, RESULTS / "llm_real.json", args.kept, args.minutes)
     if args.cost:
         print(json.dumps(cost.measure(), indent=1))
         return 0

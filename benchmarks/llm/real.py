@@ -1,8 +1,10 @@
 """Predictions against a real vLLM on this machine's CPU: changes of rate, limits and lengths that were never seen.
 
 A minute at one setting, in which the engine learns from the server's own counters; then the load, the lengths or the
-server's limits change, and what clients saw is compared with what the engine had said from the calm alone. Loads are
-shares of what this machine's server carries, so that a slow machine is not merely overloaded.
+server's limits change, and what clients saw is compared with what the engine had said before from the calm alone. As
+in the loop, the calm reaches up to each change: between two of them the first server is looked at for some seconds, so
+that a machine that others slow down meanwhile is not taken for an error of the model. Loads are shares of what this
+machine's server carries, so that a slow machine is not merely overloaded.
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ import dataclasses
 import json
 import math
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.llm.vllm_service import Answer, Host, Load, Scrapes, Server, drive, plan, window_of
-from detection.model import MetricWindow, Service, Slo
+from detection.model import Incident, MetricWindow, Service, Slo
 from tuning.model import Interval, Observation, Setting
 from tuning.planning.engines import get
 from tuning.planning.forecast import Forecast
@@ -27,13 +30,16 @@ from tuning.planning.settings import PlanningSettings
 from tuning.planning.tokens import TokenSituation
 
 RATE_WINDOW_S, STEP_S = 10.0, 2.0
-LOOK_S, SETTLE_S = 14.0, 3.0
+LOOK_S, LOOK_REQUESTS, SETTLE_S = (12.0, 30.0), 100.0, 3.0
+"""A look lasts until so many requests came, within these bounds: of forty requests a P95 is the second longest."""
 KV_BYTES = 400_000_000
 PROMPT, OUTPUT = (32, 200), (16, 96)
 LIMITS = (32, 1024)
 LEARN = (0.25, 0.5, 0.7, 0.4)
 """Loads of the calm, one after the other, as shares of what the server carries; first guessed by a short look."""
 LEARN_S, GUESS_S, GUESS_RATE = 12.0, 8.0, 2.0
+CALM, CALM_S = 0.4, 12.0
+"""The look between two changes: its load, and how long."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +75,17 @@ CHANGES = (
 )
 
 
-def main(python: Path, folder: Path, path: Path) -> int:
-    """Learn, then make every change; the rows and their figures are the results."""
+def main(python: Path, folder: Path, path: Path, kept: Path | None, minutes: float) -> int:
+    """Learn, then make every change that `kept` has not; the rows and their figures are the results."""
+    rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept is not None and kept.exists() else []
     host = Host(python, folder)
     try:
-        rows = run(host)
+        for found in run(host, CHANGES[len(rows) :], minutes):
+            rows.append(found)
+            print(json.dumps(found), flush=True)
+            if kept is not None:
+                with kept.open("a") as file:
+                    file.write(json.dumps(found) + "\n")
     finally:
         host.close()
     document = {"command": "make bench-llm", "real": True, "figures": figures(rows), "rows": rows}
@@ -83,28 +95,28 @@ def main(python: Path, folder: Path, path: Path) -> int:
     return 0
 
 
-def run(host: Host) -> list[dict[str, object]]:
-    rng = np.random.default_rng(5)
-    server, limits = host.start(*LIMITS, KV_BYTES), LIMITS
-    kv_tokens = server.metrics().get("kv_tokens", math.inf)
-    engine, settings = get("continuous_batching"), PlanningSettings(rate_window_s=RATE_WINDOW_S, verify_window_s=LOOK_S)
-    scrapes = _looked(server, GUESS_RATE, GUESS_S + RATE_WINDOW_S, rng)
+def run(host: Host, changes: Sequence[Try], minutes: float = math.inf) -> Iterator[dict[str, object]]:
+    """The rows of the changes, as they come; none is begun after `minutes`."""
+    began, rng = time.monotonic(), np.random.default_rng(5)
+    base = host.start(*LIMITS, KV_BYTES)
+    kv_tokens = base.metrics().get("kv_tokens", math.inf)
+    engine, scrapes = get("continuous_batching"), _looked(base, GUESS_RATE, GUESS_S + RATE_WINDOW_S, rng)
     for load in LEARN:
-        carried = engine.capacity(_situation(scrapes, kv_tokens, settings)[1])
-        scrapes += _looked(server, load * carried, LEARN_S, rng)
-    observation, situation = _situation(scrapes, kv_tokens, settings)
-    print("learned", situation.steps.step(), "overhead", situation.steps.overhead_ms, situation.size, flush=True)
-    rows = []
-    for change in CHANGES:
-        if (change.sequences, change.tokens) != limits:
+        carried = engine.capacity(situation_of(scrapes, kv_tokens)[1])
+        scrapes += _looked(base, load * carried, LEARN_S, rng)
+    for change in changes:
+        if time.monotonic() - began > 60 * minutes:
+            break
+        scrapes += _looked(base, CALM * engine.capacity(situation_of(scrapes, kv_tokens)[1]), CALM_S, rng)
+        observation, situation = situation_of(scrapes, kv_tokens, scrapes[-1][0] - CALM_S)
+        asked, look_s, predicted = predict(change, observation, situation)
+        limits = (change.sequences, change.tokens)
+        server = base if limits == LIMITS else host.start(*limits, KV_BYTES)
+        answers = asyncio.run(drive(server, plan(asked, SETTLE_S + look_s, rng), []))
+        if server is not base:
             host.stop(server)
-            server, limits = host.start(change.sequences, change.tokens, KV_BYTES), (change.sequences, change.tokens)
-        asked, predicted = predict(change, observation, situation, settings)
-        answers = asyncio.run(drive(server, plan(asked, SETTLE_S + LOOK_S, rng), []))
-        rows.append(row(change, asked, predicted, [a for a in answers if a.at_s >= SETTLE_S]))
-        print(json.dumps(rows[-1]), flush=True)
-    host.stop(server)
-    return rows
+        yield row(change, asked, situation.pace, predicted, [a for a in answers if a.at_s >= SETTLE_S])
+    host.stop(base)
 
 
 def _looked(server: Server, rate: float, seconds: float, rng: np.random.Generator) -> Scrapes:
@@ -113,9 +125,24 @@ def _looked(server: Server, rate: float, seconds: float, rng: np.random.Generato
     return scrapes
 
 
-def _situation(scrapes: Scrapes, kv_tokens: float, settings: PlanningSettings) -> tuple[Observation, TokenSituation]:
+def _settings(look_s: float = LOOK_S[0]) -> PlanningSettings:
+    return PlanningSettings(rate_window_s=RATE_WINDOW_S, verify_window_s=look_s)
+
+
+def situation_of(
+    scrapes: Scrapes, kv_tokens: float, since_s: float | None = None
+) -> tuple[Observation, TokenSituation]:
+    """What is known. since_s: iterations are learned from what was before, their pace is read from what was after."""
     observation = observed(window_of(scrapes, RATE_WINDOW_S, STEP_S), kv_tokens)
-    return observation, get("continuous_batching").assess(None, observation, settings, -math.inf)
+    engine = get("continuous_batching")
+    whole = engine.assess(None, observation, _settings(), -math.inf)
+    if since_s is None:
+        return observation, whole
+    incident = Incident(
+        id="change", service="vllm", symptom="latency", tier="act", severity="warning", opened_at_s=since_s,
+        detected_at_s=observation.at_s, signals=(), anomalies=(), reason="")  # fmt: skip
+    situation = engine.assess(incident, observation, _settings(), -math.inf)
+    return observation, dataclasses.replace(situation, size=whole.size)
 
 
 def observed(window: MetricWindow, kv_tokens: float) -> Observation:
@@ -127,10 +154,8 @@ def observed(window: MetricWindow, kv_tokens: float) -> Observation:
     return Observation(service=service, window=window, at_s=window.span.end_s, settings={"batch_size": setting})
 
 
-def predict(
-    change: Try, observation: Observation, situation: TokenSituation, settings: PlanningSettings
-) -> tuple[Load, Predicted]:
-    """The load of a change, and what the engine says of it, knowing only the calm and what changes."""
+def predict(change: Try, observation: Observation, situation: TokenSituation) -> tuple[Load, float, Predicted]:
+    """(load, seconds of the look, what the engine says of it), knowing only the calm and what changes."""
     size, engine = situation.size, get("continuous_batching")
     assert size is not None
     prompts, outputs = sum(change.prompt) / sum(PROMPT), sum(change.output) / sum(OUTPUT)
@@ -148,14 +173,15 @@ def predict(
         backlog=0.0,
     )
     rate = change.load * engine.capacity(later)
+    look_s = float(np.clip(LOOK_REQUESTS / rate, *LOOK_S))
     given = Forecast(Interval(value=rate, low=0.95 * rate, high=1.05 * rate), "given")
     later = dataclasses.replace(later, arrivals=given)
     setting = {"max_num_seqs": change.sequences, "max_num_batched_tokens": change.tokens, "replicas": 1}
-    found = engine.predict([Candidate(setting)], observation, later, Knowledge(), settings)[0]
-    return Load(rate, change.prompt, change.output), found
+    found = engine.predict([Candidate(setting)], observation, later, Knowledge(), _settings(look_s))[0]
+    return Load(rate, change.prompt, change.output), look_s, found
 
 
-def row(change: Try, load: Load, predicted: Predicted, answers: list[Answer]) -> dict[str, object]:
+def row(change: Try, load: Load, pace: float, predicted: Predicted, answers: list[Answer]) -> dict[str, object]:
     gaps = [gap for answer in answers for gap in answer.gaps_s]
     seen = {
         "ttft_p95_ms": 1e3 * float(np.quantile([a.ttft_s for a in answers], 0.95)),
@@ -173,6 +199,7 @@ def row(change: Try, load: Load, predicted: Predicted, answers: list[Answer]) ->
         "max_num_seqs": change.sequences,
         "max_num_batched_tokens": change.tokens,
         "requests": len(answers),
+        "pace": round(pace, 3),
         "unknown": predicted.unknown,
         "observed": {key: round(value, 1) for key, value in seen.items()},
         "predicted": {key: [round(v, 1) for v in (i.value, i.low, i.high)] for key, i in shown.items()},

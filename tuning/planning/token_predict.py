@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -155,25 +156,46 @@ def _slower(flow: Flow, factor: float) -> Flow:
 
 def requests_of(flow: Flow, count: int, seed: int) -> Requests:
     """`count` arrivals after those that are under way when a look begins: as many as run on average, each with a
-    length as seen from inside (long ones more often) and a uniform share of it done."""
-    rng = np.random.default_rng(seed + 7919 * flow.stream)
+    length as seen from inside (long ones more often) and a uniform share of it done. Options that differ in limits
+    alone meet the same arrivals and lengths."""
+    stream = seed + 7919 * flow.stream
     under_way = int(min(flow.running, count))
-    at_s = unit_arrivals(count, flow.cv2, seed + 7919 * flow.stream) / max(flow.qps, 1e-9)
-    z_prompt, z_output = rng.standard_normal((2, count + under_way))
-    sigma = tf.spread(flow.size.output, flow.size.output_p95)
-    z_output[:under_way] += sigma
-    whole = tf.drawn(flow.size.prompt, flow.size.prompt_p95, z_prompt)
-    output = tf.drawn(flow.size.output, flow.size.output_p95, z_output)
-    computed = [max(1, round(n * (1 - flow.size.hit_rate))) for n in whole]
-    done = tuple(min(n - 1, int(share * n)) for n, share in zip(output[:under_way], rng.random(under_way), strict=True))
+    at_s = _unit_arrivals(count, flow.cv2, stream) / max(flow.qps, 1e-9)
+    before, after = _sized(flow.size, count, stream, inside=True), _sized(flow.size, count, stream, inside=False)
+    computed, cached, output = (old[:under_way] + new for old, new in zip(before, after, strict=True))
+    shares = _shares(count, stream)[:under_way]
     return Requests(
         at_s=[0.0] * under_way + at_s.tolist(),
         prompt=computed,
-        cached=[n - c for n, c in zip(whole, computed, strict=True)],
+        cached=cached,
         output=output,
         running=under_way,
-        done=done,
+        done=tuple(min(n - 1, int(share * n)) for n, share in zip(output[:under_way], shares, strict=True)),
     )
+
+
+_unit_arrivals = functools.lru_cache(maxsize=4 * th.TOKEN_DRAWS)(unit_arrivals)
+
+
+@functools.lru_cache(maxsize=8 * th.TOKEN_DRAWS)
+def _sized(size: Lengths, count: int, stream: int, *, inside: bool) -> tuple[list[int], list[int], list[int]]:
+    """(prompt tokens to compute, those found in the prefix cache, answer tokens) of `count` requests; inside: of those
+    under way at a moment."""
+    z_prompt, z_output = np.random.default_rng([stream, int(inside)]).standard_normal((2, count))
+    if inside:
+        z_output = z_output + tf.spread(size.output, size.output_p95)
+    whole = tf.drawn(size.prompt, size.prompt_p95, z_prompt)
+    computed = [max(1, round(n * (1 - size.hit_rate))) for n in whole]
+    return (
+        computed,
+        [n - c for n, c in zip(whole, computed, strict=True)],
+        tf.drawn(size.output, size.output_p95, z_output),
+    )
+
+
+@functools.lru_cache(maxsize=2 * th.TOKEN_DRAWS)
+def _shares(count: int, stream: int) -> list[float]:
+    return [float(share) for share in np.random.default_rng([stream, 2]).random(count)]
 
 
 def look(flow: Flow, waiting: float, settled_s: float, settings: PlanningSettings, overhead_ms: float) -> Shown:
@@ -229,14 +251,20 @@ def _weighted(values: FloatArray, weights: FloatArray, level: float) -> float:
 
 
 def _p95(values: FloatArray) -> float:
-    return float(np.quantile(values, 0.95)) if values.size else 1e9
+    """The 95th percentile between the two nearest of sorted values (as numpy's default, without its checks)."""
+    if not values.size:
+        return 1e9
+    ordered, place = np.sort(values), 0.95 * (values.size - 1)
+    low = int(place)
+    high = min(low + 1, values.size - 1)
+    return float(ordered[low] + (place - low) * (ordered[high] - ordered[low]))
 
 
 def _noise(values: FloatArray, wanted: float) -> float:
     """Log scatter of the 95th percentile of one look with `wanted` requests, from stretches of the run."""
     if values.size < 24:
         return 0.5
-    p95s = np.log([float(np.quantile(piece, 0.95)) for piece in np.array_split(values, 4)])
+    p95s = np.log([_p95(piece) for piece in np.array_split(values, 4)])
     return float(np.clip(p95s.std() * math.sqrt(values.size / 4 / max(wanted, 1.0)), 0.02, 0.6))
 
 
@@ -330,14 +358,14 @@ def capacity_now(situation: TokenSituation) -> float:
 
 
 def _quantile(logs: FloatArray, noise: float, level: float) -> float:
-    """A quantile of a mixture of normals of sd `noise` around the draws, by bisection."""
-    low, high = float(logs.min()) - 4 * noise, float(logs.max()) + 4 * noise
-    values = logs.tolist()
-    for _ in range(16):
+    """A quantile of a mixture of normals of sd `noise` around the draws, by bisection between the outermost ones."""
+    values, shift = logs.tolist(), noise * float(normal_quantiles(np.array(level)))
+    low, high = min(values) + shift, max(values) + shift
+    for _ in range(12):
         middle = (low + high) / 2
         below = sum(_phi((middle - value) / noise) for value in values) / len(values)
         low, high = (middle, high) if below < level else (low, middle)
-    return (low + high) / 2
+    return float((low + high) / 2)
 
 
 def _phi(z: float) -> float:
