@@ -14,7 +14,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,18 +27,19 @@ from tuning.planning.engines import get
 from tuning.planning.forecast import Forecast
 from tuning.planning.ports import Candidate, Knowledge, Predicted
 from tuning.planning.settings import PlanningSettings
+from tuning.planning.token_flow import Lengths
 from tuning.planning.tokens import TokenSituation
 
-RATE_WINDOW_S, STEP_S = 10.0, 2.0
-LOOK_S, LOOK_REQUESTS, SETTLE_S = (12.0, 30.0), 100.0, 3.0
+RATE_WINDOW_S, STEP_S = 5.0, 1.0
+LOOK_S, LOOK_REQUESTS, SETTLE_S = (12.0, 20.0), 100.0, 3.0
 """A look lasts until so many requests came, within these bounds: of forty requests a P95 is the second longest."""
 KV_BYTES = 400_000_000
 PROMPT, OUTPUT = (32, 200), (16, 96)
 LIMITS = (32, 1024)
 LEARN = (0.25, 0.5, 0.7, 0.4)
 """Loads of the calm, one after the other, as shares of what the server carries; first guessed by a short look."""
-LEARN_S, GUESS_S, GUESS_RATE = 12.0, 8.0, 2.0
-CALM, CALM_S = 0.4, 12.0
+LEARN_S, GUESS_RATE = 14.0, 2.0
+CALM, CALM_S = 0.4, 10.0
 """The look between two changes: its load, and how long."""
 
 
@@ -99,16 +100,14 @@ def run(host: Host, changes: Sequence[Try], minutes: float = math.inf) -> Iterat
     """The rows of the changes, as they come; none is begun after `minutes`."""
     began, rng = time.monotonic(), np.random.default_rng(5)
     base = host.start(*LIMITS, KV_BYTES)
-    kv_tokens = base.metrics().get("kv_tokens", math.inf)
-    engine, scrapes = get("continuous_batching"), _looked(base, GUESS_RATE, GUESS_S + RATE_WINDOW_S, rng)
+    calm = Calm(base.metrics().get("kv_tokens", math.inf))
+    calm.learn(_looked(base, GUESS_RATE, LEARN_S, rng))
     for load in LEARN:
-        carried = engine.capacity(situation_of(scrapes, kv_tokens)[1])
-        scrapes += _looked(base, load * carried, LEARN_S, rng)
+        calm.learn(_looked(base, load * calm.carried, LEARN_S, rng))
     for change in changes:
         if time.monotonic() - began > 60 * minutes:
             break
-        scrapes += _looked(base, CALM * engine.capacity(situation_of(scrapes, kv_tokens)[1]), CALM_S, rng)
-        observation, situation = situation_of(scrapes, kv_tokens, scrapes[-1][0] - CALM_S)
+        observation, situation = calm.now(_looked(base, CALM * calm.carried, CALM_S, rng))
         asked, look_s, predicted = predict(change, observation, situation)
         limits = (change.sequences, change.tokens)
         server = base if limits == LIMITS else host.start(*limits, KV_BYTES)
@@ -119,39 +118,49 @@ def run(host: Host, changes: Sequence[Try], minutes: float = math.inf) -> Iterat
     host.stop(base)
 
 
-def _looked(server: Server, rate: float, seconds: float, rng: np.random.Generator) -> Scrapes:
+def _looked(server: Server, rate: float, seconds: float, rng: np.random.Generator) -> MetricWindow:
     scrapes: Scrapes = []
     asyncio.run(drive(server, plan(Load(rate, PROMPT, OUTPUT), seconds, rng), scrapes))
-    return scrapes
+    return window_of(scrapes, RATE_WINDOW_S, STEP_S)
+
+
+class Calm:
+    """What is known of the server: iterations learned from looks at it, their pace and the lengths from the newest."""
+
+    def __init__(self, kv_tokens: float) -> None:
+        self.kv_tokens, self.engine = kv_tokens, get("continuous_batching")
+        self.state: Mapping[str, object] | None = None
+        self.size: Lengths | None = None
+        self.carried = 0.0
+
+    def learn(self, window: MetricWindow) -> None:
+        """Take a look in; `carried` is what the server carries by it."""
+        self.state = self.engine.learn(self.state, window, ("", ""), RATE_WINDOW_S) or self.state
+        situation = self.engine.assess(None, observed(window, self.kv_tokens, self.state), _settings(), -math.inf)
+        self.size, self.carried = situation.size, self.engine.capacity(situation)
+
+    def now(self, window: MetricWindow) -> tuple[Observation, TokenSituation]:
+        """The situation under this look, from which nothing is learned but the present pace."""
+        observation = observed(window, self.kv_tokens, self.state)
+        incident = Incident(
+            id="change", service="vllm", symptom="latency", tier="act", severity="warning", detected_at_s=0.0,
+            opened_at_s=window.span.start_s - RATE_WINDOW_S, signals=(), anomalies=(), reason="")  # fmt: skip
+        situation = self.engine.assess(incident, observation, _settings(), -math.inf)
+        return observation, dataclasses.replace(situation, size=self.size)
 
 
 def _settings(look_s: float = LOOK_S[0]) -> PlanningSettings:
     return PlanningSettings(rate_window_s=RATE_WINDOW_S, verify_window_s=look_s)
 
 
-def situation_of(
-    scrapes: Scrapes, kv_tokens: float, since_s: float | None = None
-) -> tuple[Observation, TokenSituation]:
-    """What is known. since_s: iterations are learned from what was before, their pace is read from what was after."""
-    observation = observed(window_of(scrapes, RATE_WINDOW_S, STEP_S), kv_tokens)
-    engine = get("continuous_batching")
-    whole = engine.assess(None, observation, _settings(), -math.inf)
-    if since_s is None:
-        return observation, whole
-    incident = Incident(
-        id="change", service="vllm", symptom="latency", tier="act", severity="warning", opened_at_s=since_s,
-        detected_at_s=observation.at_s, signals=(), anomalies=(), reason="")  # fmt: skip
-    situation = engine.assess(incident, observation, _settings(), -math.inf)
-    return observation, dataclasses.replace(situation, size=whole.size)
-
-
-def observed(window: MetricWindow, kv_tokens: float) -> Observation:
+def observed(window: MetricWindow, kv_tokens: float, state: Mapping[str, object] | None = None) -> Observation:
     service = Service(name="vllm", serving="vllm", engine="continuous_batching",
                       slo=Slo(ttft_p95_ms=500.0, itl_p95_ms=100.0))  # fmt: skip
     facts = {} if math.isinf(kv_tokens) else {"kv_cache_tokens": kv_tokens, "block_size": 128}
     values = {"max_num_seqs": LIMITS[0], "max_num_batched_tokens": LIMITS[1]}
     setting = Setting(lever="batch_size", values=values, facts=facts)
-    return Observation(service=service, window=window, at_s=window.span.end_s, settings={"batch_size": setting})
+    return Observation(service=service, window=window, at_s=window.span.end_s, settings={"batch_size": setting},
+                       latency_model=state)  # fmt: skip
 
 
 def predict(change: Try, observation: Observation, situation: TokenSituation) -> tuple[Load, float, Predicted]:

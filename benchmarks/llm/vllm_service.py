@@ -154,7 +154,7 @@ def plan(load: Load, seconds: float, rng: np.random.Generator) -> list[tuple[flo
 
 async def drive(
     server: Server, arrivals: list[tuple[float, int, int]], scrapes: Scrapes,
-    every_s: float = 2.5,
+    every_s: float = 1.0,
 ) -> list[Answer]:  # fmt: skip
     """Send every request at its time, whatever the others do; scrape meanwhile; wait for the last answer."""
     began, rng = time.monotonic(), np.random.default_rng(len(arrivals))
@@ -190,9 +190,11 @@ async def drive(
 
 
 def window_of(scrapes: Scrapes, rate_window_s: float, step_s: float) -> MetricWindow:
-    """The signals that the preset's queries would give, from raw scrapes of one server."""
+    """The signals that the preset's queries would give, from raw scrapes of one server under one load; begins when a
+    whole rate window of it is there."""
     times = np.array([at_s for at_s, _ in scrapes])
-    span = Span(float(np.ceil(times[0] / step_s) * step_s), float(np.floor(times[-1] / step_s) * step_s), step_s)
+    first_s = float(np.ceil((times[0] + rate_window_s) / step_s) * step_s)
+    span = Span(first_s, float(np.floor(times[-1] / step_s) * step_s), step_s)
     grid = span.times()
     names = sorted({name for _, found in scrapes for name in found})
     raw = {name: np.array([found.get(name, 0.0) for _, found in scrapes]) for name in names}
@@ -202,8 +204,7 @@ def window_of(scrapes: Scrapes, rate_window_s: float, step_s: float) -> MetricWi
 
     def rise(name: str) -> FloatArray:
         values = raw.get(name, np.zeros(times.size))
-        late = np.interp(grid, times, values) - np.interp(grid - rate_window_s, times, values)
-        return np.where(grid - rate_window_s >= times[0], late, np.nan)
+        return np.asarray(np.interp(grid, times, values) - np.interp(grid - rate_window_s, times, values))
 
     def mean(histogram: str) -> FloatArray:
         return rise(f"vllm:{histogram}_sum") / rise(f"vllm:{histogram}_count")
