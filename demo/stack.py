@@ -16,8 +16,8 @@ import jinja2
 from demo import models, web
 from demo.airflow import Airflow
 from demo.control import FleetControl
-from demo.load import Control
 from demo.mailbox import Mailbox
+from demo.open_loop import Control
 from demo.plain_loop import PlainLoop
 from demo.pods import Pods, Running
 from demo.processes import LOOPBACK, Child, DemoError, free_port, sweep, wait_until

@@ -21,8 +21,8 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from demo import models, web
-from demo.load import Control
 from demo.measure import batch_seconds
+from demo.open_loop import Control
 from demo.processes import Child, free_port, wait_until
 from detection.model import Incident, MetricWindow, Service, Slo, Span
 from tuning.model import Interval, Observation, Setting

@@ -1,26 +1,24 @@
 """Open-loop load of streamed completions: Poisson arrivals, lengths from a distribution, times from the INTENDED start.
 
 Run as a process of its own: `python -m demo.language.load --control FILE --out FILE --prompt 116 --output 72`. The
-files are those of `demo.load`; the latencies of its lines (`bins`) are times to the first token, or between tokens with
-`--watch itl`. Both P95s and `tokens` come beside them.
+files are those of `demo.open_loop`; the latencies of its lines (`bins`) are times to the first token, or between tokens
+with `--watch itl`. Both P95s and `tokens` come beside them.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import math
 import random
-import signal
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from demo import histogram
-from demo.load import POLL_S, Control, rate_at
+from demo.open_loop import OpenLoop
 
 VOCABULARY = (10, 400)
 LONGEST = 8.0
@@ -29,8 +27,9 @@ LONGEST = 8.0
 
 @dataclass
 class Second:
-    """What happened in one second: requests by when they ended, tokens by when they came."""
+    """What happened in one second: requests by when they ended, tokens by when they came. watch: "ttft" or "itl"."""
 
+    watch: str
     sent: int = 0
     ok: int = 0
     errors: int = 0
@@ -38,12 +37,13 @@ class Second:
     first_ms: list[float] = field(default_factory=list)
     gap_ms: list[float] = field(default_factory=list)
 
-    def line(self, t: float, under_way: int, rate: float, watch: str) -> str:
+    def line(self, t: float, under_way: int, rate: float) -> str:
         first, gaps = histogram.count(self.first_ms), histogram.count(self.gap_ms)
+        watched = gaps if self.watch == "itl" else first
         return json.dumps({
             "t": round(t, 3), "rate": rate, "sent": self.sent, "ok": self.ok, "errors": self.errors,
             "under_way": under_way, "tokens": self.tokens, "ttft_p95_ms": histogram.quantile_ms(first, 0.95),
-            "itl_p95_ms": histogram.quantile_ms(gaps, 0.95), "bins": gaps if watch == "itl" else first})  # fmt: skip
+            "itl_p95_ms": histogram.quantile_ms(gaps, 0.95), "bins": watched})  # fmt: skip
 
 
 def length(rng: random.Random, mean: float, spread: float) -> int:
@@ -52,48 +52,16 @@ def length(rng: random.Random, mean: float, spread: float) -> int:
     return max(1, round(min(drawn, LONGEST * mean)))
 
 
-class Generator:
-    """Sends, reads what is streamed, and counts."""
+class Generator(OpenLoop[Second]):
+    """Sends, and reads what is streamed."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self._args, self._random = args, random.Random(args.seed)
-        self._control = Control.read(args.control)
-        self._changed_ns = args.control.stat().st_mtime_ns
-        self._started = time.monotonic()
-        self._second, self._under_way = Second(), set[asyncio.Task[None]]()
+        self._args = args
+        super().__init__(args.control, args.out, args.seed)
         self._busy: dict[str, int] = {}
-        self.stop = asyncio.Event()
 
-    async def run(self) -> None:
-        tasks = [asyncio.create_task(work()) for work in (self._send_all, self._follow_control, self._write_seconds)]
-        stopping = asyncio.create_task(self.stop.wait())
-        await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        for task in (*tasks, *self._under_way):
-            task.cancel()
-        for task in tasks:
-            if task.done() and not task.cancelled() and task.exception():
-                raise task.exception()  # type: ignore[misc]
-
-    async def _send_all(self) -> None:
-        due = time.monotonic()
-        while True:
-            now = time.monotonic()
-            rate = rate_at(self._control.schedule, now - self._started)
-            if rate <= 0 or not self._control.endpoints:
-                await asyncio.sleep(0.05)
-                due = time.monotonic()
-                continue
-            due += self._random.expovariate(rate)
-            # A long gap is cut short, so that a new rate is taken up at once; memorylessness makes that exact.
-            if due - now > POLL_S:
-                await asyncio.sleep(POLL_S)
-                due = now + POLL_S
-                continue
-            await asyncio.sleep(max(0.0, due - now))
-            self._second.sent += 1
-            task = asyncio.create_task(self._one(due))
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+    def _begin(self) -> Second:
+        return Second(watch=self._args.watch)
 
     async def _one(self, due: float) -> None:
         name = min(self._control.endpoints, key=lambda one: (self._busy.get(one, 0), self._random.random()))
@@ -140,27 +108,6 @@ class Generator:
         finally:
             writer.close()
 
-    async def _follow_control(self) -> None:
-        while True:
-            await asyncio.sleep(POLL_S)
-            changed_ns = self._args.control.stat().st_mtime_ns
-            if changed_ns == self._changed_ns:
-                continue
-            old, self._control, self._changed_ns = self._control, Control.read(self._args.control), changed_ns
-            if self._control.schedule_id != old.schedule_id:
-                self._started = time.monotonic()
-
-    async def _write_seconds(self) -> None:
-        offset = time.time() - time.monotonic()
-        with self._args.out.open("a") as out:
-            while True:
-                await asyncio.sleep(1.0)
-                second, self._second = self._second, Second()
-                now = time.monotonic()
-                rate = rate_at(self._control.schedule, now - self._started)
-                out.write(second.line(now + offset, len(self._under_way), rate, self._args.watch) + "\n")
-                out.flush()
-
 
 def _distribution(text: str) -> tuple[float, float]:
     """"116" or "116,0.5": the mean and the spread of the logarithm."""
@@ -169,11 +116,7 @@ def _distribution(text: str) -> tuple[float, float]:
 
 
 async def run(args: argparse.Namespace) -> int:
-    generator = Generator(args)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, generator.stop.set)
-    with contextlib.suppress(asyncio.CancelledError):
-        await generator.run()
+    await Generator(args).run()
     return 0
 
 

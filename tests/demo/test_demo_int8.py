@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from demo import models, story, web
-from demo.load import Control
+from demo.open_loop import Control
 from demo.processes import LOOPBACK, Child, free_port, wait_until
 from tests.demo.test_demo_scenarios import demo
 from tests.fakes.actuators import FakeConnections, service

@@ -16,7 +16,7 @@ import pytest
 from demo import web
 from demo.language.load import length
 from demo.language.schedule import Schedule, Sequence
-from demo.load import Control
+from demo.open_loop import Control
 from demo.processes import LOOPBACK, Child, free_port, wait_until
 
 

@@ -257,7 +257,7 @@ def test_taken_port_ends_with_a_sentence(server: str):
 def test_load_generator_counts_queueing_and_follows_its_control_file(tmp_path: Path):
     """Emulated, 20 ms a request: 40/s is calm, 80/s is beyond it, and latency then grows although each request is
     served in 20 ms: that is what an open loop shows."""
-    from demo.load import Control
+    from demo.open_loop import Control
     from demo.story import LoadLog, p95_ms
 
     child, url = start(tmp_path, "--emulated", "--alpha-ms", "19", "--beta-ms", "1")

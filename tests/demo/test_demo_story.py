@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from demo import histogram, models, story
-from demo.load import Control, rate_at
+from demo.open_loop import Control, rate_at
 from demo.scenarios import SCENARIOS, capacity_rps, slo_ms, surge_rps
 from demo.server.metrics import SECONDS
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.llm.vllm_service import Host, Server
-from demo.load import Control
+from demo.open_loop import Control
 from demo.processes import Child
 from demo.prometheus import Prometheus, Target
 from detection import presets

@@ -11,8 +11,8 @@ import pytest
 import requests
 
 from demo import models
-from demo.load import Control
 from demo.mailbox import Mailbox
+from demo.open_loop import Control
 from demo.plain_loop import PlainLoop
 from demo.processes import Child, wait_until
 from demo.prometheus import Prometheus, Target
