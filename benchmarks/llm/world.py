@@ -77,7 +77,7 @@ class Faults:
     cv2: float = 1.0
 
 
-@dataclass
+@dataclass(eq=False)
 class Sequence:
     """One request. left: prompt tokens to compute; context: tokens in the cache; more: tokens of the answer to come."""
 
