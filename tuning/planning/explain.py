@@ -46,6 +46,14 @@ def _lead(diagnosis: Diagnosis) -> str:
     return f"{title}, and {diagnosis.queue_share:.0%} of the latency is waiting: "
 
 
+def late(winner: Ranked) -> str:
+    """Why an option is taken although the queue that stands takes long to drain."""
+    return (
+        f"; the queue that stands drains in about {winner.predicted.drain_s / 60:.0f} minutes then, nothing is "
+        "quicker, and left alone it grows"
+    )
+
+
 def disagreement(levers: tuple[str, ...], playbook: tuple[str, ...], why: str) -> str:
     """One sentence where the rule of thumb would have pulled another lever; "" where they agree."""
     if not playbook or levers == playbook:
@@ -141,6 +149,8 @@ def passed_over(item: Ranked, winner: Ranked | None, settings: PlanningSettings,
     shown, limit, slo = predicted.shown[name], settings.headroom * limits[name], limits[name]
     if item.barred:
         return item.barred
+    if item.ends and not item.drains:
+        return f"the queue that stands would take about {predicted.drain_s / 60:.0f} minutes to drain"
     if not item.drains:
         return f"the load would be {predicted.load:.0%} of its capacity, so the queue would not drain"
     if predicted.ratio(limits) > settings.headroom:

@@ -171,6 +171,8 @@ class ModelPlanner:
         text = explain.chosen(
             winner, case.diagnosis, case.limits, self._why(case, winner), case.observation.promise.signal
         )
+        if not winner.drains:
+            return f"{text}{explain.late(winner)}"
         if winner.eligible(self._settings, case.limits) or winner.success >= self._settings.confidence:
             return text
         if ranking.probable(winner, self._settings, case.limits):
@@ -302,10 +304,10 @@ def _option(case: Case, item: Ranked, reason: str, *, feasible: bool = True) -> 
         predicted_p95_ms=item.predicted.shown.get(case.observation.promise.signal),
         meets_slo=item.predicted.ratio(case.limits) <= 1,
         cost_per_hour=item.candidate.cost_per_hour,
-        effect_delay_s=item.candidate.delay_s + (item.predicted.drain_s if item.drains else 0.0),
+        effect_delay_s=item.candidate.delay_s + (item.predicted.drain_s if item.ends else 0.0),
         risk=item.candidate.risk,
         probability_worked=round(item.success, 3),
-        feasible=feasible and item.drains,
+        feasible=feasible and item.ends,
         reason=reason,
     )
 

@@ -32,6 +32,12 @@ class Ranked:
 
     @property
     def drains(self) -> bool:
+        """Whether the queue empties while it is still this incident."""
+        return self.predicted.drain_s < th.QUEUE_TIME_MAX_S
+
+    @property
+    def ends(self) -> bool:
+        """Whether the queue empties at all: it is carried, and more."""
         return math.isfinite(self.predicted.drain_s)
 
     @property
@@ -77,7 +83,9 @@ def best(ranked: list[Ranked], settings: PlanningSettings, limits: Mapping[str, 
         return winner if winner.candidate.cost_per_hour <= th.FREE or not free else min(free, key=likeliest)
     open_ = [item for item in ranked if not item.barred and item.success >= th.LEAST_CHANCE and item.drains]
     if not open_:
-        return None
+        # All that would do takes long to work off what waits. Holding takes longer: there the queue grows.
+        late = [item for item in ranked if not item.barred and item.success >= th.LEAST_CHANCE and item.ends]
+        return min(late, key=soonest, default=None)
     singles = [item for item in open_ if len(item.candidate.changes) == 1]
     top = min(open_, key=likeliest)
     sure = [item for item in singles if item.success >= top.success - th.PAIR_GAIN]
@@ -116,6 +124,11 @@ def explore(ranked: list[Ranked], saturated: bool) -> Ranked | None:
         and min(item.predicted.carries, item.predicted.meets) >= th.LEAST_CARRIES
     ]
     return min(free, key=lambda item: (-round(item.predicted.room, 2), -item.predicted.carries), default=None)
+
+
+def soonest(item: Ranked) -> tuple[float, ...]:
+    """Where a long queue stands: when it is gone, in steps, then what was measured first, then the price."""
+    return (round(item.time_to_effect_s / th.LATE_STEP_S), float(item.predicted.unproven), *likeliest(item))
 
 
 def likeliest(item: Ranked) -> tuple[float, ...]:

@@ -181,7 +181,7 @@ SURPRISE = 0.4
 DILUTED_REPLICA = 1.3
 """Batch time over the median replica's from which a replica is simulated apart."""
 QUEUE_TIME_MAX_S = 600.0
-"""A queue that takes longer to empty counts as one that never does."""
+"""A queue that takes longer to empty is no cure of this incident, unless there is none."""
 GAIN_PRIOR = (2.5, 0.4)
 """INT8 speed-up where nobody measured it (median, log scatter): the lower third of 1.4 (depthwise convolutions on a
 CPU) to 11 (wide layers)."""
@@ -291,7 +291,9 @@ RISKY = 0.1
 CHANCE_STEPS = 20
 """Chances are compared in steps of 1/20: less is the simulation's own luck."""
 EFFECT_STEP_S = 30.0
-"""Times to take effect are compared in steps of this."""
+"""Times to take effect are compared in steps of this ..."""
+LATE_STEP_S = 300.0
+"""... and in steps of this where a queue that stands takes longer than `QUEUE_TIME_MAX_S`: both are rough then."""
 FREE_CHANCE = 0.7
 """Chance of a free and reversible step from which it goes before one that costs: the paid one follows if it fails."""
 FREE = 0.00005

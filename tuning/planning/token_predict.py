@@ -174,7 +174,9 @@ def requests_of(flow: Flow, count: int, seed: int) -> Requests:
     )
 
 
-_unit_arrivals = functools.lru_cache(maxsize=4 * th.TOKEN_DRAWS)(unit_arrivals)
+@functools.lru_cache(maxsize=4 * th.TOKEN_DRAWS)
+def _unit_arrivals(count: int, cv2: float, stream: int) -> FloatArray:
+    return unit_arrivals(count, cv2, stream)
 
 
 @functools.lru_cache(maxsize=8 * th.TOKEN_DRAWS)
@@ -333,18 +335,17 @@ def _below(loads: FloatArray, limit: float, scatter: float) -> float:
 def _drain_s(candidate: Candidate, situation: TokenSituation, flows: list[Flow], shown: list[Shown]) -> float:
     """The transient, apart from the steady state: how long the queue takes to empty once the change is in effect.
 
-    Fluid: what waits now and comes until then, over what is to spare; new replicas begin with nothing, and old ones
-    keep what they have. inf where it never empties, or not in ten minutes.
+    Fluid: what waits now and comes until then, over what is to spare. What waits stays with the replicas it waits for:
+    new ones take from them what still comes, as a balancer by least requests does, and no more. inf where the load
+    is more than what can be carried.
     """
     replicas = int(candidate.setting["replicas"])
     old = max(1, min(situation.now.replicas or 1, replicas))
     capacity = float(np.median([one.capacity for one in shown]))
-    arrives = float(np.median([flow.qps for flow in flows]))
-    before = capacity_now(situation) / max(1, situation.now.replicas or 1)
-    waiting = situation.backlog / old + max(0.0, arrives * replicas / old - before) * candidate.delay_s
-    spare = capacity - arrives
-    drain = waiting / spare if spare > 0 else math.inf
-    return drain if drain < th.QUEUE_TIME_MAX_S else math.inf
+    arrives = replicas * float(np.median([flow.qps for flow in flows]))
+    waiting = situation.backlog + max(0.0, arrives - capacity_now(situation)) * candidate.delay_s
+    spare = min(old * capacity, replicas * capacity - arrives)
+    return waiting / spare if spare > 0 else math.inf
 
 
 def capacity_now(situation: TokenSituation) -> float:

@@ -51,6 +51,7 @@ WINNER = option(meets=0.95)
     ("change", "text"),
     [
         ({"barred": "tried before"}, "tried before"),
+        ({"drain": 900.0, "load": 0.9}, "the queue that stands would take about 15 minutes to drain"),
         ({"drain": math.inf, "load": 1.2}, "the load would be 120% of its capacity, so the queue would not drain"),
         (
             {"p95": 95.0},

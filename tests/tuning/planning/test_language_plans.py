@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 
 from detection.model import Slo
 from tests.contracts.engine_subjects import SUBJECTS, WAVE, token_signals
@@ -12,6 +13,7 @@ from tests.fakes.planning import make_incident, make_observation, make_service, 
 from tuning.model import Observation, Plan, Setting
 from tuning.planning import get
 from tuning.planning.engines import get as engine_of
+from tuning.planning.ports import Knowledge
 from tuning.planning.settings import PlanningSettings
 from tuning.planning.token_predict import capacity_now
 
@@ -70,6 +72,34 @@ def test_what_is_predicted_of_the_change_names_both_limits_and_keeps_the_other()
     change = propose(observed(sequences=1, **waiting({"running": 1.0}))).chosen.changes[0]
     assert set(change.new) == set(change.old) == {"max_num_seqs", "max_num_batched_tokens"}
     assert change.new["max_num_batched_tokens"] == change.old["max_num_batched_tokens"] == 2048
+
+
+@pytest.mark.parametrize(
+    ("backlog", "replicas", "spare"),
+    [
+        # All that two replicas carry beyond what comes.
+        (600.0, 2, lambda carried, comes: 2 * carried - comes),
+        # New replicas take what comes; the two that have the queue work it off at what they carry.
+        (600.0, 8, lambda carried, comes: 2 * carried),
+        (600.0, 3, lambda carried, comes: min(2 * carried, 3 * carried - comes)),
+    ],
+)
+def test_what_waits_is_worked_off_by_the_replicas_it_waits_for(backlog, replicas, spare):
+    seen = observed(arrivals_per_s=60.0)
+    situation = dataclasses.replace(ENGINE.assess(make_incident(), seen, SETTINGS, float("-inf")), backlog=backlog)
+    carried, comes = capacity_now(situation) / 2, situation.arrivals.qps.value
+    stay = ENGINE.unchanged(seen, situation)
+    asked = dataclasses.replace(stay, setting={**stay.setting, "replicas": replicas})
+    drain_s = ENGINE.predict([asked], seen, situation, Knowledge(), SETTINGS)[0].drain_s
+    assert drain_s == pytest.approx(backlog / spare(carried, comes), rel=0.1)
+
+
+def test_a_queue_of_many_minutes_is_no_reason_to_let_it_grow():
+    growing = np.maximum(0.0, np.linspace(-6e6, 4e6, 61))
+    seen = observed(sequences=1, **waiting({"running": 1.0, "queue_depth": growing}))
+    plan = propose(seen)
+    assert plan.chosen.changes and "drains in about" in plan.reason, plan.reason
+    assert plan.settle_s == 600.0
 
 
 def test_the_effect_of_what_nobody_has_seen_is_not_chosen():

@@ -168,6 +168,24 @@ def test_where_nothing_is_sure_the_likeliest_is_tried_if_it_has_a_chance(items, 
 
 
 @pytest.mark.parametrize(
+    ("items", "winner"),
+    [
+        ([option("replicas", meets=1.0, drain=600.0, cost=2.0)], 0),
+        ([option("replicas", meets=1.0, drain=599.0, cost=2.0), option(meets=1.0, drain=600.0)], 0),
+        ([option("replicas", meets=1.0, drain=700.0, cost=2.0), option(meets=1.0, drain=1400.0)], 0),
+        # Within five minutes of each other the price decides.
+        ([option("replicas", meets=1.0, drain=700.0, cost=2.0), option(meets=1.0, drain=720.0)], 1),
+        ([option("replicas", meets=0.349, drain=700.0, cost=2.0)], None),
+        ([option("replicas", meets=1.0, drain=700.0, barred="tried")], None),
+        ([option("replicas", meets=1.0, drain=math.inf)], None),
+    ],
+)
+def test_what_drains_late_is_taken_only_where_nothing_drains_soon_and_the_soonest_of_it(items, winner):
+    found = ranking.best(items, SETTINGS, LIMITS)
+    assert found is (None if winner is None else items[winner])
+
+
+@pytest.mark.parametrize(
     ("change", "tried"),
     [
         ({}, True),

@@ -132,6 +132,7 @@ FIXED = {
     "RISKY": 0.1,
     "CHANCE_STEPS": 20,
     "EFFECT_STEP_S": 30.0,
+    "LATE_STEP_S": 300.0,
     "FREE_CHANCE": 0.7,
     "FREE": 5e-05,
     "SETTLE_MAX_S": 600.0,
