@@ -259,30 +259,39 @@ def _make_step(
 ) -> str:
     service = parts.service(attempt.plan.service)
     lever = service.levers.get(step.lever)
-    back = _plan_of(attempt, step, at_s, reason)
+    back = _plan_of(parts, attempt, step, at_s, reason)
     if lever is not None:
         # A step back waits for itself only, not for what the change was made of (INT8, a queue that drained).
         source = "summary" if window is None else window.percentile_source
         own_s = timing.settle_s(parts.settings.verification, lever, source)
         back = back.model_copy(update={"settle_s": min(back.settle_s, own_s)})
     parts.ledger.put(records.plan_record(back))
-    name = attempts.receipt_id(back.id, step.lever)
     try:
         applied = parts.actuator(service, step.lever).apply(service, step, key=f"{back.id}:{step.lever}")
     except NotApplied as error:
         if (made := act.another_value(service, step, error, at_s)) is not None:
-            receipt = Receipt.of(made, id=make_id(name, "another value"), plan=back)
+            receipt = Receipt.of(made, id=_another_id(back.id, step.lever), plan=back)
             parts.ledger.put(records.receipt_record(receipt, back))
         raise
-    parts.ledger.put(records.receipt_record(Receipt.of(applied, id=name, plan=back), back))
+    receipt = Receipt.of(applied, id=attempts.receipt_id(back.id, step.lever), plan=back)
+    parts.ledger.put(records.receipt_record(receipt, back))
     return f"handing back: {step.text()}. {reason}"
 
 
-def _plan_of(attempt: Attempt, step: Change, at_s: float, reason: str) -> Plan:
-    """A step back as a plan of its own; the same step, tried again, is the same plan."""
+def _another_id(plan_id: str, lever: str) -> str:
+    """Of the receipt of a step of which the endpoint made another value."""
+    return make_id(attempts.receipt_id(plan_id, lever), "another value")
+
+
+def _plan_of(parts: Parts, attempt: Attempt, step: Change, at_s: float, reason: str) -> Plan:
+    """A step back as a plan of its own; the same step, tried again, is the same plan, unless the endpoint had made
+    another value of it."""
+    name = make_id(attempt.plan.id, "hand back", attempt.renewals, *sorted(step.new.items()))
+    while parts.ledger.get(_another_id(name, step.lever)) is not None:
+        name = make_id(name, "again")
     return attempt.plan.model_copy(
         update={
-            "id": make_id(attempt.plan.id, "hand back", attempt.renewals, *sorted(step.new.items())),
+            "id": name,
             "decided_at_s": at_s,
             "rollback_of": attempt.plan.id,
             "chosen": Option(changes=(step,), reason=reason),

@@ -211,7 +211,7 @@ def test_a_person_is_asked_once_when_the_load_stays():
 
 
 def test_a_step_back_of_which_the_endpoint_made_another_value_is_not_called_somebodys():
-    """Asked for 6 of 8 it makes 7: the lease goes on from there, until the endpoint takes what it is asked for."""
+    """Asked for 7 it makes 9: the lease goes on from there, until the endpoint takes what it is asked for."""
     world = World(qps=lambda t: 180.0 if t < 300 else 50.0)
     world.wait(320)
     loop, ledger, mails, lever = leased(world, Change(lever="replicas", old={"replicas": 6}, new={"replicas": 8}),
@@ -219,13 +219,13 @@ def test_a_step_back_of_which_the_endpoint_made_another_value_is_not_called_some
     take = lever.apply
 
     def make_another(service, change, *, key):
-        before, lever.replicas = lever.replicas, 7
-        raise NotApplied("made 7", before={"replicas": before}, after={"replicas": 7})
+        before, lever.replicas = lever.replicas, 9
+        raise NotApplied("made 9", before={"replicas": before}, after={"replicas": 9})
 
     lever.apply = make_another
     with pytest.raises(NotApplied):
         tend(world, loop, 600)
     lever.apply = take
-    said = tend(world, loop, 900)
+    said = tend(world, loop, 1800)
     assert lever.replicas == 6 and not ledger.open_changes() and said[-1] == "handed back"
     assert not mails.mails, "nobody has set anything"
