@@ -53,6 +53,10 @@ def tune_service() -> None:
     def quantize_int8() -> dict[str, object]:
         return steps.pull_lever(get_current_context(), "precision")
 
+    @task(task_display_name="revert the release", trigger_rule=ONE_OF_THEM)
+    def revert_release() -> dict[str, object]:
+        return steps.pull_lever(get_current_context(), "release")
+
     @task(task_display_name="hold: change nothing", trigger_rule=ONE_OF_THEM)
     def hold() -> str:
         return steps.hold(get_current_context())
@@ -66,7 +70,7 @@ def tune_service() -> None:
         return steps.email_report(get_current_context())
 
     choice, answer = choose_action(), approved()
-    levers = [adjust_batch_size(), scale_replicas(), quantize_int8()]
+    levers = [adjust_batch_size(), scale_replicas(), quantize_int8(), revert_release()]
     held, report = hold(), email_report().as_teardown()
     approve = ask_person("approve", response_timeout=FACTS.approval)
     verify = VerifyP95Operator(task_id="verify_p95", task_display_name="verify P95")

@@ -11,7 +11,12 @@ from typing import Any
 from demo import histogram
 
 ROLLING_S = 5
-LEVER_KINDS = {"adjust_batch_size": "batch_size", "scale_replicas": "replicas", "quantize_int8": "precision"}
+LEVER_KINDS = {
+    "adjust_batch_size": "batch_size",
+    "scale_replicas": "replicas",
+    "quantize_int8": "precision",
+    "revert_release": "release",
+}
 
 
 @dataclass(frozen=True)

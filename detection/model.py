@@ -115,7 +115,8 @@ class Slo(Value):
 class Lever(Value):
     """One lever of a service: what may be changed, within which bounds, and through what.
 
-    name: "batch_size", "replicas" or "precision" (the tasks adjust_batch_size, scale_replicas, quantize_int8).
+    name: "batch_size", "replicas", "precision" or "release" (the tasks adjust_batch_size, scale_replicas,
+    quantize_int8, revert_release).
     actuator: a name in the actuators' registry. minimum, maximum: bounds of the lever's main knob.
     mode: overrides the service's mode for this lever. options: the rest of the lever's own settings, validated by
     tuning.settings and read by its actuator (connection, namespace, target, timeout bounds, ...).
@@ -232,6 +233,19 @@ class BucketWindow:
     span: Span
     upper_ms: FloatArray
     counts: FloatArray
+
+
+@dataclass(frozen=True)
+class VersionWindow:
+    """Which versions of a service's model answered over a span.
+
+    shares[version]: float64, shape (span.points,): the version's part of the service (of its requests, or of its
+    replicas, as its preset counts), 0..1; NaN where nothing was counted at all.
+    """
+
+    service: str
+    span: Span
+    shares: Mapping[str, FloatArray]
 
 
 _T = TypeVar("_T")

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from detection.model import BucketWindow, FloatArray, MetricWindow, Score, Service, Span
+from detection.model import BucketWindow, FloatArray, MetricWindow, Score, Service, Span, VersionWindow
 
 Baseline = Mapping[str, Any]
 """What a detector learned: numpy arrays and plain values only, because each task is a fresh process."""
@@ -34,6 +34,16 @@ class MetricsSource(Protocol):
 
     def read_buckets(self, services: Sequence[Service], span: Span) -> Mapping[str, BucketWindow]:
         """Latency buckets by service name; absent where the service exports no histogram."""
+        ...
+
+
+@runtime_checkable
+class TellsVersions(Protocol):
+    """What a source may also offer: which versions of a service's model answered, and when."""
+
+    def read_versions(self, services: Sequence[Service], span: Span) -> Mapping[str, VersionWindow]:
+        """By service name; absent where its metrics carry no version. What cannot be read is absent as well: nothing is
+        concluded from a version that nobody saw."""
         ...
 
 

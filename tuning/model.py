@@ -18,7 +18,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Knob = Whole | Finite | str
 """What a lever can be set to: finite, so that it can be written down and read back everywhere."""
 Verdict = Literal["improved", "unchanged", "worse", "inconclusive"]
-LeverName = Literal["batch_size", "replicas", "precision"]
+LeverName = Literal["batch_size", "replicas", "precision", "release"]
 
 STEPS: tuple[str, ...] = (
     "pull_metrics",
@@ -29,6 +29,7 @@ STEPS: tuple[str, ...] = (
     "adjust_batch_size",
     "scale_replicas",
     "quantize_int8",
+    "revert_release",
     "hold",
     "settle",
     "verify_p95",
@@ -42,6 +43,7 @@ LEVER_STEPS: dict[str, str] = {
     "batch_size": "adjust_batch_size",
     "replicas": "scale_replicas",
     "precision": "quantize_int8",
+    "release": "revert_release",
 }
 
 
@@ -49,7 +51,8 @@ class Setting(Value):
     """The truth about one lever, read from the system.
 
     values: knobs by name (batch_size: batch_size, batch_timeout_ms, of a language model max_num_seqs,
-    max_num_batched_tokens; replicas: min_replicas, max_replicas, replicas; precision: version, precision). others: the
+    max_num_batched_tokens; replicas: min_replicas, max_replicas, replicas; precision: version, precision; release:
+    version). others: the
     knobs of each replica that shows something else than `values`, which is what most of them show. version: the token
     for an optimistic lock. owner: who writes this knob. useless: why a change of it would do nothing, "" where it
     would: no plan is made with it then. facts: what was read beside the knobs and cannot be set with them
@@ -80,6 +83,26 @@ class Change(Value):
         """"batch_size 1 -> 8" for people."""
         moved = [k for k in self.new if self.new[k] != self.old.get(k)] or list(self.new)
         return ", ".join(f"{k} {self.old.get(k, '?')} -> {self.new[k]}" for k in moved)
+
+
+class Release(Value):
+    """Another version of the model came into service.
+
+    at_s: when the new one was first seen. whole_s: when it was all of the service (None: not by then). seen_s: when
+    slotune saw that. hands: "slotune" where a change of its own did it, "others" for everybody else. seen_by: "metrics"
+    or "lever" (what the release lever shows). note: what else is known of it (an image).
+    """
+
+    id: str
+    service: str
+    old: str
+    new: str
+    at_s: float
+    seen_s: float
+    whole_s: float | None = None
+    hands: Literal["slotune", "others"] = "others"
+    seen_by: Literal["metrics", "lever"] = "metrics"
+    note: str = ""
 
 
 class Interval(Value):
@@ -119,6 +142,8 @@ class Option(Value):
 class Diagnosis(Value):
     """Where the time goes, and why. cause: one of tuning.planning's causes ("unknown" is an honest answer).
 
+    release: the change of version that is to blame (cause "bad_release" only). slower: how many times as long its
+    service takes, None where that did not move.
     queue_ms + batch_wait_ms + service_ms is about the mean latency; None where it cannot be told.
     """
 
@@ -129,6 +154,8 @@ class Diagnosis(Value):
     service_ms: float | None = None
     queue_share: float | None = None
     curable: bool = True
+    release: Release | None = None
+    slower: Interval | None = None
 
 
 class Plan(Value):
@@ -342,7 +369,8 @@ class Observation:
     since_s: the incident's onset: what was measured before it is the past, however recent (None: no onset is known).
     settle_s: the least time by lever before P95 no longer mixes the old setting with the new. dry_run: the plan will
     only be told. tries: how many plans of the incident have changed something so far. objective: the promise that is
-    broken (None: not looked for yet).
+    broken (None: not looked for yet). releases: those that were seen, oldest first. proven_version: the last version
+    under which the service kept its promises, other than the one that serves ("": none is known).
     """
 
     service: Service
@@ -361,6 +389,8 @@ class Observation:
     dry_run: bool = False
     tries: int = 0
     objective: Objective | None = None
+    releases: tuple[Release, ...] = ()
+    proven_version: str = ""
 
     @property
     def promise(self) -> Objective:
@@ -371,7 +401,7 @@ class Observation:
 class Record(Value):
     """One line of the ledger: append-only, idempotent on id. phase tells intent from result.
 
-    kind: one of STEPS, or "order" (tuning.orders).
+    kind: one of STEPS, or "order" (tuning.orders), "alert" (tuning.alerts), "release" (tuning.releases).
 
     body: the value's `model_dump(mode="json")`. parent_id: the value that this one follows from.
     """

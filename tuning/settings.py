@@ -20,11 +20,13 @@ from tuning.actuators.settings import (
     CommandOptions,
     HttpConfigOptions,
     HttpOptions,
+    HttpReleaseOptions,
     KubernetesOptions,
     KubernetesPatchOptions,
     ModelRepositoryOptions,
     PodSpecOptions,
     TritonOptions,
+    TritonReleaseOptions,
     TritonRepositoryOptions,
 )
 from tuning.channel_settings import ChannelSettings, NotifySettings, channels_of
@@ -33,6 +35,7 @@ from tuning.guards.settings import SafetySettings
 from tuning.notifiers.settings import MailSettings
 from tuning.planning.settings import PlanningSettings
 from tuning.preset_settings import PresetSettings
+from tuning.release_settings import ReleaseSettings
 from tuning.settings_base import ConnectionName, Section
 from tuning.verification.settings import VerificationSettings
 
@@ -200,6 +203,20 @@ class TritonRepositoryLever(TritonRepositoryOptions, BasePrecisionLever):
     """How it is changed."""
 
 
+class HttpReleaseLever(HttpReleaseOptions, BaseLever):
+    """Back to a proven version (task revert_release) through requests that are written here."""
+
+    actuator: Literal["http_release"] = "http_release"
+    """How it is changed."""
+
+
+class TritonReleaseLever(TritonReleaseOptions, BaseLever):
+    """Back to a proven version (task revert_release) on Triton, through `version_policy`."""
+
+    actuator: Literal["triton_release"] = "triton_release"
+    """How it is changed."""
+
+
 def _actuator_or(default: str) -> Discriminator:
     """Which class reads a lever: the one of its actuator, the default's where none is named."""
 
@@ -226,6 +243,12 @@ PrecisionLever = Annotated[
 ]
 
 
+ReleaseLever = Annotated[
+    Annotated[HttpReleaseLever, Tag("http_release")] | Annotated[TritonReleaseLever, Tag("triton_release")],
+    _actuator_or("triton_release"),
+]
+
+
 class Levers(Section):
     """The levers that slotune may pull for a service; a lever that is not named is never touched."""
 
@@ -237,6 +260,10 @@ class Levers(Section):
 
     precision: PrecisionLever | None = None
     """Numeric precision of the model. `actuator` says how it is changed."""
+
+    release: ReleaseLever | None = None
+    """The version that serves: back to the last proven one. `actuator` says how it is changed. Its mode is approve
+    where the service's is act, unless it names its own."""
 
 
 NO_PROMISE = "no_promise"
@@ -328,7 +355,7 @@ class ServiceSettings(Section):
         own = (presets_here or {}).get(self.serving)
         like = own.like if own is not None else self.serving
         levers = {}
-        for name in ("batch_size", "replicas", "precision"):
+        for name in ("batch_size", "replicas", "precision", "release"):
             lever: BaseLever | None = getattr(self.levers, name)
             if lever is None:
                 continue
@@ -347,7 +374,7 @@ class ServiceSettings(Section):
                 actuator=actuator,
                 minimum=getattr(lever, "minimum", 0),
                 maximum=getattr(lever, "maximum", 1),
-                mode=lever.mode,
+                mode=lever.mode or ("approve" if name == "release" and self.mode == "act" else None),
                 cost_per_hour=lever.cost_per_hour,
                 cool_down_s=lever.cool_down_s,
                 effect_delay_s=lever.effect_delay_s,
@@ -390,6 +417,9 @@ class Settings(Section):
 
     verification: VerificationSettings = VerificationSettings()
     """How a change is judged."""
+
+    releases: ReleaseSettings = ReleaseSettings()
+    """How changes of version are watched."""
 
     safety: SafetySettings = SafetySettings()
     """What must never happen."""

@@ -33,6 +33,8 @@ class Preset:
     versions: the releases whose metrics these names are.
     units: the unit of durations by their name; a service says another one through `Service.labels["unit.<name>"]`. A
     template writes `$(<name>_ms)` for how many ms one of it is.
+    served: the parts of a service by the version of its model, one series for each value of `version_label` (`$by`
+    holds that label then); "" where the system's metrics carry no version.
     counters never appear without rate() or increase(); a share is absent (not 0) where its base is absent.
     """
 
@@ -49,6 +51,8 @@ class Preset:
     versions: str = ""
     native: Mapping[str, str] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
+    served: str = ""
+    version_label: str = "version"
 
     def resolved(self, labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         """The names of this preset with a service's overrides, as a hashable value.

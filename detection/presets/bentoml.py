@@ -32,5 +32,7 @@ PRESET = Preset(
             "bentoml_service_request_in_progress{$sel} or bentoml_api_server_request_in_progress{$sel}"
         ),
     },
+    served=total_rate(_REQUESTS),
+    version_label="service_version",
     buckets=increases(_BUCKETS),
 )

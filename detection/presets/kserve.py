@@ -29,6 +29,8 @@ PRESET = Preset(
         "queue_depth": "sum by ($by) ($(queue_depth){$sel})",
         "replicas": instances("$(duration)_count{$sel}"),
     },
+    served=total_rate("$(requests)"),
+    version_label="revision_name",
     buckets=increases("$(duration)_bucket"),
     native=native_histogram("$(duration)"),
     names={

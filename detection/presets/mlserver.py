@@ -36,5 +36,6 @@ PRESET = Preset(
         "queue_depth": ratio(total_rate("batch_request_queue_sum"), total_rate("batch_request_queue_count")),
         "replicas": instances("model_infer_request_success_total{$sel}"),
     },
+    served=_OK,
     buckets=f"sum by ($by le) (increase({_LATENCY}_bucket{{$sel{_ROUTE}}}[$w]))",
 )

@@ -56,6 +56,8 @@ PRESET = Preset(
         "arrivals_per_s": f"clamp_min(({_BEGUN}) + ({_GROWTH}), 0)",
         "abort_rate": share("$(prefix):num_aborted_requests_total", "", _REQUESTS),
     },
+    served="count by ($by) ($(prefix):num_running_reqs{$sel})",
+    version_label="model_name",
     buckets=increases("$(duration)_bucket"),
     names={
         "duration": "$(prefix):e2e_request_latency_seconds",

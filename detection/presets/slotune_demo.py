@@ -44,5 +44,6 @@ PRESET = Preset(
         "batch_cv2": f"sum by ($by) ({_SQUARES} - {_LEVEL}) / (sum by ($by) ({_LEVEL}) > 0)",
         "agreement": ratio(total_rate("inference_shadow_agree_total"), total_rate("inference_shadow_total")),
     },
+    served="sum by ($by) (inference_model_info{$sel})",
     buckets=increases(f"{_REQUEST}_bucket"),
 )

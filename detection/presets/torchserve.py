@@ -28,6 +28,8 @@ PRESET = Preset(
         "queue_ms": "1e-3 * " + ratio(total_rate("ts_queue_latency_microseconds"), _REQUESTS),
         "replicas": instances("ts_inference_requests_total{$sel}"),
     },
+    served=_REQUESTS,
+    version_label="model_version",
     buckets=increases("$(duration)_bucket"),
     names={"duration": "http_request_duration_seconds", "requests": "http_requests_total"},
 )

@@ -58,6 +58,7 @@ PRESET = Preset(
             "sum by (instance) (nv_gpu_memory_used_bytes) / sum by (instance) (nv_gpu_memory_total_bytes)"
         ),
     },
+    served=_OK,
     buckets=increases(_HISTOGRAM),
     bucket_scale_ms=1.0,
 )

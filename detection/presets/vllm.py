@@ -98,6 +98,8 @@ PRESET = Preset(
         "unanswered_rate": f"({_LOST}) or on ($by) ({_LOST_BY_TOKENS})",
         "rejected_per_s": total_rate("$(prefix):admission_rejections_total"),
     },
+    served="count by ($by) ($(prefix):num_requests_running{$sel})",
+    version_label="model_name",
     buckets=increases("$(duration)_bucket"),
     names={"duration": "$(prefix):e2e_request_latency_seconds", "prefix": "vllm", "requests": "http_requests_total"},
 )

@@ -16,10 +16,20 @@ from typing import TypeVar
 
 import numpy as np
 
-from detection import presets
+from detection import presets, versions
 from detection.errors import SlotuneError
 from detection.http_access import Access
-from detection.model import BucketWindow, FloatArray, MetricWindow, PercentileSource, Reading, Service, Span
+from detection.model import (
+    BucketWindow,
+    FloatArray,
+    MetricWindow,
+    PercentileSource,
+    Reading,
+    Service,
+    Span,
+    VersionWindow,
+)
+from detection.outside_text import printable
 from detection.presets import PERCENTILE_LABEL
 from detection.signals import plausible
 from detection.sources import _buckets, _twice
@@ -34,6 +44,8 @@ ESSENTIAL = ("p95_ms", "qps", "error_rate")
 """Without one of these that it exports, or of what it promises, a service is not judged at all: it is unreadable."""
 _BOUNDS = "bounds"
 _REPLICAS_EACH, _BOUNDS_EACH = 8, 32
+VERSION_LETTERS = 120
+"""A version's name is cut at this length: it stands in mails and in the ledger."""
 _T = TypeVar("_T")
 _Values = dict[tuple[str, str | None], dict[str, FloatArray]]
 
@@ -101,6 +113,31 @@ class PrometheusSource:
         for job, rows in answers.results:
             found.update(_buckets.windows(job.group, rows, span, span.step_s / window_s))
         return Reading(found, _unreadable(services, found, wrong, answers, ("buckets",)))
+
+    def read_versions(self, services: Sequence[Service], span: Span) -> Reading[VersionWindow]:
+        """Which versions answered, by service name. See detection.ports.TellsVersions."""
+        asked, _ = groups(services, span.points)
+        jobs = [
+            Job(group, "version", group.preset.served)
+            for group in asked
+            # whoever selects a version by its label has one version, whatever is released
+            if group.preset.served and group.preset.version_label not in group.keys
+        ]
+        answers = ask(
+            lambda job: self._rows(
+                job.group.query(job.template, self._window_s, (job.group.preset.version_label,)), span
+            ),
+            jobs,
+        )
+        counted: dict[str, dict[str, FloatArray]] = defaultdict(dict)
+        for job, rows in answers.results:
+            owners = job.group.owners()
+            for row in rows:
+                version = printable(row.labels.get(job.group.preset.version_label, ""), VERSION_LETTERS)
+                for name in owners.get(tuple(row.labels.get(key, "") for key in job.group.keys), ()) if version else ():
+                    counted[name][version] = row.values
+        windows = {name: versions.window_of(name, span, found) for name, found in counted.items()}
+        return Reading(windows, {name: reasons(failed) for name, failed in answers.failures.items()})
 
     def clock_skew_s(self) -> float:
         """The clock by which Prometheus evaluates queries minus ours, as far as it is certain (0.0: no difference)."""

@@ -24,6 +24,7 @@ TITLES = {
     "adjust_batch_size": "Batch size",
     "scale_replicas": "Replicas",
     "quantize_int8": "INT8",
+    "revert_release": "Revert of the release",
     "hold": "Hold",
     "settle": "Settle",
     "verify_p95": "Verdict",

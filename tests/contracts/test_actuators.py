@@ -39,7 +39,7 @@ class Subject:
     actuator: Actuator
     service: Service
     change: Change
-    truth: Callable[[], int]
+    truth: Callable[[], int | str]
     foreign: Callable[[], None]
     down: Callable[[], None]
     settle: Callable[[], None] = lambda: None
@@ -71,6 +71,37 @@ def _http(stack: ExitStack) -> Subject:
         Change(lever="batch_size", old={"batch_size": 1}, new={"batch_size": 8}),
         lambda: int(endpoint.config["batch_size"]),
         lambda: endpoint.config.update(batch_size=5),
+        lambda: connections.known.update(c="http://127.0.0.1:9"),
+    )
+
+
+def _http_release(stack: ExitStack) -> Subject:
+    endpoint = stack.enter_context(config_endpoint({"model": "ranker", "served": {"version": "7"}}))
+    time = FakeTime()
+    connections = FakeConnections({"c": endpoint.url})
+    read = {"path": "/config", "version_at": "/served/version"}
+    write = {"path": "/config", "body": {"served": {"version": "{version}"}}}
+    return Subject(
+        actuators.get("http_release")(connections, time.clock, time.sleep),
+        service("release", "http_release", connection="c", request_timeout_s=0.5, read=read, write=write),
+        Change(lever="release", old={"version": "7"}, new={"version": "6"}),
+        lambda: str(endpoint.config["served"]["version"]),
+        lambda: endpoint.config.update(served={"version": "8"}),
+        lambda: connections.known.update(c="http://127.0.0.1:9"),
+    )
+
+
+def _triton_release(stack: ExitStack) -> Subject:
+    stub = stack.enter_context(triton())
+    stub.disk, stub.serving = {6, 7, 8}, {7}
+    time = FakeTime()
+    connections = FakeConnections({"c": stub.url})
+    return Subject(
+        actuators.get("triton_release")(connections, time.clock, time.sleep),
+        service("release", "triton_release", connection="c", model="ranker", request_timeout_s=0.5),
+        Change(lever="release", old={"version": "7"}, new={"version": "6"}),
+        lambda: str(max(stub.serving)),
+        lambda: stub.serving.add(8),
         lambda: connections.known.update(c="http://127.0.0.1:9"),
     )
 
@@ -212,10 +243,12 @@ MAKERS: dict[str, Callable[[ExitStack], Subject]] = {
     "command": _command,
     "http": _http,
     "http_config": _http_config,
+    "http_release": _http_release,
     "kubernetes": _kubernetes,
     "kubernetes_patch": _kubernetes_patch,
     "pod_spec": _pod_spec,
     "triton": _triton,
+    "triton_release": _triton_release,
 }
 
 
@@ -226,7 +259,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
 
 
 def _main(subject: Subject) -> str:
-    return "min_replicas" if "min_replicas" in subject.change.new else "batch_size"
+    return next(knob for knob in ("min_replicas", "version", "batch_size") if knob in subject.change.new)
 
 
 def test_the_registry_is_sorted_complete_and_names_itself() -> None:
@@ -235,7 +268,7 @@ def test_the_registry_is_sorted_complete_and_names_itself() -> None:
     time = FakeTime()
     for name, factory in actuators.REGISTRY.items():
         assert factory(FakeConnections({}), time.clock, time.sleep).name == name
-    with pytest.raises(ConfigError, match="command, http, http_config, kubernetes, kubernetes_patch, model_repository, pod_spec, triton"):
+    with pytest.raises(ConfigError, match="command, http, http_config, http_release, kubernetes, kubernetes_patch, model_repository, pod_spec, triton"):
         actuators.get("nope")
 
 

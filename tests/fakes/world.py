@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from detection.errors import SourceUnreachable
-from detection.model import BucketWindow, MetricWindow, PercentileSource, Service, Span
-from tuning.errors import ControlUnreachable, NotApplied
+from detection.model import BucketWindow, MetricWindow, PercentileSource, Service, Span, VersionWindow
+from tuning.errors import ControlRefused, ControlUnreachable, NotApplied
 from tuning.loop.parts import Parts
 from tuning.mail import Mail
 from tuning.model import Change, Receipt, Setting
@@ -61,6 +61,10 @@ class World:
         self.percentile_source: PercentileSource = "histogram"
         self._qps, self._errors = qps, error_share
         self._alpha_ms, self._beta_ms, self._hurts = alpha_ms, beta_ms, batch_hurts
+        self.version = "1"
+        self.slow_by_version: dict[str, float] = {}
+        self.errors_by_version: dict[str, float] = {}
+        self.served: list[str] = []
         self._backlog = 0.0
         self._rows: list[dict[str, float]] = []
         self._rng = np.random.default_rng(seed)
@@ -79,6 +83,8 @@ class World:
         since = self.now_s - START_S
         load, b = self._qps(since), self.batch_size
         batch_ms = (self._alpha_ms + self._beta_ms * b) * (self._hurts if b > 1 else 1.0)
+        batch_ms *= self.slow_by_version.get(self.version, 1.0)
+        self.served.append(self.version)
         capacity = b / batch_ms * 1e3
         served = min(load + self._backlog, capacity)
         self._backlog = max(self._backlog + load - served, 0.0)
@@ -88,7 +94,7 @@ class World:
         self._rows.append(
             {
                 "p50_ms": p95 / 2, "p95_ms": p95, "p99_ms": p95 * 1.2, "mean_ms": queue_ms + batch_ms, "qps": served,
-                "error_rate": self._errors(since), "queue_ms": queue_ms, "queue_depth": self._backlog,
+                "error_rate": self._errors(since) + self.errors_by_version.get(self.version, 0.0), "queue_ms": queue_ms, "queue_depth": self._backlog,
                 "batch_ms": batch_ms, "rows_per_batch": rows, "batch_size": float(b), "batch_timeout_ms": 0.0,
                 "busy": min(load / capacity, 1.0), "replicas": 1.0, "load_failures": 0.0, "arrival_cv2": 1.0,
             }
@@ -129,6 +135,43 @@ class WorldSource:
 
     def read_buckets(self, services: Sequence[Service], span: Span) -> Mapping[str, BucketWindow]:
         return {}
+
+
+class VersionedSource(WorldSource):
+    """The same, whose metrics carry the version of the model."""
+
+    def read_versions(self, services: Sequence[Service], span: Span) -> Mapping[str, VersionWindow]:
+        index = np.round(span.times() - START_S).astype(int) - 1
+        served = self.world.served
+        at = np.array([served[i] if 0 <= i < len(served) else "" for i in index])
+        known = at != ""
+        shares = {v: np.where(known, (at == v).astype(float), np.nan) for v in sorted(set(at[known]))}
+        return {service.name: VersionWindow(service.name, span, shares) for service in services if shares}
+
+
+class WorldRelease:
+    """The release lever of the world: absolute, idempotent, read back. known: the versions that it can bring back."""
+
+    name, lever = "http_release", "release"
+
+    def __init__(self, world: World, known: Sequence[str] = ("1", "2", "3")) -> None:
+        self.world, self.known = world, known
+
+    def read(self, service: Service) -> Setting:
+        if self.world.control_down:
+            raise ControlUnreachable("the control endpoint gives no answer")
+        return Setting(lever="release", values={"version": self.world.version})
+
+    def apply(self, service: Service, change: Change, *, key: str) -> Receipt:
+        before, wanted = self.read(service).values, str(change.new["version"])
+        if wanted not in self.known:
+            raise ControlRefused(f"there is no version {wanted}")
+        self.world.applies.append(dict(change.new))
+        self.world.version = wanted
+        return Receipt(
+            id="", plan_id="", service=service.name, lever="release", before=before, after={"version": wanted},
+            applied=True, changed=before["version"] != wanted, at_s=self.world.now_s, reason="made and read back",
+        )  # fmt: skip
 
 
 class WorldBatch:

@@ -26,11 +26,13 @@ REGISTRY: dict[str, Factory] = {
     "command": _lazy("command", "Command"),
     "http": _lazy("http", "HttpTemplate"),
     "http_config": _lazy("http_config", "HttpConfig"),
+    "http_release": _lazy("http_release", "HttpRelease"),
     "kubernetes": _lazy("kubernetes", "KubernetesReplicas"),
     "kubernetes_patch": _lazy("kubernetes_patch", "KubernetesPatch"),
     "model_repository": _lazy("model_repository", "ModelRepository"),
     "pod_spec": _lazy("pod_spec", "PodSpec"),
     "triton": _lazy("triton", "Triton"),
+    "triton_release": _lazy("triton_release", "TritonRelease"),
     "triton_repository": _lazy("triton_repository", "TritonRepository"),
 }
 

@@ -476,15 +476,89 @@ class TritonRepositoryOptions(PrecisionOptions):
     """triton_repository: the same on Triton, through `version_policy`."""
 
 
+class ReadVersion(HttpRequest):
+    """The request that shows which version serves; it must change nothing."""
+
+    method: Literal["GET", "POST"] = "GET"
+    """Its method."""
+
+    path: str
+    """Path below the connection's address."""
+
+    body: Any = None
+    """Body of a POST: any YAML, sent as JSON."""
+
+    version_at: str
+    """JSON pointer to the version that serves in the answer, for example /served_version."""
+
+    @field_validator("version_at")
+    @classmethod
+    def _is_pointer(cls, value: str) -> str:
+        return pointers.check(value)
+
+    @model_validator(mode="after")
+    def _as_it_is(self) -> Self:
+        if templates.places(self.path) | templates.places(self.body):
+            raise ValueError("the read request has nothing to fill in: write it without places such as {version}")
+        return self
+
+
+class WriteVersion(HttpRequest):
+    """The request that brings a version into service, so that sending it twice is sending it once."""
+
+    method: Literal["PUT", "POST", "PATCH"] = "POST"
+    """Its method."""
+
+    path: str
+    """Path below the connection's address; may hold {version}."""
+
+    body: Any = None
+    """Any YAML, sent as JSON; may hold "{version}"."""
+
+    @model_validator(mode="after")
+    def _known_places(self) -> Self:
+        found = templates.places(self.path) | templates.places(self.body)
+        if found - {"version"}:
+            raise ValueError(f"there is no place {{{min(found - {'version'})}}}; known: {{version}}")
+        if "version" not in found:
+            raise ValueError("write names no version: put {version} into its path or body")
+        return self
+
+
+class HttpReleaseOptions(EndpointOptions):
+    """http_release: the version that serves, through requests that are written here."""
+
+    read: ReadVersion
+    """How the version that serves is read."""
+
+    write: WriteVersion
+    """How another one is brought into service."""
+
+    load_timeout_s: float = Field(120.0, gt=0, le=MAX_TIMEOUT_S)
+    """How long loading a version may take."""
+
+
+class TritonReleaseOptions(EndpointOptions):
+    """triton_release: the version that answers on Triton, through `version_policy`."""
+
+    model: str = ""
+    """The model's name at the server; default: the service's name."""
+
+    load_timeout_s: float = Field(120.0, gt=0, le=MAX_TIMEOUT_S)
+    """How long loading a version may take."""
+
+
 OPTIONS: dict[str, type[Section]] = {
     "command": CommandOptions,
     "http": HttpOptions,
     "http_config": HttpConfigOptions,
+    "http_release": HttpReleaseOptions,
     "kubernetes": KubernetesOptions,
     "kubernetes_patch": KubernetesPatchOptions,
     "model_repository": ModelRepositoryOptions,
     "pod_spec": PodSpecOptions,
     "triton": TritonOptions,
+    "triton_release": TritonReleaseOptions,
     "triton_repository": TritonRepositoryOptions,
 }
 """By the name of the actuator; a test holds it against the registry."""

@@ -6,7 +6,7 @@ from tuning.caps import MadeChange, Standing
 from tuning.guards.caps import CAPS, capped, caps_of, claim_of, standing_of
 from tuning.guards.checks import GUARDS, guard
 from tuning.guards.clock import clocks_apart
-from tuning.guards.facts import GuardFacts, Truth, Unreadable, foreign_since, last_written
+from tuning.guards.facts import GuardFacts, Truth, Unreadable, foreign_since, last_written, taken_away
 from tuning.guards.settings import SafetySettings
 from tuning.guards.stop import Stop, effective_mode, stopped
 from tuning.knobs import same_knobs
@@ -32,4 +32,5 @@ __all__ = [
     "same_knobs",
     "standing_of",
     "stopped",
+    "taken_away",
 ]

@@ -16,6 +16,7 @@ MAIN_KNOBS = {
     "batch_size": ("batch_size", "max_num_seqs"),
     "replicas": ("min_replicas", "max_replicas", "replicas"),
     "precision": (),
+    "release": (),
 }
 
 
@@ -100,6 +101,8 @@ def stale_data(plan: Plan, facts: GuardFacts) -> Refusal | None:
 def error_budget(plan: Plan, facts: GuardFacts) -> Refusal | None:
     if facts.error_rate is None or facts.error_rate < facts.safety.error_budget:
         return None
+    if plan.chosen.levers == ("release",):
+        return None  # the version that fails is what is taken away
     return refuse(
         plan,
         facts,
@@ -134,6 +137,8 @@ def ownership(plan: Plan, facts: GuardFacts) -> Refusal | None:
         written = facts.last_written.get(change.lever)
         if written is None or same_knobs(_settable(written), now.values):
             continue
+        if change.lever == "release" and not same_knobs(facts.taken_away.get(change.lever, {}), now.values):
+            continue  # another version than the one that was taken away is a release like any other
         since_s = facts.foreign_since_s.get(change.lever, facts.at_s)
         if facts.at_s - since_s >= facts.safety.stand_down_s:
             continue  # long enough: the value is the new normal

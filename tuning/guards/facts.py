@@ -28,10 +28,10 @@ class GuardFacts:
     """Everything that a guard may look at.
 
     standing: what counts against the caps, of ALL services. last_written: what slotune wrote last, by lever, of this
-    service. foreign_since_s: when slotune first saw that somebody else had changed a lever. stale_s: age of the newest
-    P95 sample (None: there is none). error_rate: None when not exported. clock_skew_s: the source's clock minus ours
-    (None: unknown). approved: a person said yes (or will be asked right after these guards). orders: what people said
-    about this service.
+    service, and taken_away: what stood there before. foreign_since_s: when slotune first saw that somebody else had
+    changed a lever. stale_s: age of the newest P95 sample (None: there is none). error_rate: None when not exported.
+    clock_skew_s: the source's clock minus ours (None: unknown). approved: a person said yes (or will be asked right
+    after these guards). orders: what people said about this service.
     """
 
     at_s: float
@@ -40,6 +40,7 @@ class GuardFacts:
     settings_now: Truth = field(default_factory=dict)
     standing: Standing = field(default_factory=Standing)
     last_written: Mapping[str, Mapping[str, Knob]] = field(default_factory=dict)
+    taken_away: Mapping[str, Mapping[str, Knob]] = field(default_factory=dict)
     foreign_since_s: Mapping[str, float] = field(default_factory=dict)
     stale_s: float | None = 0.0
     error_rate: float | None = None
@@ -53,14 +54,23 @@ def last_written(records: Iterable[Record], service: str) -> dict[str, dict[str,
 
     records: newest written first. What slotune did last is what it wrote last, whatever its clock said.
     """
+    return _newest(records, service, "after")
+
+
+def taken_away(records: Iterable[Record], service: str) -> dict[str, dict[str, Knob]]:
+    """What stood there before the newest receipt of each lever, in the same order."""
+    return _newest(records, service, "before")
+
+
+def _newest(records: Iterable[Record], service: str, side: str) -> dict[str, dict[str, Knob]]:
     found: dict[str, dict[str, Knob]] = {}
     for record in records:
-        lever, after = record.body.get("lever"), record.body.get("after")
+        lever, knobs = record.body.get("lever"), record.body.get(side)
         if record.service != service or record.phase != "result" or not isinstance(lever, str):
             continue
-        if not isinstance(after, dict) or not record.body.get("applied"):
+        if not isinstance(knobs, dict) or not record.body.get("applied"):
             continue
-        found.setdefault(lever, after)
+        found.setdefault(lever, knobs)
     return found
 
 

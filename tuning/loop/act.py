@@ -16,7 +16,17 @@ from detection.model import Incident, Reading, Service, make_id
 from tuning import attempt as attempts
 from tuning.attempt import Attempt, value
 from tuning.errors import ClaimRefused, NotApplied, OutcomeUnknown, QuantizationRefused
-from tuning.guards import GuardFacts, Truth, Unreadable, caps_of, foreign_since, guard, last_written, stopped
+from tuning.guards import (
+    GuardFacts,
+    Truth,
+    Unreadable,
+    caps_of,
+    foreign_since,
+    guard,
+    last_written,
+    stopped,
+    taken_away,
+)
 from tuning.knobs import same_knobs
 from tuning.loop import by_hand, canary, records
 from tuning.loop.learn import drift_figures
@@ -97,6 +107,7 @@ def guard_plan(parts: Parts, plan: Plan, at_s: float, *, approved: bool = False)
         settings_now=now,
         standing=parts.ledger.standing(at_s, caps.memory_s),
         last_written=last_written(own, service.name),
+        taken_away=taken_away(own, service.name),
         foreign_since_s=foreign_since(own, service.name),
         stale_s=window.stale_s.get(signal) if window is not None else None,
         error_rate=window.last("error_rate", within_s=120.0) if window is not None else None,

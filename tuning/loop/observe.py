@@ -11,6 +11,7 @@ from detection import pipeline
 from detection.errors import SlotuneError
 from detection.model import BucketWindow, MetricWindow, Service, Span
 from detection.signals import SIGNALS
+from tuning.loop import releases
 from tuning.loop.parts import Parts
 from tuning.loop.window_store import unpack
 from tuning.model import LEVER_STEPS, Observation, Record, Setting
@@ -61,6 +62,8 @@ def observe(parts: Parts, service: Service, at_s: float) -> Observation:
         buckets=buckets_beside(parts, service, window),
         history=history(parts, service),
         latency_model=latency_model(parts, service),
+        releases=releases.recent(parts, service.name, at_s),
+        proven_version=releases.proven(parts, service.name),
     )
 
 

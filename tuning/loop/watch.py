@@ -22,7 +22,7 @@ from detection.model import Anomaly, Incident, MetricWindow, Reading, Service, V
 from tuning import attempt as attempts
 from tuning.attempt import value
 from tuning.guards import clocks_apart
-from tuning.loop import announce, approve, outside, records, tell
+from tuning.loop import announce, approve, outside, records, releases, tell
 from tuning.loop.care import Care
 from tuning.loop.observe import REPLICA_SIGNALS, look_back
 from tuning.loop.open_incidents import INCIDENTS, open_incidents_of, seen_last, stored_json
@@ -83,6 +83,7 @@ def pull_metrics(parts: Parts, at_s: float, only: Sequence[str] = ()) -> Sweep:
     parts.ledger.put_blob(WINDOWS, pack(windows, replicas, at_s), at_s=at_s)
     unreadable, notes, skew_s = reading_of(windows)
     asleep = _asleep(parts, services, windows, at_s)
+    releases.see(parts, services, windows, span, at_s)
     promised = {service.name: service.slo.main.signal for service in services}
     parts.ledger.put_blob(DIGEST, digest(windows, unreadable, asleep, at_s, promised), at_s=at_s)
     silent = tuple(sorted({service.name for service in services} - set(windows) - set(unreadable) - set(asleep)))

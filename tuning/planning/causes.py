@@ -30,6 +30,12 @@ class Cause:
 _ALL = ("batch_size", "replicas", "precision")
 
 _TABLE = (
+    Cause(
+        "bad_release",
+        "a new version of the model is worse than the one before it",
+        ("release", *_ALL),
+        told_by=(("p95_ms", "batch_ms"), ("p95_ms", "qps"), ("error_rate",), ("accuracy",), ("agreement",)),
+    ),
     Cause("load_surge", "more traffic than usual", _ALL, told_by=(("p95_ms", "qps"),)),
     Cause("lost_capacity", "replicas are missing", _ALL, told_by=(("p95_ms", "qps", "replicas"),)),
     Cause(

@@ -8,6 +8,7 @@ evidence. What excuses a change is looked for first; what the present state alon
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from detection.model import Incident
 from tuning.formats import ms
@@ -18,6 +19,7 @@ from tuning.planning import thresholds as th
 from tuning.planning.causes import CAUSES
 from tuning.planning.facts import Facts, Sign, queue_text, when
 from tuning.planning.reading import Reading
+from tuning.planning.releases import came
 from tuning.planning.settings import PlanningSettings
 from tuning.planning.situation import Situation
 
@@ -69,8 +71,22 @@ def _waits_text(f: Facts) -> tuple[str, ...]:
     )
 
 
+def _bad_release(f: Facts) -> bool:
+    """Something hurts, and a release moved it. What became slower within the SLO is told by the release's guard."""
+    hurts = not f.over or f.failing or f.incident.symptom == "quality"
+    return hurts and f.incident.symptom != "idle" and f.blamed is not None
+
+
+def _bad_release_text(f: Facts) -> tuple[str, ...]:
+    found = f.blamed
+    if found is None:
+        return ()
+    return (*(moved.sentence for moved in found.moved), came(found.release, f.incident))
+
+
 FIRST = (
     Sign("stale_data", when(lambda f: bool(f.stale)), lambda f: (f.stale,)),
+    Sign("bad_release", when(_bad_release), _bad_release_text),
     Sign("errors", when(lambda f: f.failing and (f.met or not f.saturated) and not f.shedding), _failing_text),
     lang.STALLED,
     Sign("idle_capacity", when(lambda f: f.over and f.incident.symptom == "idle"), _idle_text),
@@ -212,10 +228,18 @@ def diagnose(
 
 def _diagnosis(cause: str, evidence: tuple[str, ...], facts: Facts) -> Diagnosis:
     split = {} if cause == "stale_data" else lang.split_of(facts) or split_of(facts.now)
-    return Diagnosis(cause=cause, evidence=evidence, curable=CAUSES[cause].curable, **split)
+    found = facts.blamed if cause == "bad_release" else None
+    return Diagnosis(
+        cause=cause,
+        evidence=evidence,
+        curable=CAUSES[cause].curable,
+        release=found.release if found is not None else None,
+        slower=found.slower if found is not None else None,
+        **split,
+    )
 
 
-def split_of(now: Reading) -> dict[str, float | None]:
+def split_of(now: Reading) -> dict[str, Any]:
     """queue, batch wait and service in ms. The batch wait is what a server that rests makes requests wait for rows."""
     if now.queue_ms is None:
         return {"service_ms": now.batch_ms}

@@ -11,6 +11,7 @@ from detection.signals import percentile
 from tuning.formats import ms
 from tuning.model import Observation
 from tuning.planning import reading as rd
+from tuning.planning import releases as rl
 from tuning.planning import thresholds as th
 from tuning.planning.language import LanguageReading, read_calm, read_language
 from tuning.planning.reading import Reading
@@ -54,6 +55,11 @@ class Facts:
     @cached_property
     def stale(self) -> str:
         return rd.is_stale(self.observation, self.settings)
+
+    @cached_property
+    def blamed(self) -> rl.Blamed | None:
+        """The release that is to blame, with what moved."""
+        return rl.blamed(self.incident, self.observation, self.settings, saturated=self.saturated)
 
     @property
     def failing(self) -> bool:

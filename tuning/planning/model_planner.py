@@ -23,6 +23,7 @@ from tuning.planning.diagnosis import diagnose
 from tuning.planning.objectives import broken
 from tuning.planning.ports import Candidate, Engine, Knowledge, Predicted, limits_of
 from tuning.planning.ranking import Ranked
+from tuning.planning.reverting import way_back
 from tuning.planning.rules import Rules
 from tuning.planning.settings import PlanningSettings
 from tuning.planning.situation import Situation
@@ -58,6 +59,9 @@ class ModelPlanner:
         case = self._case(incident, observation, past)
         if case.diagnosis.cause == "idle_capacity":
             return self._save(case)
+        back = way_back(incident, observation, case.diagnosis, past)
+        if back is not None:
+            return self._plan(case, *back)
         if not case.diagnosis.curable:
             return self._plan(case, Option(changes=(), reason=explain.uncured(case.diagnosis)), ())
         if not case.situation.identified:

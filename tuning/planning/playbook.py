@@ -16,6 +16,7 @@ from tuning.planning import explain
 from tuning.planning.diagnosis import diagnose
 from tuning.planning.objectives import broken
 from tuning.planning.ports import Engine
+from tuning.planning.reverting import way_back
 from tuning.planning.rules import Rules
 from tuning.planning.settings import PlanningSettings
 
@@ -34,6 +35,9 @@ class PlaybookPlanner:
         engine = self._engines[observation.service.engine]
         situation = engine.assess(incident, observation, self._settings, -math.inf)
         diagnosis = diagnose(incident, observation, situation, self._settings)
+        back = way_back(incident, observation, diagnosis, past)
+        if back is not None:
+            return self._rules.plan(incident, observation, situation.now, diagnosis, *back)
         plan = self._rules.propose(incident, observation, situation.now, diagnosis, past)
         if engine.rules_apply or not plan.chosen.changes:
             return plan

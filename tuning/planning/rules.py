@@ -34,7 +34,7 @@ class Rules:
         rejected = tuple(option for option in options if option is not chosen)
         if chosen is None:
             chosen = Option(changes=(), reason=_hold_reason(diagnosis, rejected))
-        return self._plan(incident, observation, now, diagnosis, chosen, _passed_over(rejected, chosen))
+        return self.plan(incident, observation, now, diagnosis, chosen, _passed_over(rejected, chosen))
 
     def _options(
         self,
@@ -115,7 +115,7 @@ class Rules:
         change = Change(lever="precision", old=dict(setting.values), new={"precision": "int8"})
         return change, "the other levers are at their bounds, and INT8 shortens the service time itself"
 
-    def _plan(
+    def plan(
         self,
         incident: Incident,
         observation: Observation,
@@ -124,6 +124,7 @@ class Rules:
         chosen: Option,
         rejected: tuple[Option, ...],
     ) -> Plan:
+        """The plan around a chosen option."""
         delay = rd.effect_delay_s(observation.service.levers, chosen)
         leased = "replicas" in chosen.levers
         return Plan(

@@ -149,6 +149,36 @@ NOISY_SPREAD = 0.5
 QUEUE_BATCHES = 0.5
 """Mean wait over one batch's time above which a queue stands: a resting server makes requests wait half a batch."""
 
+# A release's blame --------------------------------------------------------------------------------------------------
+
+RELEASE_SEEN_STEPS = 2
+"""Steps by which a version may be seen later than what it does: a scrape, and the grid on which series are read."""
+RELEASE_BEFORE_S = 3600.0
+"""How far before a release the old version is looked at: its daily course would pass for a difference beyond that."""
+RELEASE_POINTS = 8
+"""Fewest points of the old version in the look-back; below, the coarser history is asked for it."""
+RELEASE_ROLLOUT_S = 900.0
+"""Longest rollout over which what a release moves is expected to begin: replicas are replaced one after the other."""
+RELEASE_SLOWER = 1.1
+"""Service time over the old version's from which a release is worse: two lines of one service differ by 6 % at most
+(each deviates by `MISFIT`), so that this is more than their own misfit ..."""
+RELEASE_ERRORS = 0.005
+"""... share of requests, above the old version's, from which its errors are (the floor of a verdict's guard) ..."""
+RELEASE_SURE = 0.995
+"""... and how sure that has to be: of 200 releases that changed nothing at most one is blamed by each look."""
+RELEASE_DOUBT = 0.12
+"""Relative doubt of both lines up to which sizes are compared by them: above it a factor of 1.5 could not be told."""
+RELEASE_SIZES = 9
+"""Sizes between the old and the new one at which the lines are compared: the best known one decides."""
+RELEASE_QUANTILES = (0.05, 0.5, 0.95)
+"""Quantiles of the old version's P95 that are told as what a revert brings, at the level of all intervals."""
+RELEASE_SCATTER = 3.0
+"""Standard deviations of the calm scatter above which a point belongs to what the release moved ..."""
+RELEASE_LASTING = 0.8
+"""... and the share of such points in the stretch that lasts until now."""
+SHARE_NOISE = 0.001
+"""Scatter of a share (of errors, of right answers) that is assumed at least: a series of zeros proves nothing."""
+
 # Diagnosis of language models ---------------------------------------------------------------------------------------
 
 WAITS = 1.0
@@ -275,6 +305,9 @@ SHORT_WAIT = 0.05
 """A batch timeout worth a look, as a share of the SLO."""
 RISK = {"batch_size": 0.02, "smaller batch": 0.03, "replicas": 0.02, "precision": 0.15, "pair": 0.02}
 """How hard a step is to undo, 0..1: an order, not a probability. INT8 loads a model; a pair has two ways to fail."""
+
+RELEASE_RISK = 0.1
+"""How hard a reverted release is to undo: as any load of a model, and somebody waits for that version."""
 
 # Ranking -----------------------------------------------------------------------------------------------------------
 

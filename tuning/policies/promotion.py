@@ -101,7 +101,9 @@ def decide(outcome: Outcome, plan: Plan, attempts: int, settings: SafetySettings
     if plan.rollback_of is not None:
         rule = UNDOING[outcome.verdict, outcome.resolved, looked_twice]
     else:
-        harmless = plan.chosen.cost_per_hour <= 0 and all(guarded.ok for guarded in outcome.guards)
+        # Somebody wants the version that was taken away: a revert that helped nothing is not harmless.
+        free = plan.chosen.cost_per_hour <= 0 and "release" not in plan.chosen.levers
+        harmless = free and all(guarded.ok for guarded in outcome.guards)
         stays = harmless and settings.keep_free_changes
         rule = CHANGE[outcome.verdict, outcome.resolved, looked_twice, stays]
     return _decision(rule, outcome, attempts, settings, _name(plan))

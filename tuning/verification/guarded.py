@@ -136,6 +136,21 @@ def serves_again(before: Evidence, after: Evidence, settings: VerificationSettin
     return f"the share of failed requests fell from {old:.2%} to {new:.2%}"
 
 
+def right_again(before: Evidence, after: Evidence, settings: VerificationSettings) -> str:
+    """What to say where the answers clearly became right again, by more than the loss that is allowed; empty where not.
+
+    A version that answers wrongly answers no slower: what its revert does shows in the answers.
+    """
+    allowed = after.slo.accuracy_drop if after.slo is not None else settings.accuracy_drop
+    for signal in ("accuracy", "agreement"):
+        old, new = mean_of(before.window, signal), mean_of(after.window, signal)
+        if old is None or new is None:
+            continue
+        if new - old > max(allowed, Z98 * _difference_error(before, after, signal)):
+            return f"{signal} rose from {old:.4g} to {new:.4g}"
+    return ""
+
+
 def still_refuses(before: Evidence, after: Evidence) -> bool:
     """The share of failed requests clearly fell, and is still over its objective by two standard errors: fewer are
     refused, not none. Failures that the change did not move are another matter."""

@@ -1,0 +1,69 @@
+"""When a version changed, read from which versions answered."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detection.model import Span, VersionWindow
+from detection.versions import changes, served, window_of
+
+NAN = float("nan")
+
+
+def window(**shares: list[float]) -> VersionWindow:
+    points = len(next(iter(shares.values())))
+    values = {name.removeprefix("v"): np.array(series, dtype=float) for name, series in shares.items()}
+    return VersionWindow("ranker", Span(0.0, 10.0 * (points - 1), 10.0), values)
+
+
+CASES = {
+    "one version": ({"v1": [1.0] * 8}, []),
+    "swapped": ({"v1": [1, 1, 1, 0, 0, 0, 0], "v2": [0, 0, 0, 1, 1, 1, 1]}, [("1", "2", 30.0, 30.0)]),
+    "rolled out replica by replica": (
+        {"v1": [1, 1, 0.75, 0.5, 0.25, 0, 0, 0], "v2": [0, 0, 0.25, 0.5, 0.75, 1, 1, 1]},
+        [("1", "2", 20.0, 50.0)],
+    ),
+    "one replica of ten stays on the new one": (
+        {"v1": [1, 1, 1, 0.9, 0.9, 0.9, 0.9], "v2": [0, 0, 0, 0.1, 0.1, 0.1, 0.1]},
+        [("1", "2", 30.0, None)],
+    ),
+    "the tenth is taken back": (
+        {"v1": [1, 1, 0.9, 0.9, 0.9, 0.9, 1, 1, 1, 1], "v2": [0, 0, 0.1, 0.1, 0.1, 0.1, 0, 0, 0, 0]},
+        [("1", "2", 20.0, None), ("2", "1", 60.0, 60.0)],
+    ),
+    "there and back": (
+        {"v1": [1, 1, 0, 0, 0, 0, 1, 1, 1], "v2": [0, 0, 1, 1, 1, 1, 0, 0, 0]},
+        [("1", "2", 20.0, 20.0), ("2", "1", 60.0, 60.0)],
+    ),
+    "a request or two to another version": (
+        {"v1": [1, 1, 0.99, 1, 1, 1, 1], "v2": [0, 0, 0.01, 0, 0, 0, 0]}, []),
+    "one scrape of another version": ({"v1": [1, 1, 0, 1, 1, 1, 1], "v2": [0, 0, 1, 0, 0, 0, 0]}, []),
+    "a restart that shows nothing for a while": (
+        {"v1": [1, 1, NAN, NAN, 1, 1, 1], "v2": [0, 0, NAN, NAN, 0, 0, 0]}, []),
+    "another version after a gap": (
+        {"v1": [1, 1, 1, NAN, NAN, 0, 0, 0], "v2": [0, 0, 0, NAN, NAN, 1, 1, 1]}, [("1", "2", 50.0, 50.0)]),
+    "the last two points are too few": ({"v1": [1, 1, 1, 1, 0, 0], "v2": [0, 0, 0, 0, 1, 1]}, []),
+    "nothing at all": ({"v1": [NAN] * 6}, []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_changes(name):
+    shares, expected = CASES[name]
+    found = [(c.old, c.new, c.at_s, c.whole_s) for c in changes(window(**shares))]
+    assert found == expected
+
+
+def test_the_version_that_answers_most_now():
+    assert served(window(v1=[1, 1, 0.4], v2=[0, 0, 0.6])) == "2"
+    assert served(window(v1=[1, NAN, NAN], v2=[0, NAN, NAN])) == "1"
+    assert served(window(v1=[1, NAN, NAN, NAN], v2=[0, NAN, NAN, NAN])) == ""
+    assert served(VersionWindow("ranker", Span(0, 10, 10), {})) == ""
+
+
+def test_shares_of_counts_are_gaps_where_nothing_was_counted():
+    span = Span(0.0, 30.0, 10.0)
+    found = window_of("ranker", span, {"6": np.array([30.0, 15.0, 0.0, NAN]), "7": np.array([NAN, 45.0, 0.0, NAN])})
+    assert found.shares["6"][:2].tolist() == [1.0, 0.25] and found.shares["7"][:2].tolist() == [0.0, 0.75]
+    assert np.isnan(found.shares["6"][2:]).all()

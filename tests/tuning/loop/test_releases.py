@@ -1,0 +1,183 @@
+"""A release through the whole loop: seen, blamed, reverted, proven; and left alone where it is not to blame."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tests.fakes.ledger import FakeLedger
+from tests.fakes.world import START_S, KeptMails, VersionedSource, World, WorldBatch, WorldRelease, parts
+from tuning.loop.once import run_once
+from tuning.loop.parts import Parts
+from tuning.model import Report
+from tuning.query import Query
+from tuning.releases import releases_of
+
+SERVICES = """
+prometheus: {rate_window: 15s, step: 5s}
+verification: {look: 60s, longer_look: 60s}
+safety: {cool_down: 0s, hold_again: 60s, stand_down: 20m}
+detection: {lookback: 10m, detectors: [rules], close_after: 60s}
+releases: {proven_after: 60s, bake: 120s}
+mail: {to: [oncall@example.com]}
+services:
+  - name: ranker
+    serving: slotune_demo
+    selectors: {service: ranker}
+    slo: {p95: 150ms, for: 10s}
+    mode: act
+    levers:
+      batch_size: {min: 1, max: 32, connection: ranker_control}
+      release:
+        actuator: http_release
+        mode: act
+        connection: ranker_control
+        read: {path: /v2/models/ranker, version_at: /served_version}
+        write: {path: /v2/repository/models/ranker/load, body: {version: "{version}"}}
+"""
+CALM_S = 300.0
+
+
+def loop_of(world: World, services: str = SERVICES) -> tuple[Parts, FakeLedger, KeptMails]:
+    ledger, mails = FakeLedger(), KeptMails()
+    made = parts(world, ledger, mails, services)
+    levers = {"batch_size": WorldBatch(world), "release": WorldRelease(world)}
+    source = VersionedSource(world)
+    return dataclasses.replace(made, source=source, actuator=lambda _service, lever: levers[lever]), ledger, mails
+
+
+def drive(world: World, loop: Parts, seconds: float, every_s: float = 15.0) -> list[Report]:
+    reports, end = [], world.now_s + seconds
+    while world.now_s < end:
+        reports += run_once(loop, world.now, world.wait_until)
+        world.wait(every_s)
+    return reports
+
+
+def released(world: World, loop: Parts, version: str = "2", *, slow: float = 1.0, errors: float = 0.0) -> None:
+    drive(world, loop, CALM_S)
+    world.slow_by_version[version], world.errors_by_version[version] = slow, errors
+    world.version = version
+
+
+def surge_at(at_s: float, factor: float):
+    return lambda t: 60.0 * (factor if t >= at_s else 1.0)
+
+
+def test_a_slower_version_is_named_reverted_first_and_proven():
+    world = World()
+    loop, ledger, mails = loop_of(world)
+    released(world, loop, slow=2.5)
+    reports = drive(world, loop, 400)
+    plan = reports[0].plan
+    assert plan.diagnosis.cause == "bad_release"
+    assert (plan.diagnosis.release.old, plan.diagnosis.release.new) == ("1", "2")
+    assert plan.diagnosis.slower.low <= 2.5 <= plan.diagnosis.slower.high
+    assert "version 2" in plan.diagnosis.evidence[0] and "version 1" in plan.diagnosis.evidence[0]
+    assert plan.chosen.levers == ("release",) and plan.chosen.changes[0].new == {"version": "1"}
+    assert world.version == "1" and world.applies == [{"version": "1"}]
+    assert [(r.outcome.verdict, r.outcome.resolved) for r in reports] == [("improved", True)]
+    found = releases_of(ledger.find(Query(kinds=("release",))))
+    assert [(r.old, r.new, r.hands) for r in found] == [("1", "2", "others"), ("2", "1", "slotune")]
+    assert any("2.5 times as long" in mail.text for mail in mails.mails)
+
+
+def test_a_surge_at_the_minute_of_a_harmless_release_is_not_blamed_on_it():
+    world = World(qps=surge_at(CALM_S + 15, 3.0))
+    loop, _, _ = loop_of(world)
+    released(world, loop, slow=1.0)
+    reports = drive(world, loop, 400)
+    assert reports and all(report.plan.diagnosis.cause != "bad_release" for report in reports)
+    assert world.version == "2" and reports[0].plan.chosen.levers == ("batch_size",)
+
+
+def test_a_slower_version_is_blamed_although_the_load_rose_at_the_same_minute():
+    world = World(qps=surge_at(CALM_S + 15, 1.6))
+    loop, _, _ = loop_of(world)
+    released(world, loop, slow=2.5)
+    reports = drive(world, loop, 200)
+    assert reports[0].plan.diagnosis.cause == "bad_release" and reports[0].plan.chosen.levers == ("release",)
+
+
+def test_a_release_that_came_after_the_onset_is_not_blamed():
+    world = World(qps=surge_at(CALM_S, 3.0))
+    loop, _, _ = loop_of(world)
+    drive(world, loop, CALM_S - 15)
+    world.wait_until(START_S + CALM_S + 40)
+    world.slow_by_version["2"] = 1.5
+    world.version = "2"
+    world.wait(30)
+    reports = drive(world, loop, 60)
+    assert reports[0].plan.diagnosis.cause != "bad_release"
+
+
+def test_a_version_that_fails_requests_is_reverted_although_p95_is_met():
+    world = World()
+    loop, _, _ = loop_of(world)
+    released(world, loop, errors=0.12)
+    reports = drive(world, loop, 400)
+    assert reports[0].plan.diagnosis.cause == "bad_release" and "fail with version 2" in reports[0].plan.reason
+    assert world.version == "1" and reports[0].outcome.verdict == "improved"
+
+
+def test_a_reverted_version_that_its_owner_puts_back_is_left_alone():
+    world = World()
+    loop, _, _ = loop_of(world)
+    released(world, loop, slow=2.5)
+    drive(world, loop, 300)
+    assert world.version == "1"
+    drive(world, loop, 200)
+    world.version = "2"
+    reports = drive(world, loop, 300)
+    assert world.version == "2" and world.applies == [{"version": "1"}]
+    assert reports and reports[0].refusal.guard == "ownership:release" and "stands down" in reports[0].refusal.reason
+    assert reports[0].refusal.until_s is not None
+
+
+def test_a_later_version_is_a_release_of_its_own():
+    world = World()
+    loop, _, _ = loop_of(world)
+    released(world, loop, slow=2.5)
+    drive(world, loop, 500)
+    world.slow_by_version["3"], world.version = 3.0, "3"
+    drive(world, loop, 300)
+    assert world.version == "1" and world.applies == [{"version": "1"}, {"version": "1"}]
+
+
+def test_without_a_proven_version_nothing_is_reverted_and_a_person_is_told():
+    world = World(alpha_ms=40.0)  # over the SLO with whatever serves
+    loop, _, _ = loop_of(world, SERVICES.replace("p95: 150ms", "p95: 20ms"))
+    released(world, loop, slow=2.5)
+    reports = drive(world, loop, 200)
+    assert world.version == "2" and all("release" not in r.plan.chosen.levers for r in reports)
+
+
+def test_a_version_that_is_gone_leaves_everything_as_it_is_and_says_so():
+    world = World()
+    loop, _, _ = loop_of(world)
+    lever = WorldRelease(world, known=("2",))
+    gone = dataclasses.replace(loop, actuator=lambda _s, name: lever if name == "release" else WorldBatch(world))
+    released(world, gone, slow=2.5)
+    reports = drive(world, gone, 100)
+    assert world.version == "2" and reports[0].receipts[0].reason == "there is no version 1"
+    assert not reports[0].receipts[0].changed
+
+
+@pytest.mark.parametrize(("service", "lever", "asked"), [("act", "", "approve"), ("observe", "", "observe"), ("approve", "", "approve"), ("act", "mode: act, ", "act")])
+def test_the_lever_asks_unless_it_is_told_otherwise(service, lever, asked):
+    world = World()
+    text = SERVICES.replace("    mode: act\n    levers", f"    mode: {service}\n    levers").replace("        mode: act\n", f"        mode: {lever.split()[1][:-1]}\n" if lever else "")
+    loop, _, _ = loop_of(world, text)
+    released(world, loop, slow=2.5)
+    plan = drive(world, loop, 60)[0].plan
+    assert plan.chosen.levers == ("release",) and plan.mode == asked
+
+
+def test_without_the_lever_a_slower_service_is_cured_as_any_and_the_cause_is_named():
+    world = World(alpha_ms=6.0)
+    start = SERVICES.index("      release:")
+    loop, _, _ = loop_of(world, SERVICES[:start])
+    released(world, loop, slow=3.5)
+    reports = drive(world, loop, 200)
+    assert reports[0].plan.diagnosis.cause == "bad_release" and reports[0].plan.chosen.levers == ("batch_size",)
