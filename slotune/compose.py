@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -157,10 +157,12 @@ def observe(
     from tuning.loop.observe import observe as look
     from tuning.loop.observe import past
     from tuning.loop.open_incidents import open_incidents_of
+    from tuning.releases import releases_of
 
     parts = build(load_settings(config), environment_connections())
     service = parts.service(service_name)
     at_s = time.time()
     incidents = [i for i in open_incidents_of(parts.ledger, at_s) if i.service == service.name]
     known = past(parts, service.name, incidents[0].id if incidents else None, at_s)
-    return (incidents[0] if incidents else None), look(parts, service, at_s), known
+    seen = replace(look(parts, service, at_s), releases=releases_of(known))
+    return (incidents[0] if incidents else None), seen, known

@@ -90,7 +90,8 @@ class Release(Value):
 
     at_s: when the new one was first seen. whole_s: when it was all of the service (None: not by then). seen_s: when
     slotune saw that. hands: "slotune" where a change of its own did it, "others" for everybody else. seen_by: "metrics"
-    or "lever" (what the release lever shows). note: what else is known of it (an image).
+    or "lever" (what the release lever shows). note: what else is known of it (an image). proven: the last version
+    before it under which the service kept its promises ("": none is known).
     """
 
     id: str
@@ -103,6 +104,7 @@ class Release(Value):
     hands: Literal["slotune", "others"] = "others"
     seen_by: Literal["metrics", "lever"] = "metrics"
     note: str = ""
+    proven: str = ""
 
 
 class Interval(Value):
@@ -369,8 +371,7 @@ class Observation:
     since_s: the incident's onset: what was measured before it is the past, however recent (None: no onset is known).
     settle_s: the least time by lever before P95 no longer mixes the old setting with the new. dry_run: the plan will
     only be told. tries: how many plans of the incident have changed something so far. objective: the promise that is
-    broken (None: not looked for yet). releases: those that were seen, oldest first. proven_version: the last version
-    under which the service kept its promises, other than the one that serves ("": none is known).
+    broken (None: not looked for yet). releases: those that were seen lately, oldest first.
     """
 
     service: Service
@@ -390,7 +391,6 @@ class Observation:
     tries: int = 0
     objective: Objective | None = None
     releases: tuple[Release, ...] = ()
-    proven_version: str = ""
 
     @property
     def promise(self) -> Objective:

@@ -55,6 +55,8 @@ def releases_of(records: Iterable[Record]) -> tuple[Release, ...]:
     """The releases among the records, oldest first; what this version cannot read is passed over."""
     found = []
     for line in records:
+        if line.kind != RELEASE:
+            continue
         known = {name: value for name, value in line.body.items() if name in Release.model_fields}
         try:
             found.append(Release.model_validate(known))
@@ -118,11 +120,6 @@ def kept_promises(window: MetricWindow, slo: Slo, since_s: float, least_s: float
     if points * window.span.step_s < least_s:
         return False
     return bool((well & known).sum() >= KEPT * points)
-
-
-def proven_before(served: Served | None, version: str) -> str:
-    """The newest version other than this one under which the promises were kept, "" where none is known."""
-    return next((name for name in served.proven if name != version), "") if served is not None else ""
 
 
 def with_proof(served: Served) -> Served:

@@ -37,6 +37,7 @@ from tuning.orders import ORDER, orders_of
 from tuning.policies.timing import settle_s
 from tuning.ports import PerReplica
 from tuning.query import Query
+from tuning.releases import releases_of
 
 _log = logging.getLogger(__name__)
 _GUARDED_S = 300.0
@@ -77,6 +78,7 @@ def choose_action(
         since_s=incident.opened_at_s if incident.anomalies else None,
         settle_s=_least_settle_s(parts, service, seen.window.percentile_source),
         dry_run=dry_run,
+        releases=releases_of(known),
         tries=records.pulled(record for record in known if record.incident_id == incident.id),
     )
     plan = parts.planner.propose(incident.model_copy(update={"attempt": attempt}), observation, known)

@@ -11,11 +11,11 @@ from detection import pipeline
 from detection.errors import SlotuneError
 from detection.model import BucketWindow, MetricWindow, Service, Span
 from detection.signals import SIGNALS
-from tuning.loop import releases
 from tuning.loop.parts import Parts
 from tuning.loop.window_store import unpack
 from tuning.model import LEVER_STEPS, Observation, Record, Setting
 from tuning.query import Query
+from tuning.releases import RELEASE
 
 _log = logging.getLogger(__name__)
 _MEMORY_S = 30 * 86400.0
@@ -62,8 +62,6 @@ def observe(parts: Parts, service: Service, at_s: float) -> Observation:
         buckets=buckets_beside(parts, service, window),
         history=history(parts, service),
         latency_model=latency_model(parts, service),
-        releases=releases.recent(parts, service.name, at_s),
-        proven_version=releases.proven(parts, service.name),
     )
 
 
@@ -83,12 +81,12 @@ def look_back(parts: Parts, at_s: float) -> Span:
 
 
 def past(parts: Parts, service: str, incident_id: str | None, at_s: float) -> Sequence[Record]:
-    """What a planner may know, newest first: all that was changed and judged on this service within the memory, with
-    the plans behind it, and every attempt at this incident."""
+    """What a planner may know, newest first: all that was changed, released and judged on this service within the
+    memory, with the plans behind it, and every attempt at this incident."""
     pulled = tuple(LEVER_STEPS.values())
     came_of_it = parts.ledger.find(
         Query(
-            kinds=(*pulled, "verify_p95", "roll_back"),
+            kinds=(*pulled, "verify_p95", "roll_back", RELEASE),
             phase="result",
             services=(service,),
             since_s=at_s - _MEMORY_S,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pydantic
 
@@ -36,17 +37,32 @@ def see(
     cannot be read is seen by a later one."""
     shares = _shares(parts, services, span)
     known = {name: one for name, body in stored_json(parts.ledger, VERSIONS, {}).items() if (one := _served(body))}
-    before = dict(known)
     for service in services:
-        seen = _seen(parts, service, shares.get(service.name), known.get(service.name), at_s)
+        before, window = known.get(service.name), windows.get(service.name)
+        seen = _seen(parts, service, shares.get(service.name), before, at_s)
         if seen is None:
             continue
-        version, found, by_lever, note = seen
-        told = _write_down(parts, service.name, found, at_s, span, by_lever=by_lever, note=note)
-        known[service.name] = _now(parts, service, windows.get(service.name), version, told, before, at_s)
+        proven = _proven(parts, service, window, before, seen)
+        change_s = _write_down(parts, service.name, seen, proven, span, at_s)
+        since_s = _since_s(before, window, seen, change_s, at_s)
+        now = Served(version=seen.version, since_s=since_s, seen_s=at_s, proven=proven)
+        settled_s = since_s + parts.settings.prometheus.rate_window_s
+        kept = window is not None and _kept(parts, service, window, settled_s)
+        known[service.name] = rl.with_proof(now) if kept else now
     if known:
         body = {name: one.model_dump(mode="json") for name, one in known.items()}
         parts.ledger.put_blob(VERSIONS, json.dumps(body).encode(), at_s=at_s)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a look at the versions of a service showed. version: what serves. changes: within the look-back, oldest
+    first. by_lever: the release lever told, not the metrics. note: what else it told."""
+
+    version: str
+    changes: tuple[VersionChange, ...] = ()
+    by_lever: bool = False
+    note: str = ""
 
 
 def _shares(parts: Parts, services: Sequence[Service], span: Span) -> Mapping[str, VersionWindow]:
@@ -68,22 +84,22 @@ def _served(body: object) -> Served | None:
 
 def _seen(
     parts: Parts, service: Service, window: VersionWindow | None, before: Served | None, at_s: float
-) -> tuple[str, list[VersionChange], bool, str] | None:
-    """(the version that serves, its changes, whether the lever told, what else it told); None where nobody can tell."""
+) -> _Seen | None:
+    """None where nobody can tell which version serves."""
     shown = _shown(parts, service)
     by_metrics = served(window) if window is not None else ""
     version = str(shown.values.get("version", "")) if shown is not None else ""
     if window is not None and by_metrics and (not version or version in window.shares):
-        return by_metrics, changes(window), False, ""
+        return _Seen(by_metrics, tuple(changes(window)))
     if shown is None or not version:
         return None
     note = str(shown.facts.get("image", ""))
     if before is None or before.version == version:
-        return version, [], True, note
+        return _Seen(version, by_lever=True, note=note)
     since = shown.facts.get("since_s")
     # Without the lever's word the change may have come right after the last look.
     change_s = float(since) if isinstance(since, int | float) and before.seen_s <= since <= at_s else before.seen_s
-    return version, [VersionChange(before.version, version, change_s, at_s)], True, note
+    return _Seen(version, (VersionChange(before.version, version, change_s, at_s),), by_lever=True, note=note)
 
 
 def _shown(parts: Parts, service: Service) -> Setting | None:
@@ -96,31 +112,61 @@ def _shown(parts: Parts, service: Service) -> Setting | None:
         return None
 
 
+def _proven(
+    parts: Parts, service: Service, window: MetricWindow | None, before: Served | None, seen: _Seen
+) -> tuple[str, ...]:
+    """The proven versions, newest first. A first look that meets a release in its look-back asks the points of the
+    version before it."""
+    proven = before.proven if before is not None else ()
+    if not seen.changes or window is None or seen.changes[-1].old in proven:
+        return proven
+    last = seen.changes[-1]
+    since_s = seen.changes[-2].at_s if len(seen.changes) > 1 else window.span.start_s
+    past = window.between(since_s, last.at_s - window.span.step_s)
+    return (last.old, *proven)[: rl.MOST_PROVEN] if _kept(parts, service, past, since_s) else proven
+
+
+def _kept(parts: Parts, service: Service, window: MetricWindow, since_s: float) -> bool:
+    return rl.kept_promises(window, service.slo, since_s, parts.settings.releases.proven_after_s)
+
+
 def _write_down(
-    parts: Parts, service: str, found: Sequence[VersionChange], at_s: float, span: Span, *, by_lever: bool, note: str
-) -> list[Release]:
-    """The changes as releases, those that are news written down."""
-    if not found:
-        return []
-    earlier = list(recent(parts, service, at_s))
+    parts: Parts, service: str, seen: _Seen, proven: Sequence[str], span: Span, at_s: float
+) -> float | None:
+    """Every change that is news, written down; when the version that serves came, None where no change tells."""
+    if not seen.changes:
+        return None
+    known = list(recent(parts, service, at_s))
     within_s = rl.OURS_WITHIN_S + 2 * span.step_s
-    for change in found:
-        if rl.is_known(change, earlier, within_s):
+    for change in seen.changes:
+        if rl.is_known(change, known, within_s):
             continue
-        ours = rl.is_ours(change, _ours(parts, service, change), by_lever=by_lever)
+        ours = rl.is_ours(change, _ours(parts, service, change), by_lever=seen.by_lever)
         release = rl.release_of(
             service,
             change,
             at_s,
             hands="slotune" if ours else "others",
-            seen_by="lever" if by_lever else "metrics",
-            note=note,
+            seen_by="lever" if seen.by_lever else "metrics",
+            note=seen.note,
+            proven=next((name for name in proven if name != change.new), ""),
         )
         parts.ledger.put(rl.record(release))
-        earlier.append(release)
+        known.append(release)
         who = "slotune" if ours else "other hands"
         _log.info("pull_metrics: %s: version %s after %s, by %s", service, change.new, change.old, who)
-    return earlier
+    return max((one.at_s for one in known if one.new == seen.version), default=None)
+
+
+def _since_s(
+    before: Served | None, window: MetricWindow | None, seen: _Seen, change_s: float | None, at_s: float
+) -> float:
+    """Since when the version serves, as far as was seen."""
+    if before is not None and before.version == seen.version:
+        return max(before.since_s, change_s) if change_s is not None else before.since_s
+    if change_s is not None:
+        return change_s
+    return window.span.start_s if window is not None else at_s
 
 
 def _ours(parts: Parts, service: str, change: VersionChange) -> Sequence[Record]:
@@ -129,42 +175,8 @@ def _ours(parts: Parts, service: str, change: VersionChange) -> Sequence[Record]
     return parts.ledger.find(Query(kinds=kinds, services=(service,), since_s=change.at_s - _DAY_S))
 
 
-def _now(
-    parts: Parts,
-    service: Service,
-    window: MetricWindow | None,
-    version: str,
-    told: Sequence[Release],
-    before: Mapping[str, Served],
-    at_s: float,
-) -> Served:
-    """What is known of the version that serves; the one before it is proven on the points that it had."""
-    earlier, settle_s = before.get(service.name), parts.settings.prometheus.rate_window_s
-    least_s = parts.settings.releases.proven_after_s
-    newest = max((one for one in told if one.new == version), key=lambda one: one.at_s, default=None)
-    if earlier is not None and earlier.version == version:
-        now = earlier.model_copy(update={"seen_s": at_s})
-    else:
-        since_s = newest.at_s if newest is not None else (window.span.start_s if window is not None else at_s)
-        proven = earlier.proven if earlier is not None else ()
-        now = Served(version=version, since_s=since_s, seen_s=at_s, proven=proven)
-        if newest is not None and window is not None:
-            # A first look that meets a release in its look-back: what was before it has points as well.
-            past = window.between(window.span.start_s, newest.at_s)
-            if newest.old not in now.proven and rl.kept_promises(past, service.slo, past.span.start_s, least_s):
-                now = now.model_copy(update={"proven": (newest.old, *now.proven)[: rl.MOST_PROVEN]})
-    if window is None or not rl.kept_promises(window, service.slo, now.since_s + settle_s, least_s):
-        return now
-    return rl.with_proof(now)
-
-
 def recent(parts: Parts, service: str, at_s: float) -> tuple[Release, ...]:
     """The releases of a service that were seen lately, oldest first."""
     found = parts.ledger.find(Query(kinds=(RELEASE,), services=(service,), since_s=at_s - _MEMORY_S))
     return rl.releases_of(found)
 
-
-def proven(parts: Parts, service: str) -> str:
-    """The last version under which a service kept its promises, other than the one that serves; "" where none is."""
-    now = _served(stored_json(parts.ledger, VERSIONS, {}).get(service))
-    return rl.proven_before(now, now.version) if now is not None else ""

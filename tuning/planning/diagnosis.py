@@ -19,7 +19,6 @@ from tuning.planning import thresholds as th
 from tuning.planning.causes import CAUSES
 from tuning.planning.facts import Facts, Sign, queue_text, when
 from tuning.planning.reading import Reading
-from tuning.planning.releases import came
 from tuning.planning.settings import PlanningSettings
 from tuning.planning.situation import Situation
 
@@ -81,7 +80,7 @@ def _bad_release_text(f: Facts) -> tuple[str, ...]:
     found = f.blamed
     if found is None:
         return ()
-    return (*(moved.sentence for moved in found.moved), came(found.release, f.incident))
+    return (*(moved.sentence for moved in found.moved), found.came)
 
 
 FIRST = (

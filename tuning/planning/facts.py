@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from detection.model import Incident
 from detection.signals import percentile
 from tuning.formats import ms
 from tuning.model import Observation
 from tuning.planning import reading as rd
-from tuning.planning import releases as rl
 from tuning.planning import thresholds as th
 from tuning.planning.language import LanguageReading, read_calm, read_language
 from tuning.planning.reading import Reading
 from tuning.planning.settings import PlanningSettings
 from tuning.planning.situation import Situation, calm_window
+
+if TYPE_CHECKING:
+    from tuning.planning.releases import Blamed
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,12 @@ class Facts:
         return rd.is_stale(self.observation, self.settings)
 
     @cached_property
-    def blamed(self) -> rl.Blamed | None:
+    def blamed(self) -> Blamed | None:
         """The release that is to blame, with what moved."""
-        return rl.blamed(self.incident, self.observation, self.settings, saturated=self.saturated)
+        # Imported on use: planners are read wherever a DAG file is parsed, the statistics are not needed there.
+        from tuning.planning.releases import blamed
+
+        return blamed(self.incident, self.observation, self.settings, saturated=self.saturated)
 
     @property
     def failing(self) -> bool:

@@ -49,10 +49,11 @@ class Moved:
 
 @dataclass(frozen=True)
 class Blamed:
-    """A release that is to blame, and why; `moved` is never empty."""
+    """A release that is to blame, and why; `moved` is never empty. came: who brought it in, and when."""
 
     release: Release
     moved: tuple[Moved, ...]
+    came: str
 
     @property
     def slower(self) -> Interval | None:
@@ -108,10 +109,10 @@ def blamed(
     found = [slow, _errors(release, sides, observation, load, saturated=saturated, slower=slow is not None)]
     found += [_quality(release, sides, observation, signal) for signal in _QUALITY]
     moved = tuple(one for one in found if one is not None)
-    return Blamed(release, moved) if moved else None
+    return Blamed(release, moved, _came_in(release, incident)) if moved else None
 
 
-def came(release: Release, incident: Incident) -> str:
+def _came_in(release: Release, incident: Incident) -> str:
     """Who brought it in, and when, beside the onset."""
     at = datetime.fromtimestamp(release.at_s, UTC).strftime("%H:%M:%S")
     before_s = hurts_since(incident) - release.at_s

@@ -48,7 +48,7 @@ def _why_not(observation: Observation, release: Release) -> str:
         return setting.useless
     if setting.others:
         return f"the replicas serve different versions ({setting.note}): a rollout is under way, or one has failed"
-    target = observation.proven_version
+    target = release.proven
     if not target:
         return (
             f"no version before {release.new} is known under which the service kept its SLO, and slotune goes back to "
@@ -60,7 +60,7 @@ def _why_not(observation: Observation, release: Release) -> str:
 
 
 def _reverted(observation: Observation, diagnosis: Diagnosis, release: Release) -> Option:
-    lever, target = observation.service.levers[LEVER], observation.proven_version
+    lever, target = observation.service.levers[LEVER], release.proven
     change = Change(lever=LEVER, old={"version": release.new}, new={"version": target})
     predicted = _before(observation, release)
     limit = observation.promise.limit_ms
