@@ -8,7 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.control.runs import Action, Run, cured, set_batch, set_int8, set_replicas, violation_min
+from benchmarks.control.runs import (
+    FAILED,
+    Action,
+    Run,
+    cured,
+    failed,
+    set_batch,
+    set_int8,
+    set_replicas,
+    violation_min,
+)
 from benchmarks.control.scenarios import END_S, Scenario
 from benchmarks.control.score import EASED
 from benchmarks.control.simulator import SimulatedService
@@ -39,18 +49,24 @@ class Choice:
 
 
 def choices(scenario: Scenario, service: SimulatedService) -> list[Choice]:
-    """Every option, cheapest first: nothing, batches, INT8, INT8 with a batch, then replicas alone and with a batch."""
+    """Every option, cheapest first: nothing, batches, INT8, INT8 with a batch, then replicas alone and with a batch.
+
+    In a pair the batch is a large one, or as it is without its wait: what needs both halves of a pair to be cured is
+    curable, whichever half of the batcher's setting that is.
+    """
     waits = sorted({0.0, service.timeout_ms})
     sizes = sorted({2**k for k in range(8) if 2**k <= scenario.batch_max} | {scenario.batch_max})
     batches = [(size, wait) for size in sizes for wait in waits if (size, wait) != (service.batch, service.timeout_ms)]
     batches.sort(key=lambda b: (b[1] != service.timeout_ms, -b[0]))
-    big = [(scenario.batch_max, service.timeout_ms), (max(1, scenario.batch_max // 2), service.timeout_ms)]
+    large = [scenario.batch_max, max(1, scenario.batch_max // 2)]
+    halves = [*((size, wait) for wait in reversed(waits) for size in large), (service.batch, 0.0)]
+    halves = [half for half in dict.fromkeys(halves) if half != (service.batch, service.timeout_ms)]
     found = [Choice(), *(Choice(batch=b) for b in batches)]
     if scenario.precision and not service.int8:
-        found += [Choice(int8=True), *(Choice(batch=b, int8=True) for b in big)]
+        found += [Choice(int8=True), *(Choice(batch=b, int8=True) for b in halves)]
     for count in range(service.desired + 1, scenario.replicas_max + 1):
         found.append(Choice(replicas=count))
-        found += [Choice(batch=b, replicas=count) for b in big if b[0] != service.batch]
+        found += [Choice(batch=b, replicas=count) for b in halves]
     if scenario.precision and not service.int8:
         found.append(Choice(int8=True, replicas=scenario.replicas_max))
     return found
@@ -58,7 +74,7 @@ def choices(scenario: Scenario, service: SimulatedService) -> list[Choice]:
 
 def oracle(scenario: Scenario, service: SimulatedService, at_s: float) -> tuple[Run, bool, bool]:
     """Try every option offline at `at_s`; make the cheapest that cures. (run, curable, eased: none cures, and one
-    leads to half of the minutes over the SLO or less)
+    leads to half of the minutes over the SLO, or of the requests that fail, or less)
 
     Options whose true capacity is below the load at the end are not tried: they cannot do. Of the options that cost the
     same (at most three that cure are tried) the one with the fewest minutes over the SLO is made.
@@ -87,8 +103,11 @@ def oracle(scenario: Scenario, service: SimulatedService, at_s: float) -> tuple[
     # What cannot carry the load in the end may help until then: the most that can be had is tried for that.
     most = _made(service, _most(scenario, service))
     least = min(least, violation_min(scenario, most.service))
-    # Where requests fail no minute is over the SLO with nothing done either, and nothing is eased.
-    return _made(service, Choice()), False, least <= EASED * idle and idle > 0
+    nothing = _made(service, Choice())
+    refused, fewest = failed(nothing.service), failed(most.service)
+    # Where requests fail whatever is done no minute is over the SLO with nothing done either, and nothing is eased.
+    eased = (least <= EASED * idle and idle > 0) or (refused > FAILED and fewest <= EASED * refused)
+    return nothing, False, eased
 
 
 def _most(scenario: Scenario, service: SimulatedService) -> Choice:

@@ -20,6 +20,8 @@ INT8_DELAY_S = 120.0
 BATCH_DELAY_S = 2.0
 FOR_S = 30.0
 """How long P95 must be over the SLO for an incident, in every scenario."""
+FAILED = 0.01
+"""Share of requests that may fail, in every scenario."""
 _NOBODY = {"name": "simulated", "serving": "x", "slo": {"p95_ms": 1.0}}
 
 
@@ -87,10 +89,14 @@ def cured(scenario: Scenario, service: SimulatedService) -> bool:
     start = until_s - scenario.look_s
     stretches = [service.p95_ms(t, t + stretch_s) for t in np.arange(start, until_s - stretch_s + 1, stretch_s)]
     under = [p95 <= scenario.slo_ms for p95 in stretches if math.isfinite(p95)]
-    part = service.seconds[int(start) : int(until_s)]
-    failed = sum(s.errors for s in part) / max(1, sum(s.errors + s.latencies.size for s in part))
     whole = service.p95_ms(start, until_s) <= scenario.slo_ms
-    return whole and len(under) > 0 and float(np.mean(under)) >= 0.9 and failed <= 0.01
+    return whole and len(under) > 0 and float(np.mean(under)) >= 0.9 and failed(service, start, until_s) <= FAILED
+
+
+def failed(service: SimulatedService, start_s: float = ONSET_S, end_s: float = END_S) -> float:
+    """Share of the requests of a span that were refused or failed, 0..1."""
+    part = service.seconds[int(start_s) : int(end_s)]
+    return sum(s.errors for s in part) / max(1, sum(s.errors + s.latencies.size for s in part))
 
 
 def violation_min(scenario: Scenario, service: SimulatedService) -> float:
@@ -116,7 +122,7 @@ def alarm_s(scenario: Scenario, service: SimulatedService, start_s: float = ONSE
     source, name = SimulatedSource(service, scenario.rate_window_s), Service.model_validate(_NOBODY)
     span = Span(START_S + start_s, START_S + scenario.judged_s, STEP_S)
     seen = source.read([name], ("p95_ms", "error_rate"), span)["simulated"].values
-    over = (seen["p95_ms"] > scenario.slo_ms) | (seen["error_rate"] > 0.01)
+    over = (seen["p95_ms"] > scenario.slo_ms) | (seen["error_rate"] > FAILED)
     run = 0
     for k, point in enumerate(over.tolist()):
         run = run + 1 if point else 0

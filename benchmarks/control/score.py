@@ -17,7 +17,8 @@ FLICKER = 0.1
 CALM_FROM_S = 300.0
 """From here on the service is looked at before the onset: what breaks its SLO there is not what was drawn."""
 EASED = 0.5
-"""Share of what doing nothing leads to (minutes over the SLO, P95) down to which something that does not cure helps."""
+"""Share of what doing nothing leads to (minutes over the SLO, failed requests, P95) down to which something that does
+not cure helps."""
 
 
 @dataclass
@@ -54,7 +55,7 @@ def kind_of(kind: str, curable: bool, eased: bool = False) -> str:
     nothing, or is over before a change could do anything. borderline: neither a change nor none is right or wrong by
     itself, because it is now over the SLO and now under it (and the SLO's rule speaks all the same), over by itself in
     the end, was there before what was drawn, shows too late to be mended before it is judged, or is not cured but
-    `eased`: an option halves its time over the SLO.
+    `eased`: an option halves its time over the SLO, or the requests that fail.
     """
     if kind == "blind":
         return "incurable"

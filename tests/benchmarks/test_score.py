@@ -11,7 +11,7 @@ import pytest
 from benchmarks.control import judge, score
 from benchmarks.control import scenarios as sc
 from benchmarks.control.cases import Case, begin
-from benchmarks.control.oracle import oracle
+from benchmarks.control.oracle import Choice, choices, oracle
 from benchmarks.control.runs import Run, alarm_s
 from benchmarks.control.scenarios import END_S, ONSET_S, Scenario
 from benchmarks.control.simulator import Profile
@@ -95,6 +95,26 @@ def test_the_oracle_tells_what_eases_where_nothing_cures():
     for most, found in ((2, (False, False)), (3, (False, True)), (4, (True, False))):
         _, *told = oracle(replace(scenario, replicas_max=most), copy.deepcopy(start), ONSET_S + 60.0)
         assert tuple(told) == found
+
+
+def test_the_oracle_tells_that_fewer_requests_are_refused():
+    """P95 is over the SLO whatever is done; more than half are refused, with four replicas about a tenth."""
+    refuses = replace(SMALL, surge=sc.step(4.5), profile=replace(SMALL.profile, queue_limit=200))
+    start = begin(refuses, 1)
+    for most, found in ((2, (False, False)), (4, (False, True))):
+        _, *told = oracle(replace(refuses, replicas_max=most), copy.deepcopy(start), ONSET_S + 60.0)
+        assert tuple(told) == found
+
+
+def test_the_oracle_takes_away_a_wait_beside_another_lever():
+    """What needs INT8 and no wait, or a replica and no wait, is curable."""
+    scenario = replace(SMALL, precision=True, replicas_max=3, misset=(4, 800.0))
+    service = begin(scenario, 1)
+    service.advance(ONSET_S + 10.0)
+    found = choices(scenario, service)
+    assert (service.batch, service.timeout_ms) == (4, 800.0)
+    assert Choice(batch=(4, 0.0), int8=True) in found and Choice(batch=(4, 0.0), replicas=3) in found
+    assert Choice(batch=(4, 800.0), int8=True) not in found and len(set(found)) == len(found)
 
 
 def test_where_requests_fail_nothing_is_eased():

@@ -29,7 +29,7 @@ def arrivals(observation: Observation, onset: float, now: Reading, settings: Pla
         saturated = (now.busy or 0.0) > th.SATURATED
         # A rise is looked for in what is asked for: what a full server answers stands still while the load grows.
         asked = np.maximum(asked + queue_growth(window, times, asked, since, rate_window_s, saturated), 0.0)
-    start = trend_start(times, asked, [k * rate_window_s for k in th.TREND_WINDOWS])
+    start = trend_start(times, asked, [k * rate_window_s for k in th.TREND_WINDOWS], rate_window_s)
     part = times >= (since if start is None else min(start, since)) - 1e-9
     horizon_s = settings.verify_window_s + 2 * rate_window_s
     return forecast(times[part], asked[part], horizon_s, observation.history)

@@ -22,14 +22,17 @@ from tuning.planning.speed import Slowing
 @dataclass(frozen=True, kw_only=True)
 class BatchingSituation(Situation):
     """model: the line as it runs NOW (slowdown included). learned: the models to be kept, by key; model_key: the one
-    that is served. slowing: a slowness that grows (None: it stands). phase_s: how long slow and fast phases last each,
-    where batch times come and go. overhead_ms: latency outside queue and batch. rows_per_request: rows of one request.
+    that is served. slowing: a slowness that grows (None: it stands). slow_point: rows per batch and batch time (ms) of
+    the slow replicas (None: none is slow, or only their latency is known). phase_s: how long slow and fast phases last
+    each, where batch times come and go. overhead_ms: latency outside queue and batch. rows_per_request: rows of one
+    request.
     """
 
     model: LatencyModel
     learned: Mapping[str, LatencyModel]
     model_key: str
     slowing: Slowing | None = None
+    slow_point: tuple[float, float] | None = None
     phase_s: float = 10.0
     overhead_ms: float = 0.0
     rows_per_request: float = 1.0
@@ -57,7 +60,7 @@ def assess(
     known = learned.get(name, LatencyModel())
     kept, slowing = _line_before(known, sorted(calm), observation, settings)
     since = settled(window, fresh, settings)
-    pace = speed.replica_pace(observation, fresh, settings)
+    pace = speed.replica_pace(observation, fresh, settings, kept)
     stride_s = settings.rate_window_s / 3
     sound = speed.sound_points(observation, pace, stride_s, since)
     after = sound or speed.points(window, math.inf, stride_s, since_s=since)
@@ -93,6 +96,7 @@ def assess(
         variation=top,
         spread=model.spread,
         replica_slow=tuple(sorted(pace.values())),
+        slow_point=speed.slow_replicas(observation, pace, fresh, settings),
         limit_cost=_limit_cost(model, now, base),
         backlog=backlog(now, observation.window, settings),
         identified=model.known and rate is not None and rate.qps.value > 0,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tuning.planning import thresholds as th
+
 
 @dataclass(frozen=True, slots=True)
 class Cause:
     """name: the word in the ledger. title: for people. levers: those that can cure it (none: a person has to).
 
-    pairs: whether it may be worth two levers at once. One sick replica is not: a person restarts it.
+    pair_adds: how many replicas two levers at once may add at most (None: any).
     told_by: the signals without which it cannot be told, all of one group; none for what is left when nothing else is
     told. What the lever itself says (the batch limit, the timeout, the replicas) is read from the lever where no signal
     has it.
@@ -23,7 +25,7 @@ class Cause:
     title: str
     levers: tuple[str, ...] = ()
     curable: bool = True
-    pairs: bool = True
+    pair_adds: int | None = None
     told_by: tuple[tuple[str, ...], ...] = ()
 
 
@@ -60,7 +62,7 @@ _TABLE = (
         "slow_replica",
         "one replica is slower than the others",
         ("replicas", "precision"),
-        pairs=False,
+        pair_adds=th.STAND_INS,
         told_by=(("p95_ms", "replicas"),),
     ),
     Cause(

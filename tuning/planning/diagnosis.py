@@ -59,7 +59,16 @@ def _waits_for_rows(f: Facts) -> bool:
     waits = least * now.batch_timeout_ms <= now.queue_ms <= most * now.batch_timeout_ms
     share = now.queue_share is not None and now.queue_share >= f.settings.queue_share
     rests = now.busy is None or now.busy < th.WAIT_BUSY
-    return waits and share and now.fill < f.settings.batch_full and rests
+    if not (waits and share and rests):
+        return False
+    before = f.situation.base.batch_timeout_ms
+    if before is None:
+        return now.fill < f.settings.batch_full
+    if now.batch_timeout_ms > before * math.exp(th.MOVED):
+        # What waits long enough fills its batches, at whatever load.
+        return now.busy is not None or now.fill < f.settings.batch_full
+    # The wait is as it was in the calm: it is the cause where nothing else has moved.
+    return now.fill < f.settings.batch_full and not f.moved
 
 
 def _waits_text(f: Facts) -> tuple[str, ...]:

@@ -21,8 +21,8 @@ def expected_p95_ms(
 ) -> float | None:
     """P95 that the engine expects with the observation's setting at the load of `window` (default: its own).
 
-    Give the observation from before the change and the window after it. None where the engine cannot tell, or the
-    load is beyond the setting's capacity (then no steady P95 exists).
+    Give the observation from before the change and the window after it. inf where the load is beyond the setting's
+    capacity (then no steady P95 exists), None where the engine cannot tell, or not surely enough which of the two.
     """
     engine = engines.get(observation.service.engine)
     situation = engine.assess(None, observation, settings, -math.inf)
@@ -38,7 +38,11 @@ def expected_p95_ms(
     stay = engine.unchanged(observation, situation)
     found = engine.predict([stay], observation, situation, Knowledge(), settings)[0]
     shown = found.shown.get(observation.promise.signal)
-    return shown.value if shown is not None and found.load < 1.0 else None
+    if shown is None:
+        return None
+    if found.load < 1.0:
+        return shown.value
+    return math.inf if found.carries <= th.LEAST_CARRIES else None
 
 
 def unhelped_p95_ms(

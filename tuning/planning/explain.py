@@ -162,13 +162,14 @@ def passed_over(item: Ranked, winner: Ranked | None, settings: PlanningSettings,
             return f"{chance}, and {item.posterior.text()} here"
         return f"{chance} ({settings.confidence:.0%} is asked for)"
     if item.too_wide(limits):
-        return f"its gain is not measured yet, so {_title(name)} may end at {ms(shown.high)}"
+        unseen = "such batches were never seen here" if predicted.unknown else "its gain is not measured yet"
+        return f"{unseen}, so {_title(name)} may end at {ms(shown.high)}"
     return "not chosen" if winner is None else _against(item, winner, name)
 
 
 def _against(item: Ranked, winner: Ranked, name: str) -> str:
     mine, other = item.candidate, winner.candidate
-    if item.predicted.unproven and not winner.predicted.unproven:
+    if item.guessed and not winner.guessed:
         return "it would do, but its gain was never measured here, and the chosen option rests on measurements"
     extra = mine.cost_per_hour - other.cost_per_hour
     if extra > th.FREE:

@@ -88,7 +88,12 @@ class Facts:
     @property
     def shedding(self) -> bool:
         """Requests are refused because the load has outgrown the service: fewer errors take more capacity."""
-        return self.failing and self.saturated and any((s.growth(self) or 0.0) > th.MOVED for s in self.moving)
+        return self.failing and self.saturated and self.moved
+
+    @property
+    def moved(self) -> bool:
+        """A factor of the load has grown since the calm."""
+        return any((s.growth(self) or 0.0) > th.MOVED for s in self.moving)
 
     @property
     def over(self) -> bool:

@@ -73,14 +73,17 @@ def forecast(times: FloatArray, qps: FloatArray, horizon_s: float, history: Metr
     return Forecast(_interval(level, noise), "constant")
 
 
-def trend_start(times: FloatArray, qps: FloatArray, windows_s: Sequence[float]) -> float | None:
+def trend_start(
+    times: FloatArray, qps: FloatArray, windows_s: Sequence[float], rate_window_s: float
+) -> float | None:
     """Since when the rate has been rising along a line, looking back over everything seen; None where it has not.
 
-    times, qps: shape (k,), ascending, finite. windows_s: stretches that are looked at, longest first.
+    times, qps: shape (k,), ascending, finite. windows_s: stretches that are looked at, longest first. rate_window_s:
+    the window that each value is a rate over.
 
     A ramp breaks the SLO long after it began, so what is seen since the onset of an incident is too short to show it.
     A line has to fit better than any single step does, and to have moved the rate by a fifth; the longest of the
-    stretches that do is taken.
+    stretches that do is taken. Where none does, what was level and then began to rise is looked for.
     """
     step_s = float(np.median(np.diff(times))) if times.size > 1 else math.inf
     for seconds in windows_s:
@@ -93,7 +96,35 @@ def trend_start(times: FloatArray, qps: FloatArray, windows_s: Sequence[float]) 
         clear = slope > th.TREND_ERRORS * error and moved > th.RISE_MOVED * float(rate.mean())
         if clear and _squares_of_line(t, rate) < _squares_of_step(rate):
             return float(t[0])
-    return None
+    return _bend(times, qps, rate_window_s)
+
+
+def _bend(times: FloatArray, rate: FloatArray, rate_window_s: float) -> float | None:
+    """Where a level turned into a rise that goes on; None where a single step explains what is seen nearly as well.
+
+    A step shows in a rate over one window as a ramp of just that window, so a rise that is two windows old is told from
+    it by their fits (least squares over every place of the bend, and of the step).
+    """
+    if times.size < th.TREND_POINTS or not rate_window_s > 0:
+        return None
+    places = times[times <= times[-1] - th.BEND_WINDOWS * rate_window_s]
+    if not places.size:
+        return None
+    slopes, bent = _fits(np.maximum(0.0, times[None] - places[:, None]), rate)
+    steps = np.clip((times[None] - times[:-1, None]) / rate_window_s, 0.0, 1.0)
+    stepped = float(_fits(steps, rate)[1].min())
+    best = int(np.argmin(np.where(slopes > 0, bent, np.inf)))
+    start, slope = float(places[best]), float(slopes[best])
+    moved = slope * (float(times[-1]) - start)
+    clear = slope > 0 and moved > th.RISE_MOVED * float(rate[times >= start].mean())
+    return start if clear and float(bent[best]) < th.BEND_FITS * stepped else None
+
+
+def _fits(shapes: FloatArray, rate: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Least squares of level + slope * shape for each row of `shapes`: (slopes, sums of squared residuals)."""
+    x, y = shapes - shapes.mean(axis=1, keepdims=True), rate - rate.mean()
+    slopes = (x @ y) / np.maximum((x * x).sum(axis=1), 1e-12)
+    return slopes, float(y @ y) - slopes * (x @ y)
 
 
 def _squares_of_line(times: FloatArray, rate: FloatArray) -> float:

@@ -30,8 +30,9 @@ from detection.model import FloatArray
 from tuning.planning import thresholds as th
 
 _KAPPA = np.linspace(0.0, 1.0, 41)
-# Measured gains of batching run from 1.05 (convolutions on a CPU) to 20 (wide layers): broad, leaning to batching.
-_LOG_PRIOR = -0.2 * np.log(np.maximum(_KAPPA, 0.01)) + 0.8 * np.log(np.maximum(1 - _KAPPA, 0.01))
+# Measured gains of batching run from 1.05 (convolutions on a CPU) to 20 (wide layers): alpha over beta may be anything
+# between 1/20 and 50, each order of magnitude as likely as the next, which is 1 / (kappa (1 - kappa)) between them.
+_LOG_PRIOR = -np.log(np.clip(_KAPPA, 1 / 51, 1.0)) - np.log(np.clip(1 - _KAPPA, 1 / 21, 1.0))
 
 
 @dataclass(frozen=True)

@@ -216,11 +216,14 @@ class ModelPlanner:
     def _rank(self, case: Case, base: Candidate) -> list[Ranked]:
         """All single levers, and pairs where they are cheaper than the best single."""
         ranked = self._judge(case, case.engine.options(case.observation, case.situation), case.situation)
-        sure = [item for item in ranked if item.eligible(self._settings, case.limits) and not item.predicted.unproven]
+        sure = [item for item in ranked if item.eligible(self._settings, case.limits) and not item.guessed]
         dearest = min((item.candidate.cost_per_hour for item in sure), default=math.inf)
-        if dearest <= 0 or not CAUSES[case.diagnosis.cause].pairs:
+        if dearest <= 0:
             return ranked
-        return ranked + self._judge(case, _pairs(ranked, base, dearest, case.limits), case.situation)
+        adds = CAUSES[case.diagnosis.cause].pair_adds
+        pairs = _pairs(ranked, base, dearest, case.limits)
+        allowed = [pair for pair in pairs if adds is None or _added(pair, base) <= adds]
+        return ranked + self._judge(case, allowed, case.situation)
 
     def _judge(self, case: Case, candidates: list[Candidate], situation: Situation) -> list[Ranked]:
         shown = case.engine.predict(candidates, case.observation, situation, case.knowledge, self._settings)
@@ -333,6 +336,11 @@ def _pairs(ranked: list[Ranked], base: Candidate, dearest: float, limits: Mappin
         for other in second
     ]
     return sorted((c for c in found if c.cost_per_hour < dearest), key=lambda c: c.cost_per_hour)[: th.PAIRS]
+
+
+def _added(candidate: Candidate, base: Candidate) -> int:
+    """Replicas more than run now."""
+    return int(candidate.setting.get("replicas", 0)) - int(base.setting.get("replicas", 0))
 
 
 def _changed_s(observation: Observation, past: Sequence[Record]) -> float:

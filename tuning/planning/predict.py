@@ -140,7 +140,12 @@ def _lanes(
     if not slow or len(slow) >= want.replicas:
         return [(1.0 / len(phases), lane(phase)) for phase in phases]
     share = len(slow) / want.replicas
-    return [(1 - share, lane(1.0)), (share, lane(float(np.mean(slow))))]
+    ratio = float(np.mean(slow))
+    if situation.slow_point is not None:
+        # How slow a slow replica is was measured at its own rows: whatever this draw's line says of them.
+        rows_seen, took_ms = situation.slow_point
+        ratio = max(1.0, took_ms / curve.at(rows_seen))
+    return [(1 - share, lane(1.0)), (share, lane(ratio))]
 
 
 def grown(slowing: Slowing | None, horizon_s: float, z: float) -> float:
@@ -196,15 +201,27 @@ def _shares(
 def phases_of(situation: BatchingSituation) -> tuple[float, ...]:
     """Factors on the mean batch time in phases of equal length: (1,), or (slow, fast) where a neighbour comes and goes.
 
-    With phases r times as slow as the others, 1 / (1 + r) of the batches fall into the slow ones, so that the mean of
-    the batch times is 2 r / (1 + r) and their squared variation (r - 1)^2 / (4 r), which gives r.
+    Of the time that replicas compute, the share q falls into the slow phases, which are r times as slow; then the
+    squared variation of the batch times is q (1 - q) (r - 1)^2 / r, which gives r, and a slow batch takes
+    r - q (r - 1) times the mean. While a slow phase carries its load it has half of the batches, so that
+    q = r / (1 + r), which is (1 + cv) / 2. A slow phase that does not is half of the time and never rests:
+    q = 1 / (2 busy), down to 1/2 where nothing rests.
     """
     cv = situation.variation or 0.0
     if cv < th.COMES_AND_GOES or cv < situation.spread:
         return (1.0,)
-    half = 1 + 2 * cv * cv
+    share = _share_of_slow(cv, situation.now.busy)
+    half = 1 + cv * cv / (2 * share * (1 - share))
     ratio = half + math.sqrt(half * half - 1)
-    return ((1 + ratio) / 2, (1 + ratio) / (2 * ratio))
+    slow = ratio - share * (ratio - 1)
+    return (slow, slow / ratio)
+
+
+def _share_of_slow(cv: float, busy: float | None) -> float:
+    """Share of the computing that is done in slow phases, 1/2 to 1; cv: coefficient of variation of batch times."""
+    if busy is None:
+        return 0.5
+    return max(0.5, min((1 + cv) / 2, 0.5 / max(busy, 0.5), th.PHASE_SHARE_MAX))
 
 
 def spread_of(situation: BatchingSituation) -> float:

@@ -55,9 +55,15 @@ class Ranked:
             and not self.too_wide(limits)
         )
 
+    @property
+    def guessed(self) -> bool:
+        """Its prediction rests on what is usual elsewhere: a gain that nobody measured, batches that nobody saw."""
+        return self.predicted.unproven or self.predicted.unknown
+
     def too_wide(self, limits: Mapping[str, float]) -> bool:
-        """A step that is hard to undo whose interval reaches over the SLO."""
-        return self.candidate.risk >= th.RISKY and self.predicted.high_ratio(limits) > 1
+        """A step that is hard to undo, or of a kind never seen here, whose interval reaches over the SLO."""
+        doubtful = self.candidate.risk >= th.RISKY or self.predicted.unknown
+        return doubtful and self.predicted.high_ratio(limits) > 1
 
 
 def barred(candidate: Candidate, posterior: Posterior, tried: frozenset[str]) -> str:
@@ -132,22 +138,23 @@ def soonest(item: Ranked) -> tuple[float, ...]:
 
 
 def likeliest(item: Ranked) -> tuple[float, ...]:
-    """Where nothing is sure: the chance, in steps of 5 %, then the price, then the chance and the room in full."""
+    """Where nothing is sure: the chance, in steps of 2 %, then the price, then the chance and the room in full."""
     candidate = item.candidate
     chance = (-round(item.success, 2), -round(item.predicted.room, 2))
-    return (-round(th.CHANCE_STEPS * item.success), round(candidate.cost_per_hour, 4), *chance, *candidate.size)
+    return (-round(th.UNSURE_STEPS * item.success), round(candidate.cost_per_hour, 4), *chance, *candidate.size)
 
 
 def order(item: Ranked) -> tuple[object, ...]:
     """Of options that do: the price, then what was measured first, then the fewer changes, then the surer.
 
     A gain that nobody measured is no reason to pay: whatever cannot be undone in seconds is `too_wide` unless its whole
-    interval lies under the SLO, and its gate measures it before it goes live.
+    interval lies under the SLO, and its gate measures it before it goes live. A batch larger than any that was seen is
+    as little measured.
     """
     candidate, predicted = item.candidate, item.predicted
     return (
         round(candidate.cost_per_hour, 4),
-        float(predicted.unproven),
+        float(item.guessed),
         len(candidate.changes),
         -round(th.CHANCE_STEPS * item.success),
         round(item.time_to_effect_s / th.EFFECT_STEP_S),

@@ -16,7 +16,17 @@ from tuning.planning.forecast import Forecast
 from tuning.planning.reading import Reading, settled
 from tuning.planning.settings import PlanningSettings
 
-BASELINE_SIGNALS = ("qps", "batch_ms", "rows_per_batch", "queue_ms", "p95_ms", "replicas", "batch_size", "busy")
+BASELINE_SIGNALS = (
+    "qps",
+    "batch_ms",
+    "rows_per_batch",
+    "queue_ms",
+    "p95_ms",
+    "replicas",
+    "batch_size",
+    "batch_timeout_ms",
+    "busy",
+)
 
 
 HISTORY_SIGNALS = (*BASELINE_SIGNALS, "arrival_cv2", "batch_cv2")
@@ -34,6 +44,7 @@ class Baseline:
     p95_ms: float | None = None
     replicas: float | None = None
     batch_size: float | None = None
+    batch_timeout_ms: float | None = None
     busy: float | None = None
     variation: float | None = None
     points: int = 0

@@ -84,7 +84,7 @@ def slowing(window: MetricWindow, kept: LatencyModel, rate_window_s: float) -> S
         return None
     times = np.array([at_s for at_s, _, _ in seen])
     ratios = np.array([batch_ms / kept.predict(rows)[0] for _, rows, batch_ms in seen])
-    start = trend_start(times, ratios, [k * rate_window_s for k in th.SLOWING_WINDOWS])
+    start = trend_start(times, ratios, [k * rate_window_s for k in th.SLOWING_WINDOWS], rate_window_s)
     if start is None:
         return None
     rising = times >= start
@@ -203,20 +203,46 @@ def rows_per_request(now: Reading) -> float:
     return float(round(ratio)) if ratio > th.MANY_ROWS else 1.0
 
 
-def replica_pace(observation: Observation, onset: float, settings: PlanningSettings) -> dict[str, float]:
-    """Batch time of each replica over the median replica's, rows allowed for; {} below two replicas."""
+def replica_pace(
+    observation: Observation, onset: float, settings: PlanningSettings, kept: LatencyModel
+) -> dict[str, float]:
+    """Batch time of each replica over the median replica's, rows allowed for; {} below two replicas.
+
+    A replica with fuller batches takes longer without being slower: by the learned line where there is one.
+    """
+    speeds = _replica_points(observation, onset, settings)
+    if len(speeds) < 2:
+        return _by_p95(observation, onset, settings)
+    if kept.known:
+        per = {name: ms / kept.predict(rows)[0] for name, (rows, ms) in speeds.items()}
+    else:
+        share, middle_rows = th.REPLICA_ROWS, max(1.0, float(np.median([rows for rows, _ in speeds.values()])))
+        per = {name: ms / (1 - share + share * rows / middle_rows) for name, (rows, ms) in speeds.items()}
+    middle = _middle(list(per.values()))
+    return {name: value / middle for name, value in per.items()}
+
+
+def slow_replicas(
+    observation: Observation, pace: Mapping[str, float], onset: float, settings: PlanningSettings
+) -> tuple[float, float] | None:
+    """(rows per batch, batch time in ms) of the replicas that are slow, as measured; None where none is."""
+    speeds = _replica_points(observation, onset, settings)
+    slow = [speeds[name] for name, ratio in pace.items() if ratio > th.DILUTED_REPLICA and name in speeds]
+    if not slow:
+        return None
+    return float(np.mean([rows for rows, _ in slow])), float(np.mean([batch_ms for _, batch_ms in slow]))
+
+
+def _replica_points(
+    observation: Observation, onset: float, settings: PlanningSettings
+) -> dict[str, tuple[float, float]]:
+    """Median rows per batch and batch time (ms) of each replica since the onset."""
     speeds: dict[str, tuple[float, float]] = {}
     for name, window in observation.replicas.items():
         seen = points(window, math.inf, settings.rate_window_s / 3, settled(window, onset, settings))
         if seen:
             speeds[name] = float(np.median([p[1] for p in seen])), float(np.median([p[2] for p in seen]))
-    if len(speeds) < 2:
-        return _by_p95(observation, onset, settings)
-    # A replica with fuller batches takes longer without being slower: half of the time is taken to go with the rows.
-    share, middle_rows = th.REPLICA_ROWS, max(1.0, float(np.median([rows for rows, _ in speeds.values()])))
-    per = {name: ms / (1 - share + share * rows / middle_rows) for name, (rows, ms) in speeds.items()}
-    middle = _middle(list(per.values()))
-    return {name: value / middle for name, value in per.items()}
+    return speeds
 
 
 def _by_p95(observation: Observation, onset: float, settings: PlanningSettings) -> dict[str, float]:

@@ -88,11 +88,10 @@ class BeforeAfterVerifier:
         if lacking:
             # No P95 to speak of, and yet a loss that can be seen: that is enough to go back.
             resolved = None if control is not None else self._met_alone(new, after)
-            return base.model_copy(
-                update={
-                    "verdict": "worse" if failed else "inconclusive", "resolved": resolved, "reason": failed or lacking
-                }
-            )  # fmt: skip
+            helped = "" if failed or control is not None else self._copes_alone(new, resolved, after)
+            verdict = "worse" if failed else "improved" if helped else "inconclusive"
+            reason = failed or (f"{lacking}, and {helped}" if helped else lacking)
+            return base.model_copy(update={"verdict": verdict, "resolved": resolved, "reason": reason})
         history = history_of(before) if old.source == "series" else None
         difference, level = shift(
             old.side, new.side, history=history, prior=settings.phi_prior, noise_floor=settings.noise_floor
@@ -106,6 +105,9 @@ class BeforeAfterVerifier:
             value=math.exp(adjusted.level.mean), low=math.exp(low), high=math.exp(high), level=settings.interval_level
         )
         verdict, reason = self._verdict(adjusted.level, effect, before, after, control)
+        if control is None and verdict in ("inconclusive", "unchanged") and _outgrown(before, after):
+            # What P95 was is no measure of what it would be: the old setting carried that load, and not this one.
+            verdict = "improved"
         if cut := self._cut_off(_name(after), verdict, old, new, control):
             verdict, reason = "inconclusive", cut
         if failed:
@@ -195,6 +197,15 @@ class BeforeAfterVerifier:
             return None
         met = self._known(_drained(new.under(promise.limit_ms), settings), new, promise.limit_ms)
         return self._all_met(met, after)
+
+    def _copes_alone(self, new: Points, resolved: bool | None, after: Evidence) -> str:
+        """Why the change helps although too little was seen before it: the old setting would not carry the present
+        load, and this one is not seen to miss the objective. Empty where that is not so."""
+        enough = new.n >= self._settings.min_points and not self._few_requests("after", after)
+        expected = after.expected_p95_ms
+        if not enough or resolved is False or expected is None or not math.isinf(expected):
+            return ""
+        return "at this load the old setting would not cope at all"
 
     @staticmethod
     def _known(met: bool | None, new: Points, slo_ms: float) -> bool | None:
@@ -330,6 +341,12 @@ def _model_explains(before: Evidence, after: Evidence) -> bool:
     if old is None or new is None or math.isnan(old + new) or math.isinf(new):
         return False
     return math.isinf(old) or new < 0.9 * old
+
+
+def _outgrown(before: Evidence, after: Evidence) -> bool:
+    """Whether the load has grown since the change beyond what the old setting carries: P95 would rise without end."""
+    old, new = before.expected_p95_ms, after.expected_p95_ms
+    return old is not None and math.isfinite(old) and new is not None and math.isinf(new)
 
 
 def _load_explains(

@@ -28,7 +28,7 @@ def test_a_situation_claims_nothing_that_it_was_not_told():
     told = (bare.slow, bare.slow_sd, bare.slower_per_min, bare.variation, bare.spread, bare.replica_slow,
             bare.limit_cost, bare.backlog, bare.identified)  # fmt: skip
     assert told == (None, 0.0, 0.0, None, 0.1, (), None, 0.0, False)
-    assert dataclasses.astuple(Baseline()) == (None,) * 9 + (0,)
+    assert dataclasses.astuple(Baseline()) == (None,) * 10 + (0,)
 
 
 def rising(wait_ms: float, over: float) -> list[float]:

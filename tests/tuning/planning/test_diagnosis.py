@@ -245,6 +245,27 @@ def test_where_waiting_for_rows_begins_and_ends(change, waits):
 
 
 @pytest.mark.parametrize(
+    ("before_ms", "change", "slow", "cause"),
+    [
+        (None, {}, 3.0, "batch_wait_too_long"),  # nobody knows what it was
+        (20.0, {}, 3.0, "batch_wait_too_long"),
+        (86.9, {}, 3.0, "batch_wait_too_long"),  # longer by more than 15 %
+        (87.0, {}, 3.0, "slower_service"),  # as it was in the calm, and something else has moved
+        (100.0, {}, 3.0, "slower_service"),
+        (100.0, {}, 1.1, "batch_wait_too_long"),  # as it was, and nothing else has moved
+        (None, {"rows_per_batch": 7.9}, 1.1, "load_surge"),
+        (20.0, {"rows_per_batch": 7.9}, 1.1, "batch_wait_too_long"),  # what waits so long fills its batches
+        (20.0, {"rows_per_batch": 7.9, "busy": None}, 1.1, "load_surge"),
+        (100.0, {"rows_per_batch": 7.9}, 1.1, "load_surge"),
+        (20.0, {"busy": 0.75}, 1.1, "load_surge"),
+    ],
+)
+def test_a_wait_is_the_cause_where_it_is_news(before_ms, change, slow, cause):
+    found = diagnose(now=WAITS | change, base={"batch_timeout_ms": before_ms}, slow=slow, batch_max=8.0)
+    assert found.cause == cause
+
+
+@pytest.mark.parametrize(
     ("p95", "symptom", "recent", "cause"),
     [
         (95.0, "latency", [95.0] * 48 + [120.0] * 3 + [95.0] * 10, "unmet"),
@@ -323,22 +344,22 @@ def test_every_sign_names_a_cause_that_there_is():
 
 
 @pytest.mark.parametrize(
-    ("cause", "levers", "curable", "pairs"),
+    ("cause", "levers", "curable", "pair_adds"),
     [
-        ("load_surge", 3, True, True),
-        ("lost_capacity", 3, True, True),
-        ("slower_service", 3, True, True),
-        ("batch_too_small", 3, True, True),
-        ("noisy_neighbour", 3, True, True),
-        ("unknown", 3, True, True),
-        ("slow_replica", 2, True, False),
-        ("batch_wait_too_long", 1, True, True),
-        ("idle_capacity", 1, True, True),
-        ("errors", 0, False, True),
-        ("stale_data", 0, False, True),
-        ("healthy", 0, False, True),
+        ("load_surge", 3, True, None),
+        ("lost_capacity", 3, True, None),
+        ("slower_service", 3, True, None),
+        ("batch_too_small", 3, True, None),
+        ("noisy_neighbour", 3, True, None),
+        ("unknown", 3, True, None),
+        ("slow_replica", 2, True, 1),
+        ("batch_wait_too_long", 1, True, None),
+        ("idle_capacity", 1, True, None),
+        ("errors", 0, False, None),
+        ("stale_data", 0, False, None),
+        ("healthy", 0, False, None),
     ],
 )
-def test_what_helps_against_a_cause(cause, levers, curable, pairs):
+def test_what_helps_against_a_cause(cause, levers, curable, pair_adds):
     row = CAUSES[cause]
-    assert (len(row.levers), row.curable, row.pairs) == (levers, curable, pairs)
+    assert (len(row.levers), row.curable, row.pair_adds) == (levers, curable, pair_adds)

@@ -40,25 +40,25 @@ def predict(situation, knowledge=None, **knobs):
 
 # situation, knowledge, knobs: P95, low, high, meets, carries, room, load, drain_s, busy
 ROWS_OF_FIGURES = {
-    "as it is": (SITUATION, None, {}, (48.0414, 39.8814, 58.5427, 1, 1, 1, 0.1353, 0, 0.4238)),
-    "five times the load": (at(300.0), None, {}, (65.027, 47.6084, 114.9766, 0.9241, 0.9996, 0.7567, 0.6843, 0, 0.9222)),
+    "as it is": (SITUATION, None, {}, (48.0583, 39.8711, 58.559, 1, 1, 1, 0.1346, 0, 0.4243)),
+    "five times the load": (at(300.0), None, {}, (63.8025, 47.3939, 111.3285, 0.9255, 0.9997, 0.762, 0.6796, 0, 0.9244)),
     "INT8": (at(300.0), None, {"precision": "int8"},
-             (33.0107, 24.9088, 45.4987, 1, 0.9992, 0.9816, 0.2788, 0, 0.4495)),
+             (32.9702, 24.8739, 45.3377, 1, 0.9992, 0.9821, 0.2762, 0, 0.4489)),
     "one slow replica": (at(100.0, replica_slow=(1.0, 3.0)), None, {},
-                         (179.3015, 131.309, 309.9376, 0.0009, 1, 0.9996, 0.6843, 0, 0.7576)),
+                         (178.4207, 130.8715, 295.7041, 0.001, 1, 0.9996, 0.6796, 0, 0.7562)),
     "coming and going": (at(250.0, variation=0.5, phase_s=10.0), None, {},
-                         (680.1183, 93.9557, 3638.697, 0.0584, 1, 0.8714, 0.5702, 0, 0.8381)),
+                         (116.2352, 69.76, 1706.0675, 0.3233, 1, 0.8749, 0.4248, 0, 0.7576)),
     "a backlog": (at(300.0, backlog=500.0), None, {},
-                  (65.027, 47.6084, 114.9766, 0.9241, 0.9996, 0.7567, 0.6843, 3.4432, 0.9222)),
+                  (63.8025, 47.3939, 111.3285, 0.9255, 0.9997, 0.762, 0.6796, 3.3915, 0.9244)),
     "slower and slower": (at(300.0, slowing=Slowing(0.0, 1.5, 0.002, 200.0)), None, {}, None),
     "two rows a request": (at(100.0, rows_per_request=2.0), None, {},
-                           (60.8292, 46.4181, 84.9795, 0.9912, 1, 0.9523, 0.4562, 0, 0.6862)),
+                           (60.5323, 46.3306, 84.3724, 0.9927, 1, 0.954, 0.4531, 0, 0.6493)),
     "more than it carries": (at(900.0), None, {},
-                             (92316.5502, 31591.8184, 157878.6339, 0, 0, 0.0263, 2.0529, math.inf, 1)),
+                             (91091.8563, 31023.2134, 155752.6775, 0, 0, 0.0275, 2.0388, math.inf, 1)),
     "predictions were 20 % low and scattered": (at(300.0), Knowledge(0.2, 0.3), {},
-                                                (79.4241, 45.9593, 157.8124, 0.7043, 0.9996, 0.7567, 0.6843, 0, 0.9222)),
+                                                (77.9286, 45.5131, 155.0836, 0.7158, 0.9997, 0.762, 0.6796, 0, 0.9244)),
     "overhead": (at(300.0, overhead_ms=7.0), None, {},
-                 (72.0293, 54.1788, 121.7359, 0.8989, 0.9996, 0.7567, 0.6843, 0, 0.9222)),
+                 (70.8045, 53.932, 118.2482, 0.8985, 0.9997, 0.762, 0.6796, 0, 0.9244)),
 }  # fmt: skip
 
 
@@ -97,17 +97,28 @@ def test_how_much_slower_it_will_be(slowing, horizon_s, z, factor):
 
 
 @pytest.mark.parametrize(
-    ("variation", "spread", "phases"),
+    ("variation", "spread", "busy", "phases"),
     [
-        (None, 0.1, (1.0,)),
-        (0.199, 0.1, (1.0,)),
-        (0.5, 0.6, (1.0,)),
-        (0.5, 0.1, (1.809, 0.691)),
-        (0.2, 0.1, (1.2440, 0.8360)),
+        (None, 0.1, None, (1.0,)),
+        (0.199, 0.1, None, (1.0,)),
+        (0.5, 0.6, None, (1.0,)),
+        # Nobody knows how busy it is: as where nothing rests.
+        (0.5, 0.1, None, (1.809, 0.691)),
+        (0.2, 0.1, None, (1.2440, 0.8360)),
+        (0.5, 0.1, 1.0, (1.809, 0.691)),
+        # A slow phase carries its load, so it has half of the batches: three times as slow, 1.5 and 0.5 of the mean.
+        (0.5, 0.1, 0.3, (1.5, 0.5)),
+        (0.5, 0.1, 0.6, (1.5, 0.5)),
+        (0.2, 0.1, 0.3, (1.2, 0.8)),
+        # It does not: half of the time is 0.625 of 0.8, so 0.625 of the computing.
+        (0.5, 0.1, 0.8, (1.6359, 0.6069)),
+        (2.0, 0.1, 0.1, (5.542, 0.1194)),
     ],
 )
-def test_phases(variation, spread, phases):
-    assert pr.phases_of(at(1.0, variation=variation, spread=spread)) == pytest.approx(phases, abs=1e-3)
+def test_phases(variation, spread, busy, phases):
+    now = dataclasses.replace(SITUATION.now, busy=busy)
+    found = pr.phases_of(at(1.0, variation=variation, spread=spread, now=now))
+    assert found == pytest.approx(phases, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -152,9 +163,21 @@ def test_capacity_is_that_of_full_batches():
     assert pr.capacity_now(at(1.0, rows_per_request=2.0)) == pytest.approx(8 / (curve.at(8) / 1e3))
 
 
+def test_a_slow_replica_takes_what_it_was_measured_to_take():
+    """Whatever the line of a draw says of 8 rows, the slow one took 90 ms for them: no interval around that."""
+    sick = at(100.0, replica_slow=(1.0, 3.0))
+    measured = dataclasses.replace(sick, slow_point=(8.0, 3.0 * sick.model.curve().at(8)))
+    wide, narrow = predict(sick).shown["p95_ms"], predict(measured).shown["p95_ms"]
+    assert narrow.value == pytest.approx(wide.value, rel=0.1)
+    faster = dataclasses.replace(sick, slow_point=(8.0, 0.5 * sick.model.curve().at(8)))
+    sound = at(100.0)
+    # Never faster than the others.
+    assert predict(faster).shown["p95_ms"].value == pytest.approx(predict(sound).shown["p95_ms"].value, rel=0.1)
+
+
 def test_a_queue_that_takes_ten_minutes_never_empties():
     spare = 2 * pr.capacity_now(SITUATION) / 2 - 300.0
-    assert predict(at(300.0, backlog=599.0 * spare)).drain_s < 620.0
+    assert predict(at(300.0, backlog=580.0 * spare)).drain_s < 620.0
     assert predict(at(300.0, backlog=640.0 * spare)).drain_s == math.inf
 
 

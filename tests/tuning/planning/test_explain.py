@@ -63,6 +63,7 @@ WINNER = option(meets=0.95)
             "it meets the SLO with a probability of 95% only, and worked 1 of 3 times here",
         ),
         ({"risk": 0.15, "high": 130.0}, "its gain is not measured yet, so P95 may end at 130 ms"),
+        ({"unknown": True, "high": 130.0}, "such batches were never seen here, so P95 may end at 130 ms"),
         (
             {"unproven": True},
             "it would do, but its gain was never measured here, and the chosen option rests on measurements",

@@ -60,12 +60,41 @@ def test_a_fall_is_not_followed_to_nothing():
 @pytest.mark.parametrize("seed", range(5))
 def test_a_rise_is_told_from_a_step_by_looking_back_far(seed):
     noise = np.random.default_rng(seed).normal(0, 3, T.size)
-    assert trend_start(T, 100 + T / 3 + noise, WINDOWS) == T[0]
+    assert trend_start(T, 100 + T / 3 + noise, WINDOWS, 20.0) == T[0]
     # A rate over 20 s shows a step as a short ramp: still a step, wherever in the look it happened.
     for at in (60.0, 150.0, 240.0, 280.0):
-        assert trend_start(T, 100 + 100 * np.clip((T - at) / 20, 0, 1) + noise, WINDOWS) is None
-    assert trend_start(T, 100 + noise, WINDOWS) is None
-    assert trend_start(T[:10], 100 + T[:10], WINDOWS) is None
+        assert trend_start(T, 100 + 100 * np.clip((T - at) / 20, 0, 1) + noise, WINDOWS, 20.0) is None
+    assert trend_start(T, 100 + noise, WINDOWS, 20.0) is None
+    assert trend_start(T[:7], 100 + T[:7], WINDOWS, 5.0) is None
+
+
+def over(window_s: float, rate: np.ndarray) -> np.ndarray:
+    """What a rate over `window_s` shows of a rate that is given every 5 s."""
+    count = round(window_s / 5.0)
+    padded = np.concatenate([np.full(count - 1, rate[0]), rate])
+    return np.convolve(padded, np.ones(count) / count, "valid")
+
+
+@pytest.mark.parametrize(("window_s", "old_windows"), [(20.0, 3.5), (20.0, 5.0), (60.0, 3.0)])
+def test_a_level_that_began_to_rise_is_known_after_a_few_rate_windows(window_s, old_windows):
+    began_s = 295.0 - old_windows * window_s
+    noise = np.random.default_rng(4).normal(0, 0.5, T.size)
+    start = trend_start(T, over(window_s, 100 + np.maximum(0, T - began_s)) + noise, (), window_s)
+    # A mean over a window lags by half of it.
+    assert start is not None and began_s <= start <= began_s + window_s
+
+
+@pytest.mark.parametrize("window_s", [20.0, 60.0])
+@pytest.mark.parametrize("shape", ["step", "waves", "fall", "level"])
+def test_what_does_not_go_on_rising_is_no_bend(window_s, shape):
+    rates = {
+        "step": np.where(T >= 180, 220.0, 100.0),
+        "waves": np.where((T >= 180) & ((T - 180) % 60 < 30), 220.0, 100.0),
+        "fall": 200 - np.maximum(0, T - 150),
+        "level": np.full(T.size, 100.0),
+    }
+    noise = np.random.default_rng(5).normal(0, 2, T.size)
+    assert trend_start(T, over(window_s, rates[shape]) + noise, (), window_s) is None
 
 
 def test_last_week_is_taken_where_it_fits():

@@ -59,6 +59,9 @@ def option(
         (option(risk=0.1, high=150.0), False),
         (option(risk=0.1, high=100.0), True),
         (option(risk=0.1, high=100.1), False),
+        (option(unknown=True, high=100.0), True),
+        (option(unknown=True, high=100.1), False),
+        (option(unproven=True, high=100.1), True),
     ],
 )
 def test_an_option_is_eligible_if_it_does_surely_with_headroom(item, may):
@@ -78,6 +81,11 @@ def test_success_is_the_models_word_times_the_ledgers():
 ARGUMENTS = {
     "a gain that nobody measured is free all the same": (option(unproven=True, risk=0.15, high=99.0), option(cost=1.2)),
     "what was measured goes before what never was": (option(delay=60.0), option(unproven=True, risk=0.15, high=99.0)),
+    "what was measured goes before what was never seen": (option(delay=60.0), option(unknown=True, high=99.0)),
+    "the surer of two that nobody measured": (
+        option("precision", meets=0.99, delay=60.0, unproven=True, risk=0.15, high=99.0),
+        option(meets=0.92, unknown=True, high=99.0),
+    ),
     "the cheaper": (option("batch_size", cost=1.2), option("replicas", cost=2.4)),
     "one change before two": (option("batch_size"), option("batch_size+precision")),
     "the surer, from a step of 5 % on": (option(meets=0.99, delay=60.0), option(meets=0.94)),

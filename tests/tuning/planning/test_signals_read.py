@@ -64,7 +64,8 @@ def test_forecasts_in_figures(rate, horizon_s, method, figures):
         (100 + T / 3, 0.0),
         (100 + np.maximum(T - 120, 0), 0.0),
         (100 + np.maximum(T - 180, 0), 120.0),
-        (100 + np.maximum(T - 240, 0), None),
+        (100 + np.maximum(T - 240, 0), 240.0),
+        (100 + 5 * np.maximum(T - 285, 0), None),  # as a step may show in a rate over 20 s
         (100 + T / 15, None),
         (100 + 0.08 * T, 0.0),
         (500 - T, None),
@@ -72,13 +73,14 @@ def test_forecasts_in_figures(rate, horizon_s, method, figures):
     ],
 )
 def test_since_when_a_rate_rises(rate, start):
-    assert trend_start(T, rate, WINDOWS) == start
+    assert trend_start(T, rate, WINDOWS, 20.0) == start
 
 
 def test_windows_without_enough_samples_tell_nothing():
-    assert trend_start(T[:23], 100 + T[:23], WINDOWS) is None
-    assert trend_start(T[:24], 100 + T[:24], WINDOWS) == 0.0
-    assert trend_start(T[:1], T[:1], WINDOWS) is None and trend_start(T[:0], T[:0], WINDOWS) is None
+    far_s = 1000.0
+    assert trend_start(T[:23], 100 + T[:23], WINDOWS, far_s) is None
+    assert trend_start(T[:24], 100 + T[:24], WINDOWS, far_s) == 0.0
+    assert trend_start(T[:1], T[:1], WINDOWS, 20.0) is None and trend_start(T[:0], T[:0], WINDOWS, 20.0) is None
 
 
 def arriving(busy=0.99, since=AT_S - 115, **signals):
@@ -401,8 +403,8 @@ def replicas(**batch_ms):
     return {name: make_window({"batch_ms": ms, "rows_per_batch": rows}) for name, (ms, rows) in batch_ms.items()}
 
 
-def pace(windows, onset=AT_S - 120):
-    return speed.replica_pace(make_observation({}, replicas=windows), onset, SETTINGS)
+def pace(windows, onset=AT_S - 120, kept=lm.LatencyModel()):
+    return speed.replica_pace(make_observation({}, replicas=windows), onset, SETTINGS, kept)
 
 
 def test_the_pace_of_replicas_is_against_the_median_of_the_faster_half():
@@ -412,6 +414,19 @@ def test_the_pace_of_replicas_is_against_the_median_of_the_faster_half():
     # Twice the rows explain half as much again.
     assert pace(replicas(a=(20.0, 4.0), b=(20.0, 4.0), c=(30.0, 8.0)))["c"] == pytest.approx(1.0)
     assert pace(replicas(a=(20.0, 4.0))) == {} == pace({})
+
+
+def test_a_slow_replicas_fuller_batches_are_allowed_for_by_the_learned_line():
+    """2 + 2 b ms: 6 ms for 2 rows, 18 for 8. A sick one that is twice as slow takes 36 for its 8."""
+    line = lm.learn(lm.LatencyModel(), [(float(k), rows, 2 + 2 * rows) for k, rows in enumerate((1.0, 8.0) * 10)])
+    windows = replicas(a=(6.0, 2.0), b=(36.0, 8.0))
+    found = pace(windows, kept=line)
+    assert found == pytest.approx({"a": 1.0, "b": 2.0}, rel=0.02)
+    seen = make_observation({}, replicas=windows)
+    assert speed.slow_replicas(seen, found, AT_S - 120, SETTINGS) == (8.0, 36.0)
+    assert speed.slow_replicas(seen, {"a": 1.0, "b": 1.3}, AT_S - 120, SETTINGS) is None
+    # Known by their latency alone: no batch time of theirs is known.
+    assert speed.slow_replicas(make_observation({}), {"a": 1.0, "b": 2.0}, AT_S - 120, SETTINGS) is None
 
 
 def test_by_p95_alone_the_root_counts_up_to_five():

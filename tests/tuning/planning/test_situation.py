@@ -45,12 +45,14 @@ def test_without_a_count_of_the_queue_nothing_is_told():
 
 
 @pytest.mark.parametrize("ratio", [2.0, 2.5, 4.0])
-def test_a_neighbour_is_known_by_the_variation_within_a_batch_size(ratio):
-    # Half of the time `ratio` times as slow: 1 / (1 + ratio) of the batches.
-    share = 1 / (1 + ratio)
+@pytest.mark.parametrize("busy", [0.3, 1.0])
+def test_a_neighbour_is_known_by_the_variation_within_a_batch_size(ratio, busy):
+    # Half of the time `ratio` times as slow: half of the batches where it carries the load, 1 / (1 + ratio) of them
+    # where it never rests.
+    share = 1 / (1 + ratio) if busy == 1.0 else 0.5
     mean = share * ratio + 1 - share
     cv2 = (share * ratio**2 + 1 - share) / mean**2 - 1
-    found = situation(batch_cv2=from_onset(0.01, 0.01 + cv2), batch_ms=from_onset(20.0, 20.0 * mean))
+    found = situation(batch_cv2=from_onset(0.01, 0.01 + cv2), batch_ms=from_onset(20.0, 20.0 * mean), busy=busy)
     assert found.model.spread == pytest.approx(0.1)
     slow, fast = phases_of(found)
     assert slow / fast == pytest.approx(ratio, rel=0.05)

@@ -238,6 +238,46 @@ def test_an_old_setting_that_could_not_cope_is_compared_with_what_it_could_do_no
     assert judge(before, still).verdict == "improved"
 
 
+@pytest.mark.parametrize(
+    ("level", "new_expected", "verdict"),
+    [
+        (110.0, math.inf, "improved"),  # as high as before, where the old setting would rise without end
+        (110.0, 120.0, "inconclusive"),
+        (110.0, None, "inconclusive"),
+        (400.0, math.inf, "worse"),
+    ],
+)
+def test_a_load_that_outgrew_the_old_setting_is_a_win_of_the_one_that_carries_it(
+    level: float, new_expected: float | None, verdict: str
+) -> None:
+    before = evidence(noisy(105, seed=1, sigma=0.4), qps=100.0, expected_p95_ms=100.0)
+    after = evidence(noisy(level, seed=2, sigma=0.4), start_s=600, qps=120.0, expected_p95_ms=new_expected)
+    outcome = judge(before, after)
+    assert outcome.verdict == verdict
+    if verdict == "improved":
+        assert "would not have coped" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("level", "expected", "found"),
+    [
+        (60.0, math.inf, ("improved", True)),
+        (60.0, 500.0, ("inconclusive", True)),  # a model's word on a level that nobody saw before is none
+        (60.0, None, ("inconclusive", True)),
+        (300.0, math.inf, ("inconclusive", False)),  # it does not meet the objective either
+    ],
+)
+def test_with_too_few_requests_before_what_the_old_setting_cannot_carry_is_told(
+    level: float, expected: float | None, found: tuple[str, bool]
+) -> None:
+    before = evidence(noisy(200, seed=1, n=6), qps=1.0, expected_p95_ms=math.inf)
+    after = evidence(noisy(level, seed=2), start_s=600, qps=10.0, expected_p95_ms=expected)
+    outcome = judge(before, after)
+    assert (outcome.verdict, outcome.resolved) == found
+    assert "before the change" in outcome.reason
+    assert ("would not cope" in outcome.reason) is (found[0] == "improved")
+
+
 def test_the_control_takes_the_credit_that_is_its_own() -> None:
     """Everybody got faster: the changed replica by no more than the others."""
     common = np.random.default_rng(3).normal(0, 0.2, 2 * N)
