@@ -89,9 +89,9 @@ class BeforeAfterVerifier:
             # No P95 to speak of, and yet a loss that can be seen: that is enough to go back.
             resolved = None if control is not None else self._met_alone(new, after)
             helped = "" if failed or control is not None else self._copes_alone(new, resolved, after)
-            verdict = "worse" if failed else "improved" if helped else "inconclusive"
+            told: Verdict = "worse" if failed else "improved" if helped else "inconclusive"
             reason = failed or (f"{lacking}, and {helped}" if helped else lacking)
-            return base.model_copy(update={"verdict": verdict, "resolved": resolved, "reason": reason})
+            return base.model_copy(update={"verdict": told, "resolved": resolved, "reason": reason})
         history = history_of(before) if old.source == "series" else None
         difference, level = shift(
             old.side, new.side, history=history, prior=settings.phi_prior, noise_floor=settings.noise_floor
