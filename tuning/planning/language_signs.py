@@ -104,20 +104,19 @@ def _slower_text(f: Facts) -> tuple[str, ...]:
     return (f"a token takes {ms(now.itl_ms)} instead of {ms(calm.itl_ms)} with no more requests running",)
 
 
+def _fewer_seats(f: Facts) -> float | None:
+    """More ran before than the limit lets run now: by how much it holds back, whatever came on top."""
+    seats, before = _of(f).max_num_seqs, f.calm.running
+    return math.log(before / seats) if seats and before and _at_limit(f) else None
+
+
+def _fewer_seats_text(f: Facts) -> tuple[str, ...]:
+    return tuple(f"{text}, where {f.calm.running or 0:.0f} ran before" for text in _at_limit_text(f))
+
+
 def _grew(name: str, now: float | None, before: float | None) -> tuple[str, ...]:
     return (f"{name} of {now or 0:,.0f} tokens instead of {before or 0:,.0f} (x{(now or 0) / (before or 1):.1f})",)
 
-
-FACTORS = (
-    Sign("longer_prompts", _prompts, lambda f: _grew("prompts", _of(f).prompt_tokens, f.calm.prompt_tokens)),
-    Sign("longer_outputs", _outputs, lambda f: _grew("answers", _of(f).output_tokens, f.calm.output_tokens)),
-    Sign(
-        "prefix_cache_lost",
-        _prefix,
-        _prefix_text,
-    ),
-    Sign("slower_engine", _slower, _slower_text),
-)
 
 # What the present state says ------------------------------------------------------------------------------------------
 
@@ -194,8 +193,20 @@ NARROW = (
 )
 
 
+FACTORS = (
+    Sign("longer_prompts", _prompts, lambda f: _grew("prompts", _of(f).prompt_tokens, f.calm.prompt_tokens)),
+    Sign("longer_outputs", _outputs, lambda f: _grew("answers", _of(f).output_tokens, f.calm.output_tokens)),
+    Sign("prefix_cache_lost", _prefix, _prefix_text),
+    Sign("slower_engine", _slower, _slower_text),
+    Sign("concurrency_limited", _fewer_seats, _fewer_seats_text),
+)
+"""What moved, with the size of its share in the load. `diagnosis` compares them with how the rate of requests grew."""
+
+
 def narrow(f: Facts) -> tuple[str, ...]:
     """Where it is narrow now, beside a cause that came from outside: a surge fills the cache or meets the limit."""
+    if (_fewer_seats(f) or 0.0) > th.MOVED:
+        return ()  # told as what moved
     sign = next((sign for sign in (_KV, _LIMIT) if sign.growth(f) is not None), None)
     return sign.evidence(f) if sign is not None else ()
 

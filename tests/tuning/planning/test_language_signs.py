@@ -66,6 +66,16 @@ ROWS = {
         "15 requests wait and 8 of 8 run while 80% of the KV cache are free",
     ),
     "a mean over the window is a little below the limit": ({"now": {"running": 7.2}, "limit": 8}, "concurrency_limited", None),
+    "more ran before than the limit lets run": (
+        {"now": {}, "limit": 8, "calm": {"running": 20.0}, "load": (3.0, 2.0)},
+        "concurrency_limited",
+        "15 requests wait and 8 of 8 run while 80% of the KV cache are free, where 20 ran before",
+    ),
+    "a few more ran before, and the load grew by more": (
+        {"now": {}, "limit": 8, "calm": {"running": 10.0}, "load": (4.0, 2.0)},
+        "load_surge",
+        "15 requests wait and 8 of 8 run while 80% of the KV cache are free, where 10 ran before",
+    ),
     "well below the limit": ({"now": {"running": 7.1}, "limit": 8}, "load_surge", None),
     "many run, none waits": (
         {"now": {"queue_depth": 0.0, "running": 30.0, "itl_ms": 55.0, "itl_p50_ms": 50.0, "itl_p95_ms": 65.0},
@@ -146,6 +156,11 @@ def test_a_cause_with_its_evidence(name):
     found = diagnose(**arguments)
     assert found.cause == cause, found
     assert evidence is None or evidence in found.evidence, found.evidence
+
+
+def test_where_it_is_narrow_is_told_once():
+    found = diagnose(**ROWS["more ran before than the limit lets run"][0])
+    assert sum("8 of 8 run" in text for text in found.evidence) == 1
 
 
 def test_no_engine_that_hangs_is_changed():
