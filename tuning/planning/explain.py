@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from detection.model import FloatArray
 from detection.signals import percentile as _title
 from tuning.formats import ms
 from tuning.model import Diagnosis
@@ -84,6 +85,30 @@ def few(stay: Predicted, requests: float, limits: Mapping[str, float]) -> str:
         f"hold: the present setting is predicted to do ({ms(stay.shown[name].value)} of {ms(limits[name])}), and "
         f"{requests:.0f} requests are few enough for luck; it is looked at again soon"
     )
+
+
+def luck(stay: Predicted, limits: Mapping[str, float]) -> str:
+    """Why no server is restarted yet although an objective is broken: the present setting is likely to keep it."""
+    name = stay.worst(limits)
+    shown = stay.shown[name]
+    return (
+        f"hold: the present setting is predicted to do ({_title(name)} {ms(shown.low)} to {ms(shown.high)}, SLO "
+        f"{ms(limits[name])}; {stay.meets:.0%}), and a change restarts servers; it is looked at again soon"
+    )
+
+
+def gone(p95: FloatArray) -> str:
+    """Why no server is restarted where the queue that broke the objective is gone. p95: recent values in ms."""
+    return (
+        f"hold: the queue is gone and P95 falls (from {ms(float(p95.max()))} to {ms(float(p95[-1]))}), and a change "
+        "restarts servers; it is looked at again soon"
+    )
+
+
+def no_gain(option: Predicted, stay: Predicted, limits: Mapping[str, float]) -> str:
+    """Why an option is passed over that shows what is there already."""
+    name = option.worst(limits)
+    return f"it would show {_title(name)} {ms(option.shown[name].value)}, and so does the present setting"
 
 
 def uncured(diagnosis: Diagnosis) -> str:

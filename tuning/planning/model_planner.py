@@ -16,6 +16,7 @@ from tuning.formats import ms
 from tuning.model import LEVER_STEPS, Change, Diagnosis, Observation, Option, Plan, Record
 from tuning.planning import effects as ef
 from tuning.planning import explain, options, ranking
+from tuning.planning import passing as ps
 from tuning.planning import reading as rd
 from tuning.planning import thresholds as th
 from tuning.planning.causes import CAUSES
@@ -135,8 +136,9 @@ class ModelPlanner:
         stay = self._stay(case, base)
         if passing := self._passes(case, stay):
             kept = Ranked(base, stay, ef.Posterior(*th.WORKED_PRIOR, 0, 0), 0.0)
-            return self._plan(case, _option(case, kept, passing), ())
-        ranked = self._rank(case, base)
+            return self._plan(case, _option(case, kept, passing).model_copy(update={"meets_slo": True}), ())
+        case = self._corrected(case, stay) if case.engine.restarts else case
+        ranked = self._worthwhile(case, base, self._rank(case, base))
         winner = ranking.best(ranked, self._settings, case.limits)
         text = self._winning(case, winner) if winner is not None else ""
         if winner is None and case.engine.rules_apply:
@@ -168,6 +170,25 @@ class ModelPlanner:
         plan = self._with_lease(case, plan, winner)
         return plan.model_copy(update={"reason": f"{text}. {other}".strip() if other else text})
 
+    def _corrected(self, case: Case, stay: Predicted) -> Case:
+        """With what the present setting shows of how far the model is off."""
+        signal, limit_ms = case.observation.promise.signal, case.observation.promise.limit_ms
+        depth = rd.recent(case.observation.window, "queue_depth", self._settings.recent_s)
+        found = ps.off(stay, signal, case.situation.now.p95_ms, limit_ms, depth)
+        return replace(case, knowledge=replace(case.knowledge, off=found))
+
+    def _worthwhile(self, case: Case, base: Candidate, ranked: list[Ranked]) -> list[Ranked]:
+        """What would show the present setting's figures again is barred where it takes a restart."""
+        if not case.engine.restarts:
+            return ranked
+        stay = case.engine.predict([base], case.observation, case.situation, case.knowledge, self._settings)[0]
+        return [
+            replace(item, barred=ps.brings_nothing(item.predicted, stay, case.limits))
+            if item.ends and not item.barred
+            else item
+            for item in ranked
+        ]
+
     def _why(self, case: Case, item: Ranked) -> str:
         return case.engine.why(item.candidate, item.predicted, case.situation)
 
@@ -195,7 +216,7 @@ class ModelPlanner:
         window, situation = case.observation.window, case.situation
         p95 = rd.recent(window, case.observation.promise.signal, self._settings.recent_s)
         depth = rd.recent(window, "queue_depth", self._settings.recent_s)
-        falling = p95.size >= 4 and float(p95[-1]) < th.PASSES_P95 * float(p95.max()) and bool(p95[-1] <= p95[-2])
+        falling = ps.falls(p95)
         emptying = (
             depth.size >= 4
             and float(depth[-1]) < th.PASSES_DEPTH * float(depth.max())
@@ -203,14 +224,21 @@ class ModelPlanner:
         )
         sound = situation.slow is None or situation.slow < th.PASSES_SLOW
         meets = stay.meets >= th.PASSES_MEETS and stay.ratio(case.limits) <= self._settings.headroom
-        if not meets or stay.drain_s >= th.PASSES_DRAIN_S:
+        window_s = self._settings.rate_window_s
+        age_s = case.observation.at_s - case.incident.opened_at_s
+        if stay.drain_s >= th.PASSES_DRAIN_S:
+            return ""
+        if case.engine.restarts:
+            luck = ps.may_be_luck(p95, case.observation.promise.limit_ms, age_s, window_s)
+            if waits := ps.before_a_restart(stay, case.limits, self._settings, p95, depth, luck):
+                return waits
+        if not meets:
             return ""
         if (falling or emptying) and sound:
             return explain.drains(stay)
         # P95 rests on a handful of requests of one rate window: a few slow ones in a row break the SLO's rule.
-        window_s = self._settings.rate_window_s
         requests = (situation.now.qps or math.inf) * window_s
-        brief = case.observation.at_s - case.incident.opened_at_s <= th.LUCK_WINDOWS * window_s
+        brief = age_s <= th.LUCK_WINDOWS * window_s
         return explain.few(stay, requests, case.limits) if brief and requests < th.LUCK_REQUESTS else ""
 
     def _rank(self, case: Case, base: Candidate) -> list[Ranked]:

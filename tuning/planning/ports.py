@@ -7,7 +7,7 @@ is predicted are percentiles of objective signals by name.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from detection.model import Incident, MetricWindow, Slo
@@ -75,11 +75,15 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What the ledger adds: bias and scatter of earlier predictions (log), and a measured INT8 gain (None: none)."""
+    """What the ledger adds: bias and scatter of earlier predictions (log), and a measured INT8 gain (None: none).
+
+    off: by objective, how far (log) the present setting shows to lie over what is predicted of it.
+    """
 
     bias: float = 0.0
     scatter: float = 0.1
     measured_gain: float | None = None
+    off: Mapping[str, float] = field(default_factory=dict)
 
 
 class Engine(Protocol[S]):
@@ -87,13 +91,15 @@ class Engine(Protocol[S]):
 
     objectives: the signals whose percentiles it predicts, each of them a limit of `Slo` by the same name. signals: what
     it learns from. rules_apply: where it can predict nothing, the rules of thumb may propose something to a person;
-    without it nothing is proposed whose effect nobody knows.
+    without it nothing is proposed whose effect nobody knows. restarts: its limits are read at the server's start, so
+    that moving one is no free step.
     """
 
     name: str
     objectives: tuple[str, ...]
     signals: tuple[str, ...]
     rules_apply: bool
+    restarts: bool
 
     def learn(
         self, state: Mapping[str, object] | None, window: MetricWindow, served: tuple[str, str], stride_s: float

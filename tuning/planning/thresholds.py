@@ -365,6 +365,17 @@ LUCK_REQUESTS = 200.0
 the model says that the present setting does (a second change at 1.8/s was made for that on a development one) ..."""
 LUCK_WINDOWS = 2.0
 """... and for how many rate windows after the onset they may be."""
+NARROWLY = 1.1
+"""Median of recent P95s over the objective up to which it is broken by no more than a P95 of some hundred requests
+scatters (a tenth), so that a restart waits where the present setting is predicted to do ..."""
+NARROWLY_WINDOWS = 10.0
+"""... for so many rate windows after the onset."""
+OFF_MAX = math.log(2.0)
+"""Most by which what is seen of the present setting corrects a language model's predictions: the P95 that is seen lies
+between two edges of a histogram, which are a factor of two and more apart."""
+BRINGS = 0.95
+"""Share of the present setting's P95 up to which an option that restarts a server brings something: under it lies the
+simulation's own luck."""
 DRAIN_SLOW_SD = 0.2
 """Relative error of the slowness above which the capacity is too uncertain to read arrivals from a falling queue."""
 LEASE_RETURN = 0.7

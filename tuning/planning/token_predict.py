@@ -176,14 +176,22 @@ def requests_of(flow: Flow, count: int, seed: int) -> Requests:
 
 @functools.lru_cache(maxsize=4 * th.TOKEN_DRAWS)
 def _unit_arrivals(count: int, cv2: float, stream: int) -> FloatArray:
-    return unit_arrivals(count, cv2, stream)
+    """Arrivals of unit rate, scaled to bring exactly that: what the rate may be is drawn apart."""
+    at = unit_arrivals(count, cv2, stream)
+    return np.asarray(at * (count / at[-1]), dtype=np.float64)
 
 
 @functools.lru_cache(maxsize=8 * th.TOKEN_DRAWS)
 def _sized(size: Lengths, count: int, stream: int, *, inside: bool) -> tuple[list[int], list[int], list[int]]:
     """(prompt tokens to compute, those found in the prefix cache, answer tokens) of `count` requests; inside: of those
-    under way at a moment."""
-    z_prompt, z_output = np.random.default_rng([stream, int(inside)]).standard_normal((2, count))
+    under way at a moment.
+
+    One from each of `count` equal steps of the distribution, in random order: the mean of a hundred independent draws
+    of lengths scatters by a tenth, which near the capacity decides everything, and belongs to `LENGTH_NOISE`.
+    """
+    rng = np.random.default_rng([stream, int(inside)])
+    steps = normal_quantiles((np.arange(count) + 0.5) / count)
+    z_prompt, z_output = steps[rng.permutation(count)], steps[rng.permutation(count)]
     if inside:
         z_output = z_output + tf.spread(size.output, size.output_p95)
     whole = tf.drawn(size.prompt, size.prompt_p95, z_prompt)
@@ -294,7 +302,7 @@ def _summary(
     intervals: dict[str, Interval] = {}
     met = np.ones(len(shown))
     for name in OBJECTIVES[1:]:
-        logs = np.log([one.p95[name] for one in shown]) + knowledge.bias
+        logs = np.log([one.p95[name] for one in shown]) + knowledge.bias + knowledge.off.get(name, 0.0)
         noise = math.hypot(knowledge.scatter, float(np.median([one.noise[name] for one in shown])))
         low, middle, high = (math.exp(_quantile(logs, noise, level)) for level in (0.05, 0.5, 0.95))
         intervals[name] = Interval(value=middle, low=low, high=high)

@@ -15,7 +15,8 @@ from tuning.planning import get
 from tuning.planning.engines import get as engine_of
 from tuning.planning.ports import Knowledge
 from tuning.planning.settings import PlanningSettings
-from tuning.planning.token_predict import capacity_now
+from tuning.planning.token_predict import Flow, capacity_now, requests_of
+from tuning.planning.token_queue import Limits
 
 SETTINGS = PlanningSettings(rate_window_s=10.0, verify_window_s=60.0)
 ENGINE = engine_of("continuous_batching")
@@ -109,6 +110,34 @@ def test_the_effect_of_what_nobody_has_seen_is_not_chosen():
     unknown = [option for option in plan.rejected if "never seen running" in option.reason]
     assert unknown and all(not option.feasible for option in unknown)
     assert "batch_size" not in plan.chosen.levers
+
+
+def test_what_the_present_setting_shows_already_is_no_option():
+    plan = propose(observed(ttft_p95_ms=70.0))
+    again = [option for option in plan.rejected if "so does the present setting" in option.reason]
+    assert any(option.levers == ("batch_size",) for option in again)
+
+
+def test_a_moment_of_bad_luck_restarts_nothing():
+    seen = observed(ttft_p95_ms=70.0)
+    incident = make_incident("latency").model_copy(update={"opened_at_s": seen.at_s - 15.0})
+    plan = get("model")(SETTINGS).propose(incident, seen, ())
+    assert plan.chosen.changes == () and plan.chosen.meets_slo
+    assert plan.reason.startswith("hold: the present setting is predicted to do"), plan.reason
+
+
+def test_options_meet_the_same_requests_whose_rate_and_mean_lengths_are_what_was_asked_for():
+    seen = observed()
+    situation = ENGINE.assess(make_incident(), seen, SETTINGS, float("-inf"))
+    size, step = dataclasses.replace(situation.size, output=35.0, output_p95=90.0), situation.steps.step()
+    flows = [Flow(240.0, 2.0, step, Limits(seats, 2048), size, 3) for seats in (1, 64)]
+    one, other = (requests_of(flow, 150, 1) for flow in flows)
+    assert one.running < other.running and one.prompt[one.running :] == other.prompt[other.running :]
+    assert one.at_s[one.running :] == other.at_s[other.running :]
+    assert one.at_s[-1] == pytest.approx(150 / 240.0)
+    assert np.mean(one.prompt[one.running :]) == pytest.approx(size.computed, rel=0.03)
+    assert np.mean(one.output[one.running :]) == pytest.approx(size.output, rel=0.03)
+    assert np.std(one.output[one.running :]) > 0.2 * size.output
 
 
 def test_without_a_learned_iteration_nothing_is_changed_and_the_reason_is_said():

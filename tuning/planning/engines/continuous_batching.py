@@ -32,6 +32,7 @@ class ContinuousBatching:
     objectives: tuple[str, ...] = tp.OBJECTIVES
     signals: tuple[str, ...] = tf.SIGNALS
     rules_apply = False
+    restarts = True
 
     def learn(
         self, state: Mapping[str, object] | None, window: MetricWindow, served: tuple[str, str], stride_s: float

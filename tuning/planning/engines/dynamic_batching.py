@@ -32,6 +32,7 @@ class DynamicBatching:
     objectives: tuple[str, ...] = ("p95_ms",)
     signals: tuple[str, ...] = ("batch_ms", "rows_per_batch", "batch_size")
     rules_apply = True
+    restarts = False
 
     def learn(
         self, state: Mapping[str, object] | None, window: MetricWindow, served: tuple[str, str], stride_s: float
