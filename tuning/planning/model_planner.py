@@ -172,7 +172,8 @@ class ModelPlanner:
 
     def _corrected(self, case: Case, stay: Predicted) -> Case:
         """With what the present setting shows of how far the model is off."""
-        signal, limit_ms = case.observation.promise.signal, case.observation.promise.limit_ms
+        signal = case.observation.promise.signal
+        limit_ms = case.limits.get(signal, math.inf)
         depth = rd.recent(case.observation.window, "queue_depth", self._settings.recent_s)
         found = ps.off(stay, signal, case.situation.now.p95_ms, limit_ms, depth)
         return replace(case, knowledge=replace(case.knowledge, off=found))
@@ -229,7 +230,8 @@ class ModelPlanner:
         if stay.drain_s >= th.PASSES_DRAIN_S:
             return ""
         if case.engine.restarts:
-            luck = ps.may_be_luck(p95, case.observation.promise.limit_ms, age_s, window_s)
+            limit_ms = case.limits.get(case.observation.promise.signal, 0.0)
+            luck = ps.may_be_luck(p95, limit_ms, age_s, window_s)
             if waits := ps.before_a_restart(stay, case.limits, self._settings, p95, depth, luck):
                 return waits
         if not meets:
