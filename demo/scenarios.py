@@ -70,6 +70,12 @@ class Scenario:
     beta_ms: float = 5.0
     calibration: Literal["matching", "another"] | None = None
     language: Language | None = None
+    release: bool = False
+    """Somebody else releases a version 2 that does three times the work per row; version 1 has to come back."""
+    cause: str = ""
+    """resolved: what the first plan has to name as the cause, ..."""
+    first: str = ""
+    """... and the lever of its change ("": any)."""
     mode: Literal["act", "approve"] = "act"
     """approve: a person is asked by mail, and the demo's person says yes in a browser."""
     duration_s: float = 180.0
@@ -139,6 +145,14 @@ SCENARIOS: dict[str, Scenario] = {
             batch_max=1,
             calibration="another",
             duration_s=300.0,
+        ),
+        Scenario(
+            "bad-release",
+            "somebody releases a version 2 that does three times the work per row (ONNX Runtime on one core)",
+            "resolved",
+            release=True,
+            cause="bad_release",
+            first="release",
         ),
         Scenario(
             "llm-concurrency",

@@ -86,10 +86,13 @@ class Stack:
 
     def _start_real(self) -> None:
         self.model_repository = models.repository(self.run / "models", self.make_model(), SERVICE)
+        if self.scenario.release:
+            models.averaged(self.make_model(), self.model_repository / SERVICE / "2" / "model.onnx")
         address = f"{LOOPBACK}:{free_port()}"
         server = Child("inference server", [
             sys.executable, "-m", "demo.server", "--port", address.rsplit(":", 1)[1], *self._server_options(),
-            "--model-repository", self.model_repository], self.logs / "server.log", cwd=self.repository)  # fmt: skip
+            "--version", "1", "--model-repository", self.model_repository],
+            self.logs / "server.log", cwd=self.repository)  # fmt: skip
         self._stops.append(("inference server", server.stop))
         self._checks.append(server.check)
         self.control_url = f"http://{address}"

@@ -131,11 +131,19 @@ class Supervisor:
             self.screen.say(f"t0: load rises to {rate:g} requests/s{then}")
         elif s.fault_load is not None:
             self._surge(s.fault_load)
+        elif s.release:
+            self._release()
         else:
             self.facts.fault_at_s = time.time()
         if s.fault:
             web.call(f"{self.stack.control_url}/fault", dict(s.fault))
             self.screen.say(f"t0: fault {dict(s.fault)}")
+
+    def _release(self) -> None:
+        """As somebody would who knows nothing of slotune: by the server's own call."""
+        web.call(f"{self.stack.control_url}/v2/repository/models/{SERVICE}/load", {"version": "2"}, timeout_s=60.0)
+        self.facts.fault_at_s = time.time()
+        self.screen.say("t0: somebody else released version 2")
 
     def _surge(self, share: float) -> None:
         """Raise the load, and again where the service turns out to carry it: a machine that was busy while its

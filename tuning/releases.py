@@ -8,6 +8,7 @@ to a version that nobody has seen doing well.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from tuning.model import LEVER_STEPS, Record, Release
 
 RELEASE = "release"
 """The kind of these records. They are no step of the flow: most of them somebody else made."""
+VERDICT = "release_verdict"
+"""The kind of what the comparison of both versions came to."""
 KEPT = 0.9
 """Share of the points under a version at which every promise has to be kept for the version to be proven."""
 OURS_WITHIN_S = 120.0
@@ -49,6 +52,30 @@ def record(release: Release) -> Record:
     """The release as a line of the ledger."""
     body = release.model_dump(mode="json")
     return Record(id=release.id, kind=RELEASE, service=release.service, at_s=release.seen_s, body=body)
+
+
+class ReleaseVerdict(Value):
+    """What a release came to once it had baked. verdict: of the new version against the old; "taken back": it was
+    before that could be told. lines: the signals in words. side_by_side: both were measured at the same times."""
+
+    release: Release
+    at_s: float
+    verdict: Literal["worse", "better", "same", "different", "cannot tell", "taken back"]
+    sentence: str
+    lines: tuple[str, ...] = ()
+    side_by_side: bool = False
+
+
+def verdict_record(verdict: ReleaseVerdict) -> Record:
+    """One verdict for each release, the first."""
+    release, body = verdict.release, verdict.model_dump(mode="json")
+    name = f"{release.id}{TOLD}"
+    return Record(
+        id=name, kind=VERDICT, service=release.service, parent_id=release.id, at_s=verdict.at_s, body=body
+    )
+
+
+TOLD = ":verdict"
 
 
 def releases_of(records: Iterable[Record]) -> tuple[Release, ...]:

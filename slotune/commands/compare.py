@@ -97,7 +97,7 @@ def _source(settings: Settings | None) -> MetricsSource:
 
 
 def _cost(sides: Sequence[MetricWindow], service: Service | None) -> tuple[FloatArray, FloatArray] | None:
-    from slotune.comparison.sides import cost_per_1000
+    from tuning.verification.comparison import cost_per_1000
 
     lever = service.levers.get("replicas") if service is not None else None
     if lever is None:

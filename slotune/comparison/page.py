@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from detection.model import FloatArray, MetricWindow
 from detection.signals import SIGNALS
-from slotune.comparison.words import conclusion, effect, interval, value
+from tuning.report.comparison_words import conclusion, effect, interval, value
 from tuning.verification.comparison import Comparison, Line
 
 _DRAWN = ("p95_ms", "p50_ms", "qps", "error_rate")

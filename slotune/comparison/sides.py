@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from detection.errors import ConfigError
-from detection.model import FloatArray, MetricWindow, Service, Span
+from detection.model import MetricWindow, Service, Span
 from detection.ports import MetricsSource
 from tuning.verification.comparison import COMPARED
 
@@ -137,14 +137,3 @@ def _recorded(wanted: Wanted, file: Path) -> tuple[MetricWindow, tuple[str, ...]
             raise ConfigError("it has no point in that time", where=wanted.text)
     odd = tuple(f"{file.name}: {number} {kind}." for kind, number in sorted(recording.odd.items()))
     return window, odd
-
-
-def cost_per_1000(window: MetricWindow, cost_per_hour: float) -> FloatArray | None:
-    """What 1,000 requests cost at each point, shape (span.points,): replicas x price / requests; None where the price,
-    the replicas or the requests are not known."""
-    replicas, rate = window.values.get("replicas"), window.values.get("qps")
-    if cost_per_hour <= 0 or replicas is None or rate is None:
-        return None
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found = np.where(rate > 0, replicas * cost_per_hour / (3.6 * rate), np.nan)
-    return np.asarray(found, dtype=np.float64)

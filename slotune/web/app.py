@@ -24,7 +24,7 @@ from markupsafe import Markup
 from detection.errors import ConfigError, SlotuneError
 from detection.outside_text import printable
 from detection.signals import shown, title
-from slotune.views import approvals, changes, effects, fleet, health, incidents, review
+from slotune.views import approvals, changes, effects, fleet, health, incidents, releases, review
 from slotune.views.latest import latest
 from slotune.views.memory import Memory
 from slotune.views.reading import Reading
@@ -142,6 +142,7 @@ def create_app(
             row=row,
             signals=signals,
             incidents=rows,
+            releases=releases.of_service(seen, name),
             pauses=spoken(seen).about(name),
             readiness=review.ready(seen)[name],
             starts=start is not None,

@@ -14,9 +14,10 @@ from detection.errors import ConfigError
 from detection.model import Lever, MetricWindow, Reading, Service, Slo, Span
 from slotune.cli import build_app
 from slotune.comparison.page import page
-from slotune.comparison.sides import Wanted, cost_per_1000, parse, read
-from slotune.comparison.words import conclusion, render
-from tuning.verification.comparison import compare
+from slotune.comparison.sides import Wanted, parse, read
+from slotune.comparison.words import render
+from tuning.report.comparison_words import conclusion
+from tuning.verification.comparison import compare, cost_per_1000
 from tuning.verification.settings import VerificationSettings
 
 NOW_S = 1_800_000_000.0

@@ -22,7 +22,7 @@ from detection.model import Anomaly, Incident, MetricWindow, Reading, Service, V
 from tuning import attempt as attempts
 from tuning.attempt import value
 from tuning.guards import clocks_apart
-from tuning.loop import announce, approve, outside, records, releases, tell
+from tuning.loop import announce, approve, outside, records, release_guard, releases, tell
 from tuning.loop.care import Care
 from tuning.loop.observe import REPLICA_SIGNALS, look_back
 from tuning.loop.open_incidents import INCIDENTS, open_incidents_of, seen_last, stored_json
@@ -240,7 +240,9 @@ def open_incidents(parts: Parts, sweep: Sweep, *, halted: str | None = None) -> 
 
 
 def tell_what_stands(parts: Parts, at_s: float) -> None:
-    """The last step of a sweep: what waits to be told is sent, and who shows what is true now is told that."""
+    """The last step of a sweep: releases that have baked are judged, what waits to be told is sent, and who shows what
+    is true now is told that."""
+    release_guard.judge(parts, at_s)
     approve.remind(parts, at_s)
     tell.send_unsent(parts, at_s)
     announce.repeat(parts, seen_last(parts.ledger), at_s)

@@ -99,6 +99,17 @@ def compare(
     return Comparison(lines, together, settings.interval_level, notes)
 
 
+def cost_per_1000(window: MetricWindow, cost_per_hour: float) -> FloatArray | None:
+    """What 1,000 requests cost at each point, shape (span.points,): replicas x price / requests; None where the price,
+    the replicas or the requests are not known."""
+    replicas, rate = window.values.get("replicas"), window.values.get("qps")
+    if cost_per_hour <= 0 or replicas is None or rate is None:
+        return None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = np.where(rate > 0, replicas * cost_per_hour / (3.6 * rate), np.nan)
+    return np.asarray(found, dtype=np.float64)
+
+
 def missing(a: MetricWindow, b: MetricWindow) -> Mapping[str, str]:
     """The compared signals that only one side has, and which side lacks them: "A" or "B"."""
     found = {}

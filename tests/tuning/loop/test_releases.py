@@ -12,7 +12,7 @@ from tuning.loop.once import run_once
 from tuning.loop.parts import Parts
 from tuning.model import Report
 from tuning.query import Query
-from tuning.releases import releases_of
+from tuning.releases import VERDICT, releases_of
 
 SERVICES = """
 prometheus: {rate_window: 15s, step: 5s}
@@ -181,3 +181,49 @@ def test_without_the_lever_a_slower_service_is_cured_as_any_and_the_cause_is_nam
     released(world, loop, slow=3.5)
     reports = drive(world, loop, 200)
     assert reports[0].plan.diagnosis.cause == "bad_release" and reports[0].plan.chosen.levers == ("batch_size",)
+
+
+def verdicts(ledger: FakeLedger) -> list[tuple[str, str]]:
+    return [(str(r.body["verdict"]), str(r.body["sentence"])) for r in ledger.records.values() if r.kind == VERDICT]
+
+
+def test_a_harmless_release_is_told_to_be_well_once_it_has_baked():
+    world = World()
+    loop, ledger, mails = loop_of(world)
+    released(world, loop)
+    assert drive(world, loop, 100) == [] and verdicts(ledger) == []
+    assert drive(world, loop, 120) == []
+    assert [verdict for verdict, _ in verdicts(ledger)] == ["same"]
+    assert [mail.subject for mail in mails.mails] == [
+        "[slotune] Release: ranker: version 2 is no worse than version 1: P95 and failed requests are the same"
+    ]
+    drive(world, loop, 100)
+    assert len(mails.mails) == 1
+
+
+def test_a_slower_release_within_the_slo_is_told_and_left_alone():
+    world = World()
+    loop, ledger, mails = loop_of(world)
+    released(world, loop, slow=1.3)
+    assert drive(world, loop, 240) == [] and world.version == "2"
+    (verdict, sentence), = verdicts(ledger)
+    assert verdict == "worse" and "version 2 is worse than version 1: P95" in sentence
+    assert mails.mails[0].tone == "bad" and any("mean compute time of a batch" in line for line in mails.mails[0].text.splitlines())
+
+
+def test_a_release_that_was_taken_back_is_told_by_the_report_alone():
+    world = World()
+    loop, ledger, mails = loop_of(world)
+    released(world, loop, slow=2.5)
+    drive(world, loop, 500)
+    assert [verdict for verdict, _ in verdicts(ledger)] == ["taken back"]
+    assert not any("Release:" in mail.subject for mail in mails.mails)
+
+
+def test_a_release_under_another_load_cannot_be_told_by_its_latency():
+    world = World(qps=surge_at(CALM_S + 5, 1.85))
+    loop, ledger, _ = loop_of(world)
+    released(world, loop)
+    drive(world, loop, 240)
+    (verdict, sentence), = verdicts(ledger)
+    assert verdict == "cannot tell" and "cannot be told" in sentence
