@@ -23,6 +23,7 @@ from tuning.actuators.settings import (
     HttpReleaseOptions,
     KubernetesOptions,
     KubernetesPatchOptions,
+    KubernetesReleaseOptions,
     ModelRepositoryOptions,
     PodSpecOptions,
     TritonOptions,
@@ -210,6 +211,13 @@ class HttpReleaseLever(HttpReleaseOptions, BaseLever):
     """How it is changed."""
 
 
+class KubernetesReleaseLever(KubernetesReleaseOptions, BaseLever):
+    """Back to a proven version (task revert_release): the pod template of an earlier ReplicaSet."""
+
+    actuator: Literal["kubernetes_release"] = "kubernetes_release"
+    """How it is changed."""
+
+
 class TritonReleaseLever(TritonReleaseOptions, BaseLever):
     """Back to a proven version (task revert_release) on Triton, through `version_policy`."""
 
@@ -244,7 +252,9 @@ PrecisionLever = Annotated[
 
 
 ReleaseLever = Annotated[
-    Annotated[HttpReleaseLever, Tag("http_release")] | Annotated[TritonReleaseLever, Tag("triton_release")],
+    Annotated[TritonReleaseLever, Tag("triton_release")]
+    | Annotated[HttpReleaseLever, Tag("http_release")]
+    | Annotated[KubernetesReleaseLever, Tag("kubernetes_release")],
     _actuator_or("triton_release"),
 ]
 

@@ -16,11 +16,11 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from demo.kubernetes_api.resources import DEPLOYMENT
+from demo.kubernetes_api.resources import DEPLOYMENT, REPLICA_SET
 from demo.kubernetes_api.server import KubernetesApi
 from detection.model import Service
 from tests.fakes.actuators import FakeConnections, FakeTime, config_endpoint, service
-from tests.fakes.kubernetes import World, bounds
+from tests.fakes.kubernetes import World, bounds, eventually
 from tests.fakes.triton import triton
 from tuning import actuators
 from tuning.errors import ConfigError, ControlRefused, ControlUnreachable, NotOwner
@@ -88,6 +88,42 @@ def _http_release(stack: ExitStack) -> Subject:
         lambda: str(endpoint.config["served"]["version"]),
         lambda: endpoint.config.update(served={"version": "8"}),
         lambda: connections.known.update(c="http://127.0.0.1:9"),
+    )
+
+
+def _kubernetes_release(stack: ExitStack) -> Subject:
+    world = _world(stack)
+
+    def image(name: str, by: str = "ci") -> str:
+        """Releases an image, and gives the version that it has then."""
+
+        def change(obj: dict[str, object]) -> dict[str, object]:
+            obj["spec"]["template"]["spec"]["containers"][0]["image"] = name  # type: ignore[index]
+            return obj
+
+        world.api.store.update(DEPLOYMENT, "facts", "web", change, by)
+        eventually(lambda: current().get("image") == name)
+        return str(current()["version"])
+
+    def current() -> dict[str, str]:
+        wanted = world.deployment()["spec"]["template"]["spec"]["containers"][0]["image"]
+        for one in world.api.store.list(REPLICA_SET, "facts"):
+            if one["spec"]["template"]["spec"]["containers"][0]["image"] == wanted:
+                return {"image": wanted, "version": one["metadata"]["labels"]["pod-template-hash"]}
+        return {}
+
+    eventually(lambda: bool(current()))
+    old = current()["version"]
+    new = image("x:2")
+    world.steady()
+    return Subject(
+        actuators.get("kubernetes_release")(world.connect(), world.clock, world.sleep),
+        service("release", "kubernetes_release", connection="cluster", namespace="facts", target="web"),
+        Change(lever="release", old={"version": new}, new={"version": old}),
+        lambda: current()["version"],
+        lambda: image("x:3") and None,
+        lambda: world.connections.known.update(cluster="http://127.0.0.1:9"),
+        world.steady,
     )
 
 
@@ -246,6 +282,7 @@ MAKERS: dict[str, Callable[[ExitStack], Subject]] = {
     "http_release": _http_release,
     "kubernetes": _kubernetes,
     "kubernetes_patch": _kubernetes_patch,
+    "kubernetes_release": _kubernetes_release,
     "pod_spec": _pod_spec,
     "triton": _triton,
     "triton_release": _triton_release,
@@ -268,7 +305,7 @@ def test_the_registry_is_sorted_complete_and_names_itself() -> None:
     time = FakeTime()
     for name, factory in actuators.REGISTRY.items():
         assert factory(FakeConnections({}), time.clock, time.sleep).name == name
-    with pytest.raises(ConfigError, match="command, http, http_config, http_release, kubernetes, kubernetes_patch, model_repository, pod_spec, triton"):
+    with pytest.raises(ConfigError, match="command, http, http_config, http_release, kubernetes, kubernetes_patch, kubernetes_release, model_repository, pod_spec, triton"):
         actuators.get("nope")
 
 

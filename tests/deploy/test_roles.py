@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
-from demo.kubernetes_api.resources import DEPLOYMENT, HPA, STATEFUL_SET, Resource
+from demo.kubernetes_api.resources import DEPLOYMENT, HPA, REPLICA_SET, STATEFUL_SET, Resource
 from demo.kubernetes_api.server import KubernetesApi
 from slotune.commands.live_check import _rights
 from tests.fakes.actuators import service
 from tests.fakes.kubernetes import World, bounds, eventually
 from tuning.actuators.http_config import HttpConfig
+from tuning.actuators.kubernetes_release import KubernetesRelease
 from tuning.actuators.pod_spec import PodSpec
 from tuning.errors import ControlRefused
 from tuning.model import Change
@@ -93,6 +94,22 @@ def pod_service() -> Any:
     return service("batch_size", "pod_spec", connection="cluster", namespace=NAMESPACE, target="ranker", env="BATCH")
 
 
+def with_release(world: World) -> None:
+    lever = KubernetesRelease(world.connect("t"), world.clock, world.sleep)
+    here = lever.read(release_service()).values["version"]
+    older = next(
+        one["metadata"]["labels"]["pod-template-hash"]
+        for one in world.api.store.list(REPLICA_SET, NAMESPACE)
+        if one["metadata"]["labels"]["pod-template-hash"] != here
+    )
+    change = Change(lever="release", old={"version": here}, new={"version": older})
+    lever.apply(release_service(), change, key="k")
+
+
+def release_service() -> Any:
+    return service("release", "kubernetes_release", connection="cluster", namespace=NAMESPACE, target="ranker")
+
+
 CASES: dict[str, tuple[str, Callable[[World], None]]] = {
     "hpa": ("base", with_hpa),
     "keda": ("components/keda", with_keda),
@@ -101,6 +118,7 @@ CASES: dict[str, tuple[str, Callable[[World], None]]] = {
     "custom resource": (f"components/no-owner#{CUSTOM}", with_kind(CUSTOM)),
     "pods": ("components/pods", with_pods),
     "pod_spec": ("components/pod-spec", with_pod_spec),
+    "release": ("components/release", with_release),
 }
 EACH_VERB = [
     (case, number, verb)
@@ -126,9 +144,17 @@ def make(case: str, rules: list[dict[str, Any]], api: KubernetesApi) -> World:
         api.add_scaled_object(NAMESPACE, "paused", "paused", 1, 2, annotations={"autoscaling.keda.sh/paused": "true"})
         eventually(lambda: bool(api.store.list(HPA, NAMESPACE)))
     eventually(lambda: _ready(api, kind) == 2)
+    if case == "release":
+        api.store.update(DEPLOYMENT, NAMESPACE, "ranker", _another_image, "ci")
+        eventually(lambda: len(api.store.list(REPLICA_SET, NAMESPACE)) == 2)
     api.add_token("t", "slotune")
     api.add_role("slotune", NAMESPACE, rules)
     return World(api)
+
+
+def _another_image(obj: dict[str, Any]) -> dict[str, Any]:
+    obj["spec"]["template"]["spec"]["containers"][0]["image"] = "another:2"
+    return obj
 
 
 def _ready(api: KubernetesApi, kind: Resource) -> int:
@@ -168,6 +194,8 @@ def test_the_live_check_asks_for_each_right_of_the_role_and_no_other(case: str, 
     if case == "pod_spec":
         actuator: Any = PodSpec(world.connect("t"), world.clock, world.sleep)
         ranker = pod_service()
+    elif case == "release":
+        actuator, ranker = KubernetesRelease(world.connect("t"), world.clock, world.sleep), release_service()
     elif case == "pods":
         actuator = HttpConfig(world.connect("t"), world.clock, world.sleep)
         ranker = pods_service(world)

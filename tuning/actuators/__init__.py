@@ -29,6 +29,7 @@ REGISTRY: dict[str, Factory] = {
     "http_release": _lazy("http_release", "HttpRelease"),
     "kubernetes": _lazy("kubernetes", "KubernetesReplicas"),
     "kubernetes_patch": _lazy("kubernetes_patch", "KubernetesPatch"),
+    "kubernetes_release": _lazy("kubernetes_release", "KubernetesRelease"),
     "model_repository": _lazy("model_repository", "ModelRepository"),
     "pod_spec": _lazy("pod_spec", "PodSpec"),
     "triton": _lazy("triton", "Triton"),

@@ -548,6 +548,25 @@ class TritonReleaseOptions(EndpointOptions):
     """How long loading a version may take."""
 
 
+class KubernetesReleaseOptions(Section):
+    """kubernetes_release: a Deployment back to the pod template of an earlier ReplicaSet."""
+
+    connection: ConnectionName
+    """Connection of the cluster's API server."""
+
+    namespace: str = Field(min_length=1)
+    """Namespace of the Deployment."""
+
+    target: str = Field(min_length=1)
+    """Name of the Deployment."""
+
+    request_timeout_s: float = Field(10.0, gt=0, le=MAX_TIMEOUT_S)
+    """How long one call to the API server may take."""
+
+    rollout_timeout_s: float = Field(600.0, gt=0)
+    """After this long without a finished rollout the newer pod template is put back."""
+
+
 OPTIONS: dict[str, type[Section]] = {
     "command": CommandOptions,
     "http": HttpOptions,
@@ -555,6 +574,7 @@ OPTIONS: dict[str, type[Section]] = {
     "http_release": HttpReleaseOptions,
     "kubernetes": KubernetesOptions,
     "kubernetes_patch": KubernetesPatchOptions,
+    "kubernetes_release": KubernetesReleaseOptions,
     "model_repository": ModelRepositoryOptions,
     "pod_spec": PodSpecOptions,
     "triton": TritonOptions,
