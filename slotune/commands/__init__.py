@@ -23,6 +23,7 @@ MODULES: dict[str, str] = {
     "incidents": "history",
     "plan": "plan",
     "quantize": "quantize",
+    "rehearse": "rehearse",
     "review": "review",
     "rules": "monitoring",
     "run": "run",

@@ -1,0 +1,249 @@
+"""A whole rehearsal: histories and settings in, what the loop would have done and how sure that is out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detection.errors import ConfigError
+from detection.model import FloatArray
+from slotune.rehearsal import history as histories
+from slotune.rehearsal import rivals
+from slotune.rehearsal.counterfactual import Counterfactual, Draw, History, possible, usual
+from slotune.rehearsal.drivers import drivers
+from slotune.rehearsal.episodes import Episode, episodes
+from slotune.rehearsal.loop import Progress, Rehearsed, rehearse, settings_for
+from slotune.rehearsal.result import Amount, Curves, Incident, Rehearsal, Rival, ServiceResult
+from tuning.settings import Settings
+
+OFF_LIMIT = 0.3
+"""The modelled P95 of the recorded setting may be off by this share; beyond it nothing is said about an incident."""
+DRAWS = 12
+"""Services that the history leaves possible, each tried with the same decisions, for every interval."""
+WARM_UP_S = 300.0
+"""A loop that begins sees this much of the past."""
+_MARGIN_S = 300.0
+_AHEAD_S = 300.0
+_DAY_S = 86_400.0
+Mask = NDArray[np.bool_]
+_LOOP_SHARE = 0.8
+"""The loop's share of a rehearsal's time, for the progress bar."""
+_FLOOR_MIN = 0.25
+_Z90 = 1.645
+
+
+@dataclass(frozen=True)
+class Found:
+    """A rehearsal and the ledger that it wrote."""
+
+    rehearsal: Rehearsal
+    rehearsed: Rehearsed
+
+
+def study(settings: Settings, recorded: Mapping[str, History], label: str, progress: Progress) -> Found:
+    """Rehearse every service that has a history. ConfigError when none can be rehearsed."""
+    services = {service.name: service for service in settings.service_values()}
+    left_out = [f"There is no history of {name}." for name in services if name not in recorded]
+    kept: dict[str, History] = {}
+    for name, one in recorded.items():
+        if why := histories.problem(one, services[name]):
+            left_out.append(f"{why[0].upper()}{why[1:]}.")
+        else:
+            kept[name] = one
+    if not kept:
+        raise ConfigError("nothing can be rehearsed: " + " ".join(left_out or ["there is no history"]))
+    step_s = max(one.window.span.step_s for one in kept.values())
+    told = settings_for(settings, step_s)
+    rate_window_s = told.prometheus.rate_window_s
+    start_s = min(one.window.span.start_s for one in kept.values()) + WARM_UP_S
+    end_s = max(one.window.span.end_s for one in kept.values())
+    worlds = {}
+    for name, one in kept.items():
+        causes = drivers(one.window, services[name], rate_window_s)
+        worlds[name] = Counterfactual(
+            services[name], one, causes, usual(causes, services[name]), rate_window_s, start_s
+        )
+    done = rehearse(told, worlds, start_s, end_s, lambda share: progress(_LOOP_SHARE * share))
+    by_service = {name: [e for e in episodes(done.records) if e.service == name] for name in kept}
+    results = []
+    for place, (name, world) in enumerate(sorted(worlds.items())):
+        results.append(_service(world, kept[name], by_service[name], start_s, end_s))
+        progress(_LOOP_SHARE + (1 - _LOOP_SHARE) * (place + 1) / len(worlds))
+    if done.failures:
+        left_out.append(f"{done.failures} sweeps failed: {next(s for s in done.said if 'failed' in s)}")
+    return Found(Rehearsal(label, (end_s - start_s) / _DAY_S, tuple(results), tuple(left_out)), done)
+
+
+def minutes_over(values: FloatArray, slo_ms: float, step_s: float) -> float:
+    """Minutes whose P95 is over the SLO; a gap is none."""
+    return float((values > slo_ms).sum()) * step_s / 60.0
+
+
+def _service(
+    world: Counterfactual, recorded: History, found: Sequence[Episode], start_s: float, end_s: float
+) -> ServiceResult:
+    span, slo_ms = world.window.span, float(world.service.slo.p95_ms or 0.0)
+    times = span.times()
+    inside = (times >= start_s - 1e-6) & (times <= end_s + 1e-6)
+    was, now = recorded.window.values["p95_ms"], world.window.values["p95_ms"]
+    draws = possible(world.drivers, world.service, DRAWS)
+    ends = _ends(found, was, times, slo_ms, end_s)
+    incidents = [
+        _incident(world, recorded, one, until_s, slo_ms, draws) for one, until_s in zip(found, ends, strict=True)
+    ]
+    minutes = minutes_over(now[inside], slo_ms, span.step_s)
+    apart = [i.rehearsed_min for i in incidents]
+    below = sum((a.value - a.low) ** 2 for a in apart) ** 0.5
+    above = sum((a.high - a.value) ** 2 for a in apart) ** 0.5
+    over = inside & (now > slo_ms)
+    modelled = float(world.departed[over].mean()) if over.any() else float(world.departed[inside].any())
+    made = sorted(at_s for one in found for a in one.attempts if (at_s := a.first_made_s) is not None)
+    quiet, days = _quiet_days(was, times, inside, slo_ms)
+    cost = world.service.levers["replicas"].cost_per_hour if "replicas" in world.service.levers else 0.0
+    hours = float((world.ready - world.drivers.ready)[inside].sum()) * span.step_s / 3600.0
+    return ServiceResult(
+        service=world.service.name,
+        slo_ms=slo_ms,
+        start_s=start_s,
+        end_s=end_s,
+        incidents=tuple(incidents),
+        recorded_min=minutes_over(was[inside], slo_ms, span.step_s),
+        minutes=Amount(minutes, max(0.0, minutes - below), minutes + above, modelled),
+        changes=len(made),
+        undone=sum(a.undo is not None and a.undo.receipts_changed for one in found for a in one.attempts),
+        days=days,
+        quiet_days=len(quiet),
+        quiet_changes=sum(int(at_s // _DAY_S) in quiet for at_s in made),
+        replica_hours_added=hours,
+        cost_added=hours * cost,
+        modelled=float(world.departed[inside].mean()),
+        rivals=_rivals(world, recorded, start_s, end_s, inside, slo_ms, cost),
+        notes=histories.oddities(recorded),
+        curves=Curves(
+            times[inside], was[inside], now[inside], world.drivers.ready[inside], world.ready[inside],
+            world.departed[inside].astype(np.float64),
+        ),
+    )  # fmt: skip
+
+
+def _ends(found: Sequence[Episode], was: FloatArray, times: FloatArray, slo_ms: float, end_s: float) -> list[float]:
+    """Until when the minutes of each incident are counted: to the next one, the end of the trouble as it was recorded,
+    or its own end, whichever of the last two is later."""
+    ends = []
+    for place, one in enumerate(found):
+        next_s = found[place + 1].opened_s if place + 1 < len(found) else end_s
+        over = times[(times >= one.opened_s) & (times < next_s) & (was > slo_ms)]
+        last_s = max(float(over[-1]) if over.size else one.opened_s, one.closed_s or end_s)
+        ends.append(min(next_s, last_s))
+    return ends
+
+
+def _incident(
+    world: Counterfactual, recorded: History, one: Episode, until_s: float, slo_ms: float, draws: Sequence[Draw]
+) -> Incident:
+    times, step_s = world.window.span.times(), world.window.span.step_s
+    part = (times >= one.opened_s - _MARGIN_S) & (times <= until_s)
+    was, now = recorded.window.values["p95_ms"][part], world.window.values["p95_ms"][part]
+    departed = bool(world.departed[part].any())
+    value = minutes_over(now, slo_ms, step_s)
+    off = _off(world, recorded, one, until_s) if departed else None
+    amount = Amount(value, value, value)
+    if departed:
+        tried = [_redrawn(world, recorded, draw, one, until_s, part, slo_ms) for draw in draws]
+        share = float(world.departed[part].mean())
+        # The recorded setting's own misfit is a doubt of every modelled minute as well.
+        doubt = max(_FLOOR_MIN, 0.5 * min(off or 0.0, OFF_LIMIT) * value)
+        low, high = (float(np.quantile([*tried, value], q)) for q in (0.05, 0.95))
+        amount = Amount(value, max(0.0, min(low, value) - doubt), max(high, value) + doubt, share)
+    known = off is None or off <= OFF_LIMIT
+    return Incident(
+        id=one.id,
+        service=one.service,
+        symptom=one.symptom,
+        cause=one.cause.replace("_", " "),
+        start_s=one.opened_s,
+        end_s=until_s,
+        how=one.how if known else "cannot tell",
+        reason=one.reason if known else f"the model is {off:.0%} off on the recorded setting. {one.reason}".strip(),
+        changes=one.changes,
+        steps=one.steps,
+        off=off,
+        recorded_min=minutes_over(was, slo_ms, step_s),
+        rehearsed_min=amount,
+    )
+
+
+def _redrawn(
+    world: Counterfactual, recorded: History, draw: Draw, one: Episode, until_s: float, part: Mask, slo_ms: float
+) -> float:
+    """Minutes of the incident with the same decisions on another service that the history leaves possible."""
+    begin_s = one.opened_s - _MARGIN_S
+    twin = Counterfactual.under(world, draw, recorded, begin_s)
+    for at_s, lever, value in world.made:
+        if begin_s <= at_s <= until_s:
+            twin.advance(at_s)
+            twin.put(lever, value)
+    twin.advance(until_s)
+    return minutes_over(twin.window.values["p95_ms"][part], slo_ms, world.window.span.step_s)
+
+
+def _off(world: Counterfactual, recorded: History, one: Episode, until_s: float) -> float:
+    """How far the modelled P95 of the recorded setting is from the measured one over an incident, the median of their
+    ratio: predicted from the recorded queue, up to _AHEAD_S ahead, as the model stands in for a service after a change.
+    """
+    times = world.window.span.times()
+    model = np.full(times.size, np.nan)
+    begin_s = one.opened_s - _MARGIN_S
+    while begin_s < until_s:
+        end_s = min(begin_s + _AHEAD_S, until_s)
+        twin = Counterfactual.under(world, world.draw, recorded, begin_s, modelled=True)
+        twin.advance(end_s)
+        part = (times > begin_s) & (times <= end_s)
+        model[part] = twin.window.values["p95_ms"][part]
+        begin_s = end_s
+    measured = recorded.window.values["p95_ms"]
+    good = (times >= one.opened_s) & np.isfinite(model) & (model > 0) & (measured > 0)
+    if not good.any():
+        return 1.0
+    return float(np.exp(abs(np.median(np.log(model[good] / measured[good]))))) - 1.0
+
+
+def _quiet_days(was: FloatArray, times: FloatArray, inside: Mask, slo_ms: float) -> tuple[set[int], int]:
+    """The UTC days on which P95 was never recorded over the SLO for two points in a row, and all days."""
+    over = np.zeros(times.size, dtype=bool)
+    over[1:] = (was[1:] > slo_ms) & (was[:-1] > slo_ms)
+    days = np.floor(times / _DAY_S).astype(int)
+    everyone = set(days[inside].tolist())
+    return everyone - set(days[inside & over].tolist()), len(everyone)
+
+
+def _rivals(
+    world: Counterfactual,
+    recorded: History,
+    start_s: float,
+    end_s: float,
+    inside: Mask,
+    slo_ms: float,
+    cost: float,
+) -> tuple[Rival, ...]:
+    step_s = world.window.span.step_s
+
+    def make(at_s: float) -> Counterfactual:
+        return Counterfactual(world.service, recorded, world.drivers, world.draw, world.rate_window_s, at_s)
+
+    def rival(name: str, other: Counterfactual) -> Rival:
+        hours = float(other.ready[inside].sum()) * step_s / 3600.0
+        minutes = minutes_over(other.window.values["p95_ms"][inside], slo_ms, step_s)
+        return Rival(name, minutes, hours, hours * cost, len(other.made))
+
+    found = [rival("as recorded", make(start_s)), rival("slotune", world)]
+    for name, other in (
+        ("HPA at its defaults", rivals.autoscaled(world.service, make, start_s, end_s)),
+        ("oracle on replicas", rivals.foreseen(world.service, make, start_s, end_s)),
+    ):
+        if other is not None:
+            found.append(rival(name, other))
+    return tuple(found)
