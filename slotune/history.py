@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detection.errors import ConfigError
+from tuning.formats import ms
 from tuning.query import Query
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def _sentence(kind: str, phase: str, body: Mapping[str, Any]) -> str:
     if kind == "open_incidents":
         return f"{body.get('symptom')} ({body.get('severity')}): {reason}"
     if "chosen" in body:
-        return f"{option_text(body['chosen'])}. {reason}".strip()
+        return f"{option_text(body['chosen'])}. {reason[:1].upper()}{reason[1:]}".strip()
     if kind == "guard":
         return f"refused by {body.get('guard')}: {reason}"
     if "peers" in body:
@@ -163,15 +164,25 @@ def _sentence(kind: str, phase: str, body: Mapping[str, Any]) -> str:
     if "next" in body:
         return f"{reason} Next: {body['next']}."
     if kind == "email_report":
-        return "report made" if phase == "intent" else f"report handed over. {body.get('note') or ''}".strip()
+        return "report made" if phase == "intent" else _handed_over(body)
+    if kind == "begun":
+        return f"attempt {body.get('attempt')}, by {body.get('run')}"
     return reason or json.dumps(body)[:200]
+
+
+def _handed_over(body: Mapping[str, Any]) -> str:
+    note = str(body.get("note") or "")
+    if "channel" not in body:
+        return f"report handed over. {note}".strip()
+    said = note if body.get("done") else f"try {body.get('try')} {note}".strip()
+    return f"{body['channel']}: {said}"
 
 
 def _milliseconds(body: Mapping[str, Any]) -> str:
     before, after = body.get("p95_before_ms"), body.get("p95_after_ms")
     if not isinstance(before, int | float) or not isinstance(after, int | float):
         return ""
-    return f"P95 {before:.3g} ms -> {after:.3g} ms, "
+    return f"P95 {ms(before)} -> {ms(after)}, "
 
 
 def in_force(reader: Reader, *, now_s: float, since_s: float) -> list[Row]:

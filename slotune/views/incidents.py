@@ -31,6 +31,7 @@ TITLES = {
     "keep": "Keep",
     "roll_back": "Roll back",
     "email_report": "Report",
+    "begun": "Begun",
 }
 
 
@@ -173,7 +174,7 @@ def page(reading: Reading, incident_id: str) -> IncidentPage | None:
     slo = report.get("slo_p95_ms") or (service.slo.main.limit_ms if service else None)
     return IncidentPage(
         row=row,
-        steps=tuple(_step(line) for line in lines),
+        steps=tuple(_step(line) for line in _told_once(lines)),
         attempts=tuple(_attempts(lines)),
         anomalies=_pairs(body.get("anomalies"), lambda a: (str(a.get("signal", "")), str(a.get("reason", "")))),
         slo_p95_ms=_number(slo),
@@ -197,6 +198,16 @@ def _pairs(found: object, read: Callable[[Any], P]) -> tuple[P, ...]:
 
 def _number(found: object) -> float | None:
     return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+
+
+def _told_once(lines: Sequence[Line]) -> Iterable[Line]:
+    """Without the words of each channel about a report whose end says the same in one line."""
+    told = {line.parent_id for line in lines if _hands_over(line) and "channel" not in line.body}
+    return (line for line in lines if not (_hands_over(line) and line.parent_id in told and "channel" in line.body))
+
+
+def _hands_over(line: Line) -> bool:
+    return line.kind == "email_report" and line.phase == "result"
 
 
 def _step(line: Line) -> Step:

@@ -153,7 +153,7 @@ def test_show_tells_the_story_in_order(url: str) -> None:
     assert code == 0
     words = [
         "latency (critical)",
-        "the queue is long",
+        "The queue is long",
         "applied",
         "improved, resolved: P95 200 ms -> 50 ms",
         "it helped",

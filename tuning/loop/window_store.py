@@ -71,9 +71,12 @@ def digest(
 
 
 def _thinned(values: FloatArray | None) -> list[float | None]:
-    """At most _TREND_POINTS values, the highest of each stretch: a peak must not fall between two points."""
-    if values is None or not values.size:
+    """At most _TREND_POINTS values, the highest of each stretch: a peak must not fall between two points. It begins
+    with the first number: a service that was just added shows what there is of it."""
+    known = np.flatnonzero(np.isfinite(values)) if values is not None else np.empty(0, dtype=int)
+    if values is None or not known.size:
         return []
+    values = values[known[0] :]
     stretches = np.array_split(values, min(_TREND_POINTS, values.size))
     return [round(float(np.nanmax(part)), 3) if np.isfinite(part).any() else None for part in stretches]
 

@@ -154,7 +154,7 @@ class Out:
 
 @dataclass(frozen=True)
 class Day:
-    """One day's act-tier incidents by what became of them. start_s: its beginning."""
+    """The act-tier incidents of one day of the calendar (UTC) by what became of them. start_s: its beginning."""
 
     start_s: float
     resolved: int
@@ -353,12 +353,13 @@ def _ended(story: _Story, end_s: float) -> float:
 def _days(stories: Sequence[_Story], start_s: float, end_s: float) -> Iterable[Day]:
     of: dict[int, list[_Story]] = defaultdict(list)
     for story in stories:
-        of[int((story.case.opened_at_s - start_s) // DAY_S)].append(story)
-    for number in range(max(1, -int(-(end_s - start_s) // DAY_S))):
+        of[int(story.case.opened_at_s // DAY_S)].append(story)
+    first = int(start_s // DAY_S)
+    for number in range(first, max(first + 1, -int(-end_s // DAY_S))):
         mine = of[number]
         false, held = sum(s.alarm.false for s in mine), sum(s.held and not s.alarm.false for s in mine)
         resolved = sum(s.solved_s is not None and not s.alarm.false for s in mine)
-        yield Day(start_s + number * DAY_S, resolved, held, false, len(mine) - resolved - held - false)
+        yield Day(number * DAY_S, resolved, held, false, len(mine) - resolved - held - false)
 
 
 def _learned(rows: Sequence[EffectRow], stories: Sequence[_Story], drift: Sequence[str]) -> Iterable[str]:

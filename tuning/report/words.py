@@ -132,7 +132,8 @@ def rejected(option: Option) -> tuple[str, str, str, str]:
 
 def spoken(text: str) -> str:
     """A sentence with the knobs in words that it names by their identifiers, and without an echo ("hold. hold:")."""
-    return _ECHO.sub(r"\1:", _IDENTIFIER.sub(lambda found: _KNOBS[found[0]], text))
+    words = _ECHO.sub(r"\1:", _IDENTIFIER.sub(lambda found: _KNOBS[found[0]], text))
+    return words.replace(" -> ", " → ")
 
 
 def lease(report: Report) -> str:

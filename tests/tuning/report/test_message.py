@@ -157,7 +157,7 @@ def test_knobs_are_in_words_wherever_a_sentence_names_them():
     mail = render(told)
     for text in (mail.subject, mail.text, mail.html):
         assert not re.search(r"\b(batch_size|min_replicas|max_num_seqs|batch_timeout_ms)\b", text)
-    assert "minReplicas 2 -> 4 brings P95 to 195 ms; batch size is at its bound; hold: as before" in mail.text
+    assert "minReplicas 2 → 4 brings P95 to 195 ms; batch size is at its bound; hold: as before" in mail.text
     assert "Guard: share of failed requests: ok" in mail.text
     assert words.spoken("see /models/batch_size/1 and batch_size=8") == "see /models/batch_size/1 and batch_size=8"
 
