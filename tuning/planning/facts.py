@@ -65,7 +65,7 @@ class Facts:
         # Imported on use: planners are read wherever a DAG file is parsed, the statistics are not needed there.
         from tuning.planning.releases import blamed
 
-        return blamed(self.incident, self.observation, self.settings, saturated=self.saturated)
+        return blamed(self.incident, self.observation, self.settings, overloaded=self.overloaded)
 
     @property
     def failing(self) -> bool:
@@ -79,6 +79,11 @@ class Facts:
     @property
     def saturated(self) -> bool:
         return busy(self) or queue_stands(self.now, self.settings) or self.waiting
+
+    @property
+    def overloaded(self) -> bool:
+        """More is asked for than is answered: it never rests, or (where that is not exported) a queue stands."""
+        return busy(self) if self.now.busy is not None else self.saturated
 
     @property
     def waiting(self) -> bool:

@@ -175,6 +175,9 @@ RELEASE_ERRORS = 0.005
 """... share of requests, above the old version's, from which its errors are (the floor of a verdict's guard) ..."""
 RELEASE_SURE = 0.995
 """... and how sure that has to be: of 200 releases that changed nothing at most one is blamed by each look."""
+RELEASE_CARRIES = 0.95
+"""Share of what was carried before (requests over the busy share) below which a service refuses nothing for want of
+room: 5 % for the noise of both rates."""
 RELEASE_DOUBT = 0.12
 """Relative doubt of both lines up to which sizes are compared by them: above it a factor of 1.5 could not be told."""
 RELEASE_SIZES = 9
