@@ -12,7 +12,7 @@ from benchmarks.control.cases import begin
 from benchmarks.control.cells import ROOT
 from benchmarks.control.policies.slotune import make_parts
 from benchmarks.control.scenarios import ONSET_S, SCENARIOS, Scenario
-from benchmarks.control.source import START_S
+from benchmarks.simulated import START_S
 from detection.model import Incident
 from tuning.loop.observe import observe
 from tuning.model import Observation

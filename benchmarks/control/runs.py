@@ -10,7 +10,8 @@ import numpy as np
 
 from benchmarks.control.scenarios import END_S, ONSET_S, Scenario
 from benchmarks.control.simulator import SimulatedService
-from benchmarks.control.source import START_S, SimulatedSource
+from benchmarks.control.source import SimulatedSource
+from benchmarks.simulated import START_S
 from detection.model import Service, Span
 
 RATE_WINDOW_S = 20.0

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from benchmarks.control.simulator import EDGES_S, SimulatedService
+from benchmarks.simulated import START_S
 from detection.model import BucketWindow, FloatArray, MetricWindow, Service, Span
 
 _LARGEST = 128
-START_S = 1_700_000_000.0
-"""Epoch time of the simulation's second 0."""
 
 
 class _Totals:

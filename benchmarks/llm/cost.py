@@ -7,7 +7,7 @@ import time
 
 from benchmarks.llm.loop import make_parts
 from benchmarks.llm.scenarios import ONSET_S, draw
-from benchmarks.llm.source import START_S
+from benchmarks.simulated import START_S
 from tuning.loop.observe import observe
 from tuning.planning.engines import get
 from tuning.planning.ports import Knowledge

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from benchmarks.llm.policies import RATE_WINDOW_S, STEP_S, Action, Run
 from benchmarks.llm.scenarios import END_S, ONSET_S, Scenario
-from benchmarks.llm.source import START_S, WorldSource
+from benchmarks.llm.source import WorldSource
 from benchmarks.llm.world import World
+from benchmarks.simulated import START_S, SimulatedLever, run_until
 from detection.model import Service
 from tests.fakes.ledger import FakeLedger
 from tuning import planning, verification
 from tuning.loop.learn_latency import learn_latency
-from tuning.loop.once import run_once
 from tuning.loop.parts import Parts
-from tuning.model import LEVER_STEPS, Change, Plan, Receipt, Record, Setting
+from tuning.model import LEVER_STEPS, Knob, Plan, Receipt, Record, Setting
 from tuning.settings import Settings
 
 SWEEP_S, FOR_S = 30.0, 30.0
@@ -61,15 +60,14 @@ def make_settings(scenario: Scenario) -> Settings:
     )
 
 
-class WorldActuator:
-    """One lever of the simulated service, absolute and idempotent like the real ones."""
-
-    name = "simulated"
+class WorldActuator(SimulatedLever):
+    """One lever of the simulated language model. maximum: of replicas."""
 
     def __init__(self, world: World, lever: str, maximum: int) -> None:
-        self.world, self.lever, self.maximum = world, lever, maximum
+        super().__init__(world, lever)
+        self.world, self.maximum = world, maximum
 
-    def read(self, service: Service) -> Setting:
+    def _setting(self) -> Setting:
         world = self.world
         sequences, tokens = world.pending[1] if world.pending is not None else world.limits
         if self.lever == "batch_size":
@@ -80,7 +78,7 @@ class WorldActuator:
                 facts={"kv_cache_tokens": room, "block_size": world.profile.block},
                 owner="simulation",
             )
-        values: dict[str, dict[str, int | float | str]] = {
+        values: dict[str, dict[str, Knob]] = {
             "replicas": {
                 "min_replicas": world.desired,
                 "max_replicas": self.maximum,
@@ -90,27 +88,11 @@ class WorldActuator:
         }
         return Setting(lever=self.lever, values=values[self.lever], owner="simulation")
 
-    def apply(self, service: Service, change: Change, *, key: str) -> Receipt:
-        before = {k: v for k, v in self.read(service).values.items() if k in change.new}
+    def _put(self, knobs: Mapping[str, Knob]) -> None:
         if self.lever == "batch_size":
-            self.world.set_limits(int(change.new["max_num_seqs"]), int(change.new["max_num_batched_tokens"]))
+            self.world.set_limits(int(knobs["max_num_seqs"]), int(knobs["max_num_batched_tokens"]))
         elif self.lever == "replicas":
-            self.world.set_replicas(int(change.new["min_replicas"]))
-        return Receipt(
-            id=key,
-            plan_id="",
-            service=service.name,
-            lever=self.lever,
-            before=before,
-            after=dict(change.new),
-            applied=True,
-            changed=before != change.new,
-            at_s=START_S + self.world.now_s,
-        )
-
-
-class _Over(Exception):
-    """The scenario ends while the loop waits."""
+            self.world.set_replicas(int(knobs["min_replicas"]))
 
 
 def make_parts(scenario: Scenario, world: World) -> Parts:
@@ -142,27 +124,9 @@ def _with_tokens(service: Service) -> Service:
 def slotune(scenario: Scenario, world: World) -> Run:
     """tuning.loop.run_once, sweep after sweep, as in production, after the hourly learning had its turn."""
     parts = make_parts(scenario, world)
-    ledger = parts.ledger
     learn_latency(parts, START_S + ONSET_S - 60.0)
-
-    def now() -> float:
-        return START_S + world.now_s
-
-    def wait_until(at_s: float) -> None:
-        target = math.ceil(at_s - START_S)
-        if target >= END_S:
-            world.advance(END_S)
-            raise _Over
-        world.advance(target)
-
-    try:
-        while world.now_s < END_S:
-            before = world.now_s
-            run_once(parts, now, wait_until)
-            world.advance(min(END_S, max(world.now_s, before + SWEEP_S)))
-    except _Over:
-        pass
-    records = list(ledger.records.values())  # type: ignore[attr-defined]
+    run_until(parts, world, END_S, SWEEP_S)
+    records = list(parts.ledger.records.values())  # type: ignore[attr-defined]
     return _run_of(world, sorted(records, key=lambda record: record.at_s))
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmarks.llm.scenarios import END_S, JUDGED_S, LOOK_S, OBJECTIVES, ONSET_S, STRETCH_S, Scenario
-from benchmarks.llm.source import START_S, WorldSource
+from benchmarks.llm.source import WorldSource
 from benchmarks.llm.world import World
+from benchmarks.simulated import START_S
 from detection.model import Service, Span
 
 RATE_WINDOW_S, STEP_S = 30.0, 5.0

@@ -8,10 +8,8 @@ import numpy as np
 
 from benchmarks.llm.edges import E2E_S, GAP_S, TOKENS, TTFT_S
 from benchmarks.llm.world import Second, World
+from benchmarks.simulated import START_S
 from detection.model import BucketWindow, FloatArray, MetricWindow, Reading, Service, Span
-
-START_S = 1_700_000_000.0
-"""Epoch time of the simulation's second 0."""
 
 _SUMS: dict[str, Callable[[Second], float]] = {
     "begun": lambda s: s.begun,

@@ -15,7 +15,8 @@ from benchmarks.control.policies.slotune import SimulatedActuator, make_settings
 from benchmarks.control.runs import STEP_S, SWEEP_S
 from benchmarks.control.scenarios import END_S, ONSET_S, Scenario
 from benchmarks.control.simulator import SimulatedService
-from benchmarks.control.source import START_S, SimulatedSource
+from benchmarks.control.source import SimulatedSource
+from benchmarks.simulated import START_S
 from detection.model import MetricWindow, Service, Span
 from detection.signals import SIGNALS
 from slotune.rehearsal.counterfactual import History

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 
 from benchmarks.control.runs import BATCH_DELAY_S, FOR_S, INT8_DELAY_S, STEP_S, SWEEP_S, Action, Run
 from benchmarks.control.scenarios import END_S, ONSET_S, Scenario
 from benchmarks.control.simulator import SimulatedService
-from benchmarks.control.source import START_S, SimulatedSource
-from detection.model import Service
+from benchmarks.control.source import SimulatedSource
+from benchmarks.simulated import START_S, SimulatedLever, run_until
 from tests.fakes.ledger import FakeLedger
 from tuning import planning, verification
 from tuning.loop.learn_latency import learn_latency
-from tuning.loop.once import run_once
 from tuning.loop.parts import Parts
-from tuning.model import LEVER_STEPS, Change, Plan, Receipt, Record, Setting
+from tuning.model import LEVER_STEPS, Knob, Plan, Receipt, Record, Setting
 from tuning.settings import Settings
 
 
@@ -49,48 +48,29 @@ def make_settings(scenario: Scenario) -> Settings:
     )
 
 
-class SimulatedActuator:
-    """One lever of the simulated service, absolute and idempotent like the real ones."""
-
-    name = "simulated"
+class SimulatedActuator(SimulatedLever):
+    """One lever of the simulated service. maximum: of replicas."""
 
     def __init__(self, service: SimulatedService, lever: str, maximum: int) -> None:
-        self.service, self.lever, self.maximum = service, lever, maximum
-        self.made: list[tuple[float, Change]] = []
+        super().__init__(service, lever)
+        self.service, self.maximum = service, maximum
 
-    def read(self, service: Service) -> Setting:
+    def _setting(self) -> Setting:
         s = self.service
-        values: dict[str, dict[str, int | float | str]] = {
+        values: dict[str, dict[str, Knob]] = {
             "batch_size": {"batch_size": s.batch, "batch_timeout_ms": s.timeout_ms},
             "replicas": {"min_replicas": s.desired, "max_replicas": self.maximum, "replicas": len(s.replicas)},
             "precision": {"version": "1", "precision": "int8" if s.int8 else "fp32"},
         }
         return Setting(lever=self.lever, values=values[self.lever], owner="simulation")
 
-    def apply(self, service: Service, change: Change, *, key: str) -> Receipt:
-        before = {k: v for k, v in self.read(service).values.items() if k in change.new}
+    def _put(self, knobs: Mapping[str, Knob]) -> None:
         if self.lever == "batch_size":
-            self.service.set_batch(int(change.new["batch_size"]), float(change.new["batch_timeout_ms"]), BATCH_DELAY_S)
+            self.service.set_batch(int(knobs["batch_size"]), float(knobs["batch_timeout_ms"]), BATCH_DELAY_S)
         elif self.lever == "replicas":
-            self.service.set_replicas(int(change.new["min_replicas"]))
+            self.service.set_replicas(int(knobs["min_replicas"]))
         else:
-            self.service.set_int8(change.new["precision"] == "int8", INT8_DELAY_S)
-        self.made.append((self.service.now_s, change))
-        return Receipt(
-            id=key,
-            plan_id="",
-            service=service.name,
-            lever=self.lever,
-            before=before,
-            after=dict(change.new),
-            applied=True,
-            changed=before != change.new,
-            at_s=START_S + self.service.now_s,
-        )
-
-
-class _Over(Exception):
-    """The scenario ends while the loop waits."""
+            self.service.set_int8(knobs["precision"] == "int8", INT8_DELAY_S)
 
 
 def make_parts(
@@ -118,27 +98,10 @@ def make_parts(
 def slotune(scenario: Scenario, service: SimulatedService, seed: int, planner: str = "model") -> Run:
     """tuning.loop.run_once, sweep after sweep, as in production; only time, source and actuators are simulated."""
     parts, levers = make_parts(scenario, service, planner)
-    ledger = parts.ledger
-
-    def now() -> float:
-        return START_S + service.now_s
-
-    def wait_until(at_s: float) -> None:
-        target = math.ceil(at_s - START_S)
-        if target >= END_S:
-            service.advance(END_S)
-            raise _Over
-        service.advance(target)
-
     # What `learn_baselines` does every hour in production, where a service is calm for days.
-    learn_latency(parts, now())
-    try:
-        while service.now_s < END_S:
-            before = service.now_s
-            run_once(parts, now, wait_until)
-            service.advance(min(END_S, max(service.now_s, before + SWEEP_S)))
-    except _Over:
-        pass
+    learn_latency(parts, START_S + service.now_s)
+    run_until(parts, service, END_S, SWEEP_S)
+    ledger = parts.ledger
     run = _run_of(service, ledger.records.values(), levers)
     run.reasons += [str(r.body.get("reason")) for r in ledger.records.values() if r.kind in ("guard", "hold")]
     return run
