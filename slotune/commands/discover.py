@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import track
 
 from detection.errors import ConfigError, SlotuneError, SourceGarbage, SourceRefused
 from detection.model import MetricWindow, Service, Slo, Span
@@ -45,21 +47,29 @@ def discover(
         str, typer.Option("--namespace", help="Where the pods are, for services whose series do not say.")
     ] = "default",
     write: Annotated[bool, typer.Option("--write", help="Write into a file that is there.")] = False,
+    ask: Annotated[
+        bool | None, typer.Option("--ask/--no-ask", help="Ask which services to watch (as a rule: on a terminal).")
+    ] = None,
 ) -> None:
     """Find serving systems by their metrics and write them down with every signal found or missing, in mode observe.
 
-    A file that is there keeps every line; what is not in it yet is shown as a diff, and appended with --write.
+    On a terminal it shows a table and asks which of them to watch and what each promises; elsewhere it takes all.
+    A file that is there keeps every line; what is not in it yet is shown as a diff, and appended with --write or a yes.
     Exit 1 where no serving system is found.
     """
+    from rich.console import Console
+
     from slotune import discovery_file as files
     from slotune.discovery import overlapping
 
     source = _source(prometheus, max(4 * scrape_s, 2.0))
     now_s = time.time()
+    asking = sys.stdin.isatty() and sys.stdout.isatty() if ask is None else ask
     found, sentences = _found(source, now_s, scrape_s)
     sentences += overlapping(found)
     entries = []
-    for one in found:
+    quiet, bar = not sys.stderr.isatty(), Console(stderr=True)
+    for one in track(found, "reading services", console=bar, transient=True, disable=quiet):
         try:
             entry = _entry(source, one, now_s, scrape_s, history_h)
             entries.append(entry if kubeconfig is None else replace(entry, place=_place(one, kubeconfig, namespace)))
@@ -67,10 +77,7 @@ def discover(
             sentences.append(f"{one.name} was found and cannot be read: {error}")
     old = out.read_text(encoding="utf-8") if out.exists() else None
     known = files.known_in(old, str(out)) if old is not None else []
-    text = files.extended(old, entries, known) if old is not None else files.whole(entries, scrape_s)
-    for entry in entries:
-        of = len(entry.found) + len(entry.missing)
-        typer.echo(f"{entry.name}: {entry.preset}, {len(entry.found)} of {of} signals")
+    _show(entries, asking=asking)
     for sentence in sentences:
         typer.echo(f"warn {sentence}")
     for gone in files.unseen(known, entries):
@@ -78,18 +85,48 @@ def discover(
     if not entries:
         typer.echo("No serving system was found: docs/presets.md lists the metrics that each is known by.")
         raise typer.Exit(1)
-    if old is not None and text == old:
+    fresh = [entry for entry in entries if entry.key not in {key for _, key in known}]
+    if old is not None and not fresh:
         typer.echo(f"{out}: nothing to add.")
         return
+    if asking and not (fresh := _chosen(fresh)):
+        typer.echo(f"Nothing was chosen: {out} {'is as it was' if old is not None else 'is not written'}.")
+        return
+    text = files.extended(old, fresh, known) if old is not None else files.whole(fresh, scrape_s)
     if old is not None and not write:
         typer.echo("".join(difflib.unified_diff(old.splitlines(True), text.splitlines(True), str(out), "proposed")))
-        typer.echo(f"{out} is as it was; --write appends this.")
-        return
+        if not (asking and typer.confirm(f"Append this to {out}?", default=True)):
+            typer.echo(f"{out} is as it was; --write appends this.")
+            return
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror}", where=str(out)) from error
     typer.echo(f"{out}: written. Next: slotune check {out}")
+
+
+def _show(entries: Sequence[Entry], *, asking: bool) -> None:
+    if asking and entries:
+        from rich.console import Console
+
+        from slotune.commands import _discover_terminal as terminal
+
+        return terminal.show(entries, Console())
+    for entry in entries:
+        of = len(entry.found) + len(entry.missing)
+        typer.echo(f"{entry.name}: {entry.preset}, {len(entry.found)} of {of} signals")
+    return None
+
+
+def _chosen(entries: Sequence[Entry]) -> list[Entry]:
+    from rich.console import Console
+
+    from slotune.commands import _discover_terminal as terminal
+
+    try:
+        return terminal.choose(entries, Console())
+    except EOFError as error:
+        raise ConfigError("the questions were not answered: --no-ask takes every service", where="--ask") from error
 
 
 def _source(given: str, window_s: float) -> PrometheusSource:

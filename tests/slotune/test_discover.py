@@ -133,6 +133,22 @@ def test_run_again_it_changes_nothing_and_appends_only_what_is_not_there(place: 
 
 
 @pytest.mark.server
+def test_asked_one_by_one_only_what_is_wanted_is_written_with_the_slo_that_was_given(place: Place) -> None:
+    out = place.folder / "asked.yaml"
+    words = ["discover", "--prometheus", place.url, "--out", str(out), "--scrape", "1", "--history", "0.01", "--ask"]
+    said = CliRunner().invoke(build_app(words), words, input="one by one\n" + "y\n321\n" + "n\n" * (len(SERVING) - 1))
+    assert said.exit_code == 0, (said.output, said.exception)
+    (service,) = load(out).services
+    assert service.slo.p95_ms == 321
+    assert "Services that were found" in said.output
+    before = out.read_text()
+    none = CliRunner().invoke(build_app(words), words, input="none\n")
+    assert none.exit_code == 0 and "Nothing was chosen" in none.output and out.read_text() == before
+    over = CliRunner().invoke(build_app(words), words, input="")
+    assert "--no-ask takes every service" in str(over.exception) and out.read_text() == before
+
+
+@pytest.mark.server
 def test_signals_shows_query_value_source_and_what_depends_on_each(place: Place, written: tuple[Path, Result]) -> None:
     out = written[0]
     known = {"SLOTUNE_CONN_SLOTUNE_PROMETHEUS": place.url}
