@@ -17,6 +17,8 @@ from detection.model import FloatArray
 from tuning.planning.whatif import arrivals
 
 _BLOCK = 4096
+_PART_SHARE, _PARTS = 0.1, 200
+"""Where queues may be full, no more than this share of one comes at once (or a second's requests), in so many parts."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,24 @@ class BatchQueue:
     def step(self, end_s: float, now: Now) -> Step:
         """From where it stands to `end_s` under the causes `now`."""
         self._resize(max(1, now.ready))
-        failed = self._arrive(end_s, now)
-        batches, rows, batch_s = self._serve(end_s, now)
+        failed = batches = rows = batch_s = 0.0
+        begin_s, parts = self.now_s, self._parts(end_s, now)
+        for part in range(1, parts + 1):
+            until_s = begin_s + (end_s - begin_s) * part / parts
+            failed += self._arrive(until_s, now)
+            made, took, seconds = self._serve(until_s, now)
+            batches, rows, batch_s = batches + made, rows + took, batch_s + seconds
+            self.now_s = until_s
         latencies, wait_s = self._complete(end_s)
-        self.now_s = end_s
         return Step(latencies, float(latencies.size), failed, wait_s, batches, rows, batch_s, self.depth, now.ready)
+
+    def _parts(self, end_s: float, now: Now) -> int:
+        """In how many parts a step is taken: more than one where a queue may be full, because what is refused depends
+        on what has been served in the meantime."""
+        come = now.rate * (end_s - self.now_s) / len(self._replicas)
+        if self._limit is None or max(r.waiting() for r in self._replicas) + 2 * come < self._limit:
+            return 1
+        return math.ceil(min(_PARTS, max(end_s - self.now_s, come / max(1.0, _PART_SHARE * self._limit))))
 
     def _resize(self, count: int) -> None:
         """More begin with an empty queue; of fewer the newest go, and the others take their queues."""

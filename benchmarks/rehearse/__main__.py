@@ -1,0 +1,175 @@
+"""`python -m benchmarks.rehearse`: rehearsals against what the live loop then achieves on the same arrivals.
+
+Every drawn incident of benchmarks.control runs twice: undisturbed, which is recorded and rehearsed, and under the live
+loop, which is the truth. The report's incidents are numbers of their stream that no other benchmark uses and nothing was
+chosen on. Finished cases are kept in `--keep FOLDER`, and a run goes on from them. `--cost DAYS` measures what a
+rehearsal of one service over so many days costs instead. Writes benchmarks/results/rehearse.json for a whole report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.control.cases import Case
+from benchmarks.control.runs import STEP_S
+from benchmarks.rehearse import cost
+from benchmarks.rehearse.live import SETTLED_S, Recorded, live, settings_of, undisturbed
+from slotune.rehearsal.study import minutes_over, study
+
+RESULTS = Path(__file__).parent.parent / "results" / "rehearse.json"
+COUNT, FIRST = 30, 1000
+_LEAST_MIN = 1.0
+"""Below so many minutes a relative error says nothing."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One incident. Minutes over the SLO: as recorded, of the live loop, and forecast with its interval. changed: the
+    live loop, or the rehearsal, changed something. same_first: both began with the same change, or with none."""
+
+    case: str
+    recorded_min: float
+    live_min: float
+    forecast_min: float
+    low_min: float
+    high_min: float
+    changed: bool
+    same_first: bool
+    how: tuple[str, ...]
+    off: float | None
+    seconds: float
+
+
+def one(case: Case) -> Row | None:
+    """None where the history is no ground for a rehearsal (nothing is scraped, for example)."""
+    scenario = case.scenario()
+    idle, truth = undisturbed(scenario, case.seed), live(scenario, case.seed)
+    began = time.process_time()
+    try:
+        found = study(settings_of(scenario), {"simulated": idle.history}, case.name, lambda _share: None)
+    except Exception as error:  # a case that breaks is counted, not hidden
+        if "nothing can be rehearsed" in str(error):
+            return None
+        raise
+    service = found.rehearsal.services[0]
+    skip = int(SETTLED_S / STEP_S)
+    offs = [i.off for i in service.incidents if i.off is not None]
+    mine, theirs = _changes(found.rehearsed.records), _changes(truth.ledger)
+    return Row(
+        case=f"{case.stream} {case.number}" if hasattr(case, "number") else case.name,
+        recorded_min=service.recorded_min,
+        live_min=minutes_over(truth.history.window.values["p95_ms"][skip:], scenario.slo_ms, STEP_S),
+        forecast_min=service.minutes.value,
+        low_min=service.minutes.low,
+        high_min=service.minutes.high,
+        changed=bool(mine or theirs),
+        same_first=mine[:1] == theirs[:1],
+        how=tuple(i.how for i in service.incidents),
+        off=max(offs) if offs else None,
+        seconds=time.process_time() - began,
+    )
+
+
+def _changes(records: Recorded | object) -> list[str]:
+    """The plans that changed something, as texts, in their order."""
+    from slotune.rehearsal.episodes import episodes
+
+    made = [
+        (attempt.first_made_s, attempt.plan.chosen.text())
+        for episode in episodes(records)  # type: ignore[arg-type]
+        for attempt in episode.attempts
+        if attempt.first_made_s is not None
+    ]
+    return [text for _, text in sorted(made)]
+
+
+def figures(rows: list[Row], dropped: int) -> dict[str, object]:
+    """What the report says. Only incidents that can be told count; where nothing was changed nothing is modelled."""
+    told = [r for r in rows if "cannot tell" not in r.how]
+    changed = [r for r in told if r.changed]
+    large = [r for r in told if r.live_min >= _LEAST_MIN]
+    both = [r for r in changed if r.live_min >= _LEAST_MIN]
+    return {
+        "incidents": len(rows),
+        "no_ground": dropped,
+        "cannot_tell": len(rows) - len(told),
+        "changed": len(changed),
+        "median_error": _error(large),
+        "median_error_changed": _error(both),
+        "over_20_percent_changed": _share([abs(r.forecast_min / r.live_min - 1) > 0.2 for r in both]),
+        "coverage_changed": _share([r.low_min - 1e-9 <= r.live_min <= r.high_min + 1e-9 for r in changed]),
+        "same_first_change": _share([r.same_first for r in changed]),
+        "forecast_min": sum(r.forecast_min for r in changed),
+        "live_min": sum(r.live_min for r in changed),
+        "recorded_min": sum(r.recorded_min for r in changed),
+        "cpu_s_each": float(np.median([r.seconds for r in rows])) if rows else None,
+    }
+
+
+def _error(rows: list[Row]) -> float | None:
+    return float(np.median([abs(r.forecast_min / r.live_min - 1) for r in rows])) if rows else None
+
+
+def _share(values: list[bool]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rehearse", description=__doc__)
+    parser.add_argument("--stream", choices=("dev", "report"), default="report")
+    parser.add_argument("--count", type=int, default=COUNT)
+    parser.add_argument("--first", type=int, default=None, help="number of the first incident of the stream")
+    parser.add_argument("--keep", type=Path, default=None, help="folder of finished cases")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no further case after so long")
+    parser.add_argument("--cost", type=float, default=None, metavar="DAYS", help="what a rehearsal costs instead")
+    args = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    if args.cost is not None:
+        print(json.dumps(cost.measure(args.cost), indent=1))
+        return 0
+    first = args.first if args.first is not None else (FIRST if args.stream == "report" else 0)
+    rows, dropped, began = [], 0, time.monotonic()
+    for number in range(first, first + args.count):
+        if time.monotonic() - began > 60 * args.minutes:
+            print(f"{number - first} of {args.count} cases are done; run the same command again for the rest")
+            break
+        row = _kept(args.keep, Case(args.stream, number), number)
+        if row is None:
+            dropped += 1
+        else:
+            rows.append(row)
+            if args.stream == "dev":
+                print(f"{number}: {row}", flush=True)
+        if sys.stderr.isatty():
+            print(f"\r{number - first + 1}/{args.count} cases", end="", file=sys.stderr)
+    found = figures(rows, dropped)
+    print(json.dumps(found, indent=1))
+    if args.stream == "report" and len(rows) + dropped == COUNT and first == FIRST:
+        known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+        RESULTS.write_text(json.dumps({**known, "command": "make bench-rehearse", "simulated": found}, indent=1) + "\n")
+    return 0
+
+
+def _kept(folder: Path | None, case: Case, number: int) -> Row | None:
+    """The row of a case, from an earlier run where there is one."""
+    file = folder / f"{case.stream}-{number}.json" if folder is not None else None
+    if file is not None and file.is_file():
+        body = json.loads(file.read_text())
+        return None if body is None else Row(**{**body, "how": tuple(body["how"])})
+    row = one(case)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(None if row is None else asdict(row)))
+    return row
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
