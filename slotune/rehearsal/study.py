@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from detection.errors import ConfigError
 from detection.model import FloatArray
 from slotune.rehearsal import history as histories
-from slotune.rehearsal import rivals
 from slotune.rehearsal.counterfactual import Counterfactual, Draw, History, possible, usual
 from slotune.rehearsal.drivers import drivers
 from slotune.rehearsal.episodes import Episode, episodes
 from slotune.rehearsal.loop import Progress, Rehearsed, rehearse, settings_for
 from slotune.rehearsal.result import Amount, Curves, Incident, Rehearsal, Rival, ServiceResult
+from slotune.rehearsal.rivals import autoscaled, foreseen
 from tuning.settings import Settings
 
 OFF_LIMIT = 0.3
@@ -43,8 +43,11 @@ class Found:
     rehearsed: Rehearsed
 
 
-def study(settings: Settings, recorded: Mapping[str, History], label: str, progress: Progress) -> Found:
-    """Rehearse every service that has a history. ConfigError when none can be rehearsed."""
+def study(
+    settings: Settings, recorded: Mapping[str, History], label: str, progress: Progress, *, rivals: bool = True
+) -> Found:
+    """Rehearse every service that has a history. rivals: what others would have done as well. ConfigError when none can
+    be rehearsed."""
     services = {service.name: service for service in settings.service_values()}
     left_out = [f"There is no history of {name}." for name in services if name not in recorded]
     kept: dict[str, History] = {}
@@ -70,7 +73,7 @@ def study(settings: Settings, recorded: Mapping[str, History], label: str, progr
     by_service = {name: [e for e in episodes(done.records) if e.service == name] for name in kept}
     results = []
     for place, (name, world) in enumerate(sorted(worlds.items())):
-        results.append(_service(world, kept[name], by_service[name], start_s, end_s))
+        results.append(_service(world, kept[name], by_service[name], start_s, end_s, rivals=rivals))
         progress(_LOOP_SHARE + (1 - _LOOP_SHARE) * (place + 1) / len(worlds))
     if done.failures:
         left_out.append(f"{done.failures} sweeps failed: {next(s for s in done.said if 'failed' in s)}")
@@ -83,7 +86,7 @@ def minutes_over(values: FloatArray, slo_ms: float, step_s: float) -> float:
 
 
 def _service(
-    world: Counterfactual, recorded: History, found: Sequence[Episode], start_s: float, end_s: float
+    world: Counterfactual, recorded: History, found: Sequence[Episode], start_s: float, end_s: float, *, rivals: bool
 ) -> ServiceResult:
     span, slo_ms = world.window.span, float(world.service.slo.p95_ms or 0.0)
     times = span.times()
@@ -120,7 +123,7 @@ def _service(
         replica_hours_added=hours,
         cost_added=hours * cost,
         modelled=float(world.departed[inside].mean()),
-        rivals=_rivals(world, recorded, start_s, end_s, inside, slo_ms, cost),
+        rivals=_rivals(world, recorded, start_s, end_s, inside, slo_ms, cost) if rivals else (),
         notes=histories.oddities(recorded),
         curves=Curves(
             times[inside], was[inside], now[inside], world.drivers.ready[inside], world.ready[inside],
@@ -241,8 +244,8 @@ def _rivals(
 
     found = [rival("as recorded", make(start_s)), rival("slotune", world)]
     for name, other in (
-        ("HPA at its defaults", rivals.autoscaled(world.service, make, start_s, end_s)),
-        ("oracle on replicas", rivals.foreseen(world.service, make, start_s, end_s)),
+        ("HPA at its defaults", autoscaled(world.service, make, start_s, end_s)),
+        ("oracle on replicas", foreseen(world.service, make, start_s, end_s)),
     ):
         if other is not None:
             found.append(rival(name, other))
