@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system demo test unit lint types integration e2e faults \
-	bench-detection bench-control bench-llm bench-verdicts bench-ledger bench-page bench-quantization mutants test-kubernetes test-vllm test-triton test-servers docs clean
+	bench-detection bench-control bench-llm bench-verdicts bench-ledger bench-page bench-quantization bench-rehearse mutants test-kubernetes test-vllm test-triton test-servers docs clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ bench-page: setup ## How long the page and /metrics take with 1,000 services and
 
 bench-quantization: setup ## INT8 against FP32: speed, accuracy, engine sizes
 	@$(PY) -m benchmarks.quantization $(ARGS)
+
+bench-rehearse: setup ## Rehearsals against what the live loop then achieves (ARGS="--cost 30": what a month of one service costs)
+	@$(PY) -m benchmarks.rehearse $(ARGS)
 
 mutants: setup ## Small wrong changes of what decides: how many the quick tests notice (ARGS="--all", "--only planning/ranking")
 	@$(PY) -m tests.mutants $(ARGS)

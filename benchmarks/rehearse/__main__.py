@@ -1,9 +1,9 @@
 """`python -m benchmarks.rehearse`: rehearsals against what the live loop then achieves on the same arrivals.
 
 Every drawn incident of benchmarks.control runs twice: undisturbed, which is recorded and rehearsed, and under the live
-loop, which is the truth. The report's incidents are numbers of their stream that no other benchmark uses and nothing was
-chosen on. Finished cases are kept in `--keep FOLDER`, and a run goes on from them. `--cost DAYS` measures what a
-rehearsal of one service over so many days costs instead. Writes benchmarks/results/rehearse.json for a whole report.
+loop, which is the truth. The report's incidents are numbers of their stream that no other benchmark uses and that
+nothing was chosen on. Finished cases are kept in `--keep FOLDER`, and a run goes on from them. `--cost DAYS`: what a
+rehearsal of one service over so many days costs, instead. A whole report writes benchmarks/results/rehearse.json.
 """
 
 from __future__ import annotations

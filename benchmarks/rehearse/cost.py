@@ -1,4 +1,4 @@
-"""What a rehearsal costs: one synthetic service over many days, two incidents a week, on the machine that it runs on."""
+"""What a rehearsal costs: one synthetic service over many days, two incidents a week, on this machine."""
 
 from __future__ import annotations
 

@@ -46,8 +46,8 @@ class Found:
 def study(
     settings: Settings, recorded: Mapping[str, History], label: str, progress: Progress, *, rivals: bool = True
 ) -> Found:
-    """Rehearse every service that has a history. rivals: what others would have done as well. ConfigError when none can
-    be rehearsed."""
+    """Rehearse every service that has a history. rivals: also what others would have done. ConfigError when none can be
+    rehearsed."""
     services = {service.name: service for service in settings.service_values()}
     left_out = [f"There is no history of {name}." for name in services if name not in recorded]
     kept: dict[str, History] = {}
@@ -61,8 +61,13 @@ def study(
     step_s = max(one.window.span.step_s for one in kept.values())
     told = settings_for(settings, step_s)
     rate_window_s = told.prometheus.rate_window_s
-    start_s = min(one.window.span.start_s for one in kept.values()) + WARM_UP_S
-    end_s = max(one.window.span.end_s for one in kept.values())
+    start_s = max(one.window.span.start_s for one in kept.values()) + WARM_UP_S
+    end_s = min(one.window.span.end_s for one in kept.values())
+    if end_s - start_s < histories.LEAST_S - WARM_UP_S:
+        names, least_min = ", ".join(sorted(kept)), histories.LEAST_S / 60
+        raise ConfigError(
+            f"the histories of {names} have less than {least_min:.0f} minutes in common: rehearse them apart (--service)"
+        )
     worlds = {}
     for name, one in kept.items():
         causes = drivers(one.window, services[name], rate_window_s)

@@ -135,6 +135,15 @@ def test_what_is_no_ground_is_said_in_a_sentence(recorded, said):
         study(loads(SERVICES), {"ranker": recorded}, "x", lambda _share: None)
 
 
+def test_histories_of_different_times_are_rehearsed_apart():
+    later = GOOD.window.span.start_s + 86_400.0
+    span = Span(later, later + (N - 1) * STEP_S, STEP_S)
+    other = replace(GOOD, window=replace(GOOD.window, service="other", span=span))
+    settings = loads(SERVICES + SERVICES[SERVICES.index("  - name") :].replace("ranker", "other"))
+    with pytest.raises(ConfigError, match="less than 30 minutes in common"):
+        study(settings, {"ranker": GOOD, "other": other}, "x", lambda _share: None)
+
+
 def test_a_good_history_has_no_problem_and_a_language_model_cannot_be_rehearsed():
     assert problem(GOOD, SERVICE) == ""
     assert "cannot model yet" in problem(GOOD, SERVICE.model_copy(update={"engine": "continuous_batching"}))
