@@ -66,7 +66,7 @@ def study(
     if end_s - start_s < histories.LEAST_S - WARM_UP_S:
         names, least_min = ", ".join(sorted(kept)), histories.LEAST_S / 60
         raise ConfigError(
-            f"the histories of {names} have less than {least_min:.0f} minutes in common: rehearse them apart (--service)"
+            f"the histories of {names} have under {least_min:.0f} minutes in common: rehearse each alone (--service)"
         )
     worlds = {}
     for name, one in kept.items():

@@ -140,7 +140,7 @@ def test_histories_of_different_times_are_rehearsed_apart():
     span = Span(later, later + (N - 1) * STEP_S, STEP_S)
     other = replace(GOOD, window=replace(GOOD.window, service="other", span=span))
     settings = loads(SERVICES + SERVICES[SERVICES.index("  - name") :].replace("ranker", "other"))
-    with pytest.raises(ConfigError, match="less than 30 minutes in common"):
+    with pytest.raises(ConfigError, match="under 30 minutes in common"):
         study(settings, {"ranker": GOOD, "other": other}, "x", lambda _share: None)
 
 
