@@ -150,6 +150,8 @@ SCENARIOS: dict[str, Scenario] = {
             "bad-release",
             "somebody releases a version 2 that does three times the work per row (ONNX Runtime on one core)",
             "resolved",
+            baseline=0.45,
+            batch_max=1,
             release=True,
             cause="bad_release",
             first="release",

@@ -29,6 +29,8 @@ MARGIN_S = 150.0
 
 SLO_OVER_CALM = 1.3
 """The SLO over the worst quarter of a minute of calm traffic: kept before the release, and with nothing to spare."""
+WAVE = 0.25
+"""How far the load goes up and down by itself, as a day's does in hours."""
 BROKEN = 3
 """Quarters of a minute whose P95 is over the SLO from which it counts as broken: the objective allows 30 s."""
 
@@ -144,7 +146,7 @@ def _simulated(case: Case, versions: Versions) -> SimulatedService:
     base, phase = case.base_qps(), np.random.default_rng([case.seed, 3]).uniform(0, 2 * math.pi)
 
     def rate(t: float) -> float:
-        wave = 1 + 0.1 * math.sin(2 * math.pi * t / 500 + phase)
+        wave = 1 + WAVE * math.sin(2 * math.pi * t / 500 + phase)
         return base * wave * (case.surge if t >= case.surge_s else 1.0)
 
     def slow(t: float, _replica: int) -> float:

@@ -23,12 +23,26 @@ NOISE = VerificationSettings()
 
 
 def line(side: MetricWindow, rows: str, time: str, rate_window_s: float) -> LatencyModel:
-    """The line of one side; rates over one window are no independent measurements, so one a window counts."""
+    """The line of one side; rates over one window are no independent measurements, so one a window counts. Where sizes
+    hardly vary their noise would pass for a line without a slope: then they tell a time, and no slope."""
     times, sizes, lengths = side.span.times(), side.values[rows], side.values[time]
     good = np.flatnonzero(np.isfinite(sizes) & np.isfinite(lengths) & (lengths > 0) & (sizes > 0))
     stride = max(1, round(rate_window_s / side.span.step_s))
     kept = good[::-1][::stride][::-1] if good.size >= stride * th.LEVEL_POINTS else good
+    if good.size:
+        low, high = np.quantile(sizes[good], (th.RELEASE_QUANTILES[0], th.RELEASE_QUANTILES[-1]))
+        if high < th.RELEASE_NARROW * low:
+            sizes = np.full(sizes.shape, float(np.median(sizes[good])))
     return lm.learn(LatencyModel(), [(float(times[i]), max(float(sizes[i]), 1e-3), float(lengths[i])) for i in kept])
+
+
+def with_slope(line: LatencyModel, learned: LatencyModel) -> LatencyModel:
+    """The line, with the slope that was learned over days where this hour's sizes hardly varied: the same service, as
+    slow as it is this hour."""
+    if not (line.known and learned.known) or learned.rows_max <= line.rows_max:
+        return line
+    at = line.rows_max
+    return learned.scaled(line.predict(at)[0] / learned.predict(at)[0])
 
 
 def doubt(line: LatencyModel, at: float) -> float:

@@ -18,9 +18,11 @@ from detection.model import Incident
 from detection.signals import title
 from tuning.formats import ms
 from tuning.model import Interval, Observation, Release
+from tuning.planning import latency_model as lm
 from tuning.planning import release_sides as rs
 from tuning.planning import release_statistics as st
 from tuning.planning import thresholds as th
+from tuning.planning.latency_model import LatencyModel
 from tuning.planning.release_sides import Sides
 from tuning.planning.settings import PlanningSettings
 
@@ -88,11 +90,19 @@ def blamed(
     if sides is None:
         return None
     load = rs.load(sides, overloaded=overloaded)
-    slow = _service_time(release, sides, load)
+    slow = _service_time(release, sides, load, _learned(release, observation))
     found = [slow, _errors(release, sides, observation, load, overloaded=overloaded, slower=slow is not None)]
     found += [_quality(release, sides, observation, signal) for signal in _QUALITY]
     moved = tuple(one for one in found if one is not None)
     return Blamed(release, moved, _came_in(release, incident)) if moved else None
+
+
+def _learned(release: Release, observation: Observation) -> LatencyModel:
+    """The line that was learned in calm hours, of the old version where it has one of its own."""
+    known = lm.load(observation.latency_model)
+    own = [model for key, model in known.items() if key.startswith(f"{release.old}/")]
+    any_version = [model for key, model in known.items() if key.startswith("?/")]
+    return next(iter((*own, *any_version)), LatencyModel())
 
 
 def _came_in(release: Release, incident: Incident) -> str:
@@ -107,49 +117,51 @@ def _came_in(release: Release, incident: Incident) -> str:
 # What moved -----------------------------------------------------------------------------------------------------------
 
 
-def _service_time(release: Release, sides: Sides, load: float | None) -> Moved | None:
+def _service_time(
+    release: Release, sides: Sides, load: float | None, learned: LatencyModel
+) -> Moved | None:
     for rows, time, words in _WORK:
         if {rows, time} <= set(sides.before.values) and {rows, time} <= set(sides.after.values):
-            told, found = _at_equal_rows(release, sides, rows, time, words)
-            return found if told else _at_equal_load(release, sides, load, time)
+            line = st.line(sides.before, rows, time, sides.rate_window_s)
+            if time == "batch_ms":
+                line = st.with_slope(line, learned)
+            told, found = _at_equal_size(release, sides, line, rows, time, words)
+            return found if told else _at_equal_load(release, sides, load, time, line)
     alone = next((name for name in ("batch_ms", "mean_ms", "p50_ms", "p95_ms") if _both(sides, name)), None)
-    return _at_equal_load(release, sides, load, alone) if alone is not None else None
+    return _at_equal_load(release, sides, load, alone, LatencyModel()) if alone is not None else None
 
 
 def _both(sides: Sides, name: str) -> bool:
     return all(name in side.values and np.isfinite(side.values[name]).any() for side in (sides.before, sides.after))
 
 
-def _at_equal_rows(
-    release: Release, sides: Sides, rows: str, time: str, words: str
+def _at_equal_size(
+    release: Release, sides: Sides, line: LatencyModel, rows: str, time: str, words: str
 ) -> tuple[bool, Moved | None]:
-    """Both versions' lines, compared at the number of rows at which they are best known together; and whether that
-    tells: the load may have made batches of sizes that one of them never computed."""
-    both = (sides.before, sides.after)
-    lines = [st.line(side, rows, time, sides.rate_window_s) for side in both]
-    seen = [rs.median(side.values[rows]) for side in both]
-    if not all(line.known for line in lines) or seen[0] is None or seen[1] is None:
+    """The new version's times against the old one's line at the sizes of now; and whether that tells: the load may have
+    made batches of sizes whose time with the old version is a guess."""
+    at = rs.median(sides.after.values[rows])
+    if not line.known or at is None or math.sqrt(st.doubt(line, at)) > th.RELEASE_DOUBT:
         return False, None
-    sizes = np.unique(np.maximum(1.0, np.linspace(min(seen[0], seen[1]), max(seen[0], seen[1]), th.RELEASE_SIZES)))
-    doubts = [sum(st.doubt(line, float(at)) for line in lines) for at in sizes]
-    at, doubt = float(sizes[int(np.argmin(doubts))]), float(min(doubts))
-    level = st.shift(*(st.log_ratio(side, line, rows, time) for side, line in zip(both, lines, strict=True)))
-    if level is None or math.sqrt(doubt) > th.RELEASE_DOUBT:
+    level = st.shift(*(st.log_ratio(side, line, rows, time) for side in (sides.before, sides.after)))
+    if level is None:
         return False, None
-    old, new = (line.predict(at)[0] for line in lines)
-    level = level.shifted(math.log(new / old), doubt)
-    if not st.slower(level) or not rs.begins(sides, st.log_ratio(sides.whole, lines[0], rows, time)):
+    level = level.shifted(0.0, st.doubt(line, at))
+    if not st.slower(level) or not rs.begins(sides, st.log_ratio(sides.whole, line, rows, time)):
         return True, None
     slower = st.interval(level)
+    new = rs.median(sides.after.values[time]) or 0.0
     return True, Moved(
         "service_time",
-        f"{words.format(at=at)} takes {ms(new)} with version {release.new} and took {ms(old)} with version "
-        f"{release.old}: {st.times(slower)}, at the same size, so that the load does not explain it",
+        f"{words.format(at=at)} takes {ms(new)} with version {release.new} and took {ms(new / slower.value)} with "
+        f"version {release.old}: {st.times(slower)}, at the same size, so that the load does not explain it",
         slower,
     )
 
 
-def _at_equal_load(release: Release, sides: Sides, load: float | None, time: str) -> Moved | None:
+def _at_equal_load(
+    release: Release, sides: Sides, load: float | None, time: str, line: LatencyModel
+) -> Moved | None:
     """Where sizes cannot be compared: no more is asked for than before, so nothing else makes it take longer."""
     if not rs.equal(load) or not rs.same_limit(sides):
         return None
@@ -158,7 +170,7 @@ def _at_equal_load(release: Release, sides: Sides, load: float | None, time: str
     if level is None or not st.slower(level) or not rs.begins(sides, st.logs(sides.whole.values[time])):
         return None
     old, new = math.exp(float(np.nanmean(before))), math.exp(float(np.nanmean(after)))
-    slower = _of_one_size(sides, new) if time == "batch_ms" else None
+    slower = _of_one_size(sides, line, new) if time == "batch_ms" else None
     slower = slower or st.interval(level)
     size = " for a batch of one size" if time == "batch_ms" else ""
     return Moved(
@@ -169,13 +181,10 @@ def _at_equal_load(release: Release, sides: Sides, load: float | None, time: str
     )
 
 
-def _of_one_size(sides: Sides, new_ms: float) -> Interval | None:
+def _of_one_size(sides: Sides, line: LatencyModel, new_ms: float) -> Interval | None:
     """How many times as long a batch of the new size takes, where the old version never computed one: what a row adds
     to a batch is known as far as its line tells, which may be little."""
-    if "rows_per_batch" not in sides.before.values:
-        return None
     rows = rs.median(sides.after.values.get("rows_per_batch"))
-    line = st.line(sides.before, "rows_per_batch", "batch_ms", sides.rate_window_s)
     if rows is None or not line.known:
         return None
     weight, old_ms = line.at(max(1.0, rows))

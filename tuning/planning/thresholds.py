@@ -179,9 +179,10 @@ RELEASE_CARRIES = 0.95
 """Share of what was carried before (requests over the busy share) below which a service refuses nothing for want of
 room: 5 % for the noise of both rates."""
 RELEASE_DOUBT = 0.12
-"""Relative doubt of both lines up to which sizes are compared by them: above it a factor of 1.5 could not be told."""
-RELEASE_SIZES = 9
-"""Sizes between the old and the new one at which the lines are compared: the best known one decides."""
+"""Relative doubt of the old version's line, at the sizes of now, up to which it tells: above it a factor of 1.5 could
+not be told."""
+RELEASE_NARROW = 1.5
+"""Largest over smallest size up to which what they vary is taken for noise, which would flatten a line's slope."""
 RELEASE_QUANTILES = (0.05, 0.5, 0.95)
 """Quantiles of the old version's P95 that are told as what a revert brings, at the level of all intervals."""
 RELEASE_SCATTER = 3.0
