@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system demo test unit lint types integration e2e faults \
-	bench-detection bench-control bench-llm bench-verdicts bench-ledger bench-page bench-quantization bench-rehearse mutants test-kubernetes test-vllm test-triton test-servers docs clean
+	bench-detection bench-control bench-llm bench-verdicts bench-ledger bench-page bench-quantization bench-rehearse bench-releases mutants test-kubernetes test-vllm test-triton test-servers docs clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ bench-quantization: setup ## INT8 against FP32: speed, accuracy, engine sizes
 
 bench-rehearse: setup ## Rehearsals against what the live loop then achieves (ARGS="--cost 30": what a month of one service costs)
 	@$(PY) -m benchmarks.rehearse $(ARGS)
+
+bench-releases: setup ## Bad releases named and taken back, harmless ones left alone, in a simulated service
+	@$(PY) -m benchmarks.releases $(ARGS)
 
 mutants: setup ## Small wrong changes of what decides: how many the quick tests notice (ARGS="--all", "--only planning/ranking")
 	@$(PY) -m tests.mutants $(ARGS)

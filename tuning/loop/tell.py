@@ -116,13 +116,20 @@ def tell_all(parts: Parts, mail: Mail, at_s: float | None = None) -> str:
 
 
 def tell_change(parts: Parts, plan: Plan, receipt: Receipt, at_s: float) -> None:
-    """A change was made: told where somebody asked for that; the verdict follows."""
+    """A change was made: told where somebody asked for that; the verdict follows. A release that was taken back is told
+    at once wherever roll-backs are: somebody waits for that version."""
     if not receipt.changed:
         return
     lines = [plan.reason or plan.chosen.reason, "It is proven next; what does not help is taken back."]
     url = parts.incident_url(plan.incident_id)
-    title = f"Changed: {plan.service}: {_moved(receipt)}"
-    mail = notice_mail(make_id(receipt.id, "told"), title, lines, at_s, event="change", service=plan.service, url=url)
+    reverted = receipt.lever == "release"
+    title = f"{'Release taken back' if reverted else 'Changed'}: {plan.service}: {_moved(receipt)}"
+    told = make_id(receipt.id, "told")
+    if reverted:
+        lines = [*plan.diagnosis.evidence, *lines, "slotune does not release it again; who puts it back is left alone."]
+    mail = notice_mail(
+        told, title, lines, at_s, event="rollback" if reverted else "change", service=plan.service, url=url
+    )
     tell_all(parts, replace(mail, about=plan.id))
 
 

@@ -14,17 +14,21 @@ from prometheus_client.parser import text_string_to_metric_families
 from detection.errors import ConfigError
 from slotune.views import incidents
 from slotune.views.memory import Memory
+from slotune.views.reading import Reading
 from slotune.web.app import create_app
 from slotune.web.exposition import Family
 from slotune.web.guards import from_here, is_loopback, whoever, with_token
 from slotune.web.metrics import exposition
+from tests.fakes.world import KeptMails, VersionedSource, World, parts
 from tuning.errors import LedgerUnavailable
 from tuning.ledger import SqlLedger
 from tuning.loop.alive import run_of
 from tuning.loop.records import BEGUN
-from tuning.model import Record
+from tuning.model import Record, Release
 from tuning.orders import answer_to, orders_of
 from tuning.query import Query
+from tuning.releases import ReleaseVerdict, verdict_record
+from tuning.releases import record as release_record
 
 PATHS = ("/", "/incidents", "/changes", "/effects", "/review", "/health", "/services/ranker", "/services/silent", "/incidents/nasty")
 
@@ -365,3 +369,17 @@ def test_a_person_without_a_session_is_led_to_the_login_and_back(told, method, a
     assert answer.status_code == status
     if status == 307:
         assert answer.headers["location"] == f"/login?next={path}"
+
+
+def test_the_releases_of_a_service_are_shown_with_hands_and_verdict(tmp_path):
+    world = World()
+    ledger = SqlLedger.open(f"sqlite:///{tmp_path / 'l.sqlite'}")
+    loop = dataclasses.replace(parts(world, ledger, KeptMails()), source=VersionedSource(world))
+    one = Release(id="r1", service="ranker", old="6", new="7<b>", at_s=world.now_s - 900, seen_s=world.now_s - 880)
+    ours = Release(id="r2", service="ranker", old="7<b>", new="6", at_s=world.now_s - 60, seen_s=world.now_s, hands="slotune")
+    ledger.put(release_record(one))
+    ledger.put(release_record(ours))
+    ledger.put(verdict_record(ReleaseVerdict(release=one, at_s=world.now_s, verdict="worse", sentence="version 7 is worse")))
+    text = TestClient(create_app(lambda: Reading(ledger, ledger.get_blob, loop.settings, world.now_s))).get("/services/ranker").text
+    assert "6 → 7&lt;b&gt;" in text and "other hands" in text and "version 7 is worse" in text
+    assert "proven like any change" in text and "7<b>" not in text

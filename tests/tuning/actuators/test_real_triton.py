@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -15,13 +17,16 @@ import requests
 
 from demo.processes import wait_until
 from demo.prometheus import Prometheus, Target
-from detection.model import Service
+from detection.model import Service, Span, VersionWindow
+from detection.sources.prometheus import PrometheusSource
+from detection.versions import changes, served
 from slotune.cli import build_app
 from slotune.commands.live_check import live_check
 from tests.fakes.actuators import FakeConnections, service
 from tests.fakes.quantization import judged, tiny
 from tests.triton_server import TritonServer, find_triton, triton_server
 from tuning.actuators.triton import Triton
+from tuning.actuators.triton_release import TritonRelease
 from tuning.actuators.triton_repository import TritonRepository
 from tuning.errors import ControlRefused, ControlUnreachable, NotOwner, QuantizationRefused
 from tuning.model import Change
@@ -382,3 +387,51 @@ def test_the_queries_and_the_checks_see_it(
     assert any("batch_size 4" in line for line in said) and any("version 1" in line for line in said)
     assert planned.exit_code == 0, planned.output
     print("\n".join(said), planned.output, sep="\n")
+
+
+def test_a_release_by_other_hands_is_seen_and_taken_back_under_load(server: TritonServer, tmp_path: Path) -> None:
+    """Somebody loads version 2 by Triton's own call; the metrics tell, and the lever goes back without a lost request."""
+    second = server.repository / "ranker/90"
+    shutil.copytree(server.repository / "ranker/1", second)
+    lever = TritonRelease(connections(server), time.monotonic, time.sleep)
+    ranker = service("release", "triton_release", connection="triton", model="ranker")
+    before = str(lever.read(ranker).values["version"])
+    prometheus = Prometheus(tmp_path / "prometheus.log")
+    prometheus.start()
+    try:
+        prometheus.targets([Target(server.metrics, "ranker", "0")])
+        with Load(server.url) as load:
+            wait_until(lambda: _served(prometheus) == before, 40, "the version in Prometheus")
+            config = requests.get(f"{server.url}/v2/models/ranker/config", timeout=5).json()
+            config["version_policy"] = {"specific": {"versions": [int(before), 90]}}
+            loaded = requests.post(
+                f"{server.url}/v2/repository/models/ranker/load", json={"parameters": {"config": json.dumps(config)}}, timeout=60
+            )
+            assert loaded.status_code == 200 and answered_by(server, "ranker") == "90"
+            wait_until(lambda: _served(prometheus) == "90", 40, "the new version in Prometheus")
+            back = Change(lever="release", old={"version": "90"}, new={"version": before})
+            with pytest.raises(ControlRefused):
+                lever.apply(ranker, back.model_copy(update={"new": {"version": "4711"}}), key="p0:release")
+            assert answered_by(server, "ranker") == "90", "an unknown version changes nothing"
+            receipt = lever.apply(ranker, back, key="p1:release")
+            assert receipt.changed and answered_by(server, "ranker") == before
+            assert not lever.apply(ranker, back, key="p1:release").changed
+            wait_until(lambda: len(changes(_versions(prometheus))) >= 2, 40, "the old version in Prometheus")
+            seen = changes(_versions(prometheus))
+    finally:
+        prometheus.stop()
+        shutil.rmtree(second)
+    assert load.failed == []
+    assert [(one.old, one.new) for one in seen][-2:] == [(before, "90"), ("90", before)]
+
+
+def _versions(prometheus: Prometheus) -> VersionWindow:
+    found = loads(SERVICES.format(repository="/nowhere")).service_values()
+    end_s = float(int(time.time()))
+    source = PrometheusSource(prometheus.url, rate_window_s=5.0)
+    windows = source.read_versions(found, Span(end_s - 60, end_s, 1.0))
+    return windows.get("ranker") or VersionWindow("ranker", Span(end_s, end_s, 1.0), {})
+
+
+def _served(prometheus: Prometheus) -> str:
+    return served(_versions(prometheus))

@@ -80,7 +80,10 @@ def test_a_slower_version_is_named_reverted_first_and_proven():
     assert [(r.outcome.verdict, r.outcome.resolved) for r in reports] == [("improved", True)]
     found = releases_of(ledger.find(Query(kinds=("release",))))
     assert [(r.old, r.new, r.hands) for r in found] == [("1", "2", "others"), ("2", "1", "slotune")]
-    assert any("2.5 times as long" in mail.text for mail in mails.mails)
+    first = mails.mails[0]
+    assert first.subject == "[slotune] Release taken back: ranker: version 2 → 1", "told before it is proven"
+    assert first.event == "rollback" and "2.5 times as long" in first.text and "by other hands" in first.text
+    assert "Resolved" in mails.mails[1].subject and len(mails.mails) == 2
 
 
 def test_a_surge_at_the_minute_of_a_harmless_release_is_not_blamed_on_it():
@@ -151,6 +154,37 @@ def test_without_a_proven_version_nothing_is_reverted_and_a_person_is_told():
     released(world, loop, slow=2.5)
     reports = drive(world, loop, 200)
     assert world.version == "2" and all("release" not in r.plan.chosen.levers for r in reports)
+
+
+def test_where_gitops_keeps_the_version_the_commit_is_named_and_nothing_changed():
+    world = World()
+    loop, _, _ = loop_of(world)
+
+    class Kept(WorldRelease):
+        def read(self, service):
+            words = "managed by Argo CD, which would undo the change: change there image: x:2 -> x:1"
+            return super().read(service).model_copy(update={"useless": words})
+
+    kept = Kept(world)
+    loop = dataclasses.replace(loop, actuator=lambda _s, name: kept if name == "release" else WorldBatch(world))
+    released(world, loop, slow=2.5)
+    report = drive(world, loop, 60)[0]
+    assert not report.plan.chosen.changes and report.plan.diagnosis.cause == "bad_release"
+    assert "version 2 takes 2.5 times as long as version 1" in report.plan.reason
+    assert "change there image: x:2 -> x:1" in report.plan.reason and world.version == "2"
+    assert {option.reason.split(":")[0] for option in report.plan.rejected} == {"batch_size"}
+
+
+def test_a_revert_that_does_not_help_is_undone():
+    """Whatever was released at that minute, something else goes on being slow."""
+    world = World()
+    loop, _, _ = loop_of(world)
+    released(world, loop, slow=2.5)
+    world.slow_by_version["1"] = 2.5
+    reports = drive(world, loop, 300)
+    assert world.applies[:2] == [{"version": "1"}, {"version": "2"}]
+    assert reports[0].decision.step == "roll_back" and reports[0].rollback
+    assert all(report.plan.chosen.levers != ("release",) for report in reports[1:]), "it was tried and did not help"
 
 
 def test_a_version_that_is_gone_leaves_everything_as_it_is_and_says_so():
