@@ -8,15 +8,17 @@ time, so each is taken for the middle of its window: a rehearsal knows the whole
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detection.model import FloatArray, MetricWindow, Service
 from tuning.planning import latency_model as lm
 from tuning.planning import thresholds as th
 from tuning.planning.latency_model import LatencyModel
 from tuning.planning.speed import points
+from tuning.planning.whatif import Lane, simulate, split_cv2
 
 DESIRED, INT8 = "desired_replicas", "int8"
 """Columns that a recording may have beside signals: replicas asked for, and whether INT8 is served (0 or 1)."""
@@ -26,6 +28,13 @@ _DESIRED_WITHIN_S = 3600.0
 _OVERLOAD_DEPTH, _OVERLOAD_BUSY = 0.85, 0.95
 """Errors at this share of the longest queue seen, on a server this busy, are requests that the queue refused."""
 _SLOW_RANGE = (0.1, 20.0)
+_ONE_PACE, _NEAR = 0.8, 0.12
+"""One pace explains a history where this share of its points is as near to it (logarithm) as that."""
+_NEIGHBOURS, _OUTLIER = 9, 4.0
+_KAPPAS = np.linspace(0.0, 1.0, 41)
+_CALM_LOAD, _CALM_POINTS = 0.7, 12
+_LEAN = 0.5
+"""Of shapes that explain as much the flatter one: most models gain by batching."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,7 @@ def drivers(window: MetricWindow, service: Service, rate_window_s: float) -> Dri
     failed, limit = _refusals(window, waiting, ready)
     came = _came(window, waiting, step_s, rate_window_s)
     known = np.isfinite(came) & np.isfinite(slow)
-    return Drivers(
+    found = Drivers(
         step_s=step_s,
         rate=np.maximum(_filled(_earlier(came, shift), 0.0), 0.0),
         cv2=np.clip(_filled(_smooth(_of(window, "arrival_cv2", points_), 9), 1.0), *th.CV2_RANGE),
@@ -110,9 +119,10 @@ def drivers(window: MetricWindow, service: Service, rate_window_s: float) -> Dri
         known=known.astype(np.float64),
         model=model,
         spread=_spread(window),
-        overhead_ms=_overhead_ms(window),
+        overhead_ms=0.0,
         queue_limit=limit,
     )
+    return replace(found, overhead_ms=_overhead_ms(window, found))
 
 
 def _has(window: MetricWindow, name: str) -> bool:
@@ -176,19 +186,56 @@ def _running_max(values: FloatArray, width: int) -> FloatArray:
 
 
 def _line(window: MetricWindow, rate_window_s: float) -> LatencyModel:
-    """The line of the whole history, a point per rate window as the engine learns it, evenly picked from all of it."""
+    """The line of the whole history, from a point per rate window as the engine learns it, picked from all of it.
+
+    A history may hold slow hours, another version, a slow end: what is learned is how batch times depend on their rows,
+    at the pace of the moment. Where one pace explains nearly all points the others are left out; else each point is
+    taken at the pace of its neighbours.
+    """
     seen = points(window, math.inf, rate_window_s)
     most = int(4 * th.POINTS_MAX)
-    if len(seen) > most:
-        seen = [seen[round(k)] for k in np.linspace(0, len(seen) - 1, most)]
     if not seen:
         rows, took = _rows(window), window.values["batch_ms"]
         good = np.flatnonzero(np.isfinite(took) & (took > 0))
         return LatencyModel().add(float(np.nanmedian(rows)), float(np.median(took[good])), 0.0)
-    # A history may hold a slow hour: what most of it says counts, in whatever order it comes.
-    level = float(np.median([took / (1.0 + rows) for _, rows, took in seen]))
-    usual = [p for p in seen if 0.4 < p[2] / (1.0 + p[1]) / level < 2.5] or seen
-    return lm.learn(LatencyModel(), usual)
+    rows, took = np.array([p[1] for p in seen]), np.array([p[2] for p in seen])
+    share, near = _one_pace(rows, took)
+    if share < _ONE_PACE:
+        pace = took / _shape(_kappa_of_neighbours(rows, took), rows)
+        local = _smooth(pace, _NEIGHBOURS)
+        took, near = took / local * float(np.median(pace)), np.ones(rows.size, dtype=bool)
+    chosen = np.flatnonzero(near)
+    chosen = chosen[np.unique(np.linspace(0, chosen.size - 1, min(most, chosen.size)).round().astype(int))]
+    # Mixed (golden ratio), so that the order in which loads came is no trend.
+    mixed = chosen[np.argsort(np.arange(chosen.size) * 0.618034 % 1.0)]
+    return lm.learn(LatencyModel(), [(k + 1.0, float(rows[i]), float(took[i])) for k, i in enumerate(mixed)])
+
+
+def _shape(kappa: float, rows: FloatArray) -> FloatArray:
+    """s(b) / s(1) of a line (see tuning.planning.latency_model)."""
+    return np.asarray((1 - kappa) + kappa * rows, dtype=np.float64)
+
+
+def _one_pace(rows: FloatArray, took: FloatArray) -> tuple[float, NDArray[np.bool_]]:
+    """The share of points that one line explains to _NEAR, and which: of all shapes the best."""
+    best = -1.0, np.ones(rows.size, dtype=bool)
+    for kappa in _KAPPAS:
+        pace = np.log(took / _shape(kappa, rows))
+        near = np.abs(pace - np.median(pace)) <= _NEAR
+        if near.mean() > best[0]:
+            best = float(near.mean()), near
+    return best
+
+
+def _kappa_of_neighbours(rows: FloatArray, took: FloatArray) -> float:
+    """The shape that explains best how batch times change from one point to the next, where their pace hardly does;
+    a change of pace is an outlier that counts up to a bound."""
+    moved = np.diff(np.log(took))
+    losses = []
+    for kappa in _KAPPAS:
+        left = moved - np.diff(np.log(_shape(kappa, rows)))
+        losses.append(float(np.minimum((left / (2 * th.BATCH_NOISE)) ** 2, _OUTLIER).sum()) + _LEAN * kappa)
+    return float(_KAPPAS[int(np.argmin(losses))])
 
 
 def _predicted(model: LatencyModel, rows: FloatArray) -> FloatArray:
@@ -233,12 +280,29 @@ def _spread(window: MetricWindow) -> float:
     return float(np.clip(cv, *th.SPREAD_RANGE))
 
 
-def _overhead_ms(window: MetricWindow) -> float:
-    """The rest of the mean latency beside queue and batch, as the engine takes it."""
-    if not all(_has(window, name) for name in ("mean_ms", "queue_ms", "batch_ms")):
+def _overhead_ms(window: MetricWindow, found: Drivers) -> float:
+    """Latency outside queue and batch: what the measured mean has beyond the modelled one, at calm moments.
+
+    The mean less the mean wait and the mean batch would be more: a request is likelier to be in a large batch.
+    """
+    if not _has(window, "mean_ms"):
         return 0.0
-    rest = window.values["mean_ms"] - window.values["queue_ms"] - window.values["batch_ms"]
-    known = rest[np.isfinite(rest)]
+    measured, curve = window.values["mean_ms"], found.model.curve()
+    took_s = (curve.alpha_ms + curve.beta_ms * found.batch) * found.slow / 1e3
+    load = found.rate * took_s / (found.batch * np.maximum(found.ready, 1.0))
+    calm = np.flatnonzero((load > 0.02) & (load < _CALM_LOAD) & (found.known > 0) & np.isfinite(measured))
+    if calm.size < _CALM_POINTS:
+        return 0.0
+    chosen = calm[np.linspace(0, calm.size - 1, _CALM_POINTS).round().astype(int)]
+    lanes = [
+        Lane(
+            qps=float(found.rate[i] / max(found.ready[i], 1.0)), cv2=split_cv2(float(found.cv2[i]), found.ready[i]),
+            batch=int(found.batch[i]), timeout_s=float(found.timeout_ms[i]) / 1e3, spread=found.spread,
+            alpha_s=curve.alpha_ms * found.slow[i] / 1e3, beta_s=curve.beta_ms * found.slow[i] / 1e3,
+        )
+        for i in chosen
+    ]  # fmt: skip
+    modelled = [one.mean_ms for one in simulate(lanes, batches=1500, seed=1, requests=6000)]
     share, plus_ms = th.OVERHEAD_MAX
     most = share * float(np.nanmedian(window.values["batch_ms"])) + plus_ms
-    return float(np.clip(np.median(known), 0.0, most)) if known.size else 0.0
+    return float(np.clip(np.median(measured[chosen] - np.array(modelled)), 0.0, most))
