@@ -70,14 +70,19 @@ class Setting(Value):
 
 
 class Change(Value):
-    """One lever from old to new, both absolute and complete for the knobs that are named."""
+    """One lever from old to new, both absolute and complete for the knobs that are named.
+
+    undoes: it puts back what stood before a change that is not to stay: where one replica cannot be brought back, the
+    others are all the same, and what was undone is not made again.
+    """
 
     lever: str
     old: dict[str, Knob]
     new: dict[str, Knob]
+    undoes: bool = False
 
     def inverse(self) -> Change:
-        return Change(lever=self.lever, old=self.new, new=self.old)
+        return Change(lever=self.lever, old=self.new, new=self.old, undoes=not self.undoes)
 
     def text(self) -> str:
         """"batch_size 1 -> 8" for people."""
@@ -204,6 +209,7 @@ class Plan(Value):
                 lever=change.lever,
                 old={**change.new, **(after or {}).get(change.lever, {})},
                 new={k: (before or {}).get(change.lever, {}).get(k, v) for k, v in change.old.items()},
+                undoes=True,
             )
             for change in reversed(self.chosen.changes)
         )

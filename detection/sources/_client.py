@@ -30,6 +30,7 @@ _LONGEST_WAIT_S = 5.0
 _LOCAL = (400, 413, 414, 422, 431)
 """What a server answers to one query that it will not run; the next one may be fine."""
 _NO_POST = (403, 405, 501)
+_ANSWERED = (200, 206)
 _NOT_SAID_S = 30.0
 _WHY = {"unresolved": "no such host", "refused": "nobody listens there", "encoding": "an encoding nobody asked for"}
 _T = TypeVar("_T")
@@ -128,7 +129,8 @@ class RangeClient(PrometheusConnect):  # type: ignore[misc]  # the library ships
         if method == "POST" and answer.status in _NO_POST:
             again = self._exchange("GET", path, form)
             if again.status not in _NO_POST:
-                self._method, answer = "GET", again
+                answer = again
+                self._method = "GET" if again.status in _ANSWERED else method
         self._check(answer)
         return answer
 

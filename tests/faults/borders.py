@@ -196,13 +196,16 @@ class _Handler(BaseHTTPRequestHandler):
             super().handle()
 
     def do_GET(self) -> None:
-        self._misbehave(self.borders.active("control"), self._config())
+        place, _, query = self.path.partition("?")
+        if place == "/config":
+            self._misbehave(self.borders.active("control"), self._config())
+        else:
+            self._prometheus(query)
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", "0"))).decode()
         if self.path != "/config":
-            good = self.borders.matrix({k: v[0] for k, v in parse_qs(body).items()})
-            self._misbehave(self.borders.active("prometheus"), good)
+            self._prometheus(body)
             return
         flavour, value = self.borders.of_change(), int(json.loads(body)["batch_size"])
         if flavour in LATE_BY_S:
@@ -214,6 +217,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.borders.set(value)
         answer = flavour.removeprefix("landed, ")
         self._misbehave("slow" if answer == "no answer" or flavour in LATE_BY_S else answer, self._config())
+
+    def _prometheus(self, form: str) -> None:
+        good = self.borders.matrix({k: v[0] for k, v in parse_qs(form).items()})
+        self._misbehave(self.borders.active("prometheus"), good)
 
     def _config(self) -> bytes:
         return json.dumps({"batch_size": self.borders.outside.batch_size, "batch_timeout_ms": 0.0}).encode()

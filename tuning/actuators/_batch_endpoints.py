@@ -106,7 +106,10 @@ class BatchEndpoints:
         before = {name: self.read_one(service, http) for name, http in endpoints.items()}
         check_owner(service, change, before)
         places = {name: _Place(self, service, http) for name, http in endpoints.items()}
-        made = swap(places, before, change.new, sleep=self._sleep, looks=READ_BACKS, back=budget.renew)
+        made = swap(
+            places, before, change.new, sleep=self._sleep, looks=READ_BACKS, back=budget.renew,
+            undoes=change.undoes,
+        )  # fmt: skip
         after = before | made
         at_s = self._clock()
         return options.receipt(

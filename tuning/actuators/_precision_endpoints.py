@@ -136,7 +136,10 @@ class PrecisionEndpoints:
         endpoints = self.endpoints(service, budget)
         places = {name: _Place(self, service, http) for name, http in endpoints.items()}
         stood = {name: _knobs(served["version"], served["precision"]) for name, served in before.items()}
-        made = swap(places, stood, {"version": wanted.version}, sleep=self._sleep, looks=READ_BACKS, back=budget.renew)
+        made = swap(
+            places, stood, {"version": wanted.version}, sleep=self._sleep, looks=READ_BACKS, back=budget.renew,
+            undoes=change.undoes,
+        )  # fmt: skip
         budget.renew()
         shadow = {name: self._shadow(service, http, before[name], wanted) for name, http in endpoints.items()}
         unloaded = sorted(

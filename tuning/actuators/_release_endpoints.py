@@ -59,7 +59,10 @@ class ReleaseEndpoints:
         before = {name: self.read_one(service, http) for name, http in endpoints.items()}
         _check_owner(service, change, before)
         places = {name: _Place(self, service, http) for name, http in endpoints.items()}
-        made = swap(places, before, {"version": version}, sleep=self._sleep, looks=READ_BACKS, back=budget.renew)
+        made = swap(
+            places, before, {"version": version}, sleep=self._sleep, looks=READ_BACKS, back=budget.renew,
+            undoes=change.undoes,
+        )  # fmt: skip
         after, at_s = before | made, self._clock()
         return options.receipt(
             service,

@@ -41,14 +41,18 @@ def swap(
     sleep: Sleep,
     looks: int,
     back: Callable[[], None] = lambda: None,
+    undoes: bool = False,
 ) -> dict[str, Knobs]:
     """What each place that was changed shows now, by name; places that show `wanted` already are not asked.
 
-    looks: how often a place that gave no answer is read. back: called when the way back begins.
+    looks: how often a place that gave no answer is read. back: called when the way back begins. undoes: this is the way
+    back: what cannot be brought back keeps no other place from it, and nothing that was brought back is made again.
     Raises ControlUnreachable or ControlRefused (nothing is changed), NotApplied (another value than asked for came into
     force: its `before` and `after` say what stood and what stands now), OutcomeUnknown (one may be changed, or could
     not be put back).
     """
+    if undoes:
+        return _brought_back(places, before, wanted, sleep, looks)
     made: dict[str, Knobs] = {}
     for name, place in places.items():
         if options.agrees(before[name], wanted):
@@ -63,6 +67,31 @@ def swap(
             back()
             _put_back(error, places, before, made, sleep, looks)
             raise
+    return made
+
+
+def _brought_back(
+    places: Mapping[str, Place], before: Mapping[str, Knobs], wanted: Knobs, sleep: Sleep, looks: int
+) -> dict[str, Knobs]:
+    """Every place that can be is brought back, whatever the others do; then the first error, of what is not, is raised.
+    A place that shows another value is asked once more at once: somebody may have written at the same moment, and what
+    it makes of the same question twice is its own."""
+    made: dict[str, Knobs] = {}
+    errors: list[SlotuneError] = []
+    for name, place in places.items():
+        if options.agrees(before[name], wanted):
+            continue
+        try:
+            try:
+                made[name] = _bring(place, before[name], wanted, sleep, looks)
+            except NotApplied as error:
+                if not _moved(error):
+                    raise
+                made[name] = _bring(place, before[name], wanted, sleep, looks)
+        except (NotApplied, ControlRefused, ControlUnreachable, OutcomeUnknown) as error:
+            errors.append(error)
+    if errors:
+        raise next((error for error in errors if isinstance(error, NotApplied)), errors[0])
     return made
 
 

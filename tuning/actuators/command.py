@@ -54,7 +54,7 @@ class Command:
         started_s, place = self._clock(), self._place(service)
         before = {place.shown: place.read()}
         check_owner(service, change, before)
-        made = swap({place.shown: place}, before, change.new, sleep=self._sleep, looks=READ_BACKS)
+        made = swap({place.shown: place}, before, change.new, sleep=self._sleep, looks=READ_BACKS, undoes=change.undoes)
         at_s = self._clock()
         return options.receipt(
             service,

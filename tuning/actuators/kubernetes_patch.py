@@ -77,7 +77,7 @@ class KubernetesPatch:
         if not options.agrees(before[name], change.new) and (why := field.taken(obj)):
             raise NotOwner(f"{name}: {why}; slotune stands down")
         field.expect(before[name])
-        made = swap({name: field}, before, change.new, sleep=self._sleep, looks=READ_BACKS)
+        made = swap({name: field}, before, change.new, sleep=self._sleep, looks=READ_BACKS, undoes=change.undoes)
         at_s = self._clock()
         return options.receipt(
             service,

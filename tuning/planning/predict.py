@@ -284,7 +284,8 @@ def _carries(want: Tried, situation: BatchingSituation, settled_s: float, limit:
         surprise,
         math.log(much_later / later) / th.Z90,
     )
-    return float(sum(w * _phi(math.log(limit / max(x, 1e-9)) / sd) for w, x in zip(weight, load, strict=True)))
+    found = sum(w * _phi(math.log(limit / max(x, 1e-9)) / sd) for w, x in zip(weight, load, strict=True))
+    return min(1.0, float(found))  # the weights of the grid add up to one but for their last bit
 
 
 def _drain_s(want: Tried, capacity: float, situation: BatchingSituation) -> float:

@@ -140,3 +140,39 @@ def test_one_that_cannot_be_put_back_says_which_one_stands_changed() -> None:
     assert (caught.value.before, caught.value.after) == ({"batch_size": 4}, {"batch_size": 16})
     with pytest.raises(OutcomeUnknown, match="r0, changed before, could not be put back"):
         all_of(Server(None, DEAD), Server(NO, takes=keeps))
+
+
+def brought_back(*servers: Server) -> dict[str, Knobs]:
+    """The way back: all of them stand at the new value, one or none at the old."""
+    places = {f"r{i}": server for i, server in enumerate(servers)}
+    stands = {name: {"batch_size": server.size} for name, server in places.items()}
+    return swap(places, stands, dict(OLD), sleep=FakeTime().sleep, looks=3, undoes=True)
+
+
+def changed(*says: Exception | None, takes: Callable[[int], int] = lambda size: size) -> Server:
+    server = Server(*says, takes=takes)
+    server.size = 16
+    return server
+
+
+@pytest.mark.parametrize("error", [NO, DEAD], ids=["it refuses", "it is gone"])
+def test_on_the_way_back_one_that_cannot_be_brought_keeps_no_other_from_it(error: Exception) -> None:
+    first, broken, last = changed(), changed(error), changed()
+    broken.takes = lambda _size: 16
+    with pytest.raises(type(error)):
+        brought_back(first, broken, last)
+    assert (first.size, broken.size, last.size) == (4, 16, 4), "what was undone is not made again"
+
+
+def test_on_the_way_back_a_value_that_is_made_of_the_same_question_twice_is_told_and_stays() -> None:
+    first, clamping = changed(), changed(takes=lambda size: max(size, 8))
+    with pytest.raises(NotApplied) as caught:
+        brought_back(first, clamping)
+    assert (first.size, clamping.size, clamping.sent) == (4, 8, [4, 4])
+    assert (caught.value.before, caught.value.after) == ({"batch_size": 16}, {"batch_size": 8})
+
+
+def test_on_the_way_back_a_write_of_somebody_at_the_same_moment_comes_before() -> None:
+    sizes = iter([9, 4])
+    raced = changed(takes=lambda _size: next(sizes))
+    assert brought_back(raced)["r0"]["batch_size"] == 4 and raced.size == 4
