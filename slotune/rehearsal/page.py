@@ -17,7 +17,7 @@ from slotune.rehearsal.result import HOW, Curves, Incident, Rehearsal, ServiceRe
 from slotune.rehearsal.words import amount, clock, how_known, plain, summary
 from tuning.formats import ms
 
-_W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 260, 74, 12, 38, 62
+_W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 260, 96, 12, 38, 62
 _STRIP, _GAP = 26, 8
 _BEFORE_S, _AFTER_S = 600.0, 600.0
 _MOST_POINTS = 700

@@ -24,7 +24,8 @@ def summary(found: Rehearsal) -> str:
     cost = sum(service.cost_added for service in found.services)
     several = f"{len(incidents)} incident{'s' if len(incidents) > 1 else ''}"
     weekly = sum(service.changes for service in found.services) / max(found.days / 7.0, 1.0)
-    weeks = "changes a week" if found.days >= 7 else "changes"
+    one = abs(weekly - 1) < 1e-9
+    weeks = ("change" if one else "changes") + (" a week" if found.days >= 7 else "")
     return (
         f"On the last {days(found.days)}: {several}, {', '.join(c for c in counts if c)}; "
         f"{amount(found.saved)} SLO minutes saved; {weekly:.3g} {weeks}; {_quiet(found)}; cost {cost:.2f}."
