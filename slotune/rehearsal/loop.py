@@ -54,12 +54,22 @@ class _Shown:
         return self._recorded.read_buckets(services, span)
 
 
-def settings_for(settings: Settings, step_s: float) -> Settings:
-    """The settings of a rehearsal: nobody is told anything, and nothing is read in finer steps than were recorded."""
+LONG_S, LONG_LEARN_S = 2 * 86_400.0, 6 * 3600.0
+"""In a history longer than this, what is normal is learned this often instead of hourly: half of the time is saved."""
+
+
+def settings_for(settings: Settings, step_s: float, length_s: float = 0.0) -> Settings:
+    """The settings of a rehearsal: nobody is told anything, and nothing is read in finer steps than were recorded.
+
+    length_s: of the history.
+    """
     coarse = max(settings.prometheus.step_s, step_s)
     window_s = max(settings.prometheus.rate_window_s, coarse)
     prometheus = settings.prometheus.model_copy(update={"step_s": coarse, "rate_window_s": window_s})
-    quiet = {"mail": MailSettings(), "notify": NotifySettings(), "prometheus": prometheus}
+    schedule = settings.schedule
+    if length_s > LONG_S:
+        schedule = schedule.model_copy(update={"learn_every_s": max(schedule.learn_every_s, LONG_LEARN_S)})
+    quiet = {"mail": MailSettings(), "notify": NotifySettings(), "prometheus": prometheus, "schedule": schedule}
     return settings.model_copy(update=quiet).completed()
 
 

@@ -59,8 +59,6 @@ def study(
     if not kept:
         raise ConfigError("nothing can be rehearsed: " + " ".join(left_out or ["there is no history"]))
     step_s = max(one.window.span.step_s for one in kept.values())
-    told = settings_for(settings, step_s)
-    rate_window_s = told.prometheus.rate_window_s
     start_s = max(one.window.span.start_s for one in kept.values()) + WARM_UP_S
     end_s = min(one.window.span.end_s for one in kept.values())
     if end_s - start_s < histories.LEAST_S - WARM_UP_S:
@@ -68,6 +66,8 @@ def study(
         raise ConfigError(
             f"the histories of {names} have under {least_min:.0f} minutes in common: rehearse each alone (--service)"
         )
+    told = settings_for(settings, step_s, end_s - start_s)
+    rate_window_s = told.prometheus.rate_window_s
     worlds = {}
     for name, one in kept.items():
         causes = drivers(one.window, services[name], rate_window_s)
