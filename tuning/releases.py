@@ -7,6 +7,7 @@ to a version that nobody has seen doing well.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -21,7 +22,7 @@ RELEASE = "release"
 VERDICT = "release_verdict"
 """The kind of what the comparison of both versions came to."""
 KEPT = 0.9
-"""Share of the points under a version at which every promise has to be kept for the version to be proven."""
+"""Share of the points of a stretch at which every promise has to be kept for the version to be proven."""
 OURS_WITHIN_S = 120.0
 """How far a change of version may lie from the change of ours that made it: a scrape, a rate window, two clocks."""
 
@@ -130,7 +131,7 @@ def _made(record: Record, change: VersionChange, *, by_lever: bool) -> bool:
 
 
 def kept_promises(window: MetricWindow, slo: Slo, since_s: float, least_s: float) -> bool:
-    """Whether the service kept what it promises, for at least `least_s` of the time since `since_s`.
+    """Whether the service kept what it promises for at least `least_s` at a stretch, since `since_s`.
 
     A promise that is not measured is not kept: no data proves nothing.
     """
@@ -139,14 +140,15 @@ def kept_promises(window: MetricWindow, slo: Slo, since_s: float, least_s: float
     if any(signal not in part.values for signal in limits):
         return False
     known = np.all([np.isfinite(part.values[signal]) for signal in limits], axis=0)
-    well = np.all([part.values[signal] <= limit for signal, limit in limits.items()], axis=0)
+    well = known & np.all([part.values[signal] <= limit for signal, limit in limits.items()], axis=0)
     errors = part.values.get("error_rate")
     if errors is not None:
         well &= ~(errors > slo.error_rate)
-    points = int(known.sum())
-    if points * window.span.step_s < least_s:
+    points = max(1, math.ceil(least_s / window.span.step_s))
+    if part.span.points < points:
         return False
-    return bool((well & known).sum() >= KEPT * points)
+    stretch = np.ones(points)
+    return bool((np.convolve(well.astype(float), stretch, "valid") >= KEPT * points).any())
 
 
 def with_proof(served: Served) -> Served:

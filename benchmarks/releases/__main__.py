@@ -1,8 +1,10 @@
 """False and true blame of releases in a simulated service.
 
     python -m benchmarks.releases [--seeds report] [--harmless 210] [--bad 80] [--jobs 1]
+    python -m benchmarks.releases --real 3
 
 Development seeds are 0 and up; nothing was chosen on the seeds of the report. Writes benchmarks/results/releases.json.
+--real N: N rounds of ten releases on a real Triton instead, three minutes each; benchmarks/results/releases-real.json.
 """
 
 from __future__ import annotations
@@ -82,14 +84,39 @@ def summary(harmless_: Sequence[Result], bad_: Sequence[Result]) -> dict[str, ob
     }
 
 
+def _real(rounds: int, out: Path) -> int:
+    from benchmarks.releases.real import campaign
+
+    done = campaign(rounds, seed=7)
+    harmless_ = [one for one in done if one.kind.startswith("harmless")]
+    broke = [one for one in done if not one.kind.startswith("harmless") and one.broke]
+    right = [one for one in broke if one.named == (one.old, one.new) and one.first == "release" and one.reverted]
+    found = {
+        "harmless": len(harmless_),
+        "false_reverts": sum(one.reverted for one in harmless_),
+        "bad": len(done) - len(harmless_),
+        "bad_with_an_incident": len(broke),
+        "named_and_reverted_first": len(right),
+        "decided_s": sorted(one.at_s for one in right if one.at_s is not None),
+    }
+    print(json.dumps(found, indent=2))
+    body = {"command": f"python -m benchmarks.releases --real {rounds}", "summary": found,
+            "releases": [asdict(one) for one in done]}  # fmt: skip
+    out.write_text(json.dumps(body, indent=1) + "\n")
+    return 0 if not found["false_reverts"] and len(right) == len(broke) else 1
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.releases", description=__doc__)
     parser.add_argument("--seeds", choices=sorted(FIRST_SEED), default="report")
     parser.add_argument("--harmless", type=int, default=210)
     parser.add_argument("--bad", type=int, default=80)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--real", type=int, default=0, metavar="N", help="rounds of ten releases on a real Triton")
+    parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
+    if args.real:
+        return _real(args.real, args.out or RESULTS.with_name("releases-real.json"))
     first = FIRST_SEED[args.seeds]
     fine = many(harmless, range(first, first + args.harmless), args.jobs)
     wrong = many(bad, range(first, first + args.bad), args.jobs)
@@ -98,7 +125,7 @@ def main() -> int:
     command = "python -m " + "benchmarks.releases " + " ".join(sys.argv[1:])
     body = {"command": command.strip(), "seeds": args.seeds, "summary": found,
             "harmless": [asdict(r) for r in fine], "bad": [asdict(r) for r in wrong]}  # fmt: skip
-    args.out.write_text(json.dumps(body, indent=1, default=lambda x: None if math.isnan(x) else x) + "\n")
+    (args.out or RESULTS).write_text(json.dumps(body, indent=1, default=lambda x: None if math.isnan(x) else x) + "\n")
     return 0 if sum(r.reverted for r in fine) <= max(1, FALSE_LIMIT * len(fine)) else 1
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detection.model import Span, VersionWindow
+from detection.errors import SourceUnreachable
+from detection.model import Service, Slo, Span, VersionWindow
+from detection.sources.prometheus import PrometheusSource, Row
 from detection.versions import changes, served, window_of
 
 NAN = float("nan")
@@ -67,3 +69,39 @@ def test_shares_of_counts_are_gaps_where_nothing_was_counted():
     found = window_of("ranker", span, {"6": np.array([30.0, 15.0, 0.0, NAN]), "7": np.array([NAN, 45.0, 0.0, NAN])})
     assert found.shares["6"][:2].tolist() == [1.0, 0.25] and found.shares["7"][:2].tolist() == [0.0, 0.75]
     assert np.isnan(found.shares["6"][2:]).all()
+
+
+def triton(name: str, **more: str) -> Service:
+    return Service(name=name, serving="triton", selectors={"model": name, **more}, slo=Slo(p95_ms=100))
+
+
+def test_one_query_tells_the_versions_of_all_services_of_a_preset():
+    span, asked = Span(0.0, 30.0, 10.0), []
+
+    def answer(query: str, span: Span) -> list[Row]:
+        asked.append(query)
+        rows = [("a", "1", [1, 1, 0, 0]), ("a", "2", [0, 0, 3, 3]), ("b", "9" * 300, [1, 1, 1, 1]), ("c", "1", [5, 5, 5, 5])]
+        return [Row({"model": m, "version": v}, np.array(values, dtype=float)) for m, v, values in rows]
+
+    source = PrometheusSource("http://nowhere", rate_window_s=60.0, query_range=answer)
+    found = source.read_versions([triton("a"), triton("b")], span)
+    assert len(asked) == 1 and "sum by (model,version,)" in asked[0].replace(" ,", ",")
+    assert sorted(found) == ["a", "b"] and found["a"].shares["2"].tolist() == [0, 0, 1, 1]
+    assert max(len(name) for name in found["b"].shares) <= 125, "a version's name is bounded"
+
+
+def test_who_selects_a_version_or_has_no_label_for_it_has_none():
+    def answer(query: str, span: Span) -> list[Row]:
+        raise AssertionError(f"nothing is asked: {query}")
+
+    source = PrometheusSource("http://nowhere", rate_window_s=60.0, query_range=answer)
+    generic = Service(name="g", serving="generic_histogram", selectors={"job": "g"}, slo=Slo(p95_ms=100))
+    assert dict(source.read_versions([triton("a", version="2"), generic], Span(0.0, 30.0, 10.0))) == {}
+
+
+def test_a_version_that_cannot_be_read_is_absent_and_named():
+    def answer(query: str, span: Span) -> list[Row]:
+        raise SourceUnreachable("Prometheus gives no answer")
+
+    found = PrometheusSource("http://nowhere", rate_window_s=60.0, query_range=answer).read_versions([triton("a")], Span(0.0, 30.0, 10.0))
+    assert dict(found) == {} and "no answer" in found.unreadable["a"]

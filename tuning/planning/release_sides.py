@@ -125,6 +125,18 @@ def _lasting_start(times: FloatArray, high: BoolArray) -> float | None:
     return float(times[high.size - 1 - lasting[-1]]) if lasting.size else None
 
 
+def broken_since(observation: Observation) -> float | None:
+    """Since when a promise of the service is broken without a pause, by the window; None where none is at its end."""
+    slo, values = observation.service.slo, observation.window.values
+    limits = {one.signal: one.limit_ms for one in slo.objectives} | {"error_rate": slo.error_rate}
+    over = [values[name] > limit for name, limit in limits.items() if name in values]
+    known = [np.isfinite(values[name]) for name in limits if name in values]
+    if not over:
+        return None
+    seen = np.any(known, axis=0)
+    return _lasting_start(observation.window.span.times()[seen], np.any(over, axis=0)[seen])
+
+
 def median(values: FloatArray | None) -> float | None:
     if values is None:
         return None

@@ -62,7 +62,7 @@ def suspect(incident: Incident, observation: Observation) -> Release | None:
         return None
     newest = observation.releases[-1]
     late_s = th.RELEASE_SEEN_STEPS * observation.window.span.step_s
-    if newest.hands != "others" or newest.at_s > hurts_since(incident) + late_s:
+    if newest.hands != "others" or newest.at_s > hurts_since(incident, observation) + late_s:
         return None
     shown = observation.settings.get("release")
     if shown is not None and shown.values.get("version") != newest.new:
@@ -70,10 +70,13 @@ def suspect(incident: Incident, observation: Observation) -> Release | None:
     return newest
 
 
-def hurts_since(incident: Incident) -> float:
-    """When what hurts began: what is only unusual (the traffic) may have begun before."""
+def hurts_since(incident: Incident, observation: Observation) -> float:
+    """When what hurts began: what is only unusual (the traffic) may have begun before, and an incident that is still
+    open may be of a trouble that had passed when this one began."""
     hurting = [a.since_s for a in incident.anomalies if a.tier == "act"]
-    return min(hurting, default=incident.opened_at_s)
+    told_s = min(hurting, default=incident.opened_at_s)
+    broken_s = rs.broken_since(observation)
+    return told_s if broken_s is None else max(told_s, broken_s)
 
 
 def blamed(
@@ -94,7 +97,7 @@ def blamed(
     found = [slow, _errors(release, sides, observation, load, overloaded=overloaded, slower=slow is not None)]
     found += [_quality(release, sides, observation, signal) for signal in _QUALITY]
     moved = tuple(one for one in found if one is not None)
-    return Blamed(release, moved, _came_in(release, incident)) if moved else None
+    return Blamed(release, moved, _came_in(release, incident, observation)) if moved else None
 
 
 def _learned(release: Release, observation: Observation) -> LatencyModel:
@@ -105,10 +108,10 @@ def _learned(release: Release, observation: Observation) -> LatencyModel:
     return next(iter((*own, *any_version)), LatencyModel())
 
 
-def _came_in(release: Release, incident: Incident) -> str:
+def _came_in(release: Release, incident: Incident, observation: Observation) -> str:
     """Who brought it in, and when, beside the onset."""
     at = datetime.fromtimestamp(release.at_s, UTC).strftime("%H:%M:%S")
-    before_s = hurts_since(incident) - release.at_s
+    before_s = hurts_since(incident, observation) - release.at_s
     when = f"{before_s:.0f} s before this began" if before_s >= 1 else "as this began"
     note = f" ({release.note})" if release.note else ""
     return f"version {release.new}{note} replaced version {release.old} at {at} UTC by other hands, {when}"
