@@ -76,6 +76,8 @@ class Scenario:
     """resolved: what the first plan has to name as the cause, ..."""
     first: str = ""
     """... and the lever of its change ("": any)."""
+    proof: str = ""
+    """resolved: what the subject of the mail with the proof has to say."""
     mode: Literal["act", "approve"] = "act"
     """approve: a person is asked by mail, and the demo's person says yes in a browser."""
     duration_s: float = 180.0
@@ -155,6 +157,7 @@ SCENARIOS: dict[str, Scenario] = {
             release=True,
             cause="bad_release",
             first="release",
+            proof="Resolved",  # that the release was taken back is told at once, before anything is proven
         ),
         Scenario(
             "llm-concurrency",

@@ -62,7 +62,10 @@ def summarise(
     mails: tuple[Mail, ...] = tuple(stack.mailbox.mails)
     detected = story.first(events, {"open_incidents"}, t0) if t0 else None
     mailed_s = [m.eml.stat().st_mtime - t0 for m in mails] if t0 else []
-    proof = [at for at in mailed_s if made and at >= made[-1]["at_s"]]
+    proof = [
+        at for at, m in zip(mailed_s, mails, strict=False)
+        if made and at >= made[-1]["at_s"] and s.proof in m.subject
+    ]  # fmt: skip
     refused = story.refusals(events, t0) if t0 else []
     told_no = [at for at in mailed_s if refused and at >= refused[-1]["at_s"]]
     named = [m for m in mails if s.reason in m.subject]

@@ -226,7 +226,8 @@ class Supervisor:
         return bool(self.facts.yes_at_s)
 
     def _mail_after(self, at_s: float) -> bool:
-        return any(m.eml.stat().st_mtime >= at_s for m in self.stack.mailbox.mails)
+        mails = self.stack.mailbox.mails
+        return any(m.eml.stat().st_mtime >= at_s and self.scenario.proof in m.subject for m in mails)
 
     def _has_held(self) -> bool:
         mails = self.stack.mailbox.mails
