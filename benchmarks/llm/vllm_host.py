@@ -61,12 +61,15 @@ def serve(port: str, args: list[str], log: str) -> int:
     if child:
         return child
     os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for stream, target in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (out, 2)):
         os.dup2(stream, target)
     sys.argv = ["server", "--host", "127.0.0.1", "--port", port, *args]
-    runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__", alter_sys=True)
-    os._exit(0)
+    try:
+        runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__", alter_sys=True)
+    finally:
+        os._exit(0)
 
 
 def main() -> None:
@@ -83,19 +86,27 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     print("ready", flush=True)
     groups: set[int] = set()
-    for line in sys.stdin:
-        words = line.split()
-        if words[0] == "stop":
-            group = int(words[1])
+    # Whoever ends the benchmark ends the servers, which have process groups of their own.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        for line in sys.stdin:
+            answer(line.split(), groups, str(folder / "server.log"))
+    finally:
+        for group in groups:
             os.killpg(group, signal.SIGKILL)
-            groups.discard(group)
-            time.sleep(0.3)
-            print("stopped", flush=True)
-            continue
-        groups.add(serve(words[0], words[1:], str(folder / "server.log")))
-        print(max(groups), flush=True)
-    for group in groups:
-        os.killpg(group, signal.SIGKILL)
+
+
+def answer(words: list[str], groups: set[int], log: str) -> None:
+    """One order: "stop GROUP", or a port and the arguments of a server."""
+    if words[0] == "stop":
+        os.killpg(int(words[1]), signal.SIGKILL)
+        groups.discard(int(words[1]))
+        time.sleep(0.3)
+        print("stopped", flush=True)
+        return
+    group = serve(words[0], words[1:], log)
+    groups.add(group)
+    print(group, flush=True)
 
 
 if __name__ == "__main__":
