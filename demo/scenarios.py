@@ -189,7 +189,7 @@ SCENARIOS: dict[str, Scenario] = {
                 prompt=(400.0, 0.2),
                 output=(300.0, 0.25),
             ),
-            duration_s=420.0,
+            duration_s=540.0,
         ),
         # Light load: on a busy machine batches take twice as long, and that alone must not break the SLO.
         Scenario("steady", "nothing goes wrong", "nothing", baseline=0.25, duration_s=300.0),
