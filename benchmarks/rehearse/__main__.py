@@ -129,6 +129,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=None, help="number of the first incident of the stream")
     parser.add_argument("--keep", type=Path, default=None, help="folder of finished cases")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no further case after so long")
+    parser.add_argument("--json", type=Path, default=None, help="where the figures go (default: benchmarks/results)")
     parser.add_argument("--cost", type=float, default=None, metavar="DAYS", help="what a rehearsal costs instead")
     args = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -152,9 +153,11 @@ def main() -> int:
             print(f"\r{number - first + 1}/{args.count} cases", end="", file=sys.stderr)
     found = figures(rows, dropped)
     print(json.dumps(found, indent=1))
-    if args.stream == "report" and len(rows) + dropped == COUNT and first == FIRST:
-        known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-        RESULTS.write_text(json.dumps({**known, "command": "make bench-rehearse", "simulated": found}, indent=1) + "\n")
+    whole = args.stream == "report" and len(rows) + dropped == COUNT and first == FIRST
+    if (path := args.json or (RESULTS if whole else None)) is not None:
+        command = f"python -m benchmarks.rehearse --stream {args.stream} --first {first} --count {len(rows) + dropped}"
+        body = {"command": command, "simulated": True, **found, "rows": [asdict(row) for row in rows]}
+        path.write_text(json.dumps(body, indent=1) + "\n")
     return 0
 
 
