@@ -56,12 +56,16 @@ class Blamed:
         return next((moved.slower for moved in self.moved if moved.slower is not None), None)
 
 
-def suspect(incident: Incident, observation: Observation) -> Release | None:
-    """The release that may be to blame: the newest one, by other hands, from before the trouble, and still in force."""
+def suspect(incident: Incident, observation: Observation, settings: PlanningSettings) -> Release | None:
+    """The release that may be to blame: the newest one, by other hands, from before the trouble, and still in force.
+
+    Requests wait while a version is loaded, so that P95 may be broken a little before the new one is seen to answer;
+    what it moved itself is placed more strictly (`release_sides.begins`).
+    """
     if not observation.releases:
         return None
     newest = observation.releases[-1]
-    late_s = th.RELEASE_SEEN_STEPS * observation.window.span.step_s
+    late_s = max(th.RELEASE_SEEN_STEPS * observation.window.span.step_s, settings.rate_window_s)
     if newest.hands != "others" or newest.at_s > hurts_since(incident, observation) + late_s:
         return None
     shown = observation.settings.get("release")
@@ -86,7 +90,7 @@ def blamed(
 
     Pure. Without points on both sides of the release nothing is blamed.
     """
-    release = suspect(incident, observation)
+    release = suspect(incident, observation, settings)
     if release is None:
         return None
     sides = rs.sides_of(release, observation, settings)

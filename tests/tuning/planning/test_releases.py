@@ -116,31 +116,31 @@ def test_what_began_before_the_release_or_well_after_it_is_not_its_fault(began):
 )
 def test_who_is_suspected(releases, onset_s, new):
     made = dataclasses.replace(seen(SLOW), releases=releases)
-    told = suspect(incident(onset_s), made)
+    told = suspect(incident(onset_s), made, SETTINGS)
     assert (told.new if told is not None else None) == new
 
 
 @pytest.mark.parametrize(("points_before", "new"), [(2, "7"), (3, None), (30, None)])
 def test_a_release_that_came_after_the_onset_is_not_suspected(points_before, new):
-    """P95 was broken so many points before the release was seen, and has been since."""
+    """P95 was broken so many points before the release was seen, and has been since; a rate window is two points."""
     made = seen(SLOW, began=AGE + points_before + 1)
-    told = suspect(incident(RELEASE_S - points_before * STEP_S), made)
+    told = suspect(incident(RELEASE_S - points_before * STEP_S), made, SETTINGS)
     assert (told.new if told is not None else None) == new
 
 
 def test_an_incident_that_is_still_open_from_an_earlier_trouble_does_not_clear_it():
     """What the incident was opened for had passed: every promise was kept when the release came."""
-    assert suspect(incident(RELEASE_S - 1800), seen(SLOW)) is not None
+    assert suspect(incident(RELEASE_S - 1800), seen(SLOW), SETTINGS) is not None
 
 
 def test_a_warning_from_before_the_release_does_not_clear_it():
     """The traffic was unusual first; what hurts came after the release."""
-    assert suspect(incident(RELEASE_S + 60, qps=RELEASE_S - 600), seen(SLOW)) is not None
+    assert suspect(incident(RELEASE_S + 60, qps=RELEASE_S - 600), seen(SLOW), SETTINGS) is not None
 
 
 def test_a_version_that_serves_no_more_is_not_suspected():
     settings = {**make_settings(), "release": Setting(lever="release", values={"version": "8"})}
-    assert suspect(incident(), seen(SLOW, settings=settings)) is None
+    assert suspect(incident(), seen(SLOW, settings=settings), SETTINGS) is None
 
 
 def test_errors_are_blamed_where_the_service_could_answer_more():
