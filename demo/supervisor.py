@@ -22,6 +22,8 @@ SWEEPS_BEFORE_FAULT = 2
 BITE_S = 6.0
 """A surge that is one breaks the SLO within a second or two; one that has not after this long was too small."""
 SURGES = 4
+TOO_MUCH = 1.3
+"""Load over the capacity of a released version that does three times the work: two fifths of the old one's."""
 TICK_S = 0.5
 ASK_AIRFLOW_EVERY_S = 3.0
 READ_LEDGER_EVERY_S = 2.0
@@ -142,15 +144,21 @@ class Supervisor:
     def _release(self) -> None:
         """As somebody would who knows nothing of slotune: by the server's own call.
 
-        A machine that was busy while its capacity was measured carries more by now: the load follows, so that three
-        times the work is too much for it. Version 1 goes on carrying that load with ease.
+        A machine that was busy while its capacity was measured carries more by now, also with three times the work:
+        then the load rises to more than version 2 carries, which is well below what version 1 does.
         """
         facts = self.facts
-        facts.capacity_rps = max(facts.capacity_rps, self._capacity_now())
-        self.stack.set_rate(self.scenario.baseline * facts.capacity_rps)
         web.call(f"{self.stack.control_url}/v2/repository/models/{SERVICE}/load", {"version": "2"}, timeout_s=60.0)
-        self.facts.fault_at_s = time.time()
+        facts.fault_at_s, facts.fault_rps = time.time(), self.scenario.baseline * facts.capacity_rps
         self.screen.say("t0: somebody else released version 2")
+        for _ in range(SURGES):
+            self._watch("the release", BITE_S, self._is_broken, fails=False)
+            rate = surge_rps(TOO_MUCH, self._capacity_now(), facts.fault_rps)
+            if self._is_broken() or rate is None:
+                return
+            facts.fault_rps = rate
+            self.stack.set_rate(rate)
+            self.screen.say(f"load rises to {rate:.0f} requests/s")
 
     def _surge(self, share: float) -> None:
         """Raise the load, and again where the service turns out to carry it: a machine that was busy while its
