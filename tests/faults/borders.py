@@ -219,8 +219,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._misbehave("slow" if answer == "no answer" or flavour in LATE_BY_S else answer, self._config())
 
     def _prometheus(self, form: str) -> None:
-        good = self.borders.matrix({k: v[0] for k, v in parse_qs(form).items()})
-        self._misbehave(self.borders.active("prometheus"), good)
+        asked = {k: v[0] for k, v in parse_qs(form).items()}
+        if asked:  # else whoever asked has gone before the question was whole
+            self._misbehave(self.borders.active("prometheus"), self.borders.matrix(asked))
 
     def _config(self) -> bytes:
         return json.dumps({"batch_size": self.borders.outside.batch_size, "batch_timeout_ms": 0.0}).encode()
