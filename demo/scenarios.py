@@ -73,7 +73,7 @@ class Scenario:
     release: bool = False
     """Somebody else releases a version 2 that does three times the work per row; version 1 has to come back."""
     cause: str = ""
-    """resolved: what the first plan has to name as the cause, ..."""
+    """resolved: what the first plan with a change has to name as the cause, ..."""
     first: str = ""
     """... and the lever of its change ("": any)."""
     proof: str = ""

@@ -70,8 +70,9 @@ def summarise(
     told_no = [at for at in mailed_s if refused and at >= refused[-1]["at_s"]]
     named = [m for m in mails if s.reason in m.subject]
     approved = s.mode != "approve" or _approved(facts, made)
-    chosen = story.first(events, {"choose_action"}, t0) if t0 else None
-    plan: Mapping[str, Any] = chosen.body if chosen is not None else {}
+    plans = [e.body for e in events if e.kind == "choose_action" and t0 and e.at_s >= t0]
+    # What is held while too little tells is no answer yet: the first plan that changes something is.
+    plan: Mapping[str, Any] = next((p for p in plans if p.get("chosen", {}).get("changes")), plans[0] if plans else {})
     named_right = _named_right(s, plan, made)
     proven = bool({"refused": told_no, "hold": named}.get(s.expected, proof))
     return {
@@ -123,7 +124,7 @@ def _approved(facts: Facts, made: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _named_right(s: Scenario, plan: Mapping[str, Any], made: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the first plan named the cause, and the first change was that of the lever, which the story asks for."""
+    """Whether the first plan with a change named the cause, and that change was that of the lever, which the story asks for."""
     caused = not s.cause or plan.get("diagnosis", {}).get("cause") == s.cause
     return caused and (not s.first or (bool(made) and made[0]["lever"] == s.first))
 
