@@ -124,7 +124,7 @@ def _approved(facts: Facts, made: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _named_right(s: Scenario, plan: Mapping[str, Any], made: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the first plan with a change named the cause, and that change was that of the lever, which the story asks for."""
+    """Whether the first plan with a change names the cause that the story asks for, by the lever that it asks for."""
     caused = not s.cause or plan.get("diagnosis", {}).get("cause") == s.cause
     return caused and (not s.first or (bool(made) and made[0]["lever"] == s.first))
 
