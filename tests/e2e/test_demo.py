@@ -56,14 +56,3 @@ def test_steady_nothing_is_changed_and_nobody_is_mailed(tmp_path):
     status, summary = demo(tmp_path, "--scenario", "steady", "--duration", "60")
     assert status == 0
     assert summary["actions"] == [] and summary["mails"] == [] and summary["airflow_task_failures"] == 0
-
-
-def test_bad_release_the_version_is_named_and_taken_back_first(tmp_path):
-    status, summary = demo(tmp_path, "--scenario", "bad-release")
-    assert status == 0 and summary["resolved"] is True and summary["cause"] == "bad_release"
-    assert [(a["lever"], a["from"]["version"], a["to"]["version"]) for a in summary["actions"]] == [("release", "2", "1")]
-    assert any("Resolved" in mail["subject"] for mail in summary["mails"])
-    assert "version 2" in summary["evidence"][0] and "version 1" in summary["evidence"][0]
-    assert summary["settings_after"]["version"] == "1" and summary["settings_after"]["batch_size"] == 1
-    assert summary["p95_ms"]["after"] <= summary["slo_ms"] < summary["p95_ms"]["during"]
-    assert summary["airflow_task_failures"] == 0
