@@ -86,7 +86,7 @@ def test_a_change_is_handed_back(browser, page_of):
     page = browser.page()
     page.open(f"{address}/services/ranker")
     page.click("Hand")
-    page.wait_for("Tell slotune")
+    wait_until(lambda: fresh(reading).said[:1] and fresh(reading).said[0].what == "hand_back", 30.0, "the order")
     (given, *_) = fresh(reading).said
     assert (given.what, given.about, given.who) == ("hand_back", "leased-plan", "ann")
 
