@@ -16,8 +16,8 @@ from slotune.cli import build_app
 from slotune.comparison.page import page
 from slotune.comparison.sides import Wanted, parse, read
 from slotune.comparison.words import render
-from tuning.report.comparison_words import conclusion
-from tuning.verification.comparison import compare, cost_per_1000
+from tuning.report.comparison_words import conclusion, effect
+from tuning.verification.comparison import Line, compare, cost_per_1000
 from tuning.verification.settings import VerificationSettings
 
 NOW_S = 1_800_000_000.0
@@ -159,3 +159,15 @@ def test_the_page_escapes_what_it_is_given_and_says_what_the_command_line_says()
     assert "<script>" not in html and "&lt;script&gt;" in html
     assert "is the same as A" in conclusion(found, "a", "b") and "is the same as A" in html
     assert "same" in render(found, "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "unit", "number", "said"),
+    [
+        (True, "ms", 0.7, "-30%"), (True, "ms", 2.9, "+190%"), (True, "ms", 282.35, "x 282"), (True, "ms", None, "-"),
+        (False, "share", 0.012, "+1.20 points"), (False, "", -2.53e-8, "+0"), (False, "", -0.25, "-0.25"),
+    ],
+)  # fmt: skip
+def test_a_difference_is_said_in_figures_that_a_person_reads(ratio: bool, unit: str, number: float | None, said: str) -> None:
+    line = Line("p95_ms", "P95", unit, ratio, None, None, number, None, None, "same", "")
+    assert effect(line, number) == said

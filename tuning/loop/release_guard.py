@@ -133,7 +133,8 @@ def _tell(parts: Parts, verdict: ReleaseVerdict) -> None:
         return
     release, worse = verdict.release, verdict.verdict == "worse"
     how = "at the same times, each by its own series" if verdict.side_by_side else "before it and after"
-    lines: Sequence[str] = (verdict.sentence, *verdict.lines, f"Compared {how}.")
+    first = f"{verdict.sentence[:1].upper()}{verdict.sentence[1:]}."
+    lines: Sequence[str] = (first, *verdict.lines, f"Compared {how}.")
     mail = notice_mail(
         f"{release.id}:baked",
         f"Release: {release.service}: {verdict.sentence}",

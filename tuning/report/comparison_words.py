@@ -11,6 +11,10 @@ from tuning.verification.comparison import Comparison, Line, worst
 _DIFFERS = ("better", "worse", "different")
 JUDGED = ("p95_ms", "error_rate", "accuracy", "agreement")
 """What a new version is judged by; the others are told, because the load alone moves them."""
+_TIMES = 3.0
+"""From here on a ratio is said as a factor: "+28135%" tells nobody anything."""
+_NOTHING = 1e-4
+"""Smaller differences of a plain number are a rounding error."""
 
 
 def conclusion(found: Comparison, a: str, b: str) -> str:
@@ -38,12 +42,14 @@ def value(line: Line, number: float | None) -> str:
 
 
 def effect(line: Line, number: float | None) -> str:
-    """B against A: "-30%" for a ratio, "+1.2 points" for shares."""
+    """B against A: "-30%" for a ratio, "x 12" for a large one, "+1.2 points" for shares."""
     if number is None:
         return "-"
     if line.ratio:
-        return change(number)
-    return f"{100 * number:+.2f} points" if line.unit == "share" else f"{number:+.3g}"
+        return change(number) if number < _TIMES else f"x {number:.3g}"
+    if line.unit == "share":
+        return f"{100 * number:+.2f} points"
+    return f"{number:+.3g}" if abs(number) >= _NOTHING else "+0"
 
 
 def interval(line: Line) -> str:
@@ -83,8 +89,12 @@ def release_sentence(found: Comparison, release: Release) -> str:
 def release_lines(found: Comparison) -> list[str]:
     """Every compared signal in words, and what makes the comparison doubtful."""
     lines = [
-        f"{line.title}: {value(line, line.a)} with the old version, {value(line, line.b)} with the new one "
+        f"{_capital(line.title)}: {value(line, line.a)} with the old version, {value(line, line.b)} with the new one "
         f"({effect(line, line.effect)}, {interval(line)}): {line.verdict}{f', {line.reason}' if line.reason else ''}."
         for line in found.lines
     ]
     return [*lines, *(f"{note} (A: the old version, B: the new one)" for note in found.notes)]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -242,7 +242,7 @@ def test_a_slower_release_within_the_slo_is_told_and_left_alone():
     assert drive(world, loop, 240) == [] and world.version == "2"
     (verdict, sentence), = verdicts(ledger)
     assert verdict == "worse" and "version 2 is worse than version 1: P95" in sentence
-    assert mails.mails[0].tone == "bad" and any("mean compute time of a batch" in line for line in mails.mails[0].text.splitlines())
+    assert mails.mails[0].tone == "bad" and any("Mean compute time of a batch" in line for line in mails.mails[0].text.splitlines())
 
 
 def test_a_release_that_was_taken_back_is_told_by_the_report_alone():
