@@ -21,13 +21,23 @@ WINDOWS = ("5m", "30m", "1h", "6h")
 def rules(settings: Settings, *, objective: float = 0.99, open_for: str = "30m") -> str:
     """The rules as YAML. objective: the share of time in which P95 has to be under its SLO, 0..1 exclusive.
 
-    open_for: how long an act-tier incident may be open before somebody is called.
+    open_for: how long an act-tier incident may be open before somebody is called. Where `notify.base_url` says where
+    the page is, every alert has the annotation `link`: about a service to its newest incident, else to health.
     """
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"name": "slotune-slo", "rules": [*_recorded(), *_burning(1 - objective)]},
         {"name": "slotune-loop", "rules": _loop(settings, open_for)},
     ]
+    if settings.notify.base_url:
+        for rule in (rule for group in groups for rule in group["rules"] if "alert" in rule):
+            rule["annotations"]["link"] = settings.notify.base_url.rstrip("/") + _place(rule)
     return yaml.safe_dump({"groups": groups}, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _place(rule: Rule) -> str:
+    """Where on the page an alert leads to. Names of services need no escape: services.yaml takes plain ones only."""
+    about_one = "$labels.service" in rule["annotations"]["summary"]
+    return "/services/{{ $labels.service }}/incident" if about_one else "/health"
 
 
 def _recorded() -> list[Rule]:

@@ -119,6 +119,13 @@ def create_app(
         refresh = None if q or state else REFRESH_S
         return pages.show(request, seen, "fleet.html", here="Fleet", refresh=refresh, **told)
 
+    @app.get("/services/{name}/incident", dependencies=guards)
+    def newest_incident(request: Request, name: str) -> Response:
+        """Where alerts lead, which know the service alone."""
+        found = incidents.rows(read(), service=name, limit=1)
+        place = f"/incidents/{quote(found[0].id, safe='')}" if found else f"/services/{quote(name, safe='')}"
+        return RedirectResponse(f"{_root(request)}{place}", status_code=303)
+
     @app.get("/services/{name:path}", dependencies=guards)
     def service(request: Request, name: str) -> Response:
         seen = read()

@@ -47,6 +47,15 @@ def test_every_alert_has_a_case():
     assert sorted(alerts(made())) == sorted(CASES)
 
 
+def test_every_alert_leads_to_the_page_where_it_is_known_where_that_is():
+    assert all("link" not in alert["annotations"] for alert in alerts(made()).values())
+    known = SETTINGS.model_copy(update={"notify": SETTINGS.notify.model_copy(update={"base_url": "https://a.example/slotune/"})})
+    links = {name: alert["annotations"]["link"] for name, alert in alerts(rules(known)).items()}
+    incident = "https://a.example/slotune/services/{{ $labels.service }}/incident"
+    assert links["SlotuneSloBurnsFast"] == links["SlotuneIncidentOpenLong"] == incident
+    assert links["SlotuneLoopDead"] == links["SlotuneReportsUnsent"] == "https://a.example/slotune/health"
+
+
 @pytest.mark.server
 @pytest.mark.parametrize("alert", sorted(CASES))
 def test_an_alert_fires_when_it_should_and_not_before(alert, tmp_path):

@@ -75,6 +75,13 @@ def test_what_is_not_there_is_a_sentence(client, path):
     assert answer.status_code == 404 and "<b>" not in answer.text.replace('<a class="brand"', "")
 
 
+def test_an_alert_about_a_service_leads_to_its_newest_incident(client, told):
+    found = client.get("/services/ranker/incident")
+    assert found.status_code == 200 and "/incidents/" in str(found.url), "followed to the incident's page"
+    none = client.get("/services/nobody-knows/incident")
+    assert none.status_code == 404 and str(none.url).endswith("/services/nobody-knows")
+
+
 @pytest.mark.parametrize("error", [LedgerUnavailable("There is no ledger at sqlite:///x yet"), ConfigError("services.yaml:3: <no>")])
 def test_what_cannot_be_read_is_a_sentence(error):
     def read():
