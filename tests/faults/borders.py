@@ -29,7 +29,7 @@ from detection.model import Span
 from detection.sources._client import RangeClient
 from detection.sources.prometheus import PrometheusSource
 from slotune.connections import EnvironmentConnections
-from tests.faults.campaign import AFTER_S, CONFIG, STORY_S, SWEEP_S, Result, check, ledger_url
+from tests.faults.campaign import AFTER_S, CONFIG, STORY_S, SWEEP_S, Drive, Result, check, ledger_url
 from tests.faults.fleet import templates
 from tests.faults.outside import CURE, HARM, LATE_BY_S, Outside, Scenario
 from tuning import planning, verification
@@ -63,6 +63,10 @@ class BorderFault:
     scenario: Scenario
     at: int
     flavour: str
+
+    @property
+    def drive(self) -> Drive:
+        return "sweeps"
 
     @property
     def kind(self) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.borders import BorderFault, play_border
 from tests.faults.campaign import Fault, Result, check, play
 from tests.faults.outside import CURE, FIRST_CURE, FIRST_HARM, HARM, Landing, Outside, Scenario
 from tuning.ledger import SqlLedger
@@ -32,6 +33,7 @@ SHORT = [
     Fault("kill", FIRST_HARM, 18),
     Fault("apply", FIRST_CURE, 1, "timeout-after-its-end"),
     Fault("apply", FIRST_CURE, 3, "403"),
+    Fault("apply", HARM, 2, "clamped"),
     Fault("somebody", FIRST_CURE, 16, "on one replica"),
     Fault("race", FIRST_CURE, 0),
     Fault("kill", CURE, 6, drive="slotune run"),
@@ -41,6 +43,21 @@ SHORT = [
     Fault("ledger-full", CURE, 5, drive="slotune run"),
     Fault("race", CURE, 0, drive="slotune run"),
 ]
+
+BORDERS = [
+    BorderFault("prometheus", CURE, 130, "403"),
+    BorderFault("prometheus", HARM, 130, "garbage"),
+    BorderFault("control", HARM, 130, "500"),
+    BorderFault("change", HARM, 2, "clamped"),
+    BorderFault("mail", HARM, 130, "451"),
+]
+"""The same story through real sockets; `python -m tests.faults --borders` plays them all."""
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("fault", BORDERS, ids=BorderFault.text)
+def test_a_border_that_misbehaves_leaves_nothing_half_made(fault: BorderFault, tmp_path: Path) -> None:
+    assert play_border(fault, tmp_path / "fault").wrong() == []
 
 
 @pytest.mark.faults
