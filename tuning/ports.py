@@ -50,6 +50,7 @@ class Actuator(Protocol):
     """Pulls one lever of one service. Values are absolute, calls are idempotent on `key`, and `apply` reads back.
 
     `read` raises ControlUnreachable / ControlRefused / NotOwner; `apply` also OutcomeUnknown, Conflict, NotApplied.
+    All replicas or none; where `change.undoes`, as many as can be: what one refuses keeps no other from the way back.
     """
 
     name: str
