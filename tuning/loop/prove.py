@@ -341,7 +341,8 @@ def undo(parts: Parts, plan: Plan | Attempt, at_s: float) -> list[Receipt]:
         return []
     stage, undoing = attempt.stage, attempt.undo
     again = _is_back(attempt, found)
-    if again and _is_somebodys(attempt, found):
+    theirs = _set_again(parts, attempt) if again else frozenset()
+    if again and (_is_somebodys(attempt, found) or _nothing_else(parts, attempt, theirs)):
         close(parts, attempt, at_s, "hold", f"{_SET_AGAIN}: {words}")
         return []
     before = {r.lever: r.before for r in reversed(attempt.receipts) if r.changed}
@@ -350,7 +351,7 @@ def undo(parts: Parts, plan: Plan | Attempt, at_s: float) -> list[Receipt]:
     begun = not parts.ledger.put(records.plan_record(inverse))
     receipts = []
     for change in inverse.chosen.changes:
-        if before and change.lever not in before:
+        if (before and change.lever not in before) or change.lever in theirs:
             continue
         known = undoing.receipt(change.lever) if undoing is not None and not again else None
         if known is None:
@@ -404,6 +405,30 @@ def _is_somebodys(attempt: Attempt, found: Found) -> bool:
     """Whether what is in force again is a person's: all replicas have it, and no call may still be on its way. A single
     replica was away when the others were put back."""
     return found == "new" and attempt.answered
+
+
+def _set_again(parts: Parts, attempt: Attempt) -> frozenset[str]:
+    """The levers that were put back, stand at the new value on all replicas again, and had every call answered: no
+    late landing explains that, so a person has set them."""
+    theirs = set()
+    for change in attempt.plan.chosen.changes:
+        receipt = attempt.receipt(change.lever)
+        if receipt is not None and receipt.answered and _stands(parts, _only(attempt, {change.lever}))[0] == "new":
+            theirs.add(change.lever)
+    return frozenset(theirs)
+
+
+def _nothing_else(parts: Parts, attempt: Attempt, theirs: frozenset[str]) -> bool:
+    """Whether everything but what is a person's stands at its old value."""
+    rest = set(attempt.plan.chosen.levers) - theirs
+    return bool(theirs) and (not rest or _stands(parts, _only(attempt, rest))[0] == "old")
+
+
+def _only(attempt: Attempt, levers: set[str]) -> Attempt:
+    """The attempt with these levers of its plan alone."""
+    chosen = attempt.plan.chosen
+    some = chosen.model_copy(update={"changes": tuple(one for one in chosen.changes if one.lever in levers)})
+    return replace(attempt, plan=attempt.plan.model_copy(update={"chosen": some}))
 
 
 def _stands(parts: Parts, attempt: Attempt) -> tuple[Found, str]:

@@ -212,6 +212,9 @@ class StoryPlanner:
     def __init__(self, story: Story) -> None:
         self.story = story
 
+    def spares(self, *_: Any) -> str:
+        return ""
+
     def propose(self, incident: Incident, observation: Observation, past: Sequence[Record]) -> Plan:
         levers = tuple(FIRST) if self.story.lever == "both" else (self.story.lever,)
         stand = {name: observation.settings.get(name) for name in levers}

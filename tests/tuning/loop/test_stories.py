@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.tuning.loop.stories import PEOPLES, Telling
@@ -90,6 +90,7 @@ BEGINS: dict[str, Events] = {
     derandomize=_MORE is None,
     suppress_health_check=list(HealthCheck),
 )
+@example("two levers, and a harm", [("work", 0, None), ("again", 0, "batch_size")])
 @given(st.sampled_from(sorted(BEGINS)), st.lists(EVENTS, min_size=1, max_size=30))
 def test_stories(begun: str, events: Events) -> None:
     telling = Telling()
