@@ -118,10 +118,22 @@ def covered(lease: OpenChange, others: Iterable[OpenChange]) -> bool:
     return any(
         other.service == lease.service
         and other.plan_id != lease.plan_id
-        and (other.opened_at_s, other.plan_id) > (lease.opened_at_s, lease.plan_id)
         and levers & set(other.plan.chosen.levers)
+        and _on_top(other, lease)
         for other in others
     )
+
+
+def _on_top(other: OpenChange, lease: OpenChange) -> bool:
+    """Whether the other change began where the lease's ended. Times tell it only where the values do not: a clock that
+    stepped back between them makes the newer one look older."""
+    ours = {change.lever: change for change in lease.plan.chosen.changes}
+    pairs = [(one, ours[one.lever]) for one in other.plan.chosen.changes if one.lever in ours]
+    above = any(same_knobs(theirs.old, mine.new) for theirs, mine in pairs)
+    below = any(same_knobs(mine.old, theirs.new) for theirs, mine in pairs)
+    if above != below:
+        return above
+    return (other.opened_at_s, other.plan_id) > (lease.opened_at_s, lease.plan_id)
 
 
 def _load(window: MetricWindow, at_s: float, for_s: float) -> tuple[float, float, float] | None:
