@@ -188,6 +188,17 @@ class Cluster:
         )
 
 
+class Clusters:
+    """One client for each connection and limit: its sockets and its token serve all calls of a lever."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._known: dict[tuple[str, float], Cluster] = {}
+
+    def of(self, name: str, timeout_s: float) -> Cluster:
+        return self._known.setdefault((name, timeout_s), Cluster(self._connections, name, timeout_s=timeout_s))
+
+
 def _known(ref: Ref) -> bool:
     return ref.group in KNOWN_GROUPS or ref.sub == "scale"
 

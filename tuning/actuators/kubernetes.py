@@ -12,7 +12,7 @@ from collections.abc import Callable
 from detection.model import Service
 from tuning.actuators import _options as options
 from tuning.actuators._kubernetes_capacity import hpa_trouble, pods_of, replicas_of, switched_off
-from tuning.actuators._kubernetes_client import Cluster
+from tuning.actuators._kubernetes_client import Cluster, Clusters
 from tuning.actuators._kubernetes_errors import Ref
 from tuning.actuators._kubernetes_owners import (
     Owner,
@@ -43,10 +43,9 @@ class KubernetesReplicas:
     lever = "replicas"
 
     def __init__(self, connections: Connections, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
-        self._connections = connections
         self._clock = clock
         self._sleep = sleep
-        self._clusters: dict[tuple[str, float], Cluster] = {}
+        self._clusters = Clusters(connections)
 
     def read(self, service: Service) -> Setting:
         """Bounds and replicas as they stand. A stand-down shows in `note` (and `apply` refuses with it).
@@ -129,10 +128,8 @@ class KubernetesReplicas:
         return [f"slotune leaves {' and '.join(others)} alone: {reason}"] if reason else []
 
     def _cluster(self, service: Service) -> Cluster:
-        """One client per connection: its sockets and its token serve all calls."""
         given = self._given(service)
-        name, timeout_s = given.connection, given.request_timeout_s
-        return self._clusters.setdefault((name, timeout_s), Cluster(self._connections, name, timeout_s=timeout_s))
+        return self._clusters.of(given.connection, given.request_timeout_s)
 
     def _scale(self, service: Service) -> Ref:
         given = self._given(service)

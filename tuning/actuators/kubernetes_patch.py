@@ -18,7 +18,7 @@ from detection.model import Service
 from tuning.actuators import _json_pointer as pointers
 from tuning.actuators import _options as options
 from tuning.actuators._batch_endpoints import READ_BACKS, check_owner, setting_of
-from tuning.actuators._kubernetes_client import Cluster
+from tuning.actuators._kubernetes_client import Cluster, Clusters
 from tuning.actuators._kubernetes_errors import Ref
 from tuning.actuators._kubernetes_fields import object_ref, reason_to_stand_down
 from tuning.actuators._kubernetes_shape import Object
@@ -40,10 +40,9 @@ class KubernetesPatch:
     lever = "batch_size"
 
     def __init__(self, connections: Connections, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
-        self._connections = connections
         self._clock = clock
         self._sleep = sleep
-        self._clusters: dict[tuple[str, float], Cluster] = {}
+        self._clusters = Clusters(connections)
 
     def read(self, service: Service) -> Setting:
         """The knobs in the object; `note`: why slotune would stand down. Raises ControlUnreachable, ControlRefused."""
@@ -94,7 +93,7 @@ class KubernetesPatch:
     def _field(self, service: Service) -> _Field:
         given = options.of(service, self.lever, KubernetesPatchOptions)
         name, timeout_s = given.connection, given.request_timeout_s
-        cluster = self._clusters.setdefault((name, timeout_s), Cluster(self._connections, name, timeout_s=timeout_s))
+        cluster = self._clusters.of(name, timeout_s)
         return _Field(cluster, given, self._sleep)
 
 

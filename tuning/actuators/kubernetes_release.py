@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from detection.model import Service
 from tuning.actuators import _options as options
 from tuning.actuators._http import Unanswered
-from tuning.actuators._kubernetes_client import Cluster
+from tuning.actuators._kubernetes_client import Cluster, Clusters
 from tuning.actuators._kubernetes_errors import Ref
 from tuning.actuators._kubernetes_fields import reason_to_stand_down
 from tuning.actuators._kubernetes_owners import BUILT_IN
@@ -61,10 +61,9 @@ class KubernetesRelease:
     lever = "release"
 
     def __init__(self, connections: Connections, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
-        self._connections = connections
         self._clock = clock
         self._sleep = sleep
-        self._clusters: dict[tuple[str, float], Cluster] = {}
+        self._clusters = Clusters(connections)
 
     def read(self, service: Service) -> Setting:
         """The template in force; `useless`: why slotune would stand down, with what its owner has to change."""
@@ -140,8 +139,7 @@ class KubernetesRelease:
 
     def _cluster(self, service: Service) -> Cluster:
         given = self._given(service)
-        key = (given.connection, given.request_timeout_s)
-        return self._clusters.setdefault(key, Cluster(self._connections, key[0], timeout_s=key[1]))
+        return self._clusters.of(given.connection, given.request_timeout_s)
 
     def _ref(self, service: Service) -> Ref:
         given = self._given(service)

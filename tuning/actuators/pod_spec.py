@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from detection.model import Service
 from tuning.actuators import _options as options
 from tuning.actuators._http import Unanswered
-from tuning.actuators._kubernetes_client import Cluster
+from tuning.actuators._kubernetes_client import Cluster, Clusters
 from tuning.actuators._kubernetes_errors import Ref
 from tuning.actuators._kubernetes_owners import BUILT_IN
 from tuning.actuators._kubernetes_places import Place, Spot, Workload, find_place, with_values
@@ -51,10 +51,9 @@ class PodSpec:
     lever = "batch_size"
 
     def __init__(self, connections: Connections, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
-        self._connections = connections
         self._clock = clock
         self._sleep = sleep
-        self._clusters: dict[tuple[str, float], Cluster] = {}
+        self._clusters = Clusters(connections)
 
     def read(self, service: Service) -> Setting:
         """The knobs in the pod template (which a rollout may still be bringing to the pods: see `note`)."""
@@ -114,10 +113,8 @@ class PodSpec:
         )
 
     def _cluster(self, service: Service) -> Cluster:
-        """One client per connection: its sockets and its token serve all calls."""
         given = self._given(service)
-        name, timeout_s = given.connection, given.request_timeout_s
-        return self._clusters.setdefault((name, timeout_s), Cluster(self._connections, name, timeout_s=timeout_s))
+        return self._clusters.of(given.connection, given.request_timeout_s)
 
     def _given(self, service: Service) -> PodSpecOptions:
         """The lever's options. Raises ConfigError."""

@@ -342,7 +342,7 @@ def undo(parts: Parts, plan: Plan | Attempt, at_s: float) -> list[Receipt]:
     stage, undoing = attempt.stage, attempt.undo
     again = _is_back(attempt, found)
     theirs = _set_again(parts, attempt) if again else frozenset()
-    if again and (_is_somebodys(attempt, found) or _nothing_else(parts, attempt, theirs)):
+    if again and _is_somebodys(parts, attempt, found, theirs):
         close(parts, attempt, at_s, "hold", f"{_SET_AGAIN}: {words}")
         return []
     before = {r.lever: r.before for r in reversed(attempt.receipts) if r.changed}
@@ -401,10 +401,12 @@ def _is_back(attempt: Attempt, found: Found) -> bool:
     return attempt.is_put_back and found in ("new", "mixed")
 
 
-def _is_somebodys(attempt: Attempt, found: Found) -> bool:
-    """Whether what is in force again is a person's: all replicas have it, and no call may still be on its way. A single
-    replica was away when the others were put back."""
-    return found == "new" and attempt.answered
+def _is_somebodys(parts: Parts, attempt: Attempt, found: Found, theirs: frozenset[str]) -> bool:
+    """Whether all that is in force again is a person's: all replicas have it, and no call may still be on its way. A
+    single replica was away when the others were put back. theirs: the levers that a person has set again."""
+    rest = set(attempt.plan.chosen.levers) - theirs
+    settled = bool(theirs) and (not rest or _stands(parts, _only(attempt, rest))[0] == "old")
+    return settled or (found == "new" and attempt.answered)
 
 
 def _set_again(parts: Parts, attempt: Attempt) -> frozenset[str]:
@@ -416,12 +418,6 @@ def _set_again(parts: Parts, attempt: Attempt) -> frozenset[str]:
         if receipt is not None and receipt.answered and _stands(parts, _only(attempt, {change.lever}))[0] == "new":
             theirs.add(change.lever)
     return frozenset(theirs)
-
-
-def _nothing_else(parts: Parts, attempt: Attempt, theirs: frozenset[str]) -> bool:
-    """Whether everything but what is a person's stands at its old value."""
-    rest = set(attempt.plan.chosen.levers) - theirs
-    return bool(theirs) and (not rest or _stands(parts, _only(attempt, rest))[0] == "old")
 
 
 def _only(attempt: Attempt, levers: set[str]) -> Attempt:
@@ -455,7 +451,7 @@ def close_rolled_back(parts: Parts, plan: Plan | Attempt, at_s: float) -> Outcom
         raise Permanent(f"plan {attempt.plan.id} was not rolled back")
     found, words = _stands(parts, attempt)
     if _is_back(attempt, found):
-        if not _is_somebodys(attempt, found):
+        if not _is_somebodys(parts, attempt, found, _set_again(parts, attempt)):
             raise Temporary(f"it was put back, and is in force again: {words}; the next sweep puts it back")
         close(parts, attempt, at_s, "hold", f"{_SET_AGAIN}: {words}")
         return None
