@@ -94,6 +94,13 @@ class Attempt:
     def first_made_s(self) -> float | None:
         return min((r.at_s for r in self.receipts if r.changed), default=None)
 
+    def begun_s(self, lever: str) -> float | None:
+        """When the first call of a lever was about to be made, at the earliest. Of several levers each has its own
+        record, since the claim is the first one's; where none has (yet), the claim is all that is known."""
+        calls = {change.lever: call_id(self.plan.id, change.lever) for change in self.plan.chosen.changes}
+        begun = {r.id: r.at_s for r in self.records if r.id in calls.values()}
+        return begun.get(calls[lever]) if begun else self.claimed_s
+
     @property
     def nothing_changed(self) -> bool:
         """Whether every lever of the plan has its receipt and none of them moved anything."""
@@ -153,6 +160,10 @@ def outcome_id(plan_id: str, look: int, *, alone: bool = False) -> str:
 
 def receipt_id(plan_id: str, lever: str, *, alone: bool = False) -> str:
     return make_id(plan_id, lever, "canary receipt" if alone else "receipt")
+
+
+def call_id(plan_id: str, lever: str) -> str:
+    return make_id(plan_id, lever, "call")
 
 
 def read(ledger: Ledger, plan_id: str) -> Attempt:

@@ -209,7 +209,7 @@ def pull(
         if intent is not None:
             parts.ledger.put(intent)
             attempt = attempt.plus(intent)
-    stage, earlier_s = attempt.stage, attempt.claimed_s
+    stage, earlier_s = attempt.stage, attempt.begun_s(lever)
     if stage is not None and stage.alone and not _did_well(attempt):
         if (made := attempt.receipt(lever, replica=stage.first.replica)) is not None:
             return made, attempt
@@ -226,6 +226,8 @@ def pull(
         again = stage.followed_s is not None
         earlier_s = stage.followed_s if stage.followed_s is not None else at_s
     attempt = claim_of(parts, attempt, at_s, run=run)
+    if len(plan.chosen.changes) > 1:
+        parts.ledger.put(records.call_record(plan, lever, at_s))
     applied = _applied(parts, service, plan, change, now or (lambda: at_s), earlier_s)
     if stage is not None and applied.applied:
         applied = applied.model_copy(update={"before": {**applied.before, **_moved(change)}, "changed": True})
@@ -287,7 +289,8 @@ def _not_made(
     """The receipt of a step that was not allowed. Where an earlier try may have made it, the truth tells."""
     plan = attempt.plan
     made = False
-    if attempt.claimed_s is not None and attempt.stage is None:
+    begun_s = attempt.begun_s(change.lever)
+    if begun_s is not None and attempt.stage is None:
         now = parts.actuator(service, change.lever).read(service).values
         made = same_knobs(change.new, now) and bool(_moved(change))
     receipt = Receipt(
@@ -299,9 +302,9 @@ def _not_made(
         after=change.new if made else change.old,
         applied=made,
         changed=made,
-        at_s=attempt.claimed_s if made and attempt.claimed_s is not None else at_s,
+        at_s=begun_s if made and begun_s is not None else at_s,
         reason=f"made by an earlier try; {why}" if made else why,
-        answered=attempt.claimed_s is None,
+        answered=begun_s is None,
     )
     told: list[Record] = [records.receipt_record(receipt, plan)]
     if attempt.claimed_s is not None:

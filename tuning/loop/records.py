@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Literal, TypeVar
 
 from detection.model import Incident, Value, make_id
-from tuning.attempt import of, receipt_id, value
+from tuning.attempt import call_id, of, receipt_id, value
 from tuning.errors import Permanent
 from tuning.model import LEVER_STEPS, Change, Decision, Outcome, Plan, Receipt, Record, Refusal, Report
 from tuning.orders import ORDER, Order, orders_of
@@ -87,6 +87,13 @@ def intent_record(plan: Plan, at_s: float) -> Record:
     """The change with its old values, written before anything is touched."""
     step = LEVER_STEPS[plan.chosen.changes[0].lever]
     return _record(step, f"{plan.id}:intent", plan, plan.service, plan.id, plan.incident_id, at_s, phase="intent")
+
+
+def call_record(plan: Plan, lever: str, at_s: float) -> Record:
+    """The call of one lever of several begins: what is read of this lever later may be this call's doing."""
+    body: dict[str, object] = {"lever": lever, "reason": f"{lever} is being set"}
+    record = noted(plan, call_id(plan.id, lever), LEVER_STEPS[lever], body, at_s)
+    return record.model_copy(update={"phase": "intent"})
 
 
 def receipt_record(receipt: Receipt, plan: Plan) -> Record:
