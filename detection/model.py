@@ -158,7 +158,7 @@ class Service(Value):
     selectors: Prometheus label matchers (equality) that single out its series. engine: a name of
     tuning/planning/engines, what turns its load into latency; from its preset. queries: signals that its preset does
     not read, or reads otherwise, as templates like a preset's (see detection.presets.of). preset: what `serving` means
-    where it is no preset of slotune or of a package.
+    where it is no preset of slotune or of a package. cost_per_hour: of one replica (0: the replicas lever's).
     """
 
     name: str
@@ -171,6 +171,7 @@ class Service(Value):
     labels: dict[str, str] = {}
     queries: dict[str, str] = {}
     preset: OwnPreset | None = None
+    cost_per_hour: float = 0.0
 
 
 @dataclass(frozen=True)

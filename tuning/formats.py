@@ -23,3 +23,12 @@ def change(ratio: float) -> str:
 def per_hour(cost: float) -> str:
     """What an option costs or saves an hour, in the unit of the configured prices."""
     return f"{cost:+.2f}/h" if abs(cost) >= 0.005 else "none"
+
+
+LEAST_MONEY = 0.005
+"""Less than that is no sum that is told as a difference."""
+
+
+def money(value: float) -> str:
+    """A sum in the unit of the configured prices: cents, and two figures of what is smaller than ten of them."""
+    return f"{value:,.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"

@@ -300,11 +300,23 @@ class Guarded(Value):
     reason: str = ""
 
 
+class Cost(Value):
+    """What a service costs, in the unit of the configured prices: an hour, 1,000 requests, 1,000,000 generated tokens.
+
+    qps: the load at which that was so. None: not known.
+    """
+
+    per_hour: float
+    qps: float | None = None
+    per_1000: float | None = None
+    per_1m_tokens: float | None = None
+
+
 class Outcome(Value):
     """The verdict on a change. effect: P95 after divided by P95 before (load-adjusted), with its interval.
 
     P95 is that of the plan's objective. resolved: it is under its limit with the evidence at hand, and so is everything
-    else that the service promises; None when the data cannot tell.
+    else that the service promises; None when the data cannot tell. cost_before, cost_after: None where not known.
     """
 
     id: str
@@ -321,6 +333,8 @@ class Outcome(Value):
     guards: tuple[Guarded, ...] = ()
     method: str = ""
     reason: str = ""
+    cost_before: Cost | None = None
+    cost_after: Cost | None = None
 
 
 class Decision(Value):

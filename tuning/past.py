@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from detection.model import make_id
 from tuning.line import Line
-from tuning.model import LEVER_STEPS
+from tuning.model import LEVER_STEPS, Cost
 
 _log = logging.getLogger(__name__)
 Row = Mapping[str, Any]
@@ -53,7 +53,8 @@ class Case:
 
 @dataclass(slots=True)
 class Verdict:
-    """A verdict as far as it counts. effect: P95 after over before at equal load. busy: utilisation before, after."""
+    """A verdict as far as it counts. effect: P95 after over before at equal load. busy: utilisation before, after.
+    cost: before, after."""
 
     at_s: float
     verdict: str
@@ -62,6 +63,7 @@ class Verdict:
     after_ms: float | None
     effect: float | None
     busy: tuple[float, float] | None
+    cost: tuple[Cost, Cost] | None = None
 
     @property
     def solved(self) -> bool:
@@ -190,6 +192,7 @@ class Past:
             after_ms=_number(body.get("p95_after_ms")),
             effect=_number(_row(body.get("effect")).get("value")),
             busy=_busy(body.get("guards") or ()),
+            cost=_cost(body),
         )
 
     def _step(self, line: Line, kind: str, body: Row, parent: str) -> None:
@@ -227,6 +230,13 @@ def _number(value: object) -> float | None:
 def _predicted(body: Row) -> Predicted | None:
     value, low, high = (_number(body.get(name)) for name in ("value", "low", "high"))
     return None if not value or low is None or high is None else Predicted(value, low, high)
+
+
+def _cost(body: Row) -> tuple[Cost, Cost] | None:
+    before, after = body.get("cost_before"), body.get("cost_after")
+    if not isinstance(before, Mapping) or not isinstance(after, Mapping):
+        return None
+    return Cost.model_validate(before), Cost.model_validate(after)
 
 
 def _busy(guards: Sequence[object]) -> tuple[float, float] | None:

@@ -355,6 +355,9 @@ class ServiceSettings(Section):
     signals: dict[str, str] = {}
     """Signals by PromQL, for what the preset does not read: docs/presets.md says how."""
 
+    cost_per_hour: float = Field(0.0, ge=0)
+    """What one replica costs an hour, for the cost of 1,000 requests; default: that of levers.replicas."""
+
     def to_service(
         self, *, control_timeout_s: float | None = None, presets_here: Mapping[str, OwnPreset] | None = None
     ) -> Service:
@@ -401,6 +404,7 @@ class ServiceSettings(Section):
             labels=self.labels,
             queries=self.signals,
             preset=own,
+            cost_per_hour=self.cost_per_hour,
         )
 
 

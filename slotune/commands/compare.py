@@ -15,7 +15,7 @@ from detection.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from detection.model import FloatArray, MetricWindow, Service
+    from detection.model import MetricWindow, Service
     from detection.ports import MetricsSource
     from tuning.settings import Settings
     from tuning.verification.comparison import Comparison
@@ -37,12 +37,13 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="The table as JSON.")] = False,
     html: Annotated[Path | None, typer.Option("--html", help="Writes the table with plots into this file.")] = None,
 ) -> None:
-    """Compare two sides of a service: latency, throughput, errors, answers, GPU, cost per 1,000 requests.
+    """Compare two sides of a service: latency, throughput, errors, answers, GPU, cost of requests and tokens.
 
     Sides are label matchers (version=6 against version=7, one replica against another), times, or recordings.
     """
     from slotune.commands.backtest import seconds
     from slotune.comparison import sides as named
+    from tuning import cost
     from tuning.verification.comparison import compare as compared
     from tuning.verification.settings import VerificationSettings
 
@@ -64,7 +65,8 @@ def compare(
     if abs(steps[0] - steps[1]) > _SAME_STEP * steps[0]:
         raise ConfigError(f"the sides have points every {steps[0]:g} s and every {steps[1]:g} s: give them one step")
     verification = VerificationSettings() if settings is None else settings.verification
-    found = compared(sides[0], sides[1], verification, cost=_cost(sides, chosen))
+    costs = cost.beside(chosen, sides[0], sides[1]) if chosen is not None else ()
+    found = compared(sides[0], sides[1], verification, costs=costs)
     found = dataclasses.replace(found, notes=(*found.notes, *dict.fromkeys(notes)))
     if html is not None:
         _write(html, found, (a, b), service or "", sides)
@@ -94,16 +96,6 @@ def _source(settings: Settings | None) -> MetricsSource:
     from slotune import compose
 
     return compose.metrics_source(settings or compose.load_settings(), compose.environment_connections())
-
-
-def _cost(sides: Sequence[MetricWindow], service: Service | None) -> tuple[FloatArray, FloatArray] | None:
-    from tuning.verification.comparison import cost_per_1000
-
-    lever = service.levers.get("replicas") if service is not None else None
-    if lever is None:
-        return None
-    found = [cost_per_1000(side, lever.cost_per_hour) for side in sides]
-    return None if found[0] is None or found[1] is None else (found[0], found[1])
 
 
 def _write(file: Path, found: Comparison, names: tuple[str, str], service: str, sides: Sequence[MetricWindow]) -> None:

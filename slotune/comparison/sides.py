@@ -17,6 +17,7 @@ import numpy as np
 from detection.errors import ConfigError
 from detection.model import MetricWindow, Service, Span
 from detection.ports import MetricsSource
+from tuning import cost
 from tuning.verification.comparison import COMPARED
 
 _AGO = re.compile(r"^-(\d+(?:\.\d+)?)([smhd])$")
@@ -102,7 +103,7 @@ def read(
     if last <= first:
         raise ConfigError(f"{wanted.text!r} is shorter than two points {step_s:g} s apart")
     narrowed, left_out = _narrowed(service, dict(wanted.labels))
-    signals = tuple(name for name in (*COMPARED, "replicas") if name not in left_out)
+    signals = tuple(name for name in dict.fromkeys((*COMPARED, *cost.NEEDED)) if name not in left_out)
     found = source().read([narrowed], signals, Span(first, last, step_s))
     unreadable = getattr(found, "unreadable", {})
     if service.name in unreadable:

@@ -13,6 +13,7 @@ from slotune.views import incidents as incident_views
 from slotune.views.changes import ChangeRow
 from slotune.views.latest import Latest, Numbers, latest
 from slotune.views.reading import Reading
+from tuning import cost
 
 State = Literal["broken", "at_risk", "ok", "asleep", "no_data", "unreadable"]
 ORDER: tuple[State, ...] = ("broken", "unreadable", "at_risk", "no_data", "ok", "asleep")
@@ -25,7 +26,7 @@ class ServiceRow:
     """One service. p95_ms: as of the last sweep, None where there is no number, of the promise that is furthest over
     its limit; promise: what people call that one. trend: P95 over the look-back.
 
-    why: what the state rests on, in a sentence. next_step: what slotune does about it now.
+    why: what the state rests on, in a sentence. next_step: what slotune does about it now. cost: of requests, in words.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ServiceRow:
     change: ChangeRow | None
     next_step: str
     promise: str = "P95"
+    cost: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def service_row(
         incident=incident.symptom.replace("_", " ") if incident is not None else "",
         change=change,
         next_step=_next_step(service, incident, change, state),
+        cost=_cost(service, values),
     )
 
 
@@ -129,6 +132,14 @@ def _worst(service: Service, values: Mapping[str, float]) -> Objective:
     """The promise that is furthest over its limit, or closest to it; the first where nothing is known."""
     known = [one for one in service.slo.objectives if one.signal in values]
     return max(known, key=lambda one: values[one.signal] / one.limit_ms, default=service.slo.main)
+
+
+def _cost(service: Service, values: Mapping[str, float]) -> str:
+    price, replicas = cost.price_of(service), values.get("replicas")
+    if price <= 0 or replicas is None:
+        return ""
+    found = cost.of_numbers(price * replicas, values.get("qps"), values.get("generation_tokens_per_s"))
+    return cost.now(found)
 
 
 def _next_step(service: Service, incident: Incident | None, change: ChangeRow | None, state: State) -> str:

@@ -10,8 +10,10 @@ from typing import Any, Literal, TypeVar
 from detection.model import Incident
 from slotune import history
 from slotune.views.reading import Reading
+from tuning.cost import moved
 from tuning.formats import change, ms
 from tuning.ledger.lines import Line
+from tuning.model import Cost
 from tuning.query import Query
 
 Tone = Literal["good", "bad", "busy", "calm"]
@@ -88,7 +90,8 @@ class OptionRow:
 
 @dataclass(frozen=True)
 class AttemptView:
-    """One plan and its fate. verdict: improved, unchanged, worse, inconclusive, or "" before one was reached."""
+    """One plan and its fate. verdict: improved, unchanged, worse, inconclusive, or "" before one was reached.
+    cost: of requests before and after, in words."""
 
     number: int
     plan_id: str
@@ -106,6 +109,7 @@ class AttemptView:
     after_ms: float | None
     verdict_reason: str
     refusal: str
+    cost: str = ""
 
 
 @dataclass(frozen=True)
@@ -264,7 +268,12 @@ def _attempt(line: Line, verdict: Mapping[str, Any], refusal: Mapping[str, Any])
         after_ms=_number(verdict.get("p95_after_ms")),
         verdict_reason=str(verdict.get("reason", "")),
         refusal=guard,
+        cost=moved(_cost(verdict.get("cost_before")), _cost(verdict.get("cost_after"))),
     )
+
+
+def _cost(found: object) -> Cost | None:
+    return Cost.model_validate(found) if isinstance(found, Mapping) else None
 
 
 def _options(plan: Mapping[str, Any]) -> Iterable[OptionRow]:

@@ -16,8 +16,9 @@ from slotune.cli import build_app
 from slotune.comparison.page import page
 from slotune.comparison.sides import Wanted, parse, read
 from slotune.comparison.words import render
+from tuning.cost import beside
 from tuning.report.comparison_words import conclusion, effect
-from tuning.verification.comparison import Line, compare, cost_per_1000
+from tuning.verification.comparison import Line, compare
 from tuning.verification.settings import VerificationSettings
 
 NOW_S = 1_800_000_000.0
@@ -99,12 +100,13 @@ def test_a_side_that_shows_nothing_is_named():
 
 
 def test_cost_needs_a_price_replicas_and_traffic():
-    window = MetricWindow("ranker", Span(0, 60, 60), {"qps": np.array([10.0, 0.0]), "replicas": np.array([3.0, 3.0])})
-    found = cost_per_1000(window, 2.0)
-    # 3 replicas at 2.00 an hour for 36,000 requests an hour
-    assert found is not None and found[0] == pytest.approx(6.0 / 36.0) and np.isnan(found[1])
-    assert cost_per_1000(window, 0.0) is None
-    assert cost_per_1000(MetricWindow("ranker", Span(0, 0, 60), {}), 2.0) is None
+    span = Span(0, 120, 60)
+    window = MetricWindow("ranker", span, {"replicas": np.array([2.0, 2, 2]), "qps": np.array([10.0, 0, np.nan])})
+    ((signal, found, other),) = beside(SERVICE, window, window)
+    assert signal.name == "cost_per_1000" and np.array_equal(found, other, equal_nan=True)
+    assert found[0] == pytest.approx(2 * 2.0 / 36.0) and np.isnan(found[1:]).all()
+    assert beside(SERVICE.model_copy(update={"levers": {}}), window, window) == ()
+    assert beside(SERVICE, window, MetricWindow("ranker", span, {})) == ()
 
 
 def recording(folder: Path, name: str, p95: float, seed: int) -> Path:

@@ -11,6 +11,7 @@ from detection.errors import Permanent, Temporary
 from detection.model import MetricWindow, Objective, Reading, Service, Span, make_id
 from detection.signals import SIGNALS
 from tuning import attempt as attempts
+from tuning import cost
 from tuning.attempt import Attempt, value
 from tuning.errors import NotApplied
 from tuning.guards import clocks_apart
@@ -182,11 +183,14 @@ def _judge(parts: Parts, attempt: Attempt, at_s: float) -> Outcome:
     expected = [None if old is None else expected_p95_ms(old, planning, side.window) for side in (before, after)]
     same_model = not {"precision", "release"} & set(plan.chosen.levers)
     unhelped = None if old is None else unhelped_p95_ms(old, planning, after.window, same_model=same_model)
-    return parts.verifier.judge(
+    outcome = parts.verifier.judge(
         plan,
         replace(before, expected_p95_ms=expected[0]),
         replace(after, expected_p95_ms=expected[1], unhelped_p95_ms=unhelped),
     )
+    price = cost.price_of(service)
+    costs = {name: cost.cost_of(side.window, price) for name, side in (("cost_before", before), ("cost_after", after))}
+    return outcome.model_copy(update=costs)
 
 
 def _clocks_apart(parts: Parts, service: Service, at_s: float) -> str | None:
@@ -246,7 +250,7 @@ def _evidence(parts: Parts, service: Service, plan: Plan, start_s: float, end_s:
     promised = tuple(one.signal for one in service.slo.objectives)
     judged = (plan.objective or service.slo.main).signal
     signals = ("p95_ms", "p50_ms", "qps", "error_rate", "queue_ms", "queue_depth", "accuracy", "agreement", "busy",
-               "gpu_util", "batch_ms", "rows_per_batch", *_LANGUAGE_GUARDS, *promised)  # fmt: skip
+               "gpu_util", "batch_ms", "rows_per_batch", *cost.NEEDED, *_LANGUAGE_GUARDS, *promised)  # fmt: skip
     signals = tuple(dict.fromkeys(signals))
     window = parts.source.read([service], signals, span).get(service.name) or MetricWindow(service.name, span, {})
     past = None

@@ -17,6 +17,7 @@ from detection.errors import SlotuneError
 from detection.model import MetricWindow, Service, Span
 from detection.ports import TellsVersions
 from detection.versions import LEAST_SHARE, WHOLE_SHARE
+from tuning import cost
 from tuning import releases as rl
 from tuning.loop import post
 from tuning.loop.parts import Parts
@@ -25,11 +26,11 @@ from tuning.query import Query
 from tuning.releases import ReleaseVerdict
 from tuning.report.comparison_words import release_lines, release_sentence, release_verdict
 from tuning.report.notice_mail import notice_mail
-from tuning.verification.comparison import COMPARED, compare, cost_per_1000
+from tuning.verification.comparison import COMPARED, compare
 
 _log = logging.getLogger(__name__)
 _MEMORY_S = 14 * 86_400.0
-SIGNALS = (*COMPARED, "replicas")
+SIGNALS = tuple(dict.fromkeys((*COMPARED, *cost.NEEDED)))
 
 
 def judge(parts: Parts, at_s: float) -> list[ReleaseVerdict]:
@@ -72,7 +73,7 @@ def _judged(
     if before is None or after is None:
         sentence = f"version {release.new} cannot be compared with version {release.old}: one of them has no series"
         return ReleaseVerdict(release=release, at_s=at_s, verdict="cannot tell", sentence=sentence)
-    found = compare(before, after, parts.settings.verification, cost=_cost(service, before, after))
+    found = compare(before, after, parts.settings.verification, costs=cost.beside(service, before, after))
     return ReleaseVerdict(
         release=release,
         at_s=at_s,
@@ -113,14 +114,6 @@ def _only(service: Service, label: str, version: str) -> Service:
 
 def _read(parts: Parts, service: Service, span: Span) -> MetricWindow | None:
     return parts.source.read([service], SIGNALS, span).get(service.name)
-
-
-def _cost(service: Service, *sides: MetricWindow) -> tuple[np.ndarray, np.ndarray] | None:
-    lever = service.levers.get("replicas")
-    if lever is None:
-        return None
-    found = [cost_per_1000(side, lever.cost_per_hour) for side in sides]
-    return None if found[0] is None or found[1] is None else (found[0], found[1])
 
 
 def _grid(start_s: float, end_s: float, step_s: float) -> Span:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
+from tuning import cost
 from tuning.past import Case, Past, Try, moved
 
 FEW = 5
@@ -135,6 +136,16 @@ class ServiceRow:
 
 
 @dataclass(frozen=True)
+class CostRow:
+    """What requests of a service cost before its first and after its last kept change, and what these saved within the
+    review, in the prices' unit (negative: they cost more)."""
+
+    name: str
+    moved: str
+    saved: float
+
+
+@dataclass(frozen=True)
 class Out:
     """A change that is not handed back. until_s: the end of its lease, None for one that is not proven yet."""
 
@@ -178,6 +189,7 @@ class Review:
     out: tuple[Out, ...]
     lease_cost: float
     leases: int
+    costs: tuple[CostRow, ...]
     refusals: tuple[tuple[str, int], ...]
     days: tuple[Day, ...]
     learned: tuple[str, ...]
@@ -221,6 +233,7 @@ def review(
         out=tuple(out),
         lease_cost=sum(leased),
         leases=len(leased),
+        costs=tuple(_costs(past.tries.values(), start_s, end_s)),
         refusals=tuple(Counter(guard for one in tries for guard in one.refused).most_common()),
         days=tuple(_days(stories, start_s, end_s)),
         learned=tuple(_learned(rows, stories, drift)),
@@ -328,6 +341,27 @@ def _lease_cost(one: Try, start_s: float, end_s: float) -> float | None:
         return None
     since_s, until_s = max(one.made_s, start_s), min(end_s if one.over_s is None else one.over_s, end_s)
     return one.cost_per_hour * (until_s - since_s) / HOUR_S if until_s > since_s else None
+
+
+def _costs(tries: Iterable[Try], start_s: float, end_s: float) -> Iterable[CostRow]:
+    """Of the changes that were kept and whose cost was measured, the services that saved or cost most first."""
+    mine: dict[str, list[tuple[Try, float]]] = defaultdict(list)
+    for one in tries:
+        if one.verdict is None or one.verdict.cost is None or one.undone or (made_s := one.made_s) is None:
+            continue
+        # A change that is no lease is closed when it is kept, and stays in force.
+        ended_s = one.over_s if one.lease and one.over_s is not None else end_s
+        hours = (min(ended_s, end_s) - max(made_s, start_s)) / HOUR_S
+        if hours > 0:
+            before, after = one.verdict.cost
+            mine[one.service].append((one, (before.per_hour - after.per_hour) * hours))
+    rows = []
+    for name, found in mine.items():
+        found.sort(key=lambda pair: pair[0].made_s or 0.0)
+        first, last = found[0][0].verdict, found[-1][0].verdict
+        if first is not None and last is not None and first.cost is not None and last.cost is not None:
+            rows.append(CostRow(name, cost.moved(first.cost[0], last.cost[1]), sum(saved for _, saved in found)))
+    return sorted(rows, key=lambda row: (-abs(row.saved), row.name))
 
 
 def _worst(stories: Sequence[_Story], end_s: float, most: int = 10) -> list[ServiceRow]:

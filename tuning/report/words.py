@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from detection.signals import percentile, title
-from tuning import formats
+from tuning import cost, formats
 from tuning.formats import ms
 from tuning.mail import Event, Tone
-from tuning.model import Interval, Knob, Option, Report
+from tuning.model import Interval, Knob, Option, Outcome, Report
 
 _KNOBS = {
     "batch_size": "batch size",
@@ -216,10 +216,15 @@ def brief(report: Report) -> str:
         f"Cause: {cause(report)}",
         f"Effect on P95: {effect(report)} (SLO {ms(report.slo_p95_ms)})" if outcome is not None else "",
         f"Verdict: {outcome.verdict}, {resolved_text(report)}. {outcome.reason}" if outcome is not None else "",
+        f"Cost: {_cost(outcome)}" if outcome is not None and _cost(outcome) else "",
         f"Not done: {report.refusal.reason}" if report.refusal is not None else "",
         f"Decision: {report.decision.reason}" if report.decision is not None else "",
     ]
     return "\n".join(" ".join(line.split())[:400] for line in lines if line)
+
+
+def _cost(outcome: Outcome) -> str:
+    return cost.moved(outcome.cost_before, outcome.cost_after)
 
 
 def rows(report: Report) -> list[tuple[str, str]]:
@@ -245,6 +250,7 @@ def rows(report: Report) -> list[tuple[str, str]]:
             (judged(report), f"{ms(outcome.p95_before_ms)} before, {ms(outcome.p95_after_ms)} after"
                     f" (SLO {ms(report.slo_p95_ms)})"),
             (f"Effect on {judged(report)}", effect(report)),
+            ("Cost", _cost(outcome)),
             ("Verdict", f"{outcome.verdict}; {resolved_text(report)}. {outcome.reason}"),
         ]
     table += [

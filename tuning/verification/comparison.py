@@ -28,7 +28,6 @@ COMPARED = (
     "agreement", "qps", "gpu_util", "gpu_memory",
 )  # fmt: skip
 """In the order of the table; a signal that one side does not have is left out of it."""
-COST = Signal("cost_per_1000", "per 1,000 requests", "up", "cost", log=True)
 _LATENCIES = frozenset({"p50_ms", "p95_ms", "p99_ms", "mean_ms", "queue_ms"})
 
 
@@ -77,10 +76,10 @@ def compare(
     b: MetricWindow,
     settings: VerificationSettings,
     *,
-    cost: tuple[FloatArray, FloatArray] | None = None,
+    costs: Sequence[tuple[Signal, FloatArray, FloatArray]] = (),
 ) -> Comparison:
     """Compare b with a. Both windows have one step, at least the window of the rates behind them: nearer points share
-    their samples. cost: of 1,000 requests on both sides, shape (span.points,) each, None where it is not known.
+    their samples. costs: of tuning.cost.beside, shape (span.points,) each.
 
     Never raises on poor data: a line that has too little says so.
     """
@@ -88,8 +87,7 @@ def compare(
     both = [name for name in COMPARED if name in a.values and name in b.values]
     pairs = [(SIGNALS[name], a.values[name], b.values[name]) for name in both]
     pairs = [pair for pair in pairs if _known(pair[1]) or _known(pair[2])]
-    if cost is not None:
-        pairs.append((COST, *cost))
+    pairs += costs
     notes = _doubts(a, b, settings, together=together)
     asked = max(1, len(pairs))
     grids = (a.span.times(), b.span.times()) if together else None
@@ -97,17 +95,6 @@ def compare(
     if not together and (doubt := _load_moved(a, b, settings)):
         lines = tuple(_doubted(line, doubt) for line in lines)
     return Comparison(lines, together, settings.interval_level, notes)
-
-
-def cost_per_1000(window: MetricWindow, cost_per_hour: float) -> FloatArray | None:
-    """What 1,000 requests cost at each point, shape (span.points,): replicas x price / requests; None where the price,
-    the replicas or the requests are not known."""
-    replicas, rate = window.values.get("replicas"), window.values.get("qps")
-    if cost_per_hour <= 0 or replicas is None or rate is None:
-        return None
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found = np.where(rate > 0, replicas * cost_per_hour / (3.6 * rate), np.nan)
-    return np.asarray(found, dtype=np.float64)
 
 
 def missing(a: MetricWindow, b: MetricWindow) -> Mapping[str, str]:

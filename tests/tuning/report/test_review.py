@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from detection.model import Lever, Service
+from detection.model import Lever, Service, make_id
 from tests.fakes.reports import plan as plan_of
 from tuning.loop import records
 from tuning.model import LEVER_STEPS, Diagnosis, Guarded, Interval, Outcome, Plan, Receipt, Record, Refusal
@@ -111,6 +111,29 @@ def test_a_lease_costs_what_it_was_in_force_within_the_review():
     lines = [records.plan_record(plan), changed(plan, -3600.0), records.closing_of(plan, 5400.0, "keep", "over")]
     seen = reviewed(*lines)
     assert (seen.leases, seen.lease_cost) == (1, pytest.approx(3.0))
+
+
+def priced(plan: Plan, at_s: float, before: float, after: float) -> Record:
+    record = judged(plan, at_s)
+    costs = {f"cost_{k}": {"per_hour": v, "per_1000": v / 10} for k, v in (("before", before), ("after", after))}
+    return record.model_copy(update={"body": {**record.body, **costs}})
+
+
+def test_what_kept_changes_saved_counts_from_when_they_were_made_and_leases_until_they_end():
+    kept, lent = planned(1, 0.0), planned(2, 3600.0, lease_s=9000.0)
+    undone = planned(3, 7200.0)
+    lines = [
+        records.plan_record(kept), changed(kept, 0.0), priced(kept, 120.0, 6.0, 4.0),
+        records.closing_of(kept, 130.0, "keep", "kept"),
+        records.plan_record(lent), changed(lent, 3600.0), priced(lent, 3700.0, 4.0, 9.0),
+        records.closing_of(lent, 10_800.0, "keep", "over"),
+        records.plan_record(undone), changed(undone, 7200.0), priced(undone, 7300.0, 4.0, 1.0),
+        Record(id=make_id(undone.id, "inverse"), kind="roll_back", phase="intent", service="ranker", parent_id=undone.id,
+               at_s=7400.0, body={}),
+    ]  # fmt: skip
+    (row,) = reviewed(*lines).costs
+    assert row.name == "ranker"
+    assert row.saved == pytest.approx(2.0 * 168 - 5.0 * 2)
 
 
 def test_records_in_any_order_and_twice_give_the_same():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from detection.model import MetricWindow, Span
+from tuning.cost import PER_1000
 from tuning.verification.comparison import compare, missing, worst
 from tuning.verification.settings import VerificationSettings
 
@@ -111,8 +112,8 @@ def test_a_percentile_beyond_the_last_bucket_is_named():
 
 
 def test_cost_is_a_line_of_its_own():
-    prices = np.full(60, 0.02), np.full(60, 0.03)
-    found = line(compare(side(1), side(2), SETTINGS, cost=prices), "cost_per_1000")
+    prices = (PER_1000, np.full(60, 0.02), np.full(60, 0.03))
+    found = line(compare(side(1), side(2), SETTINGS, costs=[prices]), "cost_per_1000")
     assert found.verdict == "worse" and found.effect == pytest.approx(1.5)
 
 
