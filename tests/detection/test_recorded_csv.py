@@ -18,7 +18,6 @@ T0 = 1_764_000_000
 TIMES = [T0 + 300 * i for i in range(8)]
 VALUES = [80.25, 81.5, 1234.5, 79.0, 80.0, 82.0, 83.0, 84.0]
 ISO = [str(np.datetime64(t, "s")) for t in TIMES]
-LONG = bool(os.environ.get("SLOTUNE_FUZZ"))
 EXAMPLES = int(os.environ.get("SLOTUNE_FUZZ", "100"))
 
 
@@ -132,6 +131,7 @@ _cells = st.one_of(
 )  # fmt: skip
 
 
+@pytest.mark.timeout(120 + EXAMPLES)
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     head=st.lists(st.one_of(st.sampled_from(["timestamp", "Time", "p95_ms", "qps", "value", "series", "sep=;"]), st.text(max_size=8)), min_size=1, max_size=4),
@@ -151,6 +151,7 @@ def test_any_file_is_a_recording_or_a_sentence(tmp_path_factory: pytest.TempPath
             assert str(error)
 
 
+@pytest.mark.timeout(120 + EXAMPLES)
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.binary(max_size=400))
 def test_any_bytes_are_a_recording_or_a_sentence(tmp_path_factory: pytest.TempPathFactory, data: bytes):

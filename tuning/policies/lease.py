@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -115,25 +115,40 @@ def covered(lease: OpenChange, others: Iterable[OpenChange]) -> bool:
     """Whether a newer open change stands on a lever of this lease. What was put on top comes off first: until then
     the lease is neither handed back nor given up, for the values that stand there are not its own."""
     levers = set(lease.plan.chosen.levers)
-    return any(
-        other.service == lease.service
-        and other.plan_id != lease.plan_id
-        and levers & set(other.plan.chosen.levers)
-        and _on_top(other, lease)
-        for other in others
-    )
+    near = [o for o in others if o.service == lease.service and o.plan_id != lease.plan_id]
+    above, below = _reached(lease, near, _begins_where), _reached(lease, near, lambda a, b: _begins_where(b, a))
+    for other in near:
+        if not levers & set(other.plan.chosen.levers):
+            continue
+        over, under = other.plan_id in above, other.plan_id in below
+        if over != under:
+            if over:
+                return True
+        elif (other.opened_at_s, other.plan_id) > (lease.opened_at_s, lease.plan_id):
+            return True
+    return False
 
 
-def _on_top(other: OpenChange, lease: OpenChange) -> bool:
-    """Whether the other change began where the lease's ended. Times tell it only where the values do not: a clock that
-    stepped back between them makes the newer one look older."""
+def _reached(
+    lease: OpenChange, others: Sequence[OpenChange], follows: Callable[[OpenChange, OpenChange], bool]
+) -> set[str]:
+    """The ids of the changes that are reached from a lease, one following the other. Values tell which of two lies on
+    top, also through a third between them; times only where values do not: a clock that stepped back between two
+    changes makes the newer one look older."""
+    found: set[str] = set()
+    edge = [lease]
+    while edge:
+        last = edge.pop()
+        step = [o for o in others if o.plan_id not in found and follows(o, last)]
+        found |= {o.plan_id for o in step}
+        edge += step
+    return found - {lease.plan_id}
+
+
+def _begins_where(other: OpenChange, lease: OpenChange) -> bool:
+    """Whether the other change began where this one ended, on a lever of both."""
     ours = {change.lever: change for change in lease.plan.chosen.changes}
-    pairs = [(one, ours[one.lever]) for one in other.plan.chosen.changes if one.lever in ours]
-    above = any(same_knobs(theirs.old, mine.new) for theirs, mine in pairs)
-    below = any(same_knobs(mine.old, theirs.new) for theirs, mine in pairs)
-    if above != below:
-        return above
-    return (other.opened_at_s, other.plan_id) > (lease.opened_at_s, lease.plan_id)
+    return any(one.lever in ours and same_knobs(one.old, ours[one.lever].new) for one in other.plan.chosen.changes)
 
 
 def _load(window: MetricWindow, at_s: float, for_s: float) -> tuple[float, float, float] | None:

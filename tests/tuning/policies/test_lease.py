@@ -8,7 +8,7 @@ import pytest
 from detection.model import MetricWindow, Span
 from tuning.guards import SafetySettings
 from tuning.model import Change, Diagnosis, Knob, OpenChange, Option, Plan, Setting
-from tuning.policies.lease import due, found, next_step_back
+from tuning.policies.lease import covered, due, found, next_step_back
 
 SETTINGS = SafetySettings(revert_hysteresis=0.15, revert_for_s=600.0, lease_renewals=2)
 NOW_S = 10_000.0
@@ -146,3 +146,26 @@ def test_other_levers_go_back_at_once() -> None:
 def test_where_a_lever_of_a_lease_stands(ours: dict[str, Knob] | None, now: int, place: str) -> None:
     change = Change(lever="replicas", old={"replicas": 1}, new={"replicas": 3})
     assert found(change, ours, {"replicas": now}) == place
+
+
+@pytest.mark.parametrize(
+    ("steps", "clock"),
+    [
+        ([(2, 4), (4, 6)], 1.0),
+        ([(2, 4), (4, 6)], -1.0),
+        ([(2, 4), (4, 6), (6, 8)], 1.0),
+        ([(2, 4), (4, 6), (6, 8)], -1.0),
+        ([(8, 6), (6, 4), (4, 6)], 1.0),  # values alone do not tell: times do
+    ],
+)
+def test_what_was_put_on_top_comes_off_first_whatever_the_clock_said(steps: list[tuple[int, int]], clock: float) -> None:
+    """clock: -1 where it stepped back before each change, so that the newest looks like the oldest."""
+    stack = [stacked(n, old, new, clock * n) for n, (old, new) in enumerate(steps)]
+    assert [covered(lease, stack) for lease in stack] == [True] * (len(stack) - 1) + [False]
+
+
+def stacked(n: int, old: int, new: int, at_s: float) -> OpenChange:
+    lease = leased(1.0)
+    change = Change(lever="replicas", old={"replicas": old}, new={"replicas": new})
+    plan = lease.plan.model_copy(update={"id": f"p{n}", "chosen": Option(changes=(change,))})
+    return lease.model_copy(update={"plan_id": plan.id, "plan": plan, "opened_at_s": NOW_S + at_s})
