@@ -32,3 +32,14 @@ LEAST_MONEY = 0.005
 def money(value: float) -> str:
     """A sum in the unit of the configured prices: cents, and two figures of what is smaller than ten of them."""
     return f"{value:,.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
+
+
+def points(loss: float) -> str:
+    """A share of right answers that is lost (0..1), in points: 0.018 is "-1.8 points"."""
+    return f"-{100 * loss:.3g} points" if loss > 0 else "no points"
+
+
+def point_minutes(loss: float, seconds: float) -> str:
+    """What a loss of quality came to over a stretch of time: points times minutes."""
+    minutes = seconds / 60
+    return f"{points(loss)} for {minutes:.1f} min: {100 * loss * minutes:.3g} point-minutes"

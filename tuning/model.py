@@ -18,7 +18,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Knob = Whole | Finite | str
 """What a lever can be set to: finite, so that it can be written down and read back everywhere."""
 Verdict = Literal["improved", "unchanged", "worse", "inconclusive"]
-LeverName = Literal["batch_size", "replicas", "precision", "release"]
+LeverName = Literal["batch_size", "replicas", "precision", "release", "variant"]
 
 STEPS: tuple[str, ...] = (
     "pull_metrics",
@@ -30,6 +30,7 @@ STEPS: tuple[str, ...] = (
     "scale_replicas",
     "quantize_int8",
     "revert_release",
+    "switch_variant",
     "hold",
     "settle",
     "verify_p95",
@@ -44,6 +45,7 @@ LEVER_STEPS: dict[str, str] = {
     "replicas": "scale_replicas",
     "precision": "quantize_int8",
     "release": "revert_release",
+    "variant": "switch_variant",
 }
 
 
@@ -52,7 +54,7 @@ class Setting(Value):
 
     values: knobs by name (batch_size: batch_size, batch_timeout_ms, of a language model max_num_seqs,
     max_num_batched_tokens; replicas: min_replicas, max_replicas, replicas; precision: version, precision; release:
-    version). others: the
+    version; variant: variant). others: the
     knobs of each replica that shows something else than `values`, which is what most of them show. version: the token
     for an optimistic lock. owner: who writes this knob. useless: why a change of it would do nothing, "" where it
     would: no plan is made with it then. facts: what was read beside the knobs and cannot be set with them
@@ -124,14 +126,15 @@ class Interval(Value):
 class Option(Value):
     """One way out: changes (none = hold, one, or a pair) with what they are expected to bring and cost.
 
-    predicted_p95_ms: of the plan's objective; None when no model can tell. reason: why chosen or rejected, in one
-    sentence.
+    predicted_p95_ms: of the plan's objective; None when no model can tell. quality_loss: the share of right answers
+    (0..1) that is lost while it lasts, against what served before. reason: why chosen or rejected, in one sentence.
     """
 
     changes: tuple[Change, ...]
     predicted_p95_ms: Interval | None = None
     meets_slo: bool | None = None
     cost_per_hour: float = 0.0
+    quality_loss: float = 0.0
     effect_delay_s: float = 0.0
     risk: float = 0.0
     probability_worked: float | None = None

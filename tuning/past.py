@@ -74,7 +74,8 @@ class Verdict:
 class Try:
     """One plan and its fate. levers: () for a hold. made: (time, lever) of every change that moved something.
 
-    refused: the guards that said no, newest last. over_s: when the change was closed, None while it is in force or was
+    refused: the guards that said no, newest last. quality_loss: share of right answers (0..1) that it
+    costs. over_s: when the change was closed, None while it is in force or was
     never made. lease: it was to be handed back. undone: rolled back.
     """
 
@@ -90,6 +91,7 @@ class Try:
     curable: bool = True
     predicted: Predicted | None = None
     cost_per_hour: float = 0.0
+    quality_loss: float = 0.0
     lease: bool = False
     made: tuple[tuple[float, str], ...] = ()
     refused: tuple[str, ...] = ()
@@ -177,6 +179,7 @@ class Past:
         one.cause, one.curable = str(diagnosis.get("cause") or "unknown"), diagnosis.get("curable") is not False
         one.predicted = _predicted(_row(chosen.get("predicted_p95_ms")))
         one.cost_per_hour = _number(chosen.get("cost_per_hour")) or 0.0
+        one.quality_loss = _number(chosen.get("quality_loss")) or 0.0
         one.lease = body.get("lease_s") is not None
 
     def _verdict(self, line: Line, body: Row) -> None:

@@ -101,8 +101,9 @@ def is_known(change: VersionChange, known: Iterable[Release], within_s: float) -
 
 
 def is_ours(change: VersionChange, ours: Iterable[Record], *, by_lever: bool) -> bool:
-    """Whether a change of slotune's own made it: the swap to INT8, a release that was reverted, the way back of either;
-    and, where the lever's versions are those of a pod template (by_lever), whatever rolled a template out.
+    """Whether a change of slotune's own made it: the swap to INT8, a release that was reverted, another variant, the
+    way back of any of them; and, where the lever's versions are those of a pod template (by_lever), whatever rolled a
+    template out.
 
     ours: the records of the lever steps and roll-backs of the service.
     """
@@ -117,7 +118,7 @@ def _made(record: Record, change: VersionChange, *, by_lever: bool) -> bool:
         begun = record.at_s - OURS_WITHIN_S <= change.at_s <= record.at_s + OURS_WITHIN_S
         chosen = body.get("chosen")
         levers = {c.get("lever") for c in chosen.get("changes", [])} if isinstance(chosen, Mapping) else set()
-        return begun and bool(levers & {"precision", "release"})
+        return begun and bool(levers & {"precision", "release", "variant"})
     took_s = body.get("took_s")
     long_s = float(took_s) if isinstance(took_s, int | float) else 0.0
     if not body.get("changed") or not (
@@ -127,7 +128,7 @@ def _made(record: Record, change: VersionChange, *, by_lever: bool) -> bool:
     after, evidence = body.get("after"), body.get("evidence")
     named = isinstance(after, Mapping) and after.get("version") == change.new
     rolled_out = isinstance(evidence, Mapping) and "workload" in evidence
-    return named or (by_lever and rolled_out)
+    return named or body.get("lever") == "variant" or (by_lever and rolled_out)
 
 
 def kept_promises(window: MetricWindow, slo: Slo, since_s: float, least_s: float) -> bool:

@@ -21,6 +21,7 @@ from tuning.actuators.settings import (
     HttpConfigOptions,
     HttpOptions,
     HttpReleaseOptions,
+    HttpVariantOptions,
     KubernetesOptions,
     KubernetesPatchOptions,
     KubernetesReleaseOptions,
@@ -29,6 +30,7 @@ from tuning.actuators.settings import (
     TritonOptions,
     TritonReleaseOptions,
     TritonRepositoryOptions,
+    TritonVariantOptions,
 )
 from tuning.channel_settings import ChannelSettings, NotifySettings, channels_of
 from tuning.cron import cron_problem
@@ -225,6 +227,20 @@ class TritonReleaseLever(TritonReleaseOptions, BaseLever):
     """How it is changed."""
 
 
+class HttpVariantLever(HttpVariantOptions, BaseLever):
+    """Another variant while nothing else meets the SLO (task switch_variant) through requests that are written here."""
+
+    actuator: Literal["http_variant"] = "http_variant"
+    """How it is changed."""
+
+
+class TritonVariantLever(TritonVariantOptions, BaseLever):
+    """Another variant while nothing else meets the SLO (task switch_variant), a version of one Triton model."""
+
+    actuator: Literal["triton_variant"] = "triton_variant"
+    """How it is changed."""
+
+
 def _actuator_or(default: str) -> Discriminator:
     """Which class reads a lever: the one of its actuator, the default's where none is named."""
 
@@ -259,6 +275,12 @@ ReleaseLever = Annotated[
 ]
 
 
+VariantLever = Annotated[
+    Annotated[HttpVariantLever, Tag("http_variant")] | Annotated[TritonVariantLever, Tag("triton_variant")],
+    _actuator_or("http_variant"),
+]
+
+
 class Levers(Section):
     """The levers that slotune may pull for a service; a lever that is not named is never touched."""
 
@@ -275,7 +297,13 @@ class Levers(Section):
     """The version that serves: back to the last proven one. `actuator` says how it is changed. Its mode is approve
     where the service's is act, unless it names its own."""
 
+    variant: VariantLever | None = None
+    """Another variant of the model, which costs quality: only where nothing else meets the SLO, and only for as long.
+    `actuator` says how it is changed. Its mode is approve where the service's is act, unless it names its own."""
 
+
+ASKED_FIRST = ("release", "variant")
+"""Levers about which a person is asked unless they name their own mode: what they change, somebody else decided."""
 NO_PROMISE = "no_promise"
 """The mistake of an SLO without a latency."""
 _PROMISES = ("p95", "ttft_p95", "itl_p95", "e2e_p95")
@@ -368,7 +396,7 @@ class ServiceSettings(Section):
         own = (presets_here or {}).get(self.serving)
         like = own.like if own is not None else self.serving
         levers = {}
-        for name in ("batch_size", "replicas", "precision", "release"):
+        for name in ("batch_size", "replicas", "precision", "release", "variant"):
             lever: BaseLever | None = getattr(self.levers, name)
             if lever is None:
                 continue
@@ -387,7 +415,7 @@ class ServiceSettings(Section):
                 actuator=actuator,
                 minimum=getattr(lever, "minimum", 0),
                 maximum=getattr(lever, "maximum", 1),
-                mode=lever.mode or ("approve" if name == "release" and self.mode == "act" else None),
+                mode=lever.mode or ("approve" if name in ASKED_FIRST and self.mode == "act" else None),
                 cost_per_hour=lever.cost_per_hour,
                 cool_down_s=lever.cool_down_s,
                 effect_delay_s=lever.effect_delay_s,

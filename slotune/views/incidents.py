@@ -27,6 +27,7 @@ TITLES = {
     "scale_replicas": "Replicas",
     "quantize_int8": "INT8",
     "revert_release": "Revert of the release",
+    "switch_variant": "Switch of the variant",
     "hold": "Hold",
     "settle": "Settle",
     "verify_p95": "Verdict",

@@ -91,6 +91,47 @@ def _http_release(stack: ExitStack) -> Subject:
     )
 
 
+VARIANTS = {
+    "quality_of": "accuracy on held-back rows",
+    "variants": [{"name": "full", "value": "7", "quality": 0.92}, {"name": "small", "value": "6", "quality": 0.9}],
+}
+
+
+def _http_variant(stack: ExitStack) -> Subject:
+    endpoint = stack.enter_context(config_endpoint({"model": "ranker", "served": {"version": "7"}}))
+    time = FakeTime()
+    connections = FakeConnections({"c": endpoint.url})
+    calls = {
+        "read": {"path": "/config", "variant_at": "/served/version"},
+        "write": {"path": "/config", "body": {"served": {"version": "{variant}"}}},
+    }
+    names = {"7": "full", "6": "small"}
+    return Subject(
+        actuators.get("http_variant")(connections, time.clock, time.sleep),
+        service("variant", "http_variant", connection="c", request_timeout_s=0.5, **calls, **VARIANTS),
+        Change(lever="variant", old={"variant": "full"}, new={"variant": "small"}),
+        lambda: names.get(endpoint.config["served"]["version"], "another"),
+        lambda: endpoint.config.update(served={"version": "8"}),
+        lambda: connections.known.update(c="http://127.0.0.1:9"),
+    )
+
+
+def _triton_variant(stack: ExitStack) -> Subject:
+    stub = stack.enter_context(triton())
+    stub.disk, stub.serving = {6, 7, 8}, {7}
+    time = FakeTime()
+    connections = FakeConnections({"c": stub.url})
+    names = {7: "full", 6: "small"}
+    return Subject(
+        actuators.get("triton_variant")(connections, time.clock, time.sleep),
+        service("variant", "triton_variant", connection="c", model="ranker", request_timeout_s=0.5, **VARIANTS),
+        Change(lever="variant", old={"variant": "full"}, new={"variant": "small"}),
+        lambda: names.get(max(stub.serving), "another"),
+        lambda: stub.serving.add(8),
+        lambda: connections.known.update(c="http://127.0.0.1:9"),
+    )
+
+
 def _kubernetes_release(stack: ExitStack) -> Subject:
     world = _world(stack)
 
@@ -280,12 +321,14 @@ MAKERS: dict[str, Callable[[ExitStack], Subject]] = {
     "http": _http,
     "http_config": _http_config,
     "http_release": _http_release,
+    "http_variant": _http_variant,
     "kubernetes": _kubernetes,
     "kubernetes_patch": _kubernetes_patch,
     "kubernetes_release": _kubernetes_release,
     "pod_spec": _pod_spec,
     "triton": _triton,
     "triton_release": _triton_release,
+    "triton_variant": _triton_variant,
 }
 
 
@@ -296,7 +339,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
 
 
 def _main(subject: Subject) -> str:
-    return next(knob for knob in ("min_replicas", "version", "batch_size") if knob in subject.change.new)
+    return next(knob for knob in ("min_replicas", "version", "variant", "batch_size") if knob in subject.change.new)
 
 
 def test_the_registry_is_sorted_complete_and_names_itself() -> None:
@@ -305,7 +348,7 @@ def test_the_registry_is_sorted_complete_and_names_itself() -> None:
     time = FakeTime()
     for name, factory in actuators.REGISTRY.items():
         assert factory(FakeConnections({}), time.clock, time.sleep).name == name
-    with pytest.raises(ConfigError, match="command, http, http_config, http_release, kubernetes, kubernetes_patch, kubernetes_release, model_repository, pod_spec, triton"):
+    with pytest.raises(ConfigError, match="command, http, http_config, http_release, http_variant, kubernetes, kubernetes_patch, kubernetes_release, model_repository, pod_spec, triton"):
         actuators.get("nope")
 
 

@@ -62,9 +62,12 @@ class World:
         self._qps, self._errors = qps, error_share
         self._alpha_ms, self._beta_ms, self._hurts = alpha_ms, beta_ms, batch_hurts
         self.version = "1"
+        self.variant = "full"
+        self.pace_by_variant: dict[str, float] = {}
         self.slow_by_version: dict[str, float] = {}
         self.errors_by_version: dict[str, float] = {}
         self.served: list[str] = []
+        self.variants: list[str] = []
         self._backlog = 0.0
         self._rows: list[dict[str, float]] = []
         self._rng = np.random.default_rng(seed)
@@ -83,8 +86,9 @@ class World:
         since = self.now_s - START_S
         load, b = self._qps(since), self.batch_size
         batch_ms = (self._alpha_ms + self._beta_ms * b) * (self._hurts if b > 1 else 1.0)
-        batch_ms *= self.slow_by_version.get(self.version, 1.0)
+        batch_ms *= self.slow_by_version.get(self.version, 1.0) * self.pace_by_variant.get(self.variant, 1.0)
         self.served.append(self.version)
+        self.variants.append(self.variant)
         capacity = b / batch_ms * 1e3
         served = min(load + self._backlog, capacity)
         self._backlog = max(self._backlog + load - served, 0.0)
@@ -171,6 +175,29 @@ class WorldRelease:
         return Receipt(
             id="", plan_id="", service=service.name, lever="release", before=before, after={"version": wanted},
             applied=True, changed=before["version"] != wanted, at_s=self.world.now_s, reason="made and read back",
+        )  # fmt: skip
+
+
+class WorldVariant:
+    """The variant lever of the world: absolute, idempotent, read back."""
+
+    name, lever = "http_variant", "variant"
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def read(self, service: Service) -> Setting:
+        if self.world.control_down:
+            raise ControlUnreachable("the control endpoint gives no answer")
+        return Setting(lever="variant", values={"variant": self.world.variant})
+
+    def apply(self, service: Service, change: Change, *, key: str) -> Receipt:
+        before, wanted = self.read(service).values, str(change.new["variant"])
+        self.world.applies.append(dict(change.new))
+        self.world.variant = wanted
+        return Receipt(
+            id="", plan_id="", service=service.name, lever="variant", before=before, after={"variant": wanted},
+            applied=True, changed=before["variant"] != wanted, at_s=self.world.now_s, reason="made and read back",
         )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ REGISTRY: dict[str, Factory] = {
     "http": _lazy("http", "HttpTemplate"),
     "http_config": _lazy("http_config", "HttpConfig"),
     "http_release": _lazy("http_release", "HttpRelease"),
+    "http_variant": _lazy("http_variant", "HttpVariant"),
     "kubernetes": _lazy("kubernetes", "KubernetesReplicas"),
     "kubernetes_patch": _lazy("kubernetes_patch", "KubernetesPatch"),
     "kubernetes_release": _lazy("kubernetes_release", "KubernetesRelease"),
@@ -35,6 +36,7 @@ REGISTRY: dict[str, Factory] = {
     "triton": _lazy("triton", "Triton"),
     "triton_release": _lazy("triton_release", "TritonRelease"),
     "triton_repository": _lazy("triton_repository", "TritonRepository"),
+    "triton_variant": _lazy("triton_variant", "TritonVariant"),
 }
 
 

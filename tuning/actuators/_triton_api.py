@@ -99,6 +99,26 @@ def change(http: Http, model: str, old: Config, new: Config, timeout_s: float) -
         raise Unanswered(f"the configuration was loaded, but whether it serves cannot be read: {error}") from error
 
 
+def answering(http: Http, model: str) -> str:
+    """The version that answers requests which name none: the highest that is ready. ControlRefused: none is."""
+    rows = rows_of(http, model)
+    there = ready(rows)
+    if not there:
+        why = "; ".join(options.bounded(str(row["reason"]), 120) for row in rows[:4] if row.get("reason"))
+        said = why or "is the model's name right?"
+        raise ControlRefused(f"{http.shown} has no version of {model} loaded ({said})")
+    return str(max(there))
+
+
+def answer_with(http: Http, model: str, version: str, timeout_s: float) -> None:
+    """Have one version alone answer requests. Raises as `change`; ControlRefused also for what is no number."""
+    if not version.isdigit():
+        raise ControlRefused(f"{version!r} is no version of a Triton model: those are numbers")
+    config = reloadable(config_of(http, model), model)
+    there = ready(rows_of(http, model))
+    change(http, model, pinned(config, there), pinned(config, {int(version)}), timeout_s)
+
+
 def check_ready(http: Http, model: str, versions: Collection[int]) -> None:
     """What the configuration alone does not tell: the index and each version's own readiness. Raises NotApplied."""
     rows = rows_of(http, model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from detection.model import make_id
+from detection.model import Lever, make_id
 from tuning.guards.caps import capped, caps_of, claim_of
 from tuning.guards.clock import clocks_apart
 from tuning.guards.facts import GuardFacts, Unreadable
@@ -17,6 +17,7 @@ MAIN_KNOBS = {
     "replicas": ("min_replicas", "max_replicas", "replicas"),
     "precision": (),
     "release": (),
+    "variant": (),
 }
 
 
@@ -64,10 +65,19 @@ def bounds(plan: Plan, facts: GuardFacts) -> Refusal | None:
                 outside = _outside(change, knob, float(low), float(high))
                 if outside is not None:
                     return refuse(plan, facts, "bounds", outside)
+        if change.lever == "variant" and (unknown := _unknown_variant(change, lever)):
+            return refuse(plan, facts, "bounds", unknown)
         low, high = change.new.get("min_replicas"), change.new.get("max_replicas")
         if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
             return refuse(plan, facts, "bounds", f"min_replicas {low} is above max_replicas {high}.")
     return None
+
+
+def _unknown_variant(change: Change, lever: Lever) -> str:
+    told = lever.options.get("variants")
+    names = [str(one.get("name")) for one in told if isinstance(one, dict)] if isinstance(told, list | tuple) else []
+    wanted = str(change.new.get("variant"))
+    return "" if wanted in names else f"{wanted} is none of the variants in services.yaml ({', '.join(names)})."
 
 
 def _outside(change: Change, knob: str, low: float, high: float) -> str | None:
@@ -103,6 +113,8 @@ def error_budget(plan: Plan, facts: GuardFacts) -> Refusal | None:
         return None
     if plan.chosen.levers == ("release",):
         return None  # the version that fails is what is taken away
+    if plan.chosen.levers == ("variant",) and plan.diagnosis.curable:
+        return None  # what is refused for want of capacity is what a faster variant answers
     return refuse(
         plan,
         facts,

@@ -15,6 +15,7 @@ import numpy as np
 from detection.errors import Temporary
 from detection.model import Incident, MetricWindow, make_id
 from tuning import attempt as attempts
+from tuning import formats
 from tuning.attempt import Attempt, value
 from tuning.errors import NotApplied
 from tuning.guards import Unreadable, last_written, stopped
@@ -130,14 +131,48 @@ def _how(parts: Parts, step: Attempt | None, at_s: float) -> lease.LastStep:
 def _end(parts: Parts, attempt: Attempt, at_s: float) -> str:
     by_us = bool(attempt.steps_back)
     reason = "The temporary change was handed back." if by_us else "The temporary change was set back by somebody."
+    if price := _paid(parts, attempt, at_s):
+        reason = f"{reason} It cost {price}."
     prove.close(parts, attempt, at_s, "keep", reason)
-    return "handed back" if by_us else reason
+    if price:
+        _tell_paid(parts, attempt, reason, price, at_s)
+    return f"handed back{f'; it cost {price}' if price else ''}" if by_us else reason
+
+
+def _paid(parts: Parts, attempt: Attempt, at_s: float) -> str:
+    """What a variant cost while it served, in point-minutes; "" for a change that costs no quality."""
+    loss, since_s = attempt.plan.chosen.quality_loss, attempt.first_made_s
+    if loss <= 0 or since_s is None:
+        return ""
+    last = attempts.of(parts.ledger, attempt.steps_back[-1]) if attempt.steps_back else None
+    until_s = last.made_s if last is not None and last.made_s is not None else at_s
+    return formats.point_minutes(loss, until_s - since_s)
+
+
+def _tell_paid(parts: Parts, attempt: Attempt, reason: str, price: str, at_s: float) -> None:
+    """People who agreed to worse answers for a while hear that they are whole again, and what it came to."""
+    plan = attempt.plan
+    change = next(change for change in plan.chosen.changes if change.lever == "variant")
+    title = f"{plan.service}: {change.old['variant']} serves again, {price}"
+    measured = parts.service(plan.service).levers["variant"].options.get("quality_of", "")
+    lines = [
+        f"{plan.service}: {change.text()} was lent and is over. {reason}",
+        f"Points are of {measured}." if measured else "",
+        f"slotune show {plan.id}",
+    ]
+    url = parts.incident_url(plan.incident_id)
+    mail = notice_mail(
+        make_id(plan.id, "paid"), title, lines, at_s, service=plan.service, url=url, tone="good"
+    )
+    tell.tell_all(parts, mail)
 
 
 def _release(parts: Parts, attempt: Attempt, held: Mapping[str, Setting], at_s: float) -> str:
     plan = attempt.plan
     now = "; ".join(f"{c.lever} is {_words(held[c.lever].values, c)}" for c in plan.chosen.changes)
     reason = f"Somebody else has set it ({now}), and that is final: the lease of {plan.chosen.text()} ends."
+    if price := _paid(parts, attempt, at_s):
+        reason = f"{reason} Until then it cost {price}."
     prove.close(parts, attempt, at_s, "hold", reason)
     title = f"{plan.service}: a temporary change was taken over by somebody"
     lines = [

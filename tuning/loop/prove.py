@@ -181,7 +181,7 @@ def _judge(parts: Parts, attempt: Attempt, at_s: float) -> Outcome:
     old = _old_setting(parts, service, plan, first)
     planning = parts.settings.planning
     expected = [None if old is None else expected_p95_ms(old, planning, side.window) for side in (before, after)]
-    same_model = not {"precision", "release"} & set(plan.chosen.levers)
+    same_model = not {"precision", "release", "variant"} & set(plan.chosen.levers)
     unhelped = None if old is None else unhelped_p95_ms(old, planning, after.window, same_model=same_model)
     outcome = parts.verifier.judge(
         plan,

@@ -11,6 +11,7 @@ from tuning.model import Observation
 from tuning.planning import latency_model as lm
 from tuning.planning import speed
 from tuning.planning import thresholds as th
+from tuning.planning import variants as va
 from tuning.planning.arrivals import arrivals, backlog, burstiness
 from tuning.planning.latency_model import LatencyModel
 from tuning.planning.reading import Reading, first, number, read_now, settled
@@ -142,8 +143,9 @@ def _limit_cost(model: LatencyModel, now: Reading, base: Baseline) -> float | No
 def _served(observation: Observation) -> tuple[str, str]:
     setting = observation.settings.get("precision")
     if setting is None:
-        return "", ""
-    return str(setting.values.get("version", "")), str(setting.values.get("precision", ""))
+        return va.served_version(observation, ""), ""
+    version = va.served_version(observation, str(setting.values.get("version", "")))
+    return version, str(setting.values.get("precision", ""))
 
 
 def current(situation: Situation, observation: Observation) -> tuple[int, float, int]:

@@ -29,7 +29,7 @@ class Cause:
     told_by: tuple[tuple[str, ...], ...] = ()
 
 
-_ALL = ("batch_size", "replicas", "precision")
+_ALL = ("batch_size", "replicas", "precision", "variant")
 
 _TABLE = (
     Cause(
@@ -61,7 +61,7 @@ _TABLE = (
     Cause(
         "slow_replica",
         "one replica is slower than the others",
-        ("replicas", "precision"),
+        ("replicas", "precision", "variant"),
         pair_adds=th.STAND_INS,
         told_by=(("p95_ms", "replicas"),),
     ),

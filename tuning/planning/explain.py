@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import median
 
 from detection.model import FloatArray
 from detection.signals import percentile as _title
+from tuning import formats
 from tuning.formats import ms
 from tuning.model import Diagnosis
 from tuning.planning import thresholds as th
@@ -18,6 +20,7 @@ _RULE_OF_THUMB = {
     "batch_size": "latency high, so a larger batch",
     "replicas": "throughput low, so more replicas",
     "precision": "so INT8",
+    "variant": "so a smaller model",
 }
 
 
@@ -29,6 +32,7 @@ def chosen(item: Ranked, diagnosis: Diagnosis, limits: Mapping[str, float], why:
     text = "; ".join(change.text() for change in item.candidate.changes)
     cost = item.candidate.cost_per_hour
     price = f" for {cost:.2f}/h" if cost > 0 else f", saving {-cost:.2f}/h" if cost < 0 else " at no cost"
+    price = f" for {formats.points(item.candidate.loss)} of quality" if item.candidate.loss else price
     brings = [_brings(item.predicted, one, limits) for one in dict.fromkeys((name, worst))]
     return (
         f"{_lead(diagnosis)}{text} brings {' and '.join(brings)}{price} within about {item.time_to_effect_s:.0f} s{why}"
@@ -45,6 +49,16 @@ def _lead(diagnosis: Diagnosis) -> str:
     if diagnosis.queue_share is None:
         return f"{title}: "
     return f"{title}, and {diagnosis.queue_share:.0%} of the latency is waiting: "
+
+
+def price(loss: float, earlier_s: Sequence[float], lease_s: float, below_qps: float | None) -> str:
+    """What a smaller variant costs, as far as it can be told. earlier_s: how long earlier switches here lasted."""
+    if earlier_s:
+        typical = f"about {median(earlier_s) / 60:.0f} min (the median of {len(earlier_s)} before)"
+    else:
+        typical = f"up to {lease_s / 60:.0f} min, then it is looked at again"
+    back = f"; back once fewer than {below_qps:.3g} requests/s come" if below_qps else ""
+    return f"The price: {formats.points(loss)} for {typical}{back}."
 
 
 def late(winner: Ranked) -> str:
@@ -194,6 +208,9 @@ def passed_over(item: Ranked, winner: Ranked | None, settings: PlanningSettings,
 
 def _against(item: Ranked, winner: Ranked, name: str) -> str:
     mine, other = item.candidate, winner.candidate
+    if mine.loss > other.loss:
+        less = f"the chosen option {formats.points(other.loss)}" if other.loss else "the chosen option none"
+        return f"it would do as well, but costs {formats.points(mine.loss)} of quality, {less}"
     if item.guessed and not winner.guessed:
         return "it would do, but its gain was never measured here, and the chosen option rests on measurements"
     extra = mine.cost_per_hour - other.cost_per_hour

@@ -13,14 +13,16 @@ from typing import Any
 from detection.model import Incident
 from detection.signals import percentile
 from tuning.formats import ms
-from tuning.model import LEVER_STEPS, Change, Diagnosis, Observation, Option, Plan, Record
+from tuning.model import LEVER_STEPS, Change, Diagnosis, Interval, Observation, Option, Plan, Record
 from tuning.planning import effects as ef
 from tuning.planning import explain, options, ranking
 from tuning.planning import passing as ps
 from tuning.planning import reading as rd
 from tuning.planning import thresholds as th
+from tuning.planning import variants as va
 from tuning.planning.causes import CAUSES
 from tuning.planning.diagnosis import diagnose
+from tuning.planning.forecast import Forecast
 from tuning.planning.objectives import broken
 from tuning.planning.ports import Candidate, Engine, Knowledge, Predicted, limits_of
 from tuning.planning.ranking import Ranked
@@ -139,12 +141,7 @@ class ModelPlanner:
             return self._plan(case, _option(case, kept, passing).model_copy(update={"meets_slo": True}), ())
         case = self._corrected(case, stay) if case.engine.restarts else case
         ranked = self._worthwhile(case, base, self._rank(case, base))
-        winner = ranking.best(ranked, self._settings, case.limits)
-        text = self._winning(case, winner) if winner is not None else ""
-        if winner is None and case.engine.rules_apply:
-            winner = ranking.explore(ranked, not math.isfinite(stay.drain_s))
-            if winner is not None:
-                text = explain.exploring(winner, case.diagnosis, case.limits, case.engine.unseen(case.situation))
+        winner, text = self._winner(case, ranked, stay)
         rejected = [
             _option(
                 case,
@@ -167,8 +164,23 @@ class ModelPlanner:
         plan = self._plan(case, _option(case, winner, text), (*rejected, *untouched))
         rule = self._by_rules(case).chosen.levers
         other = explain.disagreement(winner.candidate.levers, rule, self._why(case, winner))
-        plan = self._with_lease(case, plan, winner)
-        return plan.model_copy(update={"reason": f"{text}. {other}".strip() if other else text})
+        plan = plan.model_copy(update={"reason": f"{text}. {other}".strip() if other else text})
+        return self._with_lease(case, plan, winner)
+
+    def _winner(self, case: Case, ranked: list[Ranked], stay: Predicted) -> tuple[Ranked | None, str]:
+        """What is done, and why. What costs quality comes after all that does not and may do, also after a free try of
+        what nobody has seen; and before what is predicted to fail."""
+        whole = [item for item in ranked if va.LEVER not in item.candidate.levers]
+        winner = ranking.best(whole, self._settings, case.limits)
+        if winner is None and case.engine.rules_apply:
+            found = ranking.explore(whole, not math.isfinite(stay.drain_s))
+            if found is not None:
+                unseen = case.engine.unseen(case.situation)
+                return found, explain.exploring(found, case.diagnosis, case.limits, unseen)
+        if not ranking.does(winner, self._settings, case.limits):
+            lossy = [item for item in ranked if va.LEVER in item.candidate.levers]
+            winner = ranking.least_loss(lossy, self._settings, case.limits) or winner
+        return winner, self._winning(case, winner) if winner is not None else ""
 
     def _corrected(self, case: Case, stay: Predicted) -> Case:
         """With what the present setting shows of how far the model is off."""
@@ -246,7 +258,8 @@ class ModelPlanner:
     def _rank(self, case: Case, base: Candidate) -> list[Ranked]:
         """All single levers, and pairs where they are cheaper than the best single."""
         ranked = self._judge(case, case.engine.options(case.observation, case.situation), case.situation)
-        sure = [item for item in ranked if item.eligible(self._settings, case.limits) and not item.guessed]
+        whole = [item for item in ranked if va.LEVER not in item.candidate.levers]
+        sure = [item for item in whole if item.eligible(self._settings, case.limits) and not item.guessed]
         dearest = min((item.candidate.cost_per_hour for item in sure), default=math.inf)
         if dearest <= 0:
             return ranked
@@ -275,6 +288,8 @@ class ModelPlanner:
             return self._plan(case, Option(changes=(), reason=f"hold: {reason}"), _untouched(observation))
 
         idle_s = observation.at_s - case.incident.opened_at_s
+        if variant := va.degraded(observation):
+            return hold(f"the variant {variant} serves: the whole one comes back before anything is given back")
         if idle_s < self._settings.saving_patience_s:
             return hold(f"idle for {idle_s:.0f} s only, {self._settings.saving_patience_s:.0f} s are asked for")
         fewer = case.engine.savings(observation, situation)
@@ -294,13 +309,34 @@ class ModelPlanner:
         return self._plan(case, _option(case, item, text), _untouched(observation))
 
     def _with_lease(self, case: Case, plan: Plan, winner: Ranked) -> Plan:
-        """More replicas are lent: with the rate below which the old setting would do again."""
+        """More replicas are lent, and so is another variant: with the rate below which the old setting would do."""
+        if va.LEVER in winner.candidate.levers:
+            lease_s, below_qps = self._settings.lease_s, self._does_again(case)
+            price = explain.price(winner.candidate.loss, va.lasted_s(case.past), lease_s, below_qps)
+            reason = f"{plan.reason}. {price}"
+            return plan.model_copy(update={"lease_s": lease_s, "revert_below_qps": below_qps, "reason": reason})
         if "replicas" not in winner.candidate.levers or winner.candidate.cost_per_hour < 0:
             return plan
         rate = case.situation.arrivals
         carried = case.engine.capacity(case.situation)
         below = th.LEASE_RETURN * (min(carried, rate.qps.value) if rate is not None else carried)
         return plan.model_copy(update={"lease_s": self._settings.lease_s, "revert_below_qps": below})
+
+    def _does_again(self, case: Case) -> float | None:
+        """The highest rate of requests (1/s) at which the setting as it is would meet the SLO with headroom, without
+        the queue that stands now; None where the load is not known."""
+        rate = case.situation.arrivals
+        if rate is None:
+            return None
+        stay = case.engine.unchanged(case.observation, case.situation)
+        low, high = 0.0, 1.0
+        for _ in range(th.RETURN_STEPS):
+            share = (low + high) / 2
+            calm = replace(case.situation, arrivals=_scaled(rate, share), backlog=0.0)
+            found = case.engine.predict([stay], case.observation, calm, case.knowledge, self._settings)[0]
+            fits = found.ratio(case.limits) <= self._settings.headroom and found.meets >= self._settings.confidence
+            low, high = (share, high) if fits else (low, share)
+        return low * rate.qps.value
 
     def _plan(self, case: Case, chosen: Option, rejected: Sequence[Option]) -> Plan:
         incident, observation = case.incident, case.observation
@@ -341,6 +377,7 @@ def _option(case: Case, item: Ranked, reason: str, *, feasible: bool = True) -> 
         predicted_p95_ms=item.predicted.shown.get(case.observation.promise.signal),
         meets_slo=item.predicted.ratio(case.limits) <= 1,
         cost_per_hour=item.candidate.cost_per_hour,
+        quality_loss=item.candidate.loss,
         effect_delay_s=item.candidate.delay_s + (item.predicted.drain_s if item.ends else 0.0),
         risk=item.candidate.risk,
         probability_worked=round(item.success, 3),
@@ -391,6 +428,7 @@ def _untouched(observation: Observation) -> tuple[Option, ...]:
     for name, lever in sorted(observation.service.levers.items()):
         why = observation.unreadable.get(name) or (rd.no_int8(lever) if name == "precision" else "")
         why = why or rd.at_bound(name, lever, observation.settings.get(name))
+        why = why or (va.untold(observation, lambda _: None) if name == va.LEVER else "")
         if name not in observation.settings or why:
             reason = f"{name}: {why or 'the present setting could not be read'}"
             found.append(Option(changes=(), feasible=False, reason=reason))
@@ -406,5 +444,11 @@ def _at_peak(observation: Observation, situation: Situation) -> Situation:
     highest = max((float(sorted(p)[int(th.PEAK * (p.size - 1))]) for p in peaks if p.size), default=0.0)
     rate = situation.arrivals.qps
     grow = max(1.0, highest / rate.value) if rate.value else 1.0
-    scaled = rate.model_copy(update={"value": rate.value * grow, "low": rate.low * grow, "high": rate.high * grow})
-    return replace(situation, arrivals=replace(situation.arrivals, qps=scaled))
+    return replace(situation, arrivals=_scaled(situation.arrivals, grow))
+
+
+def _scaled(forecast: Forecast, by: float) -> Forecast:
+    rate = forecast.qps
+    return replace(
+        forecast, qps=Interval(value=rate.value * by, low=rate.low * by, high=rate.high * by, level=rate.level)
+    )

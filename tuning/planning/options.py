@@ -9,6 +9,7 @@ from detection.model import Lever
 from tuning.model import Change, Knob, Observation, Setting
 from tuning.planning import reading as rd
 from tuning.planning import thresholds as th
+from tuning.planning import variants as va
 from tuning.planning.ports import Candidate
 
 
@@ -109,6 +110,20 @@ def int8(observation: Observation, base: Candidate) -> list[Candidate]:
         return []
     change = Change(lever="precision", old=dict(setting.values), new={"precision": "int8"})
     return [_moved(base, lever, change, {"precision": "int8"}, lever.cost_per_hour, th.RISK["precision"])]
+
+
+def variants(observation: Observation, base: Candidate, pace: va.Pace) -> list[Candidate]:
+    """The variants below the one that serves, the best first; without those of which nobody knows how fast they are."""
+    lever = observation.service.levers.get(va.LEVER)
+    if lever is None:
+        return []
+    found, now = [], va.serving(observation)
+    for one in va.below(observation):
+        if va.gain(observation, one.name, pace) is not None:
+            change, moved = va.change(observation, one.name), {va.LEVER: one.name}
+            step = _moved(base, lever, change, moved, lever.cost_per_hour, th.RISK[va.LEVER])
+            found.append(replace(step, loss=va.loss(lever, now, one.name)))
+    return found
 
 
 def stepped(base: Candidate, step: Change) -> Candidate:

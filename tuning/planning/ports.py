@@ -23,7 +23,8 @@ class Candidate:
     """A setting that may be tried.
 
     setting: every knob that the engine knows as it would read afterwards, moved or not ({"batch_size": 8, "replicas":
-    2, ...}). changes: what leads there, () for the setting as it is. risk: 0..1, how hard it is to undo. size: orders
+    2, ...}). changes: what leads there, () for the setting as it is. loss: the share of right answers (0..1) that it
+    costs against what serves now. risk: 0..1, how hard it is to undo. size: orders
     settings that do equally well, the smaller first.
     """
 
@@ -33,6 +34,7 @@ class Candidate:
     delay_s: float = 0.0
     risk: float = 0.0
     size: tuple[float, ...] = ()
+    loss: float = 0.0
 
     @property
     def levers(self) -> tuple[str, ...]:

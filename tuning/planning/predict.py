@@ -12,6 +12,7 @@ from detection.model import FloatArray, Lever, MetricWindow
 from tuning.model import Interval, Observation
 from tuning.planning import latency_model as lm
 from tuning.planning import thresholds as th
+from tuning.planning import variants as va
 from tuning.planning import whatif
 from tuning.planning.batching import BatchingSituation
 from tuning.planning.latency_model import normal_quantiles
@@ -42,12 +43,15 @@ class Tried:
 
 
 def tried(candidate: Candidate, observation: Observation, situation: BatchingSituation, knowledge: Knowledge) -> Tried:
-    """The knobs of a candidate, and what INT8 would gain where it is not served yet."""
+    """The knobs of a candidate, and what INT8, or another variant, would gain where it is not served yet."""
     faster = candidate.setting.get("precision") == "int8" and situation.precision != "int8"
     gain, gain_sd = 1.0, 0.0
     if faster:
         lever = observation.service.levers.get("precision")
         gain, gain_sd = int8_gain(lever, knowledge.measured_gain, learned_gain(situation))
+    if (variant := candidate.setting.get(va.LEVER)) is not None:
+        found = va.gain(observation, str(variant), lambda name: batch_time(situation, name))
+        gain, gain_sd = found or (gain, gain_sd)
     return Tried(
         batch=int(candidate.setting["batch_size"]),
         timeout_s=float(candidate.setting["batch_timeout_ms"]) / 1e3,
@@ -331,6 +335,13 @@ def int8_gain(lever: Lever | None, measured: float | None, learned: float | None
     median, scatter = th.GAIN_PRIOR
     floor = lever.options.get("min_speedup") if lever is not None else None
     return max(median, th.GAIN_FLOOR * float(floor)) if isinstance(floor, (int, float)) else median, scatter
+
+
+def batch_time(situation: BatchingSituation, variant: str) -> float | None:
+    """Batch time (ms) at the present batch with a variant, from calm traffic; None where it never served in any."""
+    version = va.keyed(situation.version.rpartition("~")[0], variant)
+    known = situation.learned.get(lm.key(version, situation.precision))
+    return known.predict(float(situation.now.batch_size or 1))[0] if known is not None and known.known else None
 
 
 def learned_gain(situation: BatchingSituation) -> float | None:

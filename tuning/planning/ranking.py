@@ -98,6 +98,22 @@ def best(ranked: list[Ranked], settings: PlanningSettings, limits: Mapping[str, 
     return min(sure, key=likeliest) if sure else top
 
 
+def least_loss(ranked: list[Ranked], settings: PlanningSettings, limits: Mapping[str, float]) -> Ranked | None:
+    """Of variants that cost quality, the one that loses least of those that meet the SLO; where none surely does, the
+    likeliest that more probably does than not. None: what is lost would buy nothing."""
+    eligible = [item for item in ranked if item.eligible(settings, limits)]
+    if eligible:
+        return min(eligible, key=lambda item: (item.candidate.loss, *order(item)))
+    open_ = [item for item in ranked if not item.barred and item.drains and item.success >= th.WORTH_A_LOSS]
+    return min(open_, key=likeliest, default=None)
+
+
+def does(item: Ranked | None, settings: PlanningSettings, limits: Mapping[str, float]) -> bool:
+    """Whether an option is predicted to meet the SLO with headroom, surely or not: then nothing that costs quality is
+    looked at before it was tried."""
+    return item is not None and item.drains and item.predicted.ratio(limits) <= settings.headroom
+
+
 def probable(item: Ranked, settings: PlanningSettings, limits: Mapping[str, float]) -> bool:
     """A free step like those seen before, undone in seconds, that probably suffices: tried before what costs."""
     return (

@@ -245,6 +245,11 @@ def at_bound(name: str, lever: Lever, setting: Setting | None) -> str:
         _, high = replica_bounds(lever, setting)
         asked = first(number(setting, "min_replicas"), number(setting, "replicas"))
         return f"replicas are at their bound of {high}" if asked and asked >= high else ""
+    if name == "variant":
+        told = lever.options.get("variants")
+        names = [str(one.get("name")) for one in told if isinstance(one, dict)] if isinstance(told, list) else []
+        now = setting.values.get("variant")
+        return f"{now} is the last of the variants" if names and now == names[-1] else ""
     return ""
 
 

@@ -6,17 +6,21 @@ Shared by the planners: `playbook` is these rules, `model` falls back to them wh
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from detection.model import Incident
+from tuning.formats import points
 from tuning.model import Change, Diagnosis, Observation, Option, Plan, Record
 from tuning.planning import explain
 from tuning.planning import reading as rd
 from tuning.planning import thresholds as th
+from tuning.planning import variants as va
 from tuning.planning.causes import CAUSES
 from tuning.planning.facts import batches_full, queue_stands
 from tuning.planning.reading import Reading
 from tuning.planning.settings import PlanningSettings
+
+_Weigh = Callable[[Observation, Reading, Diagnosis], tuple[Change | None, str]]
 
 
 class Rules:
@@ -46,7 +50,7 @@ class Rules:
     ) -> list[Option]:
         tried = rd.tried_levers(incident, past)
         options = []
-        for name, weigh in (("batch_size", self._batch), ("replicas", self._replicas), ("precision", self._precision)):
+        for name, weigh in self._ways():
             if name not in observation.service.levers:
                 continue
             change, reason = weigh(observation, now, diagnosis)
@@ -57,6 +61,15 @@ class Rules:
             options.append(self._option(observation, name, change, reason))
         return options
 
+    def _ways(self) -> tuple[tuple[str, _Weigh], ...]:
+        """The levers in the order of the playbook; what costs quality is the last."""
+        return (
+            ("batch_size", self._batch),
+            ("replicas", self._replicas),
+            ("precision", self._precision),
+            ("variant", self._variant),
+        )
+
     def _option(self, observation: Observation, name: str, change: Change | None, reason: str) -> Option:
         lever = observation.service.levers[name]
         setting = observation.settings.get(name)
@@ -65,6 +78,7 @@ class Rules:
         return Option(
             changes=changes,
             cost_per_hour=lever.cost_per_hour if change is not None else 0.0,
+            quality_loss=va.lost_by(lever, change) if change is not None else 0.0,
             effect_delay_s=lever.effect_delay_s,
             feasible=change is not None,
             reason=reason,
@@ -115,6 +129,19 @@ class Rules:
         change = Change(lever="precision", old=dict(setting.values), new={"precision": "int8"})
         return change, "the other levers are at their bounds, and INT8 shortens the service time itself"
 
+    def _variant(self, observation: Observation, now: Reading, diagnosis: Diagnosis) -> tuple[Change | None, str]:
+        setting, lever = observation.settings.get(va.LEVER), observation.service.levers[va.LEVER]
+        if setting is None:
+            return None, _unreadable(observation, va.LEVER)
+        if setting.useless:
+            return None, setting.useless
+        lower = va.below(observation)
+        if not lower:
+            return None, rd.at_bound(va.LEVER, lever, setting) or "there is no variant below the one that serves"
+        change = va.change(observation, lower[0].name)
+        price = points(va.lost_by(lever, change))
+        return change, f"nothing else is left, and {lower[0].name} answers faster, for {price} of quality"
+
     def plan(
         self,
         incident: Incident,
@@ -126,7 +153,7 @@ class Rules:
     ) -> Plan:
         """The plan around a chosen option."""
         delay = rd.effect_delay_s(observation.service.levers, chosen)
-        leased = "replicas" in chosen.levers
+        leased = bool({"replicas", va.LEVER} & set(chosen.levers))
         return Plan(
             id=rd.plan_id(incident),
             incident_id=incident.id,

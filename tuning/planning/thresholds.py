@@ -318,8 +318,9 @@ PAIR_BATCHES = 3
 """Batch settings that are paired with another lever: those with the most room."""
 SHORT_WAIT = 0.05
 """A batch timeout worth a look, as a share of the SLO."""
-RISK = {"batch_size": 0.02, "smaller batch": 0.03, "replicas": 0.02, "precision": 0.15, "pair": 0.02}
-"""How hard a step is to undo, 0..1: an order, not a probability. INT8 loads a model; a pair has two ways to fail."""
+RISK = {"batch_size": 0.02, "smaller batch": 0.03, "replicas": 0.02, "precision": 0.15, "variant": 0.05, "pair": 0.02}
+"""How hard a step is to undo, 0..1: an order, not a probability. INT8 loads a model that nobody has served; a variant
+was measured before it was listed; a pair has two ways to fail."""
 
 RELEASE_RISK = 0.1
 """How hard a reverted release is to undo: as any load of a model, and somebody waits for that version."""
@@ -347,6 +348,9 @@ LATE_STEP_S = 300.0
 """... and in steps of this where a queue that stands takes longer than `QUEUE_TIME_MAX_S`: both are rough then."""
 FREE_CHANCE = 0.7
 """Chance of a free and reversible step from which it goes before one that costs: the paid one follows if it fails."""
+WORTH_A_LOSS = 0.5
+"""Probability of meeting the SLO from which answers may be a little worse for it: below, they would be worse for
+nothing more often than not."""
 FREE = 0.00005
 """Difference in cost per hour below which two options cost the same (prices are shown with two digits)."""
 
@@ -385,6 +389,9 @@ DRAIN_SLOW_SD = 0.2
 LEASE_RETURN = 0.7
 """Share of the old setting's capacity, and of the rate that broke the SLO, below which the rate must fall for borrowed
 replicas to go back: at the rate of the plan the old setting did not do, however much it could carry."""
+RETURN_STEPS = 9
+"""Halvings by which the rate is found below which the whole model does again: to a fifth of a percent of the rate that
+broke the SLO, far finer than the lease's hysteresis."""
 PLAYBOOK_RETURN = 0.6
 """The same for the playbook, of the rate at the time of the plan: it knows no capacity."""
 PEAK = 0.95

@@ -14,6 +14,7 @@ from tuning.model import Interval, Observation
 from tuning.planning import thresholds as th
 from tuning.planning import token_flow as tf
 from tuning.planning import token_queue as tq
+from tuning.planning import variants as va
 from tuning.planning.latency_model import normal_quantiles
 from tuning.planning.ports import Candidate, Knowledge, Predicted, limits_of
 from tuning.planning.predict import int8_gain
@@ -119,6 +120,8 @@ def _predict(
 def _gain(
     candidate: Candidate, observation: Observation, situation: TokenSituation, knowledge: Knowledge
 ) -> tuple[float, float]:
+    if (variant := candidate.setting.get(va.LEVER)) is not None:
+        return va.gain(observation, str(variant), lambda _: None) or (1.0, 0.0)
     setting = observation.settings.get("precision")
     served = setting.values.get("precision") if setting is not None else None
     if candidate.setting.get("precision") != "int8" or served == "int8":

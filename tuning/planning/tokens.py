@@ -14,6 +14,7 @@ from tuning.planning import latency_model as lm
 from tuning.planning import step_model as sm
 from tuning.planning import thresholds as th
 from tuning.planning import token_flow as tf
+from tuning.planning import variants as va
 from tuning.planning.arrivals import arrivals, backlog, burstiness
 from tuning.planning.reading import Reading, first, number, read_now, settled
 from tuning.planning.settings import PlanningSettings
@@ -139,8 +140,9 @@ def _filled(came: FloatArray, window: MetricWindow) -> FloatArray:
 def _served(observation: Observation) -> tuple[str, str]:
     setting = observation.settings.get("precision")
     if setting is None:
-        return "", ""
-    return str(setting.values.get("version", "")), str(setting.values.get("precision", ""))
+        return va.served_version(observation, ""), ""
+    version = va.served_version(observation, str(setting.values.get("version", "")))
+    return version, str(setting.values.get("precision", ""))
 
 
 def current(situation: TokenSituation, observation: Observation) -> tuple[int, int, int]:

@@ -176,7 +176,10 @@ class Day:
 
 @dataclass(frozen=True)
 class Review:
-    """figures: in the order of reading. predictions: (predicted P95, observed P95, inside the interval), ms."""
+    """figures: in the order of reading. predictions: (predicted P95, observed P95, inside the interval), ms.
+
+    lease_cost: of the leases, in the prices' unit. quality: points times minutes that the degraded ones lost.
+    """
 
     start_s: float
     end_s: float
@@ -190,6 +193,8 @@ class Review:
     lease_cost: float
     leases: int
     costs: tuple[CostRow, ...]
+    quality: float
+    degraded: int
     refusals: tuple[tuple[str, int], ...]
     days: tuple[Day, ...]
     learned: tuple[str, ...]
@@ -221,6 +226,7 @@ def review(
     judged = [one for one in tries if one.made and one.verdict is not None]
     rows = effects_of(tries)
     leased = [cost for one in past.tries.values() if (cost := _lease_cost(one, start_s, end_s)) is not None]
+    lost = [points for one in past.tries.values() if (points := _quality_lost(one, start_s, end_s)) is not None]
     return Review(
         start_s=start_s,
         end_s=end_s,
@@ -234,6 +240,8 @@ def review(
         lease_cost=sum(leased),
         leases=len(leased),
         costs=tuple(_costs(past.tries.values(), start_s, end_s)),
+        quality=sum(lost),
+        degraded=len(lost),
         refusals=tuple(Counter(guard for one in tries for guard in one.refused).most_common()),
         days=tuple(_days(stories, start_s, end_s)),
         learned=tuple(_learned(rows, stories, drift)),
@@ -337,10 +345,21 @@ def _row(lever: str, cause: str, mine: Sequence[Try]) -> EffectRow:
 
 def _lease_cost(one: Try, start_s: float, end_s: float) -> float | None:
     """What a temporary change cost within the review, in the prices' unit; None where it was not in force in it."""
-    if not one.lease or one.made_s is None:
-        return None
-    since_s, until_s = max(one.made_s, start_s), min(end_s if one.over_s is None else one.over_s, end_s)
-    return one.cost_per_hour * (until_s - since_s) / HOUR_S if until_s > since_s else None
+    lasted_s = _lasted_s(one, start_s, end_s) if one.lease else 0.0
+    return one.cost_per_hour * lasted_s / HOUR_S if lasted_s > 0 else None
+
+
+def _quality_lost(one: Try, start_s: float, end_s: float) -> float | None:
+    """Points times minutes of quality that a variant cost within the review; None where it cost none in it."""
+    lasted_s = _lasted_s(one, start_s, end_s) if one.quality_loss > 0 else 0.0
+    return 100 * one.quality_loss * lasted_s / 60 if lasted_s > 0 else None
+
+
+def _lasted_s(one: Try, start_s: float, end_s: float) -> float:
+    """For how much of the review a change was in force."""
+    if one.made_s is None:
+        return 0.0
+    return min(end_s if one.over_s is None else one.over_s, end_s) - max(one.made_s, start_s)
 
 
 def _costs(tries: Iterable[Try], start_s: float, end_s: float) -> Iterable[CostRow]:

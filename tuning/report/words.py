@@ -22,6 +22,7 @@ _KNOBS = {
     "replicas": "replicas",
     "precision": "precision",
     "version": "model version",
+    "variant": "variant",
 }
 
 _IDENTIFIER = re.compile(rf"\b({'|'.join(name for name in _KNOBS if '_' in name)})\b(?![/=])")
@@ -127,6 +128,8 @@ def rejected(option: Option) -> tuple[str, str, str, str]:
     if not option.changes and why:
         return lever.replace("_", " "), "-", "-", spoken(why)
     p95, cost = interval(option.predicted_p95_ms), formats.per_hour(option.cost_per_hour)
+    if option.quality_loss:
+        cost = formats.points(option.quality_loss)
     return option_text(option), p95, cost, spoken(option.reason)
 
 
@@ -257,6 +260,8 @@ def rows(report: Report) -> list[tuple[str, str]]:
         (f"Guard: {title(g.signal)}", f"{'ok' if g.ok else 'NOT OK'}. {g.reason}")
         for g in (outcome.guards if outcome else ())
     ]
+    if plan.chosen.quality_loss:
+        table.append(("Price", f"{formats.points(plan.chosen.quality_loss)} of quality for as long as it lasts"))
     table.append(("Lease", lease(report)))
     if report.decision is not None:
         table.append(("Decision", f"{report.decision.step.replace('_', ' ')}: {report.decision.reason}"))

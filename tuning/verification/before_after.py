@@ -19,6 +19,7 @@ from detection.signals import percentile
 from tuning.formats import change, ms
 from tuning.model import Guarded, Interval, Outcome, Plan, Verdict
 from tuning.ports import Evidence
+from tuning.verification import goodput
 from tuning.verification.autocorrelation import Level, shift
 from tuning.verification.guarded import (
     Control,
@@ -68,13 +69,16 @@ class BeforeAfterVerifier:
             # Failed or wrong answers were never slower: P95 has nothing to say but that it is met.
             again = again or right_again(before, after, self._settings)
             risen = risen and not found.resolved
+        if plan.chosen.quality_loss:
+            told = next((one for one in found.guards if one.signal == goodput.SIGNAL), None)
+            again = again or goodput.rose(told, self._settings.throughput_drop)
         if not again or risen:
             return found
         return found.model_copy(update={"verdict": "improved", "reason": f"{again} (P95 alone: {found.reason})"})
 
     def _by_p95(self, plan: Plan, before: Evidence, after: Evidence, control: Control | None) -> Outcome:
         settings = self._settings
-        guards = guard_metrics(before, after, control, settings)
+        guards = guard_metrics(before, after, control, settings, plan.chosen)
         old, new = both_sides(before, after, settings)
         base = _outcome(plan, old, new, after.window.span.end_s, guards)
         failed = _failed(guards)

@@ -9,8 +9,9 @@ import numpy as np
 from detection.model import MetricWindow, Objective
 from detection.signals import percentile, title
 from tuning.formats import ms
-from tuning.model import Guarded
+from tuning.model import Guarded, Option
 from tuning.ports import Evidence
+from tuning.verification import goodput
 from tuning.verification.settings import VerificationSettings
 
 Control = tuple[Evidence, Evidence]
@@ -44,16 +45,22 @@ def requests_of(evidence: Evidence) -> float | None:
 
 
 def guard_metrics(
-    before: Evidence, after: Evidence, control: Control | None, settings: VerificationSettings
+    before: Evidence,
+    after: Evidence,
+    control: Control | None,
+    settings: VerificationSettings,
+    option: Option = Option(changes=()),
 ) -> tuple[Guarded, ...]:
-    """Every guard metric that both sides export."""
+    """Every guard metric that both sides export. option: what was done; the quality that it costs was agreed to."""
+    agreed = option.quality_loss
     found = [
         _errors(before, after, control, settings),
         _throughput(before, after, control, settings),
         _tokens(before, after, control, settings),
         *(_lost(before, after, control, settings, signal) for signal in ("abort_rate", "unanswered_rate")),
         *(_promise(before, after, one) for one in _others(after)),
-        *(_quality(before, after, control, settings, signal) for signal in ("accuracy", "agreement")),
+        *(_quality(before, after, control, settings, signal, agreed) for signal in ("accuracy", "agreement")),
+        goodput.compared(before, after, settings.throughput_drop) if "variant" in option.levers else None,
         _agreement(before, after),
         *(_utilisation(before, after, signal) for signal in ("gpu_util", "busy")),
     ]
@@ -268,13 +275,18 @@ def _asked(side: Evidence) -> float | None:
 
 
 def _quality(
-    before: Evidence, after: Evidence, control: Control | None, settings: VerificationSettings, signal: str
+    before: Evidence,
+    after: Evidence,
+    control: Control | None,
+    settings: VerificationSettings,
+    signal: str,
+    agreed: float,
 ) -> Guarded | None:
     old, new = mean_of(before.window, signal), mean_of(after.window, signal)
     if old is None or new is None:
         return None
     allowed = after.slo.accuracy_drop if after.slo is not None else settings.accuracy_drop
-    drop = old - new + _control_shift(control, signal)
+    drop = old - new + _control_shift(control, signal) - agreed
     ok = not (drop > allowed and drop > 2 * _difference_error(before, after, signal))
     reason = "" if ok else f"{signal} fell from {old:.4g} to {new:.4g}"
     return Guarded(signal=signal, before=old, after=new, ok=ok, reason=reason)

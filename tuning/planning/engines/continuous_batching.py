@@ -68,6 +68,7 @@ class ContinuousBatching:
             *(_limits(observation, base) if situation.max_num_seqs is not None else ()),
             *_sized(op.more_replicas(observation, base)),
             *_sized(op.int8(observation, base)),
+            *_sized(op.variants(observation, base, lambda _: None)),
         ]
 
     def savings(self, observation: Observation, situation: TokenSituation) -> list[Candidate]:
@@ -108,6 +109,8 @@ class ContinuousBatching:
         step, lever = situation.steps.step().scaled(situation.pace), candidate.changes[0].lever
         if lever == "replicas":
             return f": {candidate.setting['replicas']} replicas are busy {predicted.busy:.0%} of the time"
+        if lever == "variant":
+            return f": with it the replicas are busy {predicted.busy:.0%} of the time"
         if lever == "precision":
             return f": every iteration (now {ms(step.base_ms)} and {ms(step.sequence_ms)} per sequence) is shorter"
         old, new = situation.max_num_seqs or 0, int(candidate.setting["max_num_seqs"])

@@ -26,7 +26,7 @@ from tuning.planning.settings import PlanningSettings
 
 
 class DynamicBatching:
-    """An engine whose knobs are batch_size, batch_timeout_ms, replicas and precision."""
+    """An engine whose knobs are batch_size, batch_timeout_ms, replicas, precision and variant."""
 
     name = "dynamic_batching"
     objectives: tuple[str, ...] = ("p95_ms",)
@@ -60,6 +60,7 @@ class DynamicBatching:
             *(op.batches(observation, base) if known else ()),
             *op.more_replicas(observation, base),
             *op.int8(observation, base),
+            *op.variants(observation, base, lambda name: pr.batch_time(situation, name)),
         ]
 
     def savings(self, observation: Observation, situation: BatchingSituation) -> list[Candidate]:
@@ -110,6 +111,8 @@ class DynamicBatching:
             )
         if lever == "replicas":
             return f": {candidate.setting['replicas']} replicas are busy {predicted.busy:.0%} of the time"
+        if lever == "variant":
+            return f": with it the replicas are busy {predicted.busy:.0%} of the time"
         return f": INT8 shortens every batch (now {ms(curve.at(batch))}), so each replica answers more"
 
     def unseen(self, situation: BatchingSituation) -> str:
