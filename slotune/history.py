@@ -302,7 +302,7 @@ def _write_csv(pages: Iterable[Sequence[Line]], to: Path) -> int:
         writer = csv.writer(file)
         writer.writerow(EXPORT_COLUMNS)
         for page in pages:
-            writer.writerows([_cell(value) for value in _values(line)] for line in page)
+            writer.writerows([cell(value) for value in _values(line)] for line in page)
             count += len(page)
     return count
 
@@ -316,7 +316,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """How a cell begins that a spreadsheet runs; some read the full-width forms as the plain ones."""
 
 
-def _cell(value: object) -> object:
+def cell(value: object) -> object:
+    """A cell as it is safe in a spreadsheet."""
     # A spreadsheet runs what begins like a formula; an apostrophe makes it text.
     return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA else value
 

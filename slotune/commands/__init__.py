@@ -21,6 +21,8 @@ MODULES: dict[str, str] = {
     "discover": "discover",
     "export": "history",
     "incidents": "history",
+    "label": "labels",
+    "labels": "labels",
     "plan": "plan",
     "quantize": "quantize",
     "rehearse": "rehearse",

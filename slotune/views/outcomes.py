@@ -9,8 +9,8 @@ from statistics import median
 
 from slotune.views.reading import Reading
 from slotune.views.spoken import spoken
+from tuning.labels import judged_alarm
 from tuning.past import Past, Try
-from tuning.report.review import judged_alarm
 
 
 @dataclass(frozen=True)

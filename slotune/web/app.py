@@ -36,6 +36,7 @@ from slotune.web.guards import Guard, no_token, nobody, same_site
 from slotune.web.metrics import exposition
 from slotune.web.pictures import curve, sparkline
 from slotune.web.review_pictures import day_bars, prediction_dots
+from tuning.labels import said_of
 from tuning.model import Record
 from tuning.orders import Order, order_record
 from tuning.report.review import DAY_S
@@ -166,9 +167,9 @@ def create_app(
         page = incidents.page(seen, incident_id)
         if page is None:
             return pages.missing(request, f"The ledger holds no incident {incident_id!r}.")
-        label = spoken(seen).labels.get(incident_id, "")
+        words = said_of(reversed(spoken(seen).said)).get(incident_id, [])
         asked = [(row, url) for row, url in _asked(seen, answer) if row.incident_id == incident_id]
-        return pages.show(request, seen, "incident.html", here="Incidents", page=page, label=label, asked=asked)
+        return pages.show(request, seen, "incident.html", here="Incidents", page=page, said=words, asked=asked)
 
     @app.get("/changes", dependencies=guards)
     def change_list(request: Request) -> Response:

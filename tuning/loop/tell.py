@@ -194,7 +194,7 @@ def make_report(parts: Parts, plan: Plan | Attempt, at_s: float, *, notes: tuple
 def links(parts: Parts, incident_id: str) -> dict[str, str]:
     """The addresses under a message about an incident, its own page first."""
     url = parts.incident_url(incident_id)
-    return {**({"The incident": url} if url else {}), **parts.links}
+    return {**({"The incident": url, "Was it real?": f"{url}#label"} if url else {}), **parts.links}
 
 
 def _curves(parts: Parts, service: Service, incident: Incident, wanted: Sequence[str], at_s: float) -> dict[str, Pairs]:

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from detection.model import Mode, Service
+from tuning.labels import judged_alarm
 from tuning.past import Case, Try
-from tuning.report.review import DAY_S, FALSE, judged_alarm
+from tuning.report.review import DAY_S, FALSE
 
 WINDOW_S = 28 * DAY_S
 WATCHED_S = 7 * DAY_S

@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any, Literal
 
 from tuning import cost
+from tuning.labels import Alarm, judged_alarm
 from tuning.past import Case, Past, Try, moved
 
 FEW = 5
@@ -78,34 +79,6 @@ class Figure:
         if self.unit == "minutes":
             return f"{value:.3g} min"
         return f"{100 * value:{'+' if self.unit == 'change' else ''}.0f} %"
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """Whether an incident was a false alarm. by: what says so; open and idle say nothing (false is then False)."""
-
-    false: bool
-    by: Literal["label", "change", "cause", "alone", "open", "idle"]
-
-    @property
-    def known(self) -> bool:
-        return self.by not in ("open", "idle")
-
-
-def judged_alarm(case: Case, tries: Sequence[Try], label: str) -> Alarm:
-    """A person's word goes first. Without one an incident was real when a change was made for it or a cause was found
-    that no lever cures; a false alarm when it closed by itself though slotune was allowed to act; else nobody knows."""
-    if label:
-        return Alarm(label == "not_real", "label")
-    if any(one.made or (one.verdict is not None and one.verdict.solved) for one in tries):
-        return Alarm(False, "change")
-    if any(not one.curable for one in tries):
-        return Alarm(False, "cause")
-    if case.closed_at_s is None:
-        return Alarm(False, "open")
-    if any(one.mode == "observe" or one.dry_run or one.refused for one in tries):
-        return Alarm(False, "idle")
-    return Alarm(True, "alone")
 
 
 @dataclass(frozen=True)
