@@ -5,7 +5,7 @@ One piece of code for everything: learning calibrates on it, a sweep judges its 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,19 +117,20 @@ def change(view: View, signals: Sequence[str], settings: DetectionSettings) -> F
     return out
 
 
-def learn_panel(panel: Panel, week: Floats | None = None) -> View:
+def learn_panel(panel: Panel, week: Floats | None = None, defined: Collection[str] = ()) -> View:
     """Statistics of each series of a panel (see detection.series), plus `news`: a floor where nothing ever moved.
 
-    week: weekly.week_table of its series, from which the habits of the week are learned and taken out.
+    week: weekly.week_table of its series, from which the habits of the week are learned and taken out. defined: signals
+    beyond the table that somebody defined, and whose scale is known.
     """
     habits = weekly.learn_week(week) if week is not None else {}
     x, habit = _rows(panel, habits)
     hour = last_hour(x, panel.step_s)
     stats = learn_series(x, panel.times, panel.step_s, log_rows(panel.signals, len(panel.services)), hour)
-    known = np.tile(np.array([signal_of(name).unit != "" for name in panel.signals], dtype=bool), len(panel.services))
+    known = [signal_of(name).unit != "" or name in defined for name in panel.signals] * len(panel.services)
     # a series of unknown unit that never moved says nothing about its scale: one unit is no news
     still = (stats["q99"] - stats["q01"]) <= 1e-6 * np.maximum(1.0, np.abs(stats["q50"]))
-    stats["news"] = np.where(still & ~known, np.float32(1.001), np.float32(0)).astype(np.float32)
+    stats["news"] = np.where(still & ~np.array(known, dtype=bool), np.float32(1.001), np.float32(0)).astype(np.float32)
     stats |= habits
     stats["hour_scale"] = weekly.hour_scale(x, panel.times, panel.step_s, stats)
     return View(x, panel.times, panel.step_s, stats, 0, hour, habit)

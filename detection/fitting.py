@@ -132,7 +132,7 @@ def _learn_group(
     stride = max(1, -(-panel.times.size * len(panel.services) // FIT_ROWS))
     for first in range(0, len(panel.services), CHUNK):
         chunk = panel.select(range(first, min(first + CHUNK, len(panel.services))))
-        view = ensemble.learn_panel(chunk, _week_table(chunk, weeks, settings))
+        view = ensemble.learn_panel(chunk, _week_table(chunk, weeks, settings), methods.defined)
         part = _series_part(chunk, view, job) | _own_part(chunk, view, job)
         if job.joints:
             rows = ensemble.joint_features(view, len(chunk.services), 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -146,12 +146,13 @@ Method = Detector | Band | Joint | OwnSeries
 
 @dataclass(frozen=True)
 class Methods:
-    """The detectors that run, by kind and name, sorted."""
+    """The detectors that run, by kind and name, sorted. defined: the signals beyond the table that services define."""
 
     bands: Mapping[str, Band] = field(default_factory=dict)
     joints: Mapping[str, Joint] = field(default_factory=dict)
     own: Mapping[str, OwnSeries] = field(default_factory=dict)
     speaking: Mapping[str, Detector] = field(default_factory=dict)
+    defined: Collection[str] = ()
 
     @staticmethod
     def of(methods: Mapping[str, Method]) -> Methods:

@@ -152,6 +152,22 @@ class OwnPreset(Value):
     presence: str = ""
 
 
+class OwnSignal(Value):
+    """A signal that a service defines by PromQL; see detection.own_signals, which says what is wrong with one.
+
+    kind: a class of signals. worse: up, down, both or none. floor: the smallest change that is news, in its unit.
+    guard: whether a change may not make it worse (None: as its class has it).
+    """
+
+    promql: str
+    kind: str = "inference"
+    unit: str = ""
+    worse: str = "both"
+    floor: float = 0.0
+    title: str = ""
+    guard: bool | None = None
+
+
 class Service(Value):
     """One inference service: how to find its series, what it promises, what may be changed.
 
@@ -159,6 +175,8 @@ class Service(Value):
     tuning/planning/engines, what turns its load into latency; from its preset. queries: signals that its preset does
     not read, or reads otherwise, as templates like a preset's (see detection.presets.of). preset: what `serving` means
     where it is no preset of slotune or of a package. cost_per_hour: of one replica (0: the replicas lever's).
+    own_signals: that no preset has, by name. exporters: labels by the name of what shows its machine (see
+    detection.exporters).
     """
 
     name: str
@@ -172,6 +190,8 @@ class Service(Value):
     queries: dict[str, str] = {}
     preset: OwnPreset | None = None
     cost_per_hour: float = 0.0
+    own_signals: dict[str, OwnSignal] = {}
+    exporters: dict[str, dict[str, str]] = {}
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from detection import detectors, fitting, peers, weekly
+from detection import detectors, fitting, own_signals, peers, weekly
 from detection.anomalies import DetectionState, merge
 from detection.baselines import BaselineSet
 from detection.detectors.rules import rules_for
@@ -28,6 +28,8 @@ _STATISTICAL = (
     "busy",
     "gpu_util",
     "gpu_memory",
+    "memory_gb",
+    "gpu_temperature_c",
     "load_failures",
     "replicas",
     "agreement",
@@ -46,14 +48,15 @@ def signals_needed(services: Sequence[Service], settings: DetectionSettings | No
     """The signals that a sweep has to read: what the rules look at and what the baselines are learned from."""
     settings = settings or DetectionSettings()
     ruled = [rule.signal for service in services for rule in rules_for(service, settings)]
-    return tuple(dict.fromkeys((*_STATISTICAL, *ruled)))
+    return tuple(dict.fromkeys((*_STATISTICAL, *ruled, *own_signals.names(services))))
 
 
 def unknown_names(
-    settings: DetectionSettings, registry: detectors.Registry = detectors.REGISTRY
+    settings: DetectionSettings, registry: detectors.Registry = detectors.REGISTRY, own: Collection[str] = ()
 ) -> dict[tuple[str | int, ...], str]:
-    """Detectors and rules that the settings name and nothing knows: by path below `detection`, what is wrong."""
-    return detectors.unknown_names(settings, registry)
+    """Detectors, rules and signals that the settings name and nothing knows: by path below `detection`, what is wrong.
+    own: names of signals that services define."""
+    return detectors.unknown_names(settings, registry, own)
 
 
 def lookback_s(settings: DetectionSettings, step_s: float) -> float:
@@ -112,6 +115,7 @@ def detect(
     methods = detectors.chosen(services, settings, registry)
     scores = spoken_scores(methods, windows, baselines, at_s)
     scores += judge(services, windows, baselines, at_s, settings, methods)
+    scores = own_signals.held_to({service.name: service for service in services}, scores)
     if replicas:
         scores += peers.compare(services, replicas, at_s, settings)
     anomalies, state = merge(scores, at_s, settings, state or DetectionState())

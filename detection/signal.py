@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Direction = Literal["up", "down", "both", "none"]
+SignalClass = Literal["model", "inference", "resource", "data", "business"]
+DIRECTIONS: tuple[Direction, ...] = ("up", "down", "both", "none")
+CLASSES: tuple[SignalClass, ...] = ("model", "inference", "resource", "data", "business")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +19,7 @@ class Signal:
     log: compare on a log1p scale (heavy-tailed, positive).
     floor: the smallest absolute change that is news, in the signal's unit.
     without: what is off where a service does not export it.
+    kind: its class: what the model is, how it serves, what it takes, what it eats, what it is worth.
     """
 
     name: str
@@ -25,3 +29,4 @@ class Signal:
     log: bool = False
     floor: float = 0.0
     without: str = ""
+    kind: SignalClass = "inference"

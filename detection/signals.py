@@ -12,7 +12,7 @@ from detection.language_signals import LANGUAGE
 from detection.model import FloatArray
 from detection.signal import Direction, Signal
 
-__all__ = ["MOST", "SIGNALS", "Direction", "Signal", "percentile", "plausible", "shown", "title"]
+__all__ = ["MOST", "SIGNALS", "Direction", "Signal", "of_unit", "percentile", "plausible", "shown", "title"]
 
 _TABLE = (
     Signal(
@@ -123,6 +123,7 @@ _TABLE = (
         "share of time the service computes",
         floor=0.05,
         without="idle capacity is not found, and saturation only by its queue",
+        kind="resource",
     ),
     Signal(
         "gpu_util",
@@ -131,6 +132,7 @@ _TABLE = (
         "GPU utilisation",
         floor=0.05,
         without="the GPU's load is not watched",
+        kind="resource",
     ),
     Signal(
         "gpu_memory",
@@ -139,6 +141,7 @@ _TABLE = (
         "GPU memory in use",
         floor=0.03,
         without="memory that runs full opens no incident",
+        kind="resource",
     ),
     Signal(
         "load_failures",
@@ -147,6 +150,7 @@ _TABLE = (
         "share of failed model loads",
         floor=0.01,
         without="models that fail to load open no incident",
+        kind="model",
     ),
     Signal(
         "replicas",
@@ -155,6 +159,7 @@ _TABLE = (
         "ready replicas",
         floor=0.5,
         without="lost replicas are not told apart from more load",
+        kind="resource",
     ),
     Signal(
         "arrival_cv2",
@@ -177,6 +182,7 @@ _TABLE = (
         "accuracy or agreement, where the service exports it",
         floor=0.005,
         without="quality is not watched",
+        kind="model",
     ),
     Signal(
         "emulated",
@@ -186,12 +192,58 @@ _TABLE = (
         without="nothing",
     ),
     Signal(
+        "cpu",
+        "share",
+        "none",
+        "CPU in use",
+        floor=0.05,
+        without="whether the CPU is what it waits for is unknown",
+        kind="resource",
+    ),
+    Signal(
+        "memory_gb",
+        "GB",
+        "up",
+        "memory in use",
+        floor=0.25,
+        without="memory that grows is not seen before it is gone",
+        kind="resource",
+    ),
+    Signal(
+        "network_mb_s",
+        "MB/s",
+        "none",
+        "network traffic",
+        floor=1.0,
+        without="the network is not watched",
+        kind="resource",
+    ),
+    Signal(
+        "gpu_power_w",
+        "W",
+        "none",
+        "GPU power",
+        floor=10.0,
+        without="the GPU's power is not watched",
+        kind="resource",
+    ),
+    Signal(
+        "gpu_temperature_c",
+        "degC",
+        "up",
+        "GPU temperature",
+        floor=5.0,
+        without="a GPU that grows hot, and slower for it, is not seen",
+        kind="resource",
+    ),
+    Signal(
         "agreement",
         "share",
         "down",
         "agreement of the served version with its reference",
         floor=0.005,
         without="after a swap to INT8 the answers are not compared",
+        kind="model",
     ),
 )
 
@@ -222,7 +274,11 @@ def title(name: str) -> str:
 
 def shown(name: str, value: float) -> str:
     """A value of a signal for people, with its unit: "1,234 ms", "3.2 %", "48 /s"."""
-    unit = SIGNALS[name].unit if name in SIGNALS else ""
+    return of_unit(SIGNALS[name].unit if name in SIGNALS else "", value)
+
+
+def of_unit(unit: str, value: float) -> str:
+    """A value in a unit, for people."""
     if unit == "share":
         return f"{value * 100:.3g} %"
     number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from detection import presets
+from detection.exporters import EXPORTERS
 from detection.signals import SIGNALS
 from tuning.planning.causes import CAUSES, Cause
 
@@ -64,7 +65,7 @@ One that cannot be used is named in the log, and left out.
 def page() -> str:
     """The whole page, Markdown."""
     names = list(presets.OURS)
-    lines = [_INTRO, "## Releases", "", "| preset | serving system | releases |", "|---|---|---|"]
+    lines = [_INTRO, *_exporters(), "## Releases", "", "| preset | serving system | releases |", "|---|---|---|"]
     lines += [f"| `{name}` | {p.title} | {p.versions} |" for name, p in presets.OURS.items()]
     lines += ["", "## Signals", "", f"| signal | {' | '.join(names)} | without it |", "|---" * (len(names) + 2) + "|"]
     for signal in SIGNALS.values():
@@ -86,6 +87,32 @@ def page() -> str:
         units = sorted(preset.units.items())
         lines += [f"| `{name}` | `unit.{key}` (s, ms or us) | `{unit}` |" for key, unit in units]
     return "\n".join(lines) + "\n"
+
+
+def _exporters() -> list[str]:
+    signals = [signal for signal in SIGNALS.values() if any(signal.name in e.signals for e in EXPORTERS.values())]
+    lines = ["## Machines: CPU, memory, network, GPU", "", _MACHINES, ""]
+    lines += [f"- `{name}`: {exporter.title}." for name, exporter in EXPORTERS.items()]
+    lines += ["", f"| signal | unit | {' | '.join(EXPORTERS)} | without it |", "|---" * (len(EXPORTERS) + 3) + "|"]
+    for signal in signals:
+        cells = ["yes" if signal.name in exporter.signals else "" for exporter in EXPORTERS.values()]
+        lines.append(f"| `{signal.name}`: {signal.title} | {signal.unit} | {' | '.join(cells)} | {signal.without} |")
+    return [*lines, ""]
+
+
+_MACHINES = """What a server does not say of itself, the machine's exporters do. Their series carry other labels, so a
+service names those that single out its container, GPU or machine (equality only):
+
+```yaml
+services:
+  - name: ranker
+    exporters:
+      cadvisor: {namespace: prod, container: ranker}
+      dcgm: {Hostname: gpu-7}
+```
+
+Each signal is one more query for each service that asks for it. An exporter that is named goes
+before what the server's preset reads; of two exporters the first counts."""
 
 
 def nameable(cause: Cause, preset: str) -> bool:

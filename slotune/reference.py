@@ -89,6 +89,8 @@ def _models(annotation: Any) -> tuple[list[type[BaseModel]], bool]:
     if origin in (typing.Union, types.UnionType, tuple, list):
         found = [model for part in typing.get_args(annotation) for model in _models(part)[0]]
         return found, bool(found) and origin in (tuple, list)
+    if origin is dict:
+        return _models(typing.get_args(annotation)[1])[0], False
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation], False
     return [], False

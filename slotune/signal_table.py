@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from detection import presets
+from detection import own_signals, presets
 from detection.model import MetricWindow, Service
 from detection.presets import Preset
-from detection.signals import SIGNALS, shown
+from detection.signal import Signal
+from detection.signals import SIGNALS, of_unit
 from detection.sources.prometheus import query_of
 from detection.windows import PERCENTILES, last_shown
 from tuning.planning.causes import CAUSES
@@ -49,8 +50,11 @@ def rows(service: Service, window: MetricWindow | None, rate_window_s: float) ->
     """
     preset = presets.of(service)
     names = dict(preset.resolved(service.labels))
+    own = own_signals.table(service)
     known = [signal for signal in SIGNALS if signal in preset.signals]
-    return [_row(service, preset, names, signal, window, rate_window_s) for signal in known]
+    found = [_row(service, preset, names, SIGNALS[signal], window, rate_window_s) for signal in known]
+    found += [_row(service, preset, names, own[name], window, rate_window_s) for name in own if name in preset.signals]
+    return found + [_off(own.get(name), name, why) for name, why in presets.signals_off(service).items()]
 
 
 def causes_with(signal: str, known: Sequence[str]) -> tuple[str, ...]:
@@ -68,23 +72,29 @@ def _row(
     service: Service,
     preset: Preset,
     names: Mapping[str, str],
-    signal: str,
+    entry: Signal,
     window: MetricWindow | None,
     rate_window_s: float,
 ) -> SignalRow:
+    signal = entry.name
     found = window is not None and signal in window.values
     value = window.last(signal) if window is not None and found else None
-    text = None if value is None else shown(signal, value)
+    text = None if value is None else of_unit(entry.unit, value)
     if window is not None and value is not None and signal in PERCENTILES:
         text = last_shown(window, signal)
     return SignalRow(
         signal=signal,
-        title=SIGNALS[signal].title,
+        title=entry.title,
         query=query_of(service, preset.signals[signal], rate_window_s),
         metrics=metrics_of(preset, signal, names),
         value=text,
         found=found,
         reason="" if window is None else window.unread.get(signal, ""),
-        without=SIGNALS[signal].without or "it is not watched",
+        without=entry.without or "it is not watched",
         causes=causes_with(signal, list(preset.signals)),
     )
+
+
+def _off(entry: Signal | None, name: str, why: str) -> SignalRow:
+    title = entry.title if entry is not None else name
+    return SignalRow(name, title, "", (), None, False, why, "it is not watched", ())

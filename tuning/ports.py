@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 from detection.model import BucketWindow, Incident, MetricWindow, Objective, Service, Slo
+from detection.signal import Signal
 from tuning.caps import Caps, Standing
 from tuning.mail import Mail
 from tuning.model import Change, Observation, OpenChange, Outcome, Plan, Receipt, Record, Setting, UnreadableChange
@@ -108,6 +109,7 @@ class Evidence:
     slo: what the service promises; without it nobody can tell whether the incident is resolved. objective: the one of
     its promises that is judged (None: the first).
     min_agreement: the smallest share of live answers on which the new version and its reference may agree.
+    guarded: the service's own signals that a change may not make worse.
     """
 
     window: MetricWindow
@@ -118,6 +120,7 @@ class Evidence:
     slo: Slo | None = None
     min_agreement: float | None = None
     objective: Objective | None = None
+    guarded: tuple[Signal, ...] = ()
 
     @property
     def judged(self) -> Objective | None:

@@ -10,6 +10,31 @@ from detection.model import OwnPreset
 from tuning.settings_base import Section
 
 
+class OwnSignalSettings(Section):
+    """One signal of your own. What is wrong with it is said by `slotune check`; a running loop leaves it out alone."""
+
+    promql: str
+    """Its query: with $sel and $by like a preset's, or with neither and then of one series; $w is the rate window."""
+
+    kind: str = Field("inference", alias="class")
+    """model, inference, resource, data or business."""
+
+    unit: str = Field("", max_length=20)
+    """Its unit for people: share (shown in %), ms, 1/s, GB, orders, ..."""
+
+    worse: str = "both"
+    """The direction that hurts: up, down, both, or none (shown, and never an anomaly)."""
+
+    floor: float = Field(0.0, ge=0)
+    """The smallest change that is news, in its unit."""
+
+    title: str = Field("", max_length=100)
+    """What people call it; default: its name."""
+
+    guard: bool | None = None
+    """Whether a change that makes it worse is taken back; default: for the classes model and business."""
+
+
 class PresetSettings(Section):
     """One serving system: the preset that it is like, and what differs, or all of it."""
 

@@ -10,9 +10,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from detection import presets
+from detection import own_signals, presets
 from detection.errors import ConfigError
-from detection.model import OwnPreset
+from detection.exporters import EXPORTERS, problem
+from detection.model import OwnPreset, OwnSignal
 from detection.outside_text import printable
 from detection.signals import SIGNALS
 from tuning.settings import ServiceSettings, Settings
@@ -35,7 +36,7 @@ def mistakes(settings: Settings, known: Mapping[str, Sequence[str]]) -> list[tup
         found += [(("presets", index, *place), text) for place, text in presets.problems(name, data, presets.REGISTRY)]
     for index, service in enumerate(settings.services):
         found += _service(service, ("services", index), own)
-    return [*found, *_same_series(settings), *_same_place(settings)]
+    return [*found, *_one_meaning(settings), *_same_series(settings), *_same_place(settings)]
 
 
 def remarks(settings: Settings) -> list[str]:
@@ -94,12 +95,22 @@ def _service(service: ServiceSettings, at: Path, own: Mapping[str, OwnPreset]) -
     else:
         with contextlib.suppress(ConfigError):  # said where the preset itself is wrong
             yield from _by_preset(service, at, _preset(service.serving, own))
+    yield from _exporters(service, at)
     for key in service.selectors:
         if not key or key == "__name__" or any(not c.isprintable() for c in key):
             yield (*at, "selectors"), f"{printable(key, 60)!r} is no label that can single out a service's series"
     for name, lever in (("batch_size", service.levers.batch_size), ("replicas", service.levers.replicas)):
         if lever is not None and lever.minimum == lever.maximum and not getattr(lever, "timeout_max_ms", 0):
             yield (*at, "levers", name, "maximum"), f"min and max are both {lever.maximum}: nothing can be changed"
+
+
+def _exporters(service: ServiceSettings, at: Path) -> Iterator[tuple[Path, str]]:
+    for name, labels in service.exporters.items():
+        if name not in EXPORTERS:
+            near = nearest(name, list(EXPORTERS))
+            yield (*at, "exporters", name), f"there is no exporter {printable(name, 60)!r}{near}"
+        elif wrong := problem(labels):
+            yield (*at, "exporters", name), wrong
 
 
 def _preset(name: str, own: Mapping[str, OwnPreset]) -> presets.Preset:
@@ -110,9 +121,14 @@ def _by_preset(service: ServiceSettings, at: Path, preset: presets.Preset) -> It
     """What only the preset can tell: names of metrics, units, and queries of the service's own."""
     yield from _names(service, at, preset)
     for signal, template in service.signals.items():
-        if signal not in SIGNALS:
+        if not isinstance(template, str):
+            own = OwnSignal.model_validate(template.model_dump())
+            for key, sentence in own_signals.problems(signal, own, preset.query_problem):
+                yield (*at, "signals", signal, *((key,) if key else ())), sentence
+        elif signal not in SIGNALS:
             near = nearest(signal, list(SIGNALS))
-            yield (*at, "signals", signal), f"there is no signal {printable(signal, 60)!r}{near}"
+            example = f"; a signal of your own is written {signal}: {{class: business, promql: ..., worse: down}}"
+            yield (*at, "signals", signal), f"there is no signal {printable(signal, 60)!r}{near}{example}"
         elif problem := preset.query_problem(template):
             yield (*at, "signals", signal), problem
 
@@ -129,6 +145,22 @@ def _names(service: ServiceSettings, at: Path, preset: presets.Preset) -> Iterat
                 preset.resolved({key: value})
             except ConfigError as error:
                 yield (*at, "labels", key), str(error)
+
+
+def _one_meaning(settings: Settings) -> Iterator[tuple[Path, str]]:
+    """Signals of one name that mean two things: dashboards and limits know a signal by its name."""
+    seen: dict[str, tuple[tuple[object, ...], str]] = {}
+    for index, service in enumerate(settings.services):
+        for name, own in service.signals.items():
+            if isinstance(own, str):
+                continue
+            meaning = (own.kind, own.unit, own.worse)
+            first = seen.setdefault(name, (meaning, service.name))
+            if first[0] != meaning:
+                yield (
+                    ("services", index, "signals", name),
+                    f"{name!r} has another class, unit or direction at {first[1]!r}: give this one another name",
+                )
 
 
 def _same_series(settings: Settings) -> Iterator[tuple[Path, str]]:

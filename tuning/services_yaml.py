@@ -20,7 +20,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from detection import pipeline
+from detection import own_signals, pipeline
 from detection.errors import ConfigError
 from detection.outside_text import printable
 from tuning.services_checks import mistakes
@@ -149,6 +149,8 @@ class _Reader:
             return [self.model(item, inner, (*path, i)) for i, item in enumerate(node.value)]
         if inner is not None and not _is_null(node):
             return self.model(node, inner, path)
+        if (of_each := _model_of_values(info.annotation)) is not None and isinstance(node, yaml.MappingNode):
+            return self._values(node, of_each, path)
         raw = self._plain(node, path)
         if isinstance(raw, bool) or not isinstance(raw, (str, int, float)):
             return raw
@@ -161,6 +163,21 @@ class _Reader:
         if isinstance(raw, str) and _holds_number(info.annotation) and (match := _PERCENT.match(raw)):
             return float(match[1]) / 100.0
         return raw
+
+    def _values(self, node: yaml.MappingNode, cls: type[BaseModel], path: tuple[str | int, ...]) -> dict[str, Any]:
+        """A mapping of which each value is a class, or plain."""
+        found: dict[str, Any] = {}
+        for key_node, value_node in merged(node):
+            key = printable(key_node.value, 80) if isinstance(key_node, yaml.ScalarNode) else "?"
+            here = (*path, key)
+            if key in found:
+                self._wrong(key_node, here, "is given twice")
+            elif isinstance(value_node, yaml.MappingNode):
+                self.tags[here] = cls.__name__
+                found[key] = self.model(value_node, cls, here)
+            else:
+                found[key] = self._plain(value_node, here)
+        return found
 
     def _variant(
         self, node: yaml.MappingNode, variants: Mapping[str, type[BaseModel]], path: tuple[str | int, ...]
@@ -272,7 +289,7 @@ def _twins(data: Mapping[str, Any], lines: Mapping[tuple[str | int, ...], int]) 
 
 def _unknown_names(settings: Settings, reader: _Reader) -> list[Problem]:
     """Detectors, rules and series below `detection` that nothing here knows, each with its line."""
-    wrong = pipeline.unknown_names(settings.detection)
+    wrong = pipeline.unknown_names(settings.detection, own=own_signals.names(settings.service_values()))
     services = sorted(service.name for service in settings.services)
     for index, series in enumerate(settings.detection.dynamic_series):
         if series.rpartition("/")[0] not in services:
@@ -326,6 +343,13 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
         if isinstance(part, type) and issubclass(part, BaseModel):
             return part
     return None
+
+
+def _model_of_values(annotation: Any) -> type[BaseModel] | None:
+    """The class that the values of a mapping may be; None where they are plain, or it is no mapping."""
+    if typing.get_origin(annotation) is not dict:
+        return None
+    return _model_of(typing.get_args(annotation)[1])
 
 
 def _variants(annotation: Any) -> dict[str, type[BaseModel]]:

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, mod
 from pydantic_core import PydanticCustomError
 
 from detection import presets
-from detection.model import Lever, Mode, OwnPreset, Service, Slo
+from detection.model import Lever, Mode, OwnPreset, OwnSignal, Service, Slo
 from detection.settings import DetectionSettings
 from tuning.actuators.settings import (
     OPTIONS,
@@ -37,7 +37,7 @@ from tuning.cron import cron_problem
 from tuning.guards.settings import SafetySettings
 from tuning.notifiers.settings import MailSettings
 from tuning.planning.settings import PlanningSettings
-from tuning.preset_settings import PresetSettings
+from tuning.preset_settings import OwnSignalSettings, PresetSettings
 from tuning.release_settings import ReleaseSettings
 from tuning.settings_base import ConnectionName, Section
 from tuning.verification.settings import VerificationSettings
@@ -304,6 +304,14 @@ class Levers(Section):
 
 ASKED_FIRST = ("release", "variant")
 """Levers about which a person is asked unless they name their own mode: what they change, somebody else decided."""
+
+
+OwnOrQuery = Annotated[
+    Annotated[str, Tag("promql")] | Annotated[OwnSignalSettings, Tag("OwnSignalSettings")],
+    Discriminator(lambda value: "promql" if isinstance(value, str) else "OwnSignalSettings"),
+]
+
+
 NO_PROMISE = "no_promise"
 """The mistake of an SLO without a latency."""
 _PROMISES = ("p95", "ttft_p95", "itl_p95", "e2e_p95")
@@ -380,8 +388,13 @@ class ServiceSettings(Section):
     labels: dict[str, str] = {}
     """Free labels, and names of metrics for presets that let them be chosen."""
 
-    signals: dict[str, str] = {}
-    """Signals by PromQL, for what the preset does not read: docs/presets.md says how."""
+    signals: dict[str, OwnOrQuery] = {}
+    """Signals by name: PromQL alone for a signal that the preset does not read (docs/presets.md), and with its class,
+    unit and direction for a signal of your own (docs/signals.md)."""
+
+    exporters: dict[str, dict[str, str]] = {}
+    """What shows the machine, by its name (cadvisor, dcgm, node_exporter), each with the labels that single out this
+    service's container, GPU or machine: docs/signals.md."""
 
     cost_per_hour: float = Field(0.0, ge=0)
     """What one replica costs an hour, for the cost of 1,000 requests; default: that of levers.replicas."""
@@ -430,7 +443,13 @@ class ServiceSettings(Section):
             mode=self.mode,
             levers=levers,
             labels=self.labels,
-            queries=self.signals,
+            queries={name: query for name, query in self.signals.items() if isinstance(query, str)},
+            own_signals={
+                name: OwnSignal.model_validate(own.model_dump())
+                for name, own in self.signals.items()
+                if not isinstance(own, str)
+            },
+            exporters=self.exporters,
             preset=own,
             cost_per_hour=self.cost_per_hour,
         )

@@ -5,9 +5,11 @@ A detector is one of the kinds of `detection.methods` or speaks for itself (`det
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
+from detection import own_signals
 from detection.detectors.absent import AbsentData
 from detection.detectors.band import QuantileBand
 from detection.detectors.clock import Clock
@@ -59,10 +61,13 @@ def get(name: str, registry: Registry = REGISTRY) -> Factory:
 
 def chosen(services: Sequence[Service], settings: DetectionSettings, registry: Registry = REGISTRY) -> Methods:
     """The detectors that the settings switch on, made for these services. ConfigError for a name that is not known."""
-    return Methods.of({name: get(name, registry)(services, settings) for name in settings.running()})
+    found = Methods.of({name: get(name, registry)(services, settings) for name in settings.running()})
+    return dataclasses.replace(found, defined=own_signals.names(services))
 
 
-def unknown_names(settings: DetectionSettings, registry: Registry = REGISTRY) -> dict[tuple[str | int, ...], str]:
+def unknown_names(
+    settings: DetectionSettings, registry: Registry = REGISTRY, own: Collection[str] = ()
+) -> dict[tuple[str | int, ...], str]:
     """What the settings name and nothing knows: by path below `detection`, the sentence with the known names."""
     known = ", ".join(sorted(registry))
     wrong: dict[tuple[str | int, ...], str] = {
@@ -77,8 +82,8 @@ def unknown_names(settings: DetectionSettings, registry: Registry = REGISTRY) ->
         if name not in rules
     }
     for index, limit in enumerate(settings.limits):
-        if limit.signal not in SIGNALS:
-            near = difflib.get_close_matches(limit.signal, SIGNALS, 1)
+        if limit.signal not in SIGNALS and limit.signal not in own:
+            near = difflib.get_close_matches(limit.signal, [*SIGNALS, *own], 1)
             hint = f"did you mean {near[0]!r}? All" if near else "all"
             wrong["limits", index, "signal"] = f"there is no signal {limit.signal!r}; {hint} stand in docs/presets.md"
         if limit.name in rules:

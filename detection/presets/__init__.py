@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 
+from detection import own_signals
 from detection.errors import ConfigError
 from detection.model import Service
 from detection.presets import (
@@ -31,7 +32,7 @@ from detection.presets._own import made, packaged, problems
 from detection.presets._preset import PERCENTILE_LABEL, Preset
 from detection.windows import PERCENTILES
 
-__all__ = ["OURS", "PERCENTILE_LABEL", "REGISTRY", "Preset", "get", "made", "of", "problems"]
+__all__ = ["OURS", "PERCENTILE_LABEL", "REGISTRY", "Preset", "get", "made", "of", "problems", "signals_off"]
 
 OURS: dict[str, Preset] = {
     preset.name: preset
@@ -66,12 +67,24 @@ def get(name: str) -> Preset:
         raise ConfigError(f"there is no preset {name!r} for a serving system; {hint}: {', '.join(REGISTRY)}") from None
 
 
+def signals_off(service: Service) -> dict[str, str]:
+    """The service's own signals that cannot be used, by name, with why."""
+    return own_signals.off(service, _preset_of(service).query_problem)
+
+
+def _preset_of(service: Service) -> Preset:
+    return get(service.serving) if service.preset is None else made(service.serving, service.preset, REGISTRY)
+
+
 def of(service: Service) -> Preset:
     """The preset of a service with the service's own signals. ConfigError: no such preset, or a query that is none.
 
     A service that says where its percentiles come from has no buckets: those of the preset belong to another metric.
     """
-    preset = get(service.serving) if service.preset is None else made(service.serving, service.preset, REGISTRY)
+    preset = _preset_of(service)
+    if service.own_signals or service.exporters:
+        more = own_signals.templates(service, preset.query_problem)
+        preset = dataclasses.replace(preset, signals={**preset.signals, **more})
     if not service.queries:
         return preset
     for signal, template in service.queries.items():

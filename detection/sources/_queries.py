@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from detection import presets
 from detection.errors import ConfigError
 from detection.model import Service, Span
+from detection.outside_text import quoted
 from detection.presets import Preset
 
 MAX_SAMPLES = 1_000_000
@@ -66,12 +67,6 @@ def label(name: str) -> str:
     return name if _PLAIN_LABEL.match(name) else quoted(name)
 
 
-def quoted(text: str) -> str:
-    """A string of PromQL; whatever the text holds, it ends nothing."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
-    return f'"{escaped}"'
-
-
 def groups(services: Sequence[Service], samples_each: int) -> tuple[list[Group], dict[str, ConfigError]]:
     """Services that share a query, one answer under MAX_SAMPLES; and the services that cannot be asked for, with why.
 
@@ -84,6 +79,8 @@ def groups(services: Sequence[Service], samples_each: int) -> tuple[list[Group],
             preset = presets.of(service)
             _askable(service)
             own = tuple(sorted(service.queries.items()))
+            if service.own_signals or service.exporters:
+                own = tuple(sorted(preset.signals.items()))
             shared[own, preset.resolved(service.labels), (preset.name, *sorted(service.selectors))].append(service)
         except ConfigError as error:
             wrong[service.name] = ConfigError(f"the service {service.name!r}: {error}")

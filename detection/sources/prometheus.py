@@ -9,7 +9,7 @@ that it is a breach, the mean's, or a gap, and never a number that looks healthy
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from detection import presets, versions
-from detection.errors import SlotuneError
+from detection.errors import QueryRefused, SlotuneError
 from detection.http_access import Access
 from detection.model import (
     BucketWindow,
@@ -166,7 +166,8 @@ class PrometheusSource:
         def run(job: Job) -> list[Row]:
             more = (job.group.preset.replica_label,) if replica and job.signal != _BOUNDS else ()
             where = _ends(span) if job.signal == _BOUNDS else span
-            return self._rows(job.group.query(job.template, self._window_s, more), where)
+            rows = self._rows(job.group.query(job.template, self._window_s, more), where)
+            return rows if replica else _one_each(job, rows)
 
         answers = ask(run, jobs)
         values, sources, bounds = _sorted(answers, span, replica=replica)
@@ -181,6 +182,7 @@ class PrometheusSource:
                 continue
             edges = () if any(p in native.get((name, label), ()) for p in PERCENTILES) else bounds.get(name, ())
             unread = {signal: str(error) for signal, error in answers.failures.get(name, {}).items()}
+            unread |= presets.signals_off(by_name[name]) if by_name[name].own_signals else {}
             source = sources.get((name, label))
             found[name][label] = _window(by_name[name], label, series, span, source, edges, unread)
         return found, unreadable, notes
@@ -219,6 +221,20 @@ class PrometheusSource:
                 merged.setdefault(key, np.full(span.points, np.nan))[at : at + piece.points] = row.values
             at += piece.points
         return [Row(dict(key), series) for key, series in merged.items()]
+
+
+def _one_each(job: Job, rows: list[Row]) -> list[Row]:
+    """The rows of an answer. QueryRefused: a query of somebody's own gives a service several series of its signal."""
+    if any(job.signal not in service.own_signals for service in job.group.services):
+        return rows
+    counts = Counter(tuple(row.labels.get(key, "") for key in job.group.keys) for row in rows)
+    most = max(counts.values(), default=0)
+    if most > 1:
+        raise QueryRefused(
+            f"its query gives {most} series where a signal is one: aggregate them, for example "
+            "avg by ($by) (...), or avg(...) in a query without $sel"
+        )
+    return rows
 
 
 def query_of(service: Service, template: str, rate_window_s: float) -> str:

@@ -32,12 +32,22 @@ def rules(
     _write(file, made(load_settings(config), objective=objective, open_for=open_for))
 
 
-def dashboards(out: Path = OUT) -> None:
-    """Write Grafana dashboards (home, model, inference, resources, data) that fit every configured service."""
+def dashboards(
+    out: Path = OUT,
+    config: Path | None = typer.Option(None, "--config", help="services.yaml, for signals of your own; default: none."),
+) -> None:
+    """Write Grafana dashboards (home, model, inference, resources, data) that fit every configured service.
+
+    With --config also the signals that services define, on the page of their class; those of business on one of theirs.
+    """
+    from detection import own_signals
+    from slotune.compose import load_settings
     from slotune.monitoring.dashboards import as_text
     from slotune.monitoring.dashboards import dashboards as made
 
-    for name, body in made().items():
+    services = load_settings(config).service_values() if config is not None else ()
+    own = {name: signal for service in services for name, signal in own_signals.table(service).items()}
+    for name, body in made(list(own.values())).items():
         _write(out / name, as_text(body))
 
 

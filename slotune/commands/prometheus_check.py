@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from detection import presets
+from detection import own_signals, presets
 from detection.errors import SlotuneError
 from detection.model import MetricWindow, Reading, Service, Span
 from detection.outside_text import printable
@@ -33,7 +33,7 @@ def prometheus_results(settings: Settings, source: PrometheusSource, now_s: floa
     name = f"Prometheus ({settings.prometheus.connection})"
     span = Span(now_s - POINTS * step_s, now_s, step_s)
     try:
-        windows = source.read(services, tuple(SIGNALS), span)
+        windows = source.read(services, (*SIGNALS, *own_signals.names(services)), span)
     except SlotuneError as error:
         yield Result(False, f"{name}: {error}")
         return
@@ -105,7 +105,7 @@ def _slo(service: Service, window: MetricWindow) -> Iterator[Result]:
 def _missing(service: Service, window: MetricWindow, present: Sequence[str]) -> Iterator[Result]:
     """The signals that the preset knows and this service does not show, with what is off without them."""
     known = presets.of(service).signals
-    lacking = [signal for signal in known if signal not in window.values]
+    lacking = [signal for signal in (*known, *presets.signals_off(service)) if signal not in window.values]
     for signal in lacking:
         reason = window.unread.get(signal)
         why = f" ({reason})" if reason else _renamed(service, [signal], present)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from detection.signal import CLASSES, Signal, SignalClass
 from detection.signals import SIGNALS
 
 Json = dict[str, Any]
@@ -29,14 +30,31 @@ PAGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
         ("p50_ms", "p95_ms", "p99_ms", "mean_ms", "qps", "error_rate", "queue_ms", "queue_depth", "batch_ms",
          "rows_per_batch", "batch_size"),
     ),
-    "resources": ("Resources", ("busy", "gpu_util", "gpu_memory", "replicas")),
+    "resources": (
+        "Resources",
+        ("busy", "cpu", "memory_gb", "network_mb_s", "gpu_util", "gpu_memory", "gpu_power_w", "gpu_temperature_c",
+         "replicas"),
+    ),
 }  # fmt: skip
 """Page -> (title, signals). A signal that a service does not have leaves its panel empty for that service."""
 
 
-def dashboards() -> dict[str, Json]:
-    """File name -> dashboard, as Grafana imports it."""
-    made = {"home": _home(), **{name: _page(name, *page) for name, page in PAGES.items()}, "data": _data()}
+OWN_PAGES: Mapping[SignalClass, str] = {"model": "model", "inference": "inference", "resource": "resources"}
+"""The pages that signals of one's own join by their class; those of data join the page of data."""
+
+
+def dashboards(own: Sequence[Signal] = ()) -> dict[str, Json]:
+    """File name -> dashboard, as Grafana imports it. own: signals that services define; those of class business have a
+    page of their own, the others join the page of their class."""
+    of = {kind: [_panel(signal) for signal in own if signal.kind == kind] for kind in CLASSES}
+    made = {"home": _home()}
+    made |= {
+        name: _page(name, *page, [p for kind, at in OWN_PAGES.items() if at == name for p in of[kind]])
+        for name, page in PAGES.items()
+    }
+    made["data"] = _data(of["data"])
+    if of["business"]:
+        made["business"] = _dashboard("business", "slotune: business", of["business"])
     return {f"slotune-{name}.json": body for name, body in made.items()}
 
 
@@ -65,8 +83,8 @@ def _home() -> Json:
     return _dashboard("home", "slotune: home", [*tiles, *charts])
 
 
-def _page(name: str, title: str, signals: Sequence[str]) -> Json:
-    return _dashboard(name, f"slotune: {title.lower()}", [_signal(signal) for signal in signals])
+def _page(name: str, title: str, signals: Sequence[str], more: Sequence[Json]) -> Json:
+    return _dashboard(name, f"slotune: {title.lower()}", [*(_signal(signal) for signal in signals), *more])
 
 
 def _asked(signal: str) -> str:
@@ -81,7 +99,14 @@ def _signal(name: str) -> Json:
     return _chart(signal.title[:1].upper() + signal.title[1:], asked, unit=UNITS.get(signal.unit, "short"))
 
 
-def _data() -> Json:
+def _panel(signal: Signal) -> Json:
+    """Of a signal of one's own."""
+    title = signal.title[:1].upper() + signal.title[1:]
+    unit = UNITS.get(signal.unit, "short")
+    return _chart(title, [(_asked(signal.name), "{{service}}")], unit=unit)
+
+
+def _data(more: Sequence[Json]) -> Json:
     """What slotune can see, and how good its own numbers are."""
     return _dashboard(
         "data",
@@ -92,6 +117,7 @@ def _data() -> Json:
             _chart("Signals found per service", [(FOUND, "{{service}}")]),
             _chart("Error of predictions (median)", [(ERROR, "{{lever}}")], unit="percentunit"),
             _chart("False alarms, a week", [(FALSE_ALARMS, "{{service}}")]),
+            *more,
         ],
     )
 

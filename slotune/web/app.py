@@ -21,9 +21,10 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from detection import own_signals
 from detection.errors import ConfigError, SlotuneError
 from detection.outside_text import printable
-from detection.signals import shown, title
+from detection.signals import of_unit, shown, title
 from slotune.views import approvals, changes, effects, fleet, health, incidents, releases, review
 from slotune.views.latest import latest
 from slotune.views.memory import Memory
@@ -139,7 +140,12 @@ def create_app(
         )
         numbers = newest.services.get(name)
         values = numbers.values if numbers is not None else {}
-        signals = [(signal, shown(signal, value), title(signal)) for signal, value in sorted(values.items())]
+        own = own_signals.table(known)
+        signals = [
+            (signal, of_unit(own[signal].unit, value) if signal in own else shown(signal, value),
+             own[signal].title if signal in own else title(signal))
+            for signal, value in sorted(values.items())
+        ]  # fmt: skip
         rows = incidents.rows(seen, service=name, limit=30)
         return pages.show(
             request,

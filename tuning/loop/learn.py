@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from detection import pipeline
+from detection import own_signals, pipeline
 from detection.drift import Drift, check_drift
 from detection.model import MetricWindow, Span, Value
 from tuning.loop.observe import history_key
@@ -64,7 +64,7 @@ def learn_baselines(parts: Parts, at_s: float) -> Learned:
     parts.ledger.put_blob(BASELINES, learned.to_bytes(), at_s=at_s)
     known = {name for group in learned.groups for name in group.services}
     _keep_for_planning(parts, seen, out, at_s)
-    drift = drifted(seen)
+    drift = drifted(seen, own_signals.names(services))
     figures = [{**asdict(figure), "at_s": end_s} for figure in drift]
     parts.ledger.put_blob(DRIFT, json.dumps(figures).encode(), at_s=at_s)
     lines = tuple(f"{figure.service}: {figure.reason}" for figure in drift)
@@ -101,12 +101,13 @@ def drift_figures(ledger: Ledger) -> tuple[dict[str, Any], ...]:
     return tuple(figure for figure in figures if isinstance(figure, dict))
 
 
-def drifted(history: Mapping[str, MetricWindow]) -> tuple[Drift, ...]:
-    """Signals whose last two days are unlike their own past days: information for people and for calibration data."""
+def drifted(history: Mapping[str, MetricWindow], own: Sequence[str] = ()) -> tuple[Drift, ...]:
+    """Signals whose last two days are unlike their own past days: information for people and for calibration data.
+    own: names of signals that services define."""
     found = [
         check_drift(window, signal)
         for _, window in sorted(history.items())
-        for signal in _DRIFT_SIGNALS
+        for signal in (*_DRIFT_SIGNALS, *own)
         if signal in window.values
     ]
     return tuple(drift for drift in found if drift.drifted)

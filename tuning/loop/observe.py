@@ -7,7 +7,7 @@ import logging
 import zipfile
 from collections.abc import Sequence
 
-from detection import pipeline
+from detection import own_signals, pipeline
 from detection.errors import SlotuneError
 from detection.model import BucketWindow, MetricWindow, Service, Span
 from detection.signals import SIGNALS
@@ -42,7 +42,7 @@ def observe(parts: Parts, service: Service, at_s: float) -> Observation:
     A lever that cannot be read is not guessed: it is in `unreadable`, with the sentence that says why.
     """
     span = look_back(parts, at_s)
-    windows = parts.source.read([service], tuple(SIGNALS), span)
+    windows = parts.source.read([service], (*SIGNALS, *own_signals.table(service)), span)
     replicas = parts.source.read_replicas([service], REPLICA_SIGNALS, span)
     settings: dict[str, Setting] = {}
     unreadable: dict[str, str] = {}

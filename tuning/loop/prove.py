@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from detection import own_signals
 from detection.errors import Permanent, Temporary
 from detection.model import MetricWindow, Objective, Reading, Service, Span, make_id
 from detection.signals import SIGNALS
@@ -250,7 +251,8 @@ def _evidence(parts: Parts, service: Service, plan: Plan, start_s: float, end_s:
     promised = tuple(one.signal for one in service.slo.objectives)
     judged = (plan.objective or service.slo.main).signal
     signals = ("p95_ms", "p50_ms", "qps", "error_rate", "queue_ms", "queue_depth", "accuracy", "agreement", "busy",
-               "gpu_util", "batch_ms", "rows_per_batch", *cost.NEEDED, *_LANGUAGE_GUARDS, *promised)  # fmt: skip
+               "gpu_util", "batch_ms", "rows_per_batch", *cost.NEEDED, *_LANGUAGE_GUARDS, *promised,
+               *(one.name for one in own_signals.guards(service)))  # fmt: skip
     signals = tuple(dict.fromkeys(signals))
     window = parts.source.read([service], signals, span).get(service.name) or MetricWindow(service.name, span, {})
     past = None
@@ -267,6 +269,7 @@ def _evidence(parts: Parts, service: Service, plan: Plan, start_s: float, end_s:
         history=past,
         slo=service.slo,
         objective=plan.objective,
+        guarded=own_signals.guards(service),
         min_agreement=float(asked) if isinstance(asked, (int, float)) else None,
     )
 

@@ -82,6 +82,7 @@ def pull_metrics(parts: Parts, at_s: float, only: Sequence[str] = ()) -> Sweep:
         _log.warning("pull_metrics: replicas are not compared: %s", error)
     parts.ledger.put_blob(WINDOWS, pack(windows, replicas, at_s), at_s=at_s)
     unreadable, notes, skew_s = reading_of(windows)
+    notes |= signals_off(parts.services, windows, notes)
     asleep = _asleep(parts, services, windows, at_s)
     releases.see(parts, services, windows, span, at_s)
     promised = {service.name: service.slo.main.signal for service in services}
@@ -108,6 +109,19 @@ def reading_of(found: Mapping[str, object]) -> tuple[dict[str, str], dict[str, s
     if not isinstance(found, Reading):
         return {}, {}, None
     return dict(found.unreadable), dict(found.notes), found.clock_skew_s
+
+
+def signals_off(
+    services: Mapping[str, Service], windows: Mapping[str, MetricWindow], notes: Mapping[str, str]
+) -> dict[str, str]:
+    """Notes with the services' own signals that could not be read, by service."""
+    found = {}
+    for name, window in windows.items():
+        own = services[name].own_signals if name in services else {}
+        off = [f"its signal {signal} is off: {why}" for signal, why in sorted(window.unread.items()) if signal in own]
+        if off:
+            found[name] = "; ".join(filter(None, (notes.get(name, ""), *off)))
+    return found
 
 
 def _asleep(

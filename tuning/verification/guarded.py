@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from detection.model import MetricWindow, Objective
-from detection.signals import percentile, title
+from detection.signal import Signal
+from detection.signals import of_unit, percentile, title
 from tuning.formats import ms
 from tuning.model import Guarded, Option
 from tuning.ports import Evidence
@@ -62,6 +63,7 @@ def guard_metrics(
         *(_quality(before, after, control, settings, signal, agreed) for signal in ("accuracy", "agreement")),
         goodput.compared(before, after, settings.throughput_drop) if "variant" in option.levers else None,
         _agreement(before, after),
+        *(_own(before, after, control, settings, signal) for signal in after.guarded),
         *(_utilisation(before, after, signal) for signal in ("gpu_util", "busy")),
     ]
     return tuple(guarded for guarded in found if guarded is not None)
@@ -290,6 +292,28 @@ def _quality(
     ok = not (drop > allowed and drop > 2 * _difference_error(before, after, signal))
     reason = "" if ok else f"{signal} fell from {old:.4g} to {new:.4g}"
     return Guarded(signal=signal, before=old, after=new, ok=ok, reason=reason)
+
+
+def _own(
+    before: Evidence, after: Evidence, control: Control | None, settings: VerificationSettings, signal: Signal
+) -> Guarded | None:
+    """A signal that the service defines: worse by as much as is news, and by more than noise, is a loss. One that shows
+    nothing says nothing, which is told and holds against no change."""
+    old, new = mean_of(before.window, signal.name), mean_of(after.window, signal.name)
+    if control is not None and (old is None or new is None):
+        return None  # one replica does not show what the service is worth
+    if old is None or new is None:
+        when = "before or after" if old is None and new is None else "before" if old is None else "after"
+        reason = f"no data {when} the change: it says nothing about it"
+        return Guarded(signal=signal.name, before=old, after=new, ok=True, reason=reason)
+    moved = new - old - _control_shift(control, signal.name)
+    loss = moved if signal.worse == "up" else -moved
+    news = signal.floor or settings.min_effect * abs(old)
+    ok = not (loss > news and loss > 2 * _difference_error(before, after, signal.name))
+    was, now = of_unit(signal.unit, old), of_unit(signal.unit, new)
+    words = f"{signal.title} {'rose' if new > old else 'fell'} from {was} to {now}"
+    reason = f"{was} before, {now} after" if ok else words
+    return Guarded(signal=signal.name, before=old, after=new, ok=ok, reason=reason)
 
 
 def _agreement(before: Evidence, after: Evidence) -> Guarded | None:
