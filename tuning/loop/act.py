@@ -266,8 +266,8 @@ def _forbidden(parts: Parts, service: Service, attempt: Attempt, at_s: float) ->
         at_s,
         planned=plan.mode,
         dry_run=plan.dry_run,
-        # The guards have just asked what people said.
-        orders=() if fresh else records.orders(parts.ledger, service.name),
+        # Asked again however fresh the plan is: people speak between the guards and the change too.
+        orders=records.orders(parts.ledger, service.name),
         changes=plan.chosen.changes,
     )
     if stop is not None:

@@ -92,15 +92,12 @@ def past(parts: Parts, service: str, incident_id: str | None, at_s: float) -> Se
             since_s=at_s - _MEMORY_S,
         )
     )
-    plans = tuple(sorted({r.parent_id for r in came_of_it if r.parent_id is not None}))
-    behind = parts.ledger.find(Query(ids=plans))
-    tried = parts.ledger.find(
-        Query(
-            kinds=("choose_action", "guard", "verify_p95", *pulled),
-            incident_ids=() if incident_id is None else (incident_id,),
-        )
-    )
-    found = {record.id: record for record in (*came_of_it, *behind, *tried)}
+    plans = {r.parent_id for r in came_of_it}
+    tried = ("choose_action", "guard", "verify_p95", *pulled)
+    incidents = {r.incident_id for r in came_of_it if r.incident_id is not None} | {incident_id} - {None}
+    told = parts.ledger.find(Query(kinds=(*tried, "roll_back"), incident_ids=tuple(sorted(map(str, incidents)))))
+    behind = [r for r in told if r.id in plans or (r.incident_id == incident_id and r.kind in tried)]
+    found = {record.id: record for record in (*came_of_it, *behind)}
     return sorted(found.values(), key=lambda record: -record.at_s)
 
 

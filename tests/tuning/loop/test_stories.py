@@ -94,6 +94,7 @@ BEGINS: dict[str, Events] = {
 @example("two levers, and a harm", [("work", 0, None), ("again", 0, "replicas")])
 @example("a lease renewed", [("work", 0, None), ("jump", -3600.0), ("work", 0, None)])
 @example("a lease upon a lease", [("sweep", None), ("work", 0, None), ("jump", -3600.0), ("work", 0, None)])
+@example("a lease renewed", [("work", 0, None), ("order", 0, "pause"), ("work", 0, None)])
 @given(st.sampled_from(sorted(BEGINS)), st.lists(EVENTS, min_size=1, max_size=30))
 def test_stories(begun: str, events: Events) -> None:
     telling = Telling()
