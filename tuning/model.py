@@ -154,7 +154,8 @@ class Diagnosis(Value):
 
     release: the change of version that is to blame (cause "bad_release" only). slower: how many times as long its
     service takes, None where that did not move.
-    queue_ms + batch_wait_ms + service_ms is about the mean latency; None where it cannot be told.
+    queue_ms + batch_wait_ms + service_ms is about the mean latency; None where it cannot be told. stages: (name, mean
+    ms) of a request's stages, where the server shows more than these.
     """
 
     cause: str
@@ -166,6 +167,7 @@ class Diagnosis(Value):
     curable: bool = True
     release: Release | None = None
     slower: Interval | None = None
+    stages: tuple[tuple[str, float], ...] = ()
 
 
 class Plan(Value):

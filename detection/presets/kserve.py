@@ -10,6 +10,7 @@ from detection.presets._preset import (
     Preset,
     increases,
     instances,
+    mean_ms,
     native_histogram,
     share,
     total_rate,
@@ -25,6 +26,9 @@ PRESET = Preset(
     signals={
         **whole_requests(),
         "qps": total_rate("$(duration)_count"),
+        "pre_ms": mean_ms("$(pre)"),
+        "compute_ms": mean_ms("$(duration)"),
+        "post_ms": mean_ms("$(post)"),
         "error_rate": share("$(requests)", 'response_code_class="5xx"', "$(requests)"),
         "queue_depth": "sum by ($by) ($(queue_depth){$sel})",
         "replicas": instances("$(duration)_count{$sel}"),
@@ -35,6 +39,8 @@ PRESET = Preset(
     native=native_histogram("$(duration)"),
     names={
         "duration": "request_predict_seconds",
+        "pre": "request_preprocess_seconds",
+        "post": "request_postprocess_seconds",
         "requests": "revision_app_request_count",
         "queue_depth": "revision_queue_depth",
     },

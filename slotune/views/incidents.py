@@ -261,7 +261,8 @@ def _attempt(line: Line, verdict: Mapping[str, Any], refusal: Mapping[str, Any])
         evidence=tuple(map(str, diagnosis.get("evidence") or ())),
         reason=str(plan.get("reason") or ""),
         options=tuple(_options(plan)),
-        split_ms=tuple((name, float(v)) for name, key in parts if isinstance(v := diagnosis.get(key), int | float)),
+        split_ms=_pairs(diagnosis.get("stages"), lambda pair: (str(pair[0]), float(pair[1])))
+        or tuple((name, float(v)) for name, key in parts if isinstance(v := diagnosis.get(key), int | float)),
         verdict=str(verdict.get("verdict", "")),
         resolved=known if isinstance(known := verdict.get("resolved"), bool) else None,
         effect=change(effect) if isinstance(effect, int | float) else "",

@@ -66,6 +66,12 @@ _TABLE = (
         told_by=(("p95_ms", "replicas"),),
     ),
     Cause(
+        "slow_stage",
+        "most of the time goes into work around the model, which no lever of the model shortens",
+        curable=False,
+        told_by=(("p95_ms", "pre_ms", "compute_ms"), ("p95_ms", "post_ms", "compute_ms")),
+    ),
+    Cause(
         "noisy_neighbour",
         "batch times come and go with something else on the machine",
         _ALL,

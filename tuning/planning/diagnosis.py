@@ -21,6 +21,7 @@ from tuning.planning.facts import Facts, Sign, queue_text, when
 from tuning.planning.reading import Reading
 from tuning.planning.settings import PlanningSettings
 from tuning.planning.situation import Situation
+from tuning.planning.stages import stages_of
 
 # What excuses a change or names itself --------------------------------------------------------------------------------
 
@@ -92,6 +93,10 @@ def _bad_release_text(f: Facts) -> tuple[str, ...]:
     return (*(moved.sentence for moved in found.moved), found.came)
 
 
+def _stage_text(f: Facts) -> tuple[str, ...]:
+    return (f.stage.sentence,) if f.stage is not None else ()
+
+
 FIRST = (
     Sign("stale_data", when(lambda f: bool(f.stale)), lambda f: (f.stale,)),
     Sign("bad_release", when(_bad_release), _bad_release_text),
@@ -106,6 +111,7 @@ FIRST = (
     ),
     Sign("slow_replica", when(_one_is_slow), _slow_replica_text),
     Sign("batch_wait_too_long", when(_waits_for_rows), _waits_text),
+    Sign("slow_stage", when(lambda f: f.stage is not None and not f.saturated), _stage_text),
 )
 """The first that is there is the cause."""
 
@@ -235,6 +241,8 @@ def diagnose(
 
 
 def _diagnosis(cause: str, evidence: tuple[str, ...], facts: Facts) -> Diagnosis:
+    if facts.stage is not None and (told := facts.stage.sentence) not in evidence:
+        evidence = (*evidence, told)
     split = {} if cause == "stale_data" else lang.split_of(facts) or split_of(facts.now)
     found = facts.blamed if cause == "bad_release" else None
     return Diagnosis(
@@ -243,6 +251,7 @@ def _diagnosis(cause: str, evidence: tuple[str, ...], facts: Facts) -> Diagnosis
         curable=CAUSES[cause].curable,
         release=found.release if found is not None else None,
         slower=found.slower if found is not None else None,
+        stages=stages_of(facts.observation.window, rd.recent_s(facts.observation, facts.settings)),
         **split,
     )
 

@@ -17,6 +17,7 @@ from tuning.planning.language import LanguageReading, read_calm, read_language
 from tuning.planning.reading import Reading
 from tuning.planning.settings import PlanningSettings
 from tuning.planning.situation import Situation, calm_window
+from tuning.planning.stages import Dominant, dominant
 
 if TYPE_CHECKING:
     from tuning.planning.releases import Blamed
@@ -58,6 +59,12 @@ class Facts:
     @cached_property
     def stale(self) -> str:
         return rd.is_stale(self.observation, self.settings)
+
+    @cached_property
+    def stage(self) -> Dominant | None:
+        """The stage around the model that takes most of the time and grew."""
+        calm = calm_window(self.observation, self.incident.opened_at_s, self.settings)
+        return dominant(self.observation.window, rd.recent_s(self.observation, self.settings), calm)
 
     @cached_property
     def blamed(self) -> Blamed | None:

@@ -29,7 +29,7 @@ BASELINE_SIGNALS = (
 )
 
 
-HISTORY_SIGNALS = (*BASELINE_SIGNALS, "arrival_cv2", "batch_cv2")
+HISTORY_SIGNALS = (*BASELINE_SIGNALS, "arrival_cv2", "batch_cv2", "pre_ms", "compute_ms", "post_ms")
 """What a planner looks at further back than the look-back."""
 
 

@@ -133,6 +133,8 @@ PHASE_CROSSING = 0.3
 
 # Diagnosis ---------------------------------------------------------------------------------------------------------
 
+STAGE_DOMINATES = 0.5
+"""Share of a request's time from which a stage around the model is what its time goes into: more than all else."""
 MOVED = math.log(1.15)
 """Growth (natural logarithm) of a factor of the load that is evidence: 15 %, about three standard errors."""
 SLOW_REPLICA = 1.4

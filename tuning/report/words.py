@@ -202,6 +202,10 @@ def clock(at_s: float) -> str:
 def shares(report: Report) -> str:
     """Where the time goes, as far as it can be told."""
     d = report.plan.diagnosis
+    if d.stages:
+        total = sum(value for _, value in d.stages) or 1.0
+        told = ", ".join(f"{name} {ms(value)} ({value / total:.0%})" for name, value in d.stages)
+        return f"A request takes {ms(total)} on average: {told}."
     known = [
         f"{name} {ms(value)}"
         for name, value in (("queue", d.queue_ms), ("batch wait", d.batch_wait_ms), ("compute", d.service_ms))

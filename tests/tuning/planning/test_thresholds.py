@@ -64,6 +64,7 @@ FIXED = {
     "PHASE_MAX_S": 120.0,
     "PHASE_CROSSING": 0.3,
     "MOVED": pytest.approx(math.log(1.15)),
+    "STAGE_DOMINATES": 0.5,
     "SLOW_REPLICA": 1.4,
     "SOUND_REPLICA": 1.2,
     "BORDERS": 0.2,
