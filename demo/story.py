@@ -16,6 +16,7 @@ LEVER_KINDS = {
     "scale_replicas": "replicas",
     "quantize_int8": "precision",
     "revert_release": "release",
+    "restart_replica": "restart",
 }
 
 

@@ -14,6 +14,7 @@ SYMPTOMS = (
     "errors",
     "load_failures",
     "slow_replica",
+    "leaking_replica",
     "latency",
     "unanswered",
     "saturation",
@@ -50,10 +51,10 @@ _BY_SIGNAL: Mapping[str, str] = {
 
 def symptom_of(anomaly: Anomaly) -> str:
     """What an anomaly is a symptom of. Signals that the table does not know are "traffic": seen, not understood."""
-    if anomaly.replica is not None:
-        return "slow_replica"
     if anomaly.symptom:
         return anomaly.symptom
+    if anomaly.replica is not None:
+        return "slow_replica"
     if anomaly.signal in ("busy", "gpu_util"):
         low = anomaly.expected_low is not None and anomaly.observed is not None
         return "idle" if low and (anomaly.observed or 0.0) < (anomaly.expected_low or 0.0) else "saturation"

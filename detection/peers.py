@@ -10,12 +10,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from detection.leaks import MEMORY, UPTIME, Leak, leak_of
 from detection.model import FloatArray, MetricWindow, Score, Service, Tier
 from detection.settings import DetectionSettings
 from detection.signals import SIGNALS
 
 SIGNALS_COMPARED = ("p95_ms", "mean_ms", "batch_ms", "error_rate", "ttft_p95_ms", "itl_p95_ms")
 MIN_REPLICAS = 2
+ALL_GROW = 1 / 6
+"""Of leak_ahead_s: how early the memory of all replicas together is called a leak."""
+LEAKING = "leaking_replica"
+"""What the anomaly of a leak is called."""
 
 
 def compare(
@@ -26,14 +31,48 @@ def compare(
 ) -> list[Score]:
     """Scores of replicas that have been worse than their peers for slow_replica_for_s; 1 is slow_replica_ratio.
 
-    Act where the slow replica breaks the SLO by itself, else warn.
+    Act where the slow replica breaks the SLO by itself, else warn. One that was started within warm_up_s is not
+    compared. Beside them those of replicas whose memory will reach its limit within leak_ahead_s, peers or not.
     """
-    return [
-        score
-        for service in services
-        if len(replicas.get(service.name, {})) >= MIN_REPLICAS
-        for score in _service(service, replicas[service.name], at_s, settings)
-    ]
+    found = []
+    for service in services:
+        windows = replicas.get(service.name, {})
+        if len(windows) >= MIN_REPLICAS:
+            found += _service(service, _warm(windows, settings.warm_up_s), at_s, settings)
+        leaks = {
+            name: leak_of(window, at_s, settings.warm_up_s, settings.leak_for_s) for name, window in windows.items()
+        }
+        # What grows everywhere may follow the load, as it does each morning: that waits until little is left.
+        ahead_s = settings.leak_ahead_s * (ALL_GROW if all(leaks.values()) else 1.0)
+        found += [
+            _leaking(service, name, leak, at_s, ahead_s)
+            for name, leak in sorted(leaks.items())
+            if leak is not None and leak.left_s < ahead_s
+        ]
+    return found
+
+
+def _warm(windows: Mapping[str, MetricWindow], warm_up_s: float) -> dict[str, MetricWindow]:
+    """Those that have run for longer than the warm-up; whose age is not known counts as warm."""
+    ages = {name: window.last(UPTIME) for name, window in windows.items()}
+    return {name: windows[name] for name, age in ages.items() if age is None or age >= warm_up_s}
+
+
+def _leaking(service: Service, replica: str, leak: Leak, at_s: float, ahead_s: float) -> Score:
+    return Score(
+        service=service.name,
+        detector="peers",
+        signal=MEMORY,
+        at_s=at_s,
+        score=ahead_s / max(leak.left_s, 1.0),
+        tier="act",
+        observed=leak.level,
+        expected_high=leak.limit,
+        contributions={"since_s": leak.since_s},
+        replica=replica,
+        reason=f"replica {replica}: {leak.text()}",
+        symptom=LEAKING,
+    )
 
 
 def _service(

@@ -149,6 +149,16 @@ class DetectionSettings(Section):
     limits: tuple[LimitSettings, ...] = ()
     """Threshold rules of one's own, beside the ones above."""
 
+    warm_up_s: float = Field(120.0, ge=0)
+    """How long a replica may take after its start until it is as fast as its peers: before, it is not called slow, and
+    its memory may grow."""
+
+    leak_ahead_s: float = Field(6 * 3600.0, ge=0)
+    """A replica whose memory will reach its limit within this long is an incident; 0: leaks are not looked for."""
+
+    leak_for_s: float = Field(600.0, gt=0)
+    """How long its memory must have grown without a pause."""
+
     min_effect: float = Field(0.2, ge=0)
     """A relative change smaller than this is never an anomaly, however unusual it is."""
 

@@ -171,6 +171,28 @@ _TABLE = (
         kind="resource",
     ),
     Signal(
+        "memory_gb",
+        "GB",
+        "up",
+        "memory of the process",
+        floor=0.05,
+        without="a leak is not seen before the process is killed",
+    ),
+    Signal(
+        "memory_limit_gb",
+        "GB",
+        "none",
+        "memory that the process may use",
+        without="when a leak ends is unknown: no leak opens an incident",
+    ),
+    Signal(
+        "uptime_s",
+        "s",
+        "none",
+        "time since the youngest replica was started",
+        without="a replica that warms up is not told apart from a slow one",
+    ),
+    Signal(
         "load_failures",
         "share",
         "up",

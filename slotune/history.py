@@ -19,7 +19,14 @@ from tuning.query import Query
 if TYPE_CHECKING:
     from tuning.ledger.lines import Line, Reader
 
-LEVER_KINDS = ("adjust_batch_size", "scale_replicas", "quantize_int8", "revert_release", "switch_variant")
+LEVER_KINDS = (
+    "adjust_batch_size",
+    "scale_replicas",
+    "quantize_int8",
+    "revert_release",
+    "switch_variant",
+    "restart_replica",
+)
 SUMMARY_KINDS = ("open_incidents", "choose_action", "guard", "verify_p95", "keep", "roll_back", "hold", *LEVER_KINDS)
 EXPORT_COLUMNS = ("id", "kind", "phase", "service", "parent_id", "incident_id", "at_s", "body")
 Row = dict[str, Any]

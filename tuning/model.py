@@ -5,7 +5,7 @@ Frozen, absolute, and each names its parent. A roll-back is the same actuator ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -18,7 +18,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Knob = Whole | Finite | str
 """What a lever can be set to: finite, so that it can be written down and read back everywhere."""
 Verdict = Literal["improved", "unchanged", "worse", "inconclusive"]
-LeverName = Literal["batch_size", "replicas", "precision", "release", "variant"]
+LeverName = Literal["batch_size", "replicas", "precision", "release", "variant", "restart"]
 
 STEPS: tuple[str, ...] = (
     "pull_metrics",
@@ -31,6 +31,7 @@ STEPS: tuple[str, ...] = (
     "quantize_int8",
     "revert_release",
     "switch_variant",
+    "restart_replica",
     "hold",
     "settle",
     "verify_p95",
@@ -46,7 +47,25 @@ LEVER_STEPS: dict[str, str] = {
     "precision": "quantize_int8",
     "release": "revert_release",
     "variant": "switch_variant",
+    "restart": "restart_replica",
 }
+ONE_WAY = frozenset({"restart"})
+"""Levers whose change cannot be undone, and leaves nothing to undo: a process that has ended stays ended."""
+
+
+class ReplicaSeen(Value):
+    """One replica as the restart lever finds it.
+
+    name: at the actuator. knob: its name among the setting's values, which no other process of this replica ever has.
+    place: host:port, "" where it is not known. age_s: since it was started, None where it cannot be told. ready: it
+    takes requests.
+    """
+
+    name: str
+    knob: str
+    place: str = ""
+    age_s: float | None = None
+    ready: bool = True
 
 
 class Setting(Value):
@@ -58,7 +77,9 @@ class Setting(Value):
     knobs of each replica that shows something else than `values`, which is what most of them show. version: the token
     for an optimistic lock. owner: who writes this knob. useless: why a change of it would do nothing, "" where it
     would: no plan is made with it then. facts: what was read beside the knobs and cannot be set with them
-    (kv_cache_tokens, block_size, max_model_len), absent where it is not known.
+    (kv_cache_tokens, block_size, max_model_len), absent where it is not known. absent: where a knob stands that is not
+    among the values (restart: a process that is not there is gone), None where nobody knows. replicas: of the lever
+    restart, one by one.
     """
 
     lever: str
@@ -69,6 +90,14 @@ class Setting(Value):
     owner: str = ""
     note: str = ""
     useless: str = ""
+    absent: Knob | None = None
+    replicas: tuple[ReplicaSeen, ...] = ()
+
+    def at(self, knobs: Iterable[str]) -> dict[str, Knob]:
+        """The values, with these knobs among them as far as is known."""
+        if self.absent is None:
+            return self.values
+        return {**dict.fromkeys(knobs, self.absent), **self.values}
 
 
 class Change(Value):
@@ -88,6 +117,9 @@ class Change(Value):
 
     def text(self) -> str:
         """"batch_size 1 -> 8" for people."""
+        if self.lever == "restart":
+            names = ", ".join(knob.rpartition("@")[0] or knob for knob in self.new)
+            return f"{'no restart' if self.undoes else 'restart'} of {names}"
         moved = [k for k in self.new if self.new[k] != self.old.get(k)] or list(self.new)
         return ", ".join(f"{k} {self.old.get(k, '?')} -> {self.new[k]}" for k in moved)
 
@@ -149,11 +181,29 @@ class Option(Value):
         return " and ".join(change.text() for change in self.changes) or "hold"
 
 
+class SickReplica(Value):
+    """One replica that is worse than its peers, or will soon be gone.
+
+    label: in the metrics. kind: "slow", "wrong" (its answers fail, or differ from what its peers answer) or "leaking".
+    signal: the one that tells, with its values there and (the median) among the peers. left_s: of a leak, how long
+    until the memory's limit. limit: that limit.
+    """
+
+    label: str
+    kind: Literal["slow", "wrong", "leaking"]
+    signal: str
+    own: float
+    peers: float | None = None
+    left_s: Interval | None = None
+    limit: float | None = None
+    sentence: str
+
+
 class Diagnosis(Value):
     """Where the time goes, and why. cause: one of tuning.planning's causes ("unknown" is an honest answer).
 
     release: the change of version that is to blame (cause "bad_release" only). slower: how many times as long its
-    service takes, None where that did not move.
+    service takes, None where that did not move. sick: the one replica that is to blame, where one is.
     queue_ms + batch_wait_ms + service_ms is about the mean latency; None where it cannot be told. stages: (name, mean
     ms) of a request's stages, where the server shows more than these.
     """
@@ -168,6 +218,7 @@ class Diagnosis(Value):
     release: Release | None = None
     slower: Interval | None = None
     stages: tuple[tuple[str, float], ...] = ()
+    sick: SickReplica | None = None
 
 
 class Plan(Value):
@@ -197,6 +248,11 @@ class Plan(Value):
     tries: int = 0
     reason: str = ""
     objective: Objective | None = None
+
+    @property
+    def one_way(self) -> bool:
+        """Whether what it does cannot be undone."""
+        return bool(ONE_WAY & set(self.chosen.levers))
 
     def inverse(
         self,

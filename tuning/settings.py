@@ -21,10 +21,12 @@ from tuning.actuators.settings import (
     HttpConfigOptions,
     HttpOptions,
     HttpReleaseOptions,
+    HttpRestartOptions,
     HttpVariantOptions,
     KubernetesOptions,
     KubernetesPatchOptions,
     KubernetesReleaseOptions,
+    KubernetesRestartOptions,
     ModelRepositoryOptions,
     PodSpecOptions,
     TritonOptions,
@@ -241,6 +243,33 @@ class TritonVariantLever(TritonVariantOptions, BaseLever):
     """How it is changed."""
 
 
+class BaseRestartLever(BaseLever):
+    """What both restart levers have in common."""
+
+    minimum: int = Field(1, ge=1, le=MAX_REPLICAS, alias="min_ready")
+    """So many other replicas must be ready while one restarts."""
+
+    maximum: int = Field(3, ge=1, le=1000, alias="per_day")
+    """Most restarts within 24 hours; after them a person is told."""
+
+    effect_delay_s: float = Field(30.0, ge=0)
+    """How long a replica takes from its restart until it takes requests; the warm-up comes on top of it."""
+
+
+class KubernetesRestartLever(KubernetesRestartOptions, BaseRestartLever):
+    """One sick replica (task restart_replica): its pod is evicted, which respects PodDisruptionBudgets."""
+
+    actuator: Literal["kubernetes_restart"] = "kubernetes_restart"
+    """How it is changed."""
+
+
+class HttpRestartLever(HttpRestartOptions, BaseRestartLever):
+    """One sick replica (task restart_replica) through requests that are written here."""
+
+    actuator: Literal["http_restart"] = "http_restart"
+    """How it is changed."""
+
+
 def _actuator_or(default: str) -> Discriminator:
     """Which class reads a lever: the one of its actuator, the default's where none is named."""
 
@@ -279,6 +308,10 @@ VariantLever = Annotated[
     Annotated[HttpVariantLever, Tag("http_variant")] | Annotated[TritonVariantLever, Tag("triton_variant")],
     _actuator_or("http_variant"),
 ]
+RestartLever = Annotated[
+    Annotated[KubernetesRestartLever, Tag("kubernetes_restart")] | Annotated[HttpRestartLever, Tag("http_restart")],
+    _actuator_or("kubernetes_restart"),
+]
 
 
 class Levers(Section):
@@ -300,6 +333,10 @@ class Levers(Section):
     variant: VariantLever | None = None
     """Another variant of the model, which costs quality: only where nothing else meets the SLO, and only for as long.
     `actuator` says how it is changed. Its mode is approve where the service's is act, unless it names its own."""
+
+    restart: RestartLever | None = None
+    """One replica that is slower than the others, leaks memory or answers wrongly: drained and started again.
+    `actuator` says how."""
 
 
 ASKED_FIRST = ("release", "variant")
@@ -409,7 +446,7 @@ class ServiceSettings(Section):
         own = (presets_here or {}).get(self.serving)
         like = own.like if own is not None else self.serving
         levers = {}
-        for name in ("batch_size", "replicas", "precision", "release", "variant"):
+        for name in ("batch_size", "replicas", "precision", "release", "variant", "restart"):
             lever: BaseLever | None = getattr(self.levers, name)
             if lever is None:
                 continue

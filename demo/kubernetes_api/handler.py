@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
-from demo.kubernetes_api import admission, patches, status, validation
+from demo.kubernetes_api import admission, evictions, patches, status, validation
 from demo.kubernetes_api.rbac import ANONYMOUS, Rbac
 from demo.kubernetes_api.resources import ACCESS_REVIEW, NAMESPACE, SERVED, Address, Resource, parse
 from demo.kubernetes_api.status import ApiError
@@ -101,7 +101,8 @@ class Api:
     def _verb(request: Request, at: Address) -> str:
         if request.method == "GET" and not at.name:
             return "watch" if request.query.get("watch") in ("true", "True", "1") else "list"
-        if request.method not in VERBS or (request.method == "POST") == bool(at.name):
+        evicts = at.sub == "eviction"
+        if request.method not in VERBS or ((request.method == "POST") == bool(at.name)) != evicts:
             raise ApiError(
                 405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {}
             )
@@ -123,6 +124,11 @@ class Api:
             self.store.delete(at.resource, space, at.name)
             return Answer(200, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, {})
         body = self._decode(request)
+        if at.sub == "eviction":
+            evictions.evict(self.store, space, at.name, body, dry=request.dry)
+            return Answer(
+                201, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, {}
+            )
         if at.sub == "scale":
             return Answer(200, self._write_scale(request, at, body), {})
         if request.method == "POST":

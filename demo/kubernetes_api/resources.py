@@ -34,18 +34,19 @@ POD = Resource("", "v1", "pods", "Pod")
 EVENT = Resource("", "v1", "events", "Event")
 NAMESPACE = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 SCALED_OBJECT = Resource("keda.sh", "v1alpha1", "scaledobjects", "ScaledObject")
+BUDGET = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 LEASE = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 ACCESS_REVIEW = Resource(
     "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False
 )
 SERVED = (
-    HPA, DEPLOYMENT, STATEFUL_SET, REPLICA_SET, POD, EVENT, NAMESPACE, SCALED_OBJECT, LEASE, ACCESS_REVIEW,
+    HPA, DEPLOYMENT, STATEFUL_SET, REPLICA_SET, POD, EVENT, NAMESPACE, SCALED_OBJECT, LEASE, BUDGET, ACCESS_REVIEW,
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Address:
-    """What a path points at. name "" is the collection; sub is "", "scale" or "log"."""
+    """What a path points at. name "" is the collection; sub is "", "scale", "log" or "eviction"."""
 
     resource: Resource
     namespace: str | None
@@ -68,7 +69,7 @@ def parse(path: str, served: tuple[Resource, ...]) -> Address | None:
     for resource in served:
         if (resource.group, resource.version, resource.plural) == (group, found["version"], found["plural"]):
             sub = found["sub"] or ""
-            own = (sub == "scale" and resource.scalable) or (sub == "log" and resource == POD)
+            own = (sub == "scale" and resource.scalable) or (sub in ("log", "eviction") and resource == POD)
             if sub not in ("", "status") and not own:
                 return None
             return Address(resource, found["namespace"], found["name"] or "", sub)

@@ -156,6 +156,20 @@ def too_many_requests() -> ApiError:
     return ApiError(429, "TooManyRequests", message, {"retryAfterSeconds": 1})
 
 
+def over_budget(budget: str, needs: int, has: int) -> ApiError:
+    """An eviction that a PodDisruptionBudget does not allow now."""
+    cause = {
+        "reason": "DisruptionBudget",
+        "message": f"The disruption budget {budget} needs {needs} healthy pods and has {has} currently",
+    }
+    return ApiError(
+        429,
+        "TooManyRequests",
+        "Cannot evict pod as it would violate the pod's disruption budget.",
+        {"causes": [cause]},
+    )
+
+
 def request_timeout() -> ApiError:
     message = "Timeout: request did not complete within requested timeout - context deadline exceeded"
     return ApiError(504, "Timeout", message, {})

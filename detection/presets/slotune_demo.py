@@ -35,6 +35,9 @@ PRESET = Preset(
         "busy": "avg by ($by) (rate(inference_busy_seconds_total{$sel}[$w]))",
         "emulated": "max by ($by) (inference_emulated{$sel})",
         "load_failures": share("inference_load_failures_total", "", "inference_load_attempts_total"),
+        "memory_gb": "max by ($by) (process_resident_memory_bytes{$sel}) / 1e9",
+        "memory_limit_gb": "min by ($by) (inference_memory_limit_bytes{$sel}) / 1e9",
+        "uptime_s": "time() - max by ($by) (process_start_time_seconds{$sel})",
         "replicas": instances("inference_batch_size_limit{$sel}"),
         # cv^2 = E[x^2] / E[x]^2 - 1 of the times between arrivals
         "arrival_cv2": (

@@ -28,6 +28,7 @@ TITLES = {
     "quantize_int8": "INT8",
     "revert_release": "Revert of the release",
     "switch_variant": "Switch of the variant",
+    "restart_replica": "Restart of a replica",
     "hold": "Hold",
     "settle": "Settle",
     "verify_p95": "Verdict",

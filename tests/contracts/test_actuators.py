@@ -28,7 +28,7 @@ from tuning.model import Change
 from tuning.ports import Actuator
 
 pytestmark = pytest.mark.server
-OWN_SUITE = {"model_repository", "triton_repository"}
+OWN_SUITE = {"http_restart", "kubernetes_restart", "model_repository", "triton_repository"}
 
 
 @dataclass
@@ -348,7 +348,7 @@ def test_the_registry_is_sorted_complete_and_names_itself() -> None:
     time = FakeTime()
     for name, factory in actuators.REGISTRY.items():
         assert factory(FakeConnections({}), time.clock, time.sleep).name == name
-    with pytest.raises(ConfigError, match="command, http, http_config, http_release, http_variant, kubernetes, kubernetes_patch, kubernetes_release, model_repository, pod_spec, triton"):
+    with pytest.raises(ConfigError, match="command, http, http_config, http_release, http_restart, http_variant, kubernetes, kubernetes_patch, kubernetes_release, kubernetes_restart, model_repository, pod_spec, triton"):
         actuators.get("nope")
 
 

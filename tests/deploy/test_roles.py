@@ -17,6 +17,7 @@ from tests.fakes.actuators import service
 from tests.fakes.kubernetes import World, bounds, eventually
 from tuning.actuators.http_config import HttpConfig
 from tuning.actuators.kubernetes_release import KubernetesRelease
+from tuning.actuators.kubernetes_restart import KubernetesRestart
 from tuning.actuators.pod_spec import PodSpec
 from tuning.errors import ControlRefused
 from tuning.model import Change
@@ -110,6 +111,16 @@ def release_service() -> Any:
     return service("release", "kubernetes_release", connection="cluster", namespace=NAMESPACE, target="ranker")
 
 
+def with_restart(world: World) -> None:
+    lever = KubernetesRestart(world.connect("t"), world.clock, world.sleep)
+    knob = next(iter(lever.read(restart_service()).values))
+    lever.apply(restart_service(), Change(lever="restart", old={knob: "up"}, new={knob: "gone"}), key="k")
+
+
+def restart_service() -> Any:
+    return service("restart", "kubernetes_restart", connection="cluster", namespace=NAMESPACE, target="ranker")
+
+
 CASES: dict[str, tuple[str, Callable[[World], None]]] = {
     "hpa": ("base", with_hpa),
     "keda": ("components/keda", with_keda),
@@ -119,6 +130,7 @@ CASES: dict[str, tuple[str, Callable[[World], None]]] = {
     "pods": ("components/pods", with_pods),
     "pod_spec": ("components/pod-spec", with_pod_spec),
     "release": ("components/release", with_release),
+    "restart": ("components/restart", with_restart),
 }
 EACH_VERB = [
     (case, number, verb)
@@ -196,6 +208,8 @@ def test_the_live_check_asks_for_each_right_of_the_role_and_no_other(case: str, 
         ranker = pod_service()
     elif case == "release":
         actuator, ranker = KubernetesRelease(world.connect("t"), world.clock, world.sleep), release_service()
+    elif case == "restart":
+        actuator, ranker = KubernetesRestart(world.connect("t"), world.clock, world.sleep), restart_service()
     elif case == "pods":
         actuator = HttpConfig(world.connect("t"), world.clock, world.sleep)
         ranker = pods_service(world)

@@ -78,6 +78,11 @@ class Cluster:
         query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
         return self._object(self._call("POST", "create", ref, query=query, body=body), ref, writing=True)
 
+    def evict(self, ref: Ref, body: Object) -> None:
+        """Ask for the eviction of a pod; a granted one answers with a Status. Errors as for `patch`; Disallowed: a
+        PodDisruptionBudget does not allow it now."""
+        self._call("POST", "create", ref, body=body)
+
     def delete(self, ref: Ref) -> None:
         """One object; one that is gone already is no error. Errors as for `patch`."""
         try:

@@ -31,15 +31,11 @@ def pod_connections(connections: Connections, connection: Connection) -> list[Co
     raises.
     """
     cluster_name, workload, port = _target(connection)
-    cluster = Cluster(connections, cluster_name)
-    scale = scale_view(cluster, workload)
-    selector = str((scale.get("status") or {}).get("selector") or "")
-    pods = cluster.items(Ref("", "v1", "pods", workload.namespace), selector) if selector else []
-    makers = _makers(cluster, workload, str(scale["metadata"].get("uid") or ""), selector)
-    own = [pod for pod in pods if controller(pod).get("uid") in makers]
-    found = sorted((pod for pod in own if _ready(pod)), key=lambda pod: str(pod["metadata"]["name"]))
+    own, strangers = own_pods(Cluster(connections, cluster_name), workload)
+    told = [pod for pod in own if is_ready(pod) and _usable(str((pod.get("status") or {}).get("podIP") or ""))]
+    found = sorted(told, key=lambda pod: str(pod["metadata"]["name"]))
     if not found:
-        foreign = f" ({len(pods) - len(own)} pods carry its labels and are not its own)" if len(pods) > len(own) else ""
+        foreign = f" ({len(strangers)} pods carry its labels and are not its own)" if strangers else ""
         raise ControlUnreachable(
             f"{workload.namespace}/{workload.name} has no ready pod{foreign}: there is nobody to tell"
         )
@@ -49,8 +45,23 @@ def pod_connections(connections: Connections, connection: Connection) -> list[Co
 def pod_rights(connection: Connection) -> list[tuple[str, Ref]]:
     """What slotune's Role has to grant for finding the pods, as (verb, object). Raises ConfigError."""
     _, workload, _ = _target(connection)
+    return rights_to_find(workload)
+
+
+def rights_to_find(workload: Ref) -> list[tuple[str, Ref]]:
+    """What finding the pods of a workload (by its scale) takes."""
     rights = [("get", workload), ("list", Ref("", "v1", "pods", workload.namespace))]
     return rights if _is_stateful_set(workload) else [*rights, ("list", _replica_sets(workload))]
+
+
+def own_pods(cluster: Cluster, workload: Ref) -> tuple[list[Object], list[Object]]:
+    """(the pods that a workload has made, those that merely carry its labels). workload: its scale."""
+    scale = scale_view(cluster, workload)
+    selector = str((scale.get("status") or {}).get("selector") or "")
+    pods = cluster.items(Ref("", "v1", "pods", workload.namespace), selector) if selector else []
+    makers = _makers(cluster, workload, str(scale["metadata"].get("uid") or ""), selector)
+    own = [pod for pod in pods if controller(pod).get("uid") in makers]
+    return own, [pod for pod in pods if controller(pod).get("uid") not in makers]
 
 
 def _makers(cluster: Cluster, workload: Ref, uid: str, selector: str) -> set[str]:
@@ -88,10 +99,11 @@ def _target(connection: Connection) -> tuple[str, Ref, str]:
     return cluster_name, scale_ref(namespace, str(connection.extra.get("kind") or "Deployment"), name), port
 
 
-def _ready(pod: Object) -> bool:
+def is_ready(pod: Object) -> bool:
+    """Whether it takes requests, and is not leaving."""
     meta, status = pod.get("metadata") or {}, pod.get("status") or {}
     ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or [])
-    return bool(ready and _usable(str(status.get("podIP") or "")) and not meta.get("deletionTimestamp"))
+    return bool(ready and not meta.get("deletionTimestamp"))
 
 
 def _usable(ip: str) -> bool:
@@ -104,7 +116,12 @@ def _usable(ip: str) -> bool:
 
 
 def _address(pod: Object, port: str) -> str:
+    return f"http://{place(pod, port)}"
+
+
+def place(pod: Object, port: str) -> str:
+    """host:port of a pod that has an address."""
     own = str((pod["metadata"].get("annotations") or {}).get(PORT_ANNOTATION) or "")
     ip = str(pod["status"]["podIP"])
     usable = own.isascii() and own.isdigit() and 0 < int(own[:6]) < 65536
-    return f"http://{f'[{ip}]' if ':' in ip else ip}:{own if usable else port}"
+    return f"{f'[{ip}]' if ':' in ip else ip}:{own if usable else port}"

@@ -35,6 +35,10 @@ class Forbidden(ControlRefused):
     too, of rights that it will know in a moment."""
 
 
+class Disallowed(ControlUnreachable):
+    """A PodDisruptionBudget allows no eviction of the pod now (429): nothing was changed."""
+
+
 class NotAdmitted(ControlRefused):
     """Admission (a quota, PodSecurity, a LimitRange, a webhook, a policy) refuses the object, whatever the rights."""
 
@@ -90,6 +94,9 @@ def answered(answer: Answer, verb: str, ref: Ref, *, writing: bool) -> SlotuneEr
         return _conflict(words, body, ref)
     if status == 410:
         return ControlUnreachable(f"{verb} {ref}: {words}; list again", delay_s=1.0)
+    if status == 429 and "DisruptionBudget" in _causes(body):
+        said = bounded("; ".join([words, *_causes(body, "message")]))
+        return Disallowed(f"{ref} may not be evicted now: {said}", delay_s=_delay_s(answer))
     if status == 429:
         return ControlUnreachable(f"{verb} {ref}: the API server asks to slow down ({words})", delay_s=_delay_s(answer))
     if status >= 500:
@@ -116,11 +123,11 @@ def _forbidden(words: str, body: Mapping[str, object], verb: str, ref: Ref) -> C
     )
 
 
-def _causes(body: Mapping[str, object]) -> list[str]:
-    """The reasons of a Status' causes."""
+def _causes(body: Mapping[str, object], part: str = "reason") -> list[str]:
+    """The reasons (or another part) of a Status' causes."""
     details = body.get("details")
     causes = details.get("causes") if isinstance(details, dict) else None
-    return [str(c.get("reason")) for c in causes if isinstance(c, dict)] if isinstance(causes, list) else []
+    return [str(c.get(part)) for c in causes if isinstance(c, dict)] if isinstance(causes, list) else []
 
 
 def _conflict(words: str, body: Mapping[str, object], ref: Ref) -> SlotuneError:

@@ -549,6 +549,99 @@ class TritonReleaseOptions(EndpointOptions):
     """How long loading a version may take."""
 
 
+class ReadIncarnation(HttpRequest):
+    """The request that shows which process answers; it must change nothing."""
+
+    method: Literal["GET", "POST"] = "GET"
+    """Its method."""
+
+    path: str
+    """Path below the connection's address."""
+
+    body: Any = None
+    """Body of a POST: any YAML, sent as JSON."""
+
+    incarnation_at: str
+    """JSON pointer to what every start of the process makes anew (its start time, a boot id), for example
+    /started_at."""
+
+    @field_validator("incarnation_at")
+    @classmethod
+    def _is_pointer(cls, value: str) -> str:
+        return pointers.check(value)
+
+    @model_validator(mode="after")
+    def _as_it_is(self) -> Self:
+        if templates.places(self.path) | templates.places(self.body):
+            raise ValueError("the read request has nothing to fill in: write it without places such as {incarnation}")
+        return self
+
+
+class WriteRestart(HttpRequest):
+    """The request that makes one replica finish what it has begun and start again; {incarnation}, where the server can
+    take it, keeps a request that comes late from ending the next process."""
+
+    method: Literal["PUT", "POST", "PATCH"] = "POST"
+    """Its method."""
+
+    path: str
+    """Path below the connection's address; may hold {incarnation}."""
+
+    body: Any = None
+    """Any YAML, sent as JSON; may hold "{incarnation}"."""
+
+    @model_validator(mode="after")
+    def _known_places(self) -> Self:
+        found = templates.places(self.path) | templates.places(self.body)
+        if found - {"incarnation"}:
+            raise ValueError(f"there is no place {{{min(found - {'incarnation'})}}}; known: {{incarnation}}")
+        return self
+
+
+class HttpRestartOptions(EndpointOptions):
+    """http_restart: one replica, through requests to its own endpoint that are written here."""
+
+    read: ReadIncarnation
+    """How it is told which process answers."""
+
+    write: WriteRestart
+    """How it is told to drain and start again."""
+
+    restart_timeout_s: float = Field(120.0, gt=0, le=MAX_TIMEOUT_S)
+    """How long the next process may take to answer."""
+
+
+class KubernetesRestartOptions(Section):
+    """kubernetes_restart: the pod of one replica is evicted, and its owner makes the next one."""
+
+    connection: ConnectionName
+    """Connection of the cluster's API server."""
+
+    namespace: str = Field(min_length=1)
+    """Namespace of the workload."""
+
+    kind: str = "Deployment"
+    """Kind of the workload: Deployment, StatefulSet, or a scalable custom resource as group/version/plural."""
+
+    target: str = Field(min_length=1)
+    """Name of the workload."""
+
+    port: int = Field(8000, ge=1, le=65535)
+    """The port by which Prometheus calls a pod (podIP:port is its label), where the label is not the pod's name."""
+
+    grace_s: float | None = Field(None, ge=0)
+    """How long the pod may take to finish what it has begun; default: what the pod itself says."""
+
+    request_timeout_s: float = Field(10.0, gt=0, le=MAX_TIMEOUT_S)
+    """How long one call to the API server may take."""
+
+    ready_timeout_s: float = Field(300.0, gt=0)
+    """How long the next pod may take to be ready."""
+
+    budget_timeout_s: float = Field(60.0, ge=0)
+    """For how long an eviction that a PodDisruptionBudget does not allow is tried again."""
+
+
 class KubernetesReleaseOptions(Section):
     """kubernetes_release: a Deployment back to the pod template of an earlier ReplicaSet."""
 
@@ -712,10 +805,12 @@ OPTIONS: dict[str, type[Section]] = {
     "http": HttpOptions,
     "http_config": HttpConfigOptions,
     "http_release": HttpReleaseOptions,
+    "http_restart": HttpRestartOptions,
     "http_variant": HttpVariantOptions,
     "kubernetes": KubernetesOptions,
     "kubernetes_patch": KubernetesPatchOptions,
     "kubernetes_release": KubernetesReleaseOptions,
+    "kubernetes_restart": KubernetesRestartOptions,
     "model_repository": ModelRepositoryOptions,
     "pod_spec": PodSpecOptions,
     "triton": TritonOptions,

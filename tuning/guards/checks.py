@@ -18,6 +18,7 @@ MAIN_KNOBS = {
     "precision": (),
     "release": (),
     "variant": (),
+    "restart": (),
 }
 
 
@@ -111,8 +112,8 @@ def stale_data(plan: Plan, facts: GuardFacts) -> Refusal | None:
 def error_budget(plan: Plan, facts: GuardFacts) -> Refusal | None:
     if facts.error_rate is None or facts.error_rate < facts.safety.error_budget:
         return None
-    if plan.chosen.levers == ("release",):
-        return None  # the version that fails is what is taken away
+    if plan.chosen.levers in (("release",), ("restart",)):
+        return None  # the version that fails, or the replica, is what is taken away
     if plan.chosen.levers == ("variant",) and plan.diagnosis.curable:
         return None  # what is refused for want of capacity is what a faster variant answers
     return refuse(
@@ -147,7 +148,7 @@ def ownership(plan: Plan, facts: GuardFacts) -> Refusal | None:
                 f"{_words(now.values)} now: somebody else is at it, slotune stands down.",
             )
         written = facts.last_written.get(change.lever)
-        if written is None or same_knobs(_settable(written), now.values):
+        if written is None or same_knobs(_settable(written), now.at(written)):
             continue
         if change.lever == "release" and not same_knobs(facts.taken_away.get(change.lever, {}), now.values):
             continue  # another version than the one that was taken away is a release like any other

@@ -131,7 +131,7 @@ def _hands(parts: Parts, service: str, now: Truth) -> Sequence[Record]:
     )
     ours = parts.ledger.find(receipts)
     left = last_written(ours, service)
-    if all(same_knobs(left[n], s.values) for n, s in now.items() if n in left and isinstance(s, Setting)):
+    if all(same_knobs(left[n], s.at(left[n])) for n, s in now.items() if n in left and isinstance(s, Setting)):
         return ours
     seen = Query(kinds=("guard",), services=(service,), holding='"guard":"ownership:')
     return (*ours, *parts.ledger.find(seen))
@@ -143,7 +143,8 @@ def truth(parts: Parts, plan: Plan) -> Truth:
     found: dict[str, Setting | Unreadable] = {}
     for change in plan.chosen.changes:
         try:
-            found[change.lever] = parts.actuator(service, change.lever).read(service)
+            setting = parts.actuator(service, change.lever).read(service)
+            found[change.lever] = setting.model_copy(update={"values": setting.at(change.new)})
         except SlotuneError as error:
             found[change.lever] = Unreadable(str(error))
     return found
@@ -291,7 +292,7 @@ def _not_made(
     made = False
     begun_s = attempt.begun_s(change.lever)
     if begun_s is not None and attempt.stage is None:
-        now = parts.actuator(service, change.lever).read(service).values
+        now = parts.actuator(service, change.lever).read(service).at(change.new)
         made = same_knobs(change.new, now) and bool(_moved(change))
     receipt = Receipt(
         id=attempts.receipt_id(plan.id, change.lever),
@@ -430,7 +431,7 @@ def _refused(parts: Parts, service: Service, change: Change, error: Permanent, a
     if isinstance(error, NotApplied) and error.after:
         return _left_by(service, change, error, error.before, error.after, at_s)
     try:
-        shown = parts.actuator(service, change.lever).read(service).values
+        shown = parts.actuator(service, change.lever).read(service).at(change.new)
     except SlotuneError as unread:
         raise OutcomeUnknown(f"{error}; what stands there now cannot be read ({unread})") from error
     return _left_by(service, change, error, {}, {k: v for k, v in shown.items() if k in change.new}, at_s)

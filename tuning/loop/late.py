@@ -53,8 +53,8 @@ def _closings(parts: Parts, at_s: float) -> Sequence[Record]:
 
 def _reopen_one(parts: Parts, closing: Record, at_s: float) -> str | None:
     plan = records.load(parts.ledger, str(closing.body["plan_id"]), Plan)
-    if _changed_since(parts, closing):
-        return None
+    if plan.one_way or _changed_since(parts, closing):
+        return None  # what cannot be undone has nothing that could come back
     change = OpenChange(
         plan_id=plan.id,
         service=plan.service,

@@ -32,8 +32,13 @@ REPLICA_SIGNALS = (
     "itl_ms",
     "running",
     "generation_tokens_per_s",
+    "agreement",
+    "accuracy",
+    "memory_gb",
+    "memory_limit_gb",
+    "uptime_s",
 )
-"""What tells one slow replica from its peers."""
+"""What tells one sick replica from its peers."""
 
 
 def observe(parts: Parts, service: Service, at_s: float) -> Observation:

@@ -18,7 +18,7 @@ from tuning.errors import NotApplied
 from tuning.guards import clocks_apart
 from tuning.loop import canary, records
 from tuning.loop.act import another_value, truth
-from tuning.loop.observe import buckets_beside, latency_model, look_back
+from tuning.loop.observe import REPLICA_SIGNALS, buckets_beside, latency_model, look_back
 from tuning.loop.parts import Parts
 from tuning.model import Applied, Change, Decision, Observation, OpenChange, Outcome, Plan, Receipt, Setting
 from tuning.planning.expected import expected_p95_ms, unhelped_p95_ms
@@ -27,6 +27,7 @@ from tuning.policies.promotion import decide, decide_canary
 from tuning.policies.reconcile import Found, where
 from tuning.ports import Concluding, Evidence
 from tuning.verification import draining
+from tuning.verification.restarted import with_replica
 
 _log = logging.getLogger(__name__)
 _HISTORY_S = 4 * 3600.0
@@ -191,7 +192,14 @@ def _judge(parts: Parts, attempt: Attempt, at_s: float) -> Outcome:
     )
     price = cost.price_of(service)
     costs = {name: cost.cost_of(side.window, price) for name, side in (("cost_before", before), ("cost_after", after))}
-    return outcome.model_copy(update=costs)
+    outcome = outcome.model_copy(update=costs)
+    sick = plan.diagnosis.sick
+    if sick is None or not plan.one_way:
+        return outcome
+    step_s = parts.settings.prometheus.step_s
+    spans = _grid(_before_from_s(parts, plan, first), first, step_s), _grid(made + attempt.settle_s, at_s, step_s)
+    then, now = (parts.source.read_replicas([service], REPLICA_SIGNALS, span).get(service.name, {}) for span in spans)
+    return with_replica(outcome, sick, then, now, service.slo)
 
 
 def _clocks_apart(parts: Parts, service: Service, at_s: float) -> str | None:
@@ -342,6 +350,9 @@ def undo(parts: Parts, plan: Plan | Attempt, at_s: float) -> list[Receipt]:
     attempt = attempts.of(parts.ledger, plan)
     done = attempt.plan
     service = parts.service(done.service)
+    if done.one_way:
+        close(parts, attempt, at_s, "hold", f"There is nothing to undo after the {done.chosen.text()}.")
+        return []
     found, words = _stands(parts, attempt)
     if found == "foreign":
         close(parts, attempt, at_s, "hold", f"Not undone, somebody else changed it meanwhile: {words}")

@@ -21,7 +21,7 @@ from tuning.loop import post, records
 from tuning.loop.parts import Parts
 from tuning.loop.post import Letter
 from tuning.mail import Mail
-from tuning.model import Outcome, Plan, Receipt, Record, Report
+from tuning.model import ONE_WAY, Change, Outcome, Plan, Receipt, Record, Report
 from tuning.policies.delivery import Topic
 from tuning.query import Query
 from tuning.report import render, words
@@ -120,7 +120,8 @@ def tell_change(parts: Parts, plan: Plan, receipt: Receipt, at_s: float) -> None
     at once wherever roll-backs are: somebody waits for that version."""
     if not receipt.changed:
         return
-    lines = [plan.reason or plan.chosen.reason, "It is proven next; what does not help is taken back."]
+    then = "there is nothing to undo." if plan.one_way else "what does not help is taken back."
+    lines = [plan.reason or plan.chosen.reason, f"It is proven next; {then}"]
     url = parts.incident_url(plan.incident_id)
     reverted = receipt.lever == "release"
     title = f"{'Release taken back' if reverted else 'Changed'}: {plan.service}: {_moved(receipt)}"
@@ -238,6 +239,8 @@ def _events(
 
 
 def _moved(receipt: Receipt) -> str:
+    if receipt.lever in ONE_WAY:
+        return Change(lever=receipt.lever, old=receipt.before, new=receipt.after).text()
     moved = [k for k in receipt.after if receipt.after[k] != receipt.before.get(k)]
     text = ", ".join(f"{k} {receipt.before.get(k, '?')} → {receipt.after[k]}" for k in moved) or receipt.lever
     return f"{text} on {receipt.replica}" if receipt.replica else text

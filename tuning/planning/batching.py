@@ -97,6 +97,7 @@ def assess(
         variation=top,
         spread=model.spread,
         replica_slow=tuple(sorted(pace.values())),
+        slowest=max(sorted(pace), key=lambda label: pace[label], default=""),
         slow_point=speed.slow_replicas(observation, pace, fresh, settings),
         limit_cost=_limit_cost(model, now, base),
         backlog=backlog(now, observation.window, settings),

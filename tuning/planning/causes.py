@@ -61,9 +61,27 @@ _TABLE = (
     Cause(
         "slow_replica",
         "one replica is slower than the others",
-        ("replicas", "precision", "variant"),
+        ("restart", "replicas", "precision", "variant"),
         pair_adds=th.STAND_INS,
         told_by=(("p95_ms", "replicas"),),
+    ),
+    Cause(
+        "wrong_replica",
+        "the answers of one replica fail or differ from its peers'",
+        ("restart",),
+        told_by=(("error_rate", "replicas"), ("agreement", "replicas"), ("accuracy", "replicas")),
+    ),
+    Cause(
+        "leaking_replica",
+        "the memory of a replica grows towards its limit",
+        ("restart",),
+        told_by=(("memory_gb", "memory_limit_gb"),),
+    ),
+    Cause(
+        "warming_up",
+        "a replica was just started, and is slow until it is warm",
+        curable=False,
+        told_by=(("p95_ms", "uptime_s"),),
     ),
     Cause(
         "slow_stage",

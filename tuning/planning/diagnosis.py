@@ -12,7 +12,7 @@ from typing import Any
 
 from detection.model import Incident
 from tuning.formats import ms
-from tuning.model import Diagnosis, Observation
+from tuning.model import Diagnosis, Observation, SickReplica
 from tuning.planning import language_signs as lang
 from tuning.planning import reading as rd
 from tuning.planning import thresholds as th
@@ -42,14 +42,18 @@ def _idle_text(f: Facts) -> tuple[str, ...]:
     return (*_met_text(f), text)
 
 
-def _one_is_slow(f: Facts) -> bool:
-    slow = f.situation.replica_slow
-    return len(slow) >= 2 and slow[-1] >= th.SLOW_REPLICA and slow[-2] < th.SOUND_REPLICA
+def _sentence(sick: SickReplica | None) -> tuple[str, ...]:
+    return (sick.sentence,) if sick is not None else ()
 
 
-def _slow_replica_text(f: Facts) -> tuple[str, ...]:
-    slow = f.situation.replica_slow
-    return (f"one of {len(slow)} replicas takes {slow[-1]:.1f} times as long per batch",)
+def _leaks(f: Facts) -> bool:
+    """Nothing else hurts, or the leak is what the incident was opened for."""
+    return (f.over or f.incident.symptom == "leaking_replica") and f.leaking_one is not None
+
+
+def _warms_up(f: Facts) -> bool:
+    """More load than before is no matter of the first minutes, whatever was just started because of it."""
+    return bool(f.warming) and (_load_growth(f) or 0.0) <= th.MOVED
 
 
 def _waits_for_rows(f: Facts) -> bool:
@@ -100,16 +104,19 @@ def _stage_text(f: Facts) -> tuple[str, ...]:
 FIRST = (
     Sign("stale_data", when(lambda f: bool(f.stale)), lambda f: (f.stale,)),
     Sign("bad_release", when(_bad_release), _bad_release_text),
+    Sign("wrong_replica", when(lambda f: f.wrong_one is not None), lambda f: _sentence(f.wrong_one)),
     Sign("errors", when(lambda f: f.failing and (f.met or not f.saturated) and not f.shedding), _failing_text),
     lang.STALLED,
+    Sign("leaking_replica", when(_leaks), lambda f: _sentence(f.leaking_one)),
     Sign("idle_capacity", when(lambda f: f.over and f.incident.symptom == "idle"), _idle_text),
     Sign("healthy", when(lambda f: f.over), _met_text),
+    Sign("warming_up", when(_warms_up), lambda f: (f.warming,)),
+    Sign("slow_replica", when(lambda f: f.slow_one is not None), lambda f: _sentence(f.slow_one)),
     Sign(
         "unknown",
         when(lambda f: f.now.queue_ms is None and f.now.batch_ms is None and f.language is None),
         lambda f: ("neither queue nor batch time is exported: the split of the latency is unknown",),
     ),
-    Sign("slow_replica", when(_one_is_slow), _slow_replica_text),
     Sign("batch_wait_too_long", when(_waits_for_rows), _waits_text),
     Sign("slow_stage", when(lambda f: f.stage is not None and not f.saturated), _stage_text),
 )
@@ -252,8 +259,18 @@ def _diagnosis(cause: str, evidence: tuple[str, ...], facts: Facts) -> Diagnosis
         release=found.release if found is not None else None,
         slower=found.slower if found is not None else None,
         stages=stages_of(facts.observation.window, rd.recent_s(facts.observation, facts.settings)),
+        sick=_sick(cause, facts),
         **split,
     )
+
+
+def _sick(cause: str, facts: Facts) -> SickReplica | None:
+    """The replica that a cause names."""
+    if cause == "slow_replica":
+        return facts.slow_one
+    if cause == "wrong_replica":
+        return facts.wrong_one
+    return facts.leaking_one if cause == "leaking_replica" else None
 
 
 def split_of(now: Reading) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from detection.model import Incident
 from detection.signals import percentile
 from tuning.formats import ms
-from tuning.model import Observation
+from tuning.model import Observation, SickReplica
 from tuning.planning import reading as rd
+from tuning.planning import sickness
 from tuning.planning import thresholds as th
 from tuning.planning.language import LanguageReading, read_calm, read_language
 from tuning.planning.reading import Reading
@@ -73,6 +74,26 @@ class Facts:
         from tuning.planning.releases import blamed
 
         return blamed(self.incident, self.observation, self.settings, overloaded=self.overloaded)
+
+    @cached_property
+    def slow_one(self) -> SickReplica | None:
+        """The one replica that is slower than the others."""
+        return sickness.slow_one(self.observation, self.situation, self.settings)
+
+    @cached_property
+    def wrong_one(self) -> SickReplica | None:
+        """The one whose requests fail, or whose answers differ."""
+        return sickness.wrong_one(self.observation, self.settings)
+
+    @cached_property
+    def leaking_one(self) -> SickReplica | None:
+        """The one whose memory reaches its limit first."""
+        return sickness.leaking_one(self.incident, self.observation, self.settings)
+
+    @cached_property
+    def warming(self) -> str:
+        """What is slow because it was just started."""
+        return sickness.warming(self.observation, self.situation, self.settings)
 
     @property
     def failing(self) -> bool:

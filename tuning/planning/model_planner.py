@@ -26,6 +26,7 @@ from tuning.planning.forecast import Forecast
 from tuning.planning.objectives import broken
 from tuning.planning.ports import Candidate, Engine, Knowledge, Predicted, limits_of
 from tuning.planning.ranking import Ranked
+from tuning.planning.restarting import cure, left_out
 from tuning.planning.reverting import way_back
 from tuning.planning.rules import Rules
 from tuning.planning.settings import PlanningSettings
@@ -65,6 +66,9 @@ class ModelPlanner:
         back = way_back(incident, observation, case.diagnosis, past)
         if back is not None:
             return self._plan(case, *back)
+        healed = cure(incident, observation, case.diagnosis, past, self._settings, case.situation.now.busy)
+        if healed is not None:
+            return self._plan(case, *healed)
         if not case.diagnosis.curable:
             return self._plan(case, Option(changes=(), reason=explain.uncured(case.diagnosis)), ())
         if not case.situation.identified:
@@ -152,7 +156,8 @@ class ModelPlanner:
             for item in sorted(ranked, key=lambda item: item.predicted.ratio(case.limits))
             if item is not winner
         ]
-        untouched = _untouched(case.observation)
+        sick = left_out(case.incident, case.observation, case.diagnosis, case.past, case.situation.now.busy)
+        untouched = (*_untouched(case.observation), *sick)
         if winner is None:
             chosen = Option(
                 changes=(),

@@ -16,6 +16,7 @@ from tuning.planning import explain
 from tuning.planning.diagnosis import diagnose
 from tuning.planning.objectives import broken
 from tuning.planning.ports import Engine
+from tuning.planning.restarting import cure
 from tuning.planning.reverting import way_back
 from tuning.planning.rules import Rules
 from tuning.planning.settings import PlanningSettings
@@ -38,6 +39,9 @@ class PlaybookPlanner:
         back = way_back(incident, observation, diagnosis, past)
         if back is not None:
             return self._rules.plan(incident, observation, situation.now, diagnosis, *back)
+        healed = cure(incident, observation, diagnosis, past, self._settings, situation.now.busy)
+        if healed is not None:
+            return self._rules.plan(incident, observation, situation.now, diagnosis, *healed)
         plan = self._rules.propose(incident, observation, situation.now, diagnosis, past)
         if engine.rules_apply or not plan.chosen.changes:
             return plan

@@ -23,6 +23,10 @@ class PlanningSettings(BaseModel):
     stale_s: float = Field(120.0, gt=0)
     """Signals whose newest sample is older than this are no ground for a change."""
 
+    warm_up_s: float = Field(120.0, ge=0)
+    """How long a replica may take after its start until it is as fast as its peers: a slow one that is younger is not
+    sick, and after a restart P95 is not looked at before."""
+
     headroom: float = Field(0.9, gt=0, le=1)
     """An option meets the SLO only if its predicted P95 is at most this share of it."""
 

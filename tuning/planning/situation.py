@@ -59,9 +59,9 @@ class Situation:
     learned; None: none was learned before); slow_sd: its relative standard error; slower_per_min: by how
     much of itself it grows a minute. variation: of service times, that
     comes and goes on top of `spread`, the usual one. replica_slow: relative service time of each replica, slowest
-    last, () where not exported. limit_cost: what a row costs at the present limit over what it cost at the baseline's
-    (None: the limit is as it was, or no model). backlog: requests waiting. identified: whether a prediction is
-    possible at all.
+    last, () where not exported; slowest: that one's label. limit_cost: what a row costs at the present limit over what
+    it cost at the baseline's (None: the limit is as it was, or no model). backlog: requests waiting. identified:
+    whether a prediction is possible at all.
     """
 
     now: Reading
@@ -74,6 +74,7 @@ class Situation:
     variation: float | None = None
     spread: float = 0.1
     replica_slow: tuple[float, ...] = ()
+    slowest: str = ""
     limit_cost: float | None = None
     backlog: float = 0.0
     identified: bool = False

@@ -137,10 +137,14 @@ STAGE_DOMINATES = 0.5
 """Share of a request's time from which a stage around the model is what its time goes into: more than all else."""
 MOVED = math.log(1.15)
 """Growth (natural logarithm) of a factor of the load that is evidence: 15 %, about three standard errors."""
-SLOW_REPLICA = 1.4
-"""Batch time over the median replica's from which a replica is the slow one ..."""
+SLOW_REPLICA = 1.3
+"""Batch time over the median replica's from which a replica is the slow one (one of 1.4 times shows 1.3 to 1.5) ..."""
 SOUND_REPLICA = 1.2
 """... while the next slowest stays below this."""
+WRONG_REQUESTS = 10.0
+"""Failed requests of one replica from which it is called wrong: a few are anybody's."""
+WRONG_TIMES = 3.0
+"""How many times the share of its peers."""
 BORDERS = 0.2
 """Share of recent P95 values over the SLO from which an incident is not over although the median is under it."""
 WAIT_SHARE = (0.25, 1.5)
@@ -326,6 +330,13 @@ was measured before it was listed; a pair has two ways to fail."""
 
 RELEASE_RISK = 0.1
 """How hard a reverted release is to undo: as any load of a model, and somebody waits for that version."""
+
+HEAL_RISK = 0.03
+"""The same for a replica's restart: nothing is left to undo, and what it carried is carried by the others meanwhile."""
+HEAL_CARRIES = 0.95
+"""Busy share of the others up to which they carry the load of the replica that restarts."""
+HEAL_MEMORY_S = 86_400.0
+"""Over how long restarts are counted against the lever's `per_day`."""
 
 # Ranking -----------------------------------------------------------------------------------------------------------
 

@@ -79,6 +79,7 @@ def assess(
         slow=slow,
         slow_sd=slow_sd,
         replica_slow=tuple(sorted(pace_of.values())),
+        slowest=max(sorted(pace_of), key=lambda label: pace_of[label], default=""),
         backlog=backlog(now, window, settings),
         identified=kept.known and size is not None and limit is not None and rate is not None and rate.qps.value > 0,
         steps=kept,

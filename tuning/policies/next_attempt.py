@@ -84,5 +84,5 @@ def _how_it_ended(last: Attempt, settings: SafetySettings) -> Last:
     if last.refusal is not None:
         return "refused_for_now" if last.refusal.guard in _FOR_NOW else "refused"
     plan = last.plan
-    passing = not plan.chosen.changes and (plan.chosen.meets_slo or plan.diagnosis.cause == "healthy")
+    passing = not plan.chosen.changes and (plan.chosen.meets_slo or plan.diagnosis.cause in ("healthy", "warming_up"))
     return "held_as_passing" if passing else "held"

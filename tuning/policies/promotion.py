@@ -1,6 +1,6 @@
 """What follows from a verdict: keep, roll back, or look once longer; and whether anything else should be tried.
 
-Three tables: of a change, of a change that one replica has alone, and of a roll-back. Pure.
+Four tables: of a change, of one that cannot be undone, of one that a replica has alone, and of a roll-back. Pure.
 """
 
 from __future__ import annotations
@@ -58,6 +58,22 @@ CHANGE = table(
     ],
 )
 
+_NO_HELP = "It did not help, and there is nothing to undo: {why}"
+# (verdict, resolved, looked twice): what was ended cannot be brought back, and is not ended again for the same incident
+ONE_WAY = table(
+    (_VERDICTS, _RESOLVED, _BOOL),
+    [
+        (("improved", True, ANY), Rule("keep", "done", "It helped: {why}")),
+        (("improved", None, False), Rule("settle", "done", "It helped; one longer look tells whether it is enough.")),
+        (("improved", None, True), Rule("keep", "following", "It helped, and that is not enough yet: {why}")),
+        (("improved", False, ANY), Rule("keep", "following", "It helped, and that is not enough yet: {why}")),
+        (("inconclusive", ANY, False), Rule("settle", "done", "One longer look: {why}")),
+        (("inconclusive", True, True), Rule("keep", "done", _MET)),
+        (("inconclusive", _NOT_RESOLVED, True), Rule("keep", "following", _NO_HELP)),
+        ((frozenset({"unchanged", "worse"}), ANY, ANY), Rule("keep", "following", _NO_HELP)),
+    ],
+)
+
 _FIRST = "The replica that was changed first"
 # (verdict, looked twice): only "improved" goes on; the others keep the old setting until it has shown that it helps
 FIRST_REPLICA = table(
@@ -100,6 +116,8 @@ def decide(outcome: Outcome, plan: Plan, attempts: int, settings: SafetySettings
     """Pure. attempts: how many levers were tried for this incident, this one included."""
     if plan.rollback_of is not None:
         rule = UNDOING[outcome.verdict, outcome.resolved, looked_twice]
+    elif plan.one_way:
+        rule = ONE_WAY[outcome.verdict, outcome.resolved, looked_twice]
     else:
         # Somebody wants the version that was taken away: a revert that helped nothing is not harmless.
         free = plan.chosen.cost_per_hour <= 0 and "release" not in plan.chosen.levers

@@ -42,7 +42,14 @@ def overdue_s(attempt: Attempt, verification: VerificationSettings, safety: Safe
     return start_s + build_s + stages * looks_s + safety.in_flight_s + safety.stuck_after_s
 
 
-_APPLY_LIMITS = ("rollout_timeout_s", "load_timeout_s", "unschedulable_after_s")
+_APPLY_LIMITS = (
+    "rollout_timeout_s",
+    "load_timeout_s",
+    "unschedulable_after_s",
+    "restart_timeout_s",
+    "budget_timeout_s",
+    "ready_timeout_s",
+)
 
 
 def longest_apply_s(lever: Lever) -> float:

@@ -10,7 +10,7 @@ from detection.signals import percentile, title
 from tuning import cost, formats
 from tuning.formats import ms
 from tuning.mail import Event, Tone
-from tuning.model import Interval, Knob, Option, Outcome, Report
+from tuning.model import ONE_WAY, Change, Interval, Knob, Option, Outcome, Report
 
 _KNOBS = {
     "batch_size": "batch size",
@@ -104,11 +104,14 @@ def subject(report: Report) -> str:
 
 def changes_text(report: Report) -> str:
     """"batch size 1 -> 8" from what was really changed, else from the plan."""
-    pairs = [(r.before, r.after) for r in report.receipts if r.changed] or [
-        (c.old, c.new) for c in report.plan.chosen.changes
+    pairs = [(r.lever, r.before, r.after) for r in report.receipts if r.changed] or [
+        (c.lever, c.old, c.new) for c in report.plan.chosen.changes
     ]
     parts = []
-    for old, new in pairs:
+    for lever, old, new in pairs:
+        if lever in ONE_WAY:
+            parts.append(Change(lever=lever, old=old, new=new).text())
+            continue
         moved = [k for k in new if old.get(k) != new[k] and k in _KNOBS] or [k for k in new if k in _KNOBS]
         parts += [f"{_KNOBS[k]} {knob(old.get(k))} → {knob(new[k])}" for k in moved]
     return ", ".join(dict.fromkeys(parts)) or "no change"
@@ -117,6 +120,9 @@ def changes_text(report: Report) -> str:
 def option_text(option: Option) -> str:
     parts = []
     for change in option.changes:
+        if change.lever in ONE_WAY:
+            parts.append(change.text())
+            continue
         moved = [k for k in change.new if change.old.get(k) != change.new[k]] or list(change.new)
         parts += [f"{_KNOBS.get(k, k)} {knob(change.old.get(k))} → {knob(change.new[k])}" for k in moved]
     return " and ".join(parts) or "no change"
@@ -267,6 +273,8 @@ def rows(report: Report) -> list[tuple[str, str]]:
     if plan.chosen.quality_loss:
         table.append(("Price", f"{formats.points(plan.chosen.quality_loss)} of quality for as long as it lasts"))
     table.append(("Lease", lease(report)))
+    if plan.one_way and any(receipt.changed for receipt in report.receipts):
+        table.append(("To undo", "Nothing: a process that has ended is not brought back, and the next one serves."))
     if report.decision is not None:
         table.append(("Decision", f"{report.decision.step.replace('_', ' ')}: {report.decision.reason}"))
     if not undone(report) and report.decision is not None and report.decision.step == "roll_back":
