@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Expected = Literal["resolved", "nothing", "hold", "refused"]
+Expected = Literal["resolved", "nothing", "hold", "refused", "returned"]
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,9 @@ class Scenario:
     "language" an emulated engine of a language model behind a Deployment (batch_size is its max-num-seqs then).
     baseline, fault_load: load as a share of what the service can carry before anything is changed. fault: body of
     POST /fault. expected: "resolved" needs a change that worked and its mail; "nothing" neither; "hold" only a mail
-    that says why; "refused" that mail after a gate said no. slo_factor: the SLO is this many times the latency of a
-    single unloaded request, rounded up. calibration: the precision lever is there, with rows "matching" the traffic or
+    that says why; "refused" that mail after a gate said no; "returned" a temporary
+    change that worked, and the old setting back by itself once the load has fallen. slo_factor: the SLO is this many
+    times the latency of a single unloaded request, rounded up. calibration: the precision lever is there, with rows "matching" the traffic or
     rows from "another" distribution.
     """
 
@@ -72,6 +73,8 @@ class Scenario:
     language: Language | None = None
     release: bool = False
     """Somebody else releases a version 2 that does three times the work per row; version 1 has to come back."""
+    variant: bool = False
+    """A smaller model stands by as version 2: right a little less often, and much faster."""
     cause: str = ""
     """resolved: what the first plan with a change has to name as the cause, ..."""
     first: str = ""
@@ -158,6 +161,18 @@ SCENARIOS: dict[str, Scenario] = {
             cause="bad_release",
             first="release",
             proof="Resolved",  # that the release was taken back is told at once, before anything is proven
+        ),
+        Scenario(
+            "degrade",
+            "traffic triples past what the only server carries; a smaller model stands by (ONNX Runtime on one core)",
+            "returned",
+            baseline=0.45,
+            fault_load=1.4,
+            batch_max=1,
+            variant=True,
+            first="variant",
+            proof="Resolved",
+            duration_s=300.0,
         ),
         Scenario(
             "llm-concurrency",

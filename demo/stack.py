@@ -30,6 +30,7 @@ NAMESPACE, SERVICE = "demo", "ranker"
 MAX_QUEUE = 20_000
 """Making INT8 takes tens of seconds under overload: what waits meanwhile must not be refused."""
 CALIBRATION_ROWS = 1024
+HELD_BACK_ROWS = 4000
 ANOTHER_SCALE = 0.05
 """What "another distribution" is: the same inputs in another unit, as when the pre-processing was changed since."""
 
@@ -56,6 +57,7 @@ class Stack:
         self.cpu = measured_core()
         self.load_out, self._load_control = self.run / "load.jsonl", self.run / "load-control.json"
         self.control_url = ""
+        self.variants: dict[str, float] = {}
         self.cluster: Any = None
         self.hpa_env: dict[str, str] = {}
 
@@ -75,6 +77,19 @@ class Stack:
     def make_model(self) -> Path:
         return models.cached(self.home / "models")
 
+    def _smaller(self) -> Path:
+        return models.cached(self.home / "models", models.SMALLER)
+
+    def measure_variants(self, ratio: float) -> dict[str, float]:
+        """What services.yaml says of both models: shares of right answers (full, small) on `rows` held-back rows, and
+        how long the smaller one takes against the other."""
+        quality = {
+            name: round(models.right_share(path, rows=HELD_BACK_ROWS, seed=self.seed + 2000), 4)
+            for name, path in (("full", self.make_model()), ("small", self._smaller()))
+        }
+        self.variants = {**quality, "ratio": round(min(ratio, 0.99), 3), "rows": HELD_BACK_ROWS}
+        return self.variants
+
     def start_service(self) -> None:
         """The inference service: one real server, or replicas behind the Kubernetes-shaped API."""
         if self.scenario.language is not None:
@@ -88,6 +103,8 @@ class Stack:
         self.model_repository = models.repository(self.run / "models", self.make_model(), SERVICE)
         if self.scenario.release:
             models.averaged(self.make_model(), self.model_repository / SERVICE / "2" / "model.onnx")
+        if self.scenario.variant:
+            models.repository(self.run / "models", self._smaller(), SERVICE, version=2)
         address = f"{LOOPBACK}:{free_port()}"
         server = Child("inference server", [
             sys.executable, "-m", "demo.server", "--port", address.rsplit(":", 1)[1], *self._server_options(),
@@ -266,7 +283,7 @@ class Stack:
         else:
             engine = PlainLoop(self.repository, self.logs / "loop.log", env)
         files = self._precision_files()
-        config.write_text(render_config(self.repository, self.scenario, slo_ms, engine.url, files))
+        config.write_text(render_config(self.repository, self.scenario, slo_ms, engine.url, files, self.variants))
         (self.run / "env.sh").write_text("".join(f"export {k}='{v}'\n" for k, v in env.items()))
         self._stops.append(("the loop", engine.stop))
         engine.start()
@@ -310,13 +327,23 @@ class Stack:
 
 
 def render_config(
-    repository: Path, scenario: Scenario, slo_ms: float, airflow_url: str, files: Mapping[str, str] | None = None
+    repository: Path,
+    scenario: Scenario,
+    slo_ms: float,
+    airflow_url: str,
+    files: Mapping[str, str] | None = None,
+    variants: Mapping[str, float] | None = None,
 ) -> str:
-    """The text of services.yaml for a scenario. files: onnx, calibration and repository of the precision lever."""
+    """The text of services.yaml for a scenario. files: onnx, calibration and repository of the precision lever.
+
+    variants: what was measured of both models (`Stack.measure_variants`).
+    """
     environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     name = "services.yaml.j2" if scenario.language is None else "services-language.yaml.j2"
     template = environment.from_string((repository / "demo" / name).read_text())
-    return template.render(scenario=scenario, slo_ms=f"{slo_ms:g}", airflow_url=airflow_url, files=files or {})
+    return template.render(
+        scenario=scenario, slo_ms=f"{slo_ms:g}", airflow_url=airflow_url, files=files or {}, variants=variants or {}
+    )
 
 
 def measured_core() -> int | None:

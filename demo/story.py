@@ -17,6 +17,7 @@ LEVER_KINDS = {
     "quantize_int8": "precision",
     "revert_release": "release",
     "restart_replica": "restart",
+    "switch_variant": "variant",
 }
 
 
@@ -82,6 +83,13 @@ def broken_at(seconds: Sequence[Second], slo_ms: float, since_s: float) -> float
     """When the rolling P95 first went over the SLO."""
     late = [s for s in seconds if s.t > since_s]
     return next((t for t, p95 in rolling_p95(late) if p95 is not None and p95 > slo_ms), None)
+
+
+def goodput(seconds: Sequence[Second], slo_ms: float, start_s: float, end_s: float) -> float | None:
+    """Answers within the SLO per second in (start_s, end_s]; None for no time at all."""
+    part = [s for s in seconds if start_s < s.t <= end_s]
+    in_time = sum(n for s in part for number, n in s.bins.items() if histogram.upper_ms(number) <= slo_ms)
+    return round(in_time / len(part), 1) if part else None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -11,6 +12,8 @@ from demo.mailbox import Mail
 from demo.scenarios import Scenario
 from demo.screen import Screen
 
+BACK = "serves again"
+"""What the subject of the mail says that a temporary change is over."""
 CALM_S = 15.0
 """How long P95 must have been under the SLO before the demo believes it."""
 
@@ -26,6 +29,8 @@ class Facts:
     service_s: dict[int, float] = field(default_factory=dict)
     baseline_at_s: float = 0.0
     fault_at_s: float = 0.0
+    calm_at_s: float = 0.0
+    """When the load fell again; 0 where it does not."""
     end_at_s: float = 0.0
     airflow_url: str = ""
     link: str = ""
@@ -56,7 +61,10 @@ def summarise(
     """
     s, t0 = facts.scenario, facts.fault_at_s
     end = facts.end_at_s or (seconds[-1].t if seconds else t0)
-    made = story.actions(events, t0) if t0 else []
+    everything = story.actions(events, t0) if t0 else []
+    # What goes back by itself once the load has fallen is no answer to the fault.
+    until_s = facts.calm_at_s - t0 if facts.calm_at_s else math.inf
+    made = [one for one in everything if one["at_s"] <= until_s]
     calm = story.under_for_good_since(seconds, facts.slo_ms, t0) if t0 else None
     resolved = calm is not None and _is_resolved(facts, seconds, made)
     mails: tuple[Mail, ...] = tuple(stack.mailbox.mails)
@@ -74,7 +82,9 @@ def summarise(
     # What is held while too little tells is no answer yet: the first plan that changes something is.
     plan: Mapping[str, Any] = next((p for p in plans if p.get("chosen", {}).get("changes")), plans[0] if plans else {})
     named_right = _named_right(s, plan, made)
-    proven = bool({"refused": told_no, "hold": named}.get(s.expected, proof))
+    back = [one for one in everything if one["at_s"] > until_s]
+    returned = _returned(made, back, mails)
+    proven = bool({"refused": told_no, "hold": named, "returned": proof and returned}.get(s.expected, proof))
     return {
         "scenario": s.name,
         "seed": stack.seed,
@@ -85,7 +95,9 @@ def summarise(
         "cause": plan.get("diagnosis", {}).get("cause"),
         "evidence": plan.get("diagnosis", {}).get("evidence", []),
         "resolved": resolved,
-        "actions": made,
+        "actions": everything,
+        "returned": returned if s.expected == "returned" else None,
+        "goodput_rps": _goodput(facts, seconds, made),
         "refusals": refused,
         "approval": _approval(facts),
         "t_detected_s": None if detected is None else round(detected.at_s - t0, 1),
@@ -133,16 +145,42 @@ def _is_resolved(facts: Facts, seconds: Sequence[story.Second], made: Sequence[M
     """The SLO was broken, a change was made, and it still stands. (That P95 is under the SLO is the caller's.)"""
     stands = bool(made) and not made[-1]["undo"]
     broken = story.broken_at(seconds, facts.slo_ms, facts.fault_at_s)
-    return facts.scenario.expected == "resolved" and stands and broken is not None
+    return facts.scenario.expected in ("resolved", "returned") and stands and broken is not None
 
 
 def _as_expected(s: Scenario, resolved: bool, changes: int, mails: int, proven: bool) -> bool:
     return {
         "resolved": resolved and proven,
+        "returned": resolved and proven,
         "hold": changes == 0 and proven,
         "refused": changes == 0 and proven,
         "nothing": changes == 0 and mails == 0,
     }[s.expected]
+
+
+def _returned(made: Sequence[Mapping[str, Any]], back: Sequence[Mapping[str, Any]], mails: Sequence[Mail]) -> bool:
+    """Whether the one thing that happened after the load had fallen is that the first change went back, told with what
+    it had cost."""
+    if not made or len(back) != 1:
+        return False
+    same = back[0]["to"] == made[0]["from"] and back[0]["lever"] == made[0]["lever"] and back[0]["undo"]
+    return bool(same) and any(BACK in m.subject and "point-minutes" in m.subject for m in mails)
+
+
+def _goodput(
+    facts: Facts, seconds: Sequence[story.Second], made: Sequence[Mapping[str, Any]]
+) -> dict[str, float | None] | None:
+    """Answers within the SLO per second: from the fault to the first change, and from the last one until the load fell
+    or all ended, each without the seconds in which the queue grew or drained. None without a change."""
+    if not made or not facts.fault_at_s:
+        return None
+    t0 = facts.fault_at_s
+    end = facts.calm_at_s or facts.end_at_s
+    first, last = t0 + made[0]["at_s"], t0 + made[-1]["at_s"]
+    return {
+        "overloaded": story.goodput(seconds, facts.slo_ms, min(t0 + 5, first), first),
+        "after": story.goodput(seconds, facts.slo_ms, max(end - CALM_S, last), end),
+    }
 
 
 def _p95(facts: Facts, seconds: Sequence[story.Second], calm_s: float, end_s: float) -> dict[str, float | None]:

@@ -15,7 +15,7 @@ from demo.processes import DemoError
 from demo.scenarios import capacity_rps, slo_ms, surge_rps
 from demo.screen import Screen
 from demo.stack import SERVICE, Engine, Stack
-from demo.summary import CALM_S, Facts, ms_text, summarise, tell
+from demo.summary import BACK, CALM_S, Facts, ms_text, summarise, tell
 
 BASELINE_S = 40.0
 SWEEPS_BEFORE_FAULT = 2
@@ -91,10 +91,24 @@ class Supervisor:
         facts.capacity_rps = capacity_rps(facts.service_s, s.batch_size, count)
         facts.slo_ms = slo_ms(facts.service_s, s.batch_size, s.slo_factor)
         times = ", ".join(f"{b} rows {t * 1000:.1f} ms" for b, t in facts.service_s.items())
+        if s.variant:
+            self._measure_variants(address)
         label = " (EMULATED accelerator: it waits instead of computing)" if s.serving == "replicas" else ""
         self.screen.say(
             f"measured{label}: {times}; so about {facts.capacity_rps:.0f} requests/s at batch size {s.batch_size}"
             f"{f' on {count} replicas' if count > 1 else ''}; SLO: P95 under {facts.slo_ms:.0f} ms"
+        )
+
+    def _measure_variants(self, address: str) -> None:
+        """As whoever writes services.yaml would: how much faster the smaller model is, and how often it is right."""
+        facts, load = self.facts, f"{self.stack.control_url}/v2/repository/models/{SERVICE}/load"
+        web.call(load, {"version": "2"}, timeout_s=60.0)
+        small_s = batch_seconds(address, (1,))[1]
+        web.call(load, {"version": "1"}, timeout_s=60.0)
+        found = self.stack.measure_variants(small_s / facts.service_s[1])
+        self.screen.say(
+            f"measured: the smaller model takes {found['ratio']:.0%} of the time and is right on {found['small']:.1%} "
+            f"of {found['rows']} held-back rows, the whole one on {found['full']:.1%}"
         )
 
     def _baseline(self) -> None:
@@ -197,6 +211,7 @@ class Supervisor:
             "hold": self._has_held,
             "refused": self._is_refused,
             "nothing": lambda: False,
+            "returned": self._has_returned,
         }
         done = ends[self.scenario.expected]
         phase = "watching" if self.scenario.expected == "nothing" else "the loop works"
@@ -214,6 +229,23 @@ class Supervisor:
             return False
         changed_at = t0 + made[-1]["at_s"]
         return now - max(since, changed_at) >= CALM_S and self._mail_after(changed_at)
+
+    def _has_returned(self) -> bool:
+        """The change has worked, the load has fallen then, and what served before serves again, as a mail says."""
+        facts = self.facts
+        if not facts.calm_at_s:
+            if self._is_resolved():
+                facts.calm_at_s = time.time()
+                rate = self.scenario.baseline * facts.capacity_rps
+                self.stack.set_rate(rate)
+                self.screen.say(f"load falls to {rate:.0f} requests/s")
+            return False
+        made = story.actions(self.events(), facts.calm_at_s)
+        back = [one["at_s"] for one in made if one["undo"] and one["at_s"] > 0]
+        return bool(back) and self._told(BACK, facts.calm_at_s + back[-1])
+
+    def _told(self, words: str, since_s: float) -> bool:
+        return any(m.eml.stat().st_mtime >= since_s and words in m.subject for m in self.stack.mailbox.mails)
 
     def _is_approved(self, person: Person) -> bool:
         """Whether the person that the mail asked has said yes, as Airflow tells it."""
@@ -241,8 +273,7 @@ class Supervisor:
         return bool(self.facts.yes_at_s)
 
     def _mail_after(self, at_s: float) -> bool:
-        mails = self.stack.mailbox.mails
-        return any(m.eml.stat().st_mtime >= at_s and self.scenario.proof in m.subject for m in mails)
+        return self._told(self.scenario.proof, at_s)
 
     def _has_held(self) -> bool:
         mails = self.stack.mailbox.mails

@@ -91,6 +91,38 @@ def test_what_counts(
     assert summary["airflow_task_failures"] is None, "nobody could be asked"
 
 
+FULL, SMALL = {"variant": "full"}, {"variant": "small"}
+LENT = ("switch_variant", 15, FULL, SMALL)
+
+
+@pytest.mark.parametrize(
+    ("made", "subjects", "ok"),
+    [
+        ([LENT, ("roll_back", 55, SMALL, FULL)], ["Resolved", "full serves again, -1.9 points for 1 min: 1.9 point-minutes"], True),
+        ([LENT, ("roll_back", 55, SMALL, FULL)], ["Resolved", "full serves again"], False),
+        ([LENT, ("roll_back", 55, SMALL, FULL)], ["Resolved"], False),
+        ([LENT], ["Resolved", "full serves again: 1.9 point-minutes"], False),
+        ([LENT, ("roll_back", 30, SMALL, FULL)], ["Resolved", "full serves again: 1.9 point-minutes"], False),
+        ([LENT, ("roll_back", 55, SMALL, FULL), ("switch_variant", 58, FULL, SMALL)], ["Resolved", "full serves again: 1 point-minutes"], False),
+    ],
+    ids=["back by itself", "no price in the mail", "nobody told", "it stays", "back before the load fell", "lent again"],
+)
+def test_a_variant_has_to_come_back_by_itself_once_the_load_has_fallen(tmp_path: Path, made, subjects, ok):
+    run = supervisor(tmp_path, "degrade", SLOW, mails=len(subjects))
+    run.facts.calm_at_s = T0 + 45
+    for mail, subject in zip(run.stack.mailbox.mails, subjects, strict=True):
+        mail.subject = subject
+    events = [
+        story.Event(T0 + at, kind, "result", {"lever": "variant", "before": old, "after": new, "changed": True, "at_s": T0 + at})
+        for kind, at, old, new in made
+    ]
+    run.events = lambda now=False: events
+    summary = run.summary()
+    assert summary["ok"] is ok
+    if ok:
+        assert summary["goodput_rps"] == {"overloaded": 0.0, "after": 10.0}
+
+
 def test_times_and_percentiles(tmp_path: Path):
     summary = supervisor(tmp_path, "batch", SLOW, made=[("adjust_batch_size", 15)], mails=1).summary()
     assert summary["actions"][0]["at_s"] == 15.0
