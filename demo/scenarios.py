@@ -49,8 +49,8 @@ class Scenario:
     POST /fault. expected: "resolved" needs a change that worked and its mail; "nothing" neither; "hold" only a mail
     that says why; "refused" that mail after a gate said no; "returned" a temporary
     change that worked, and the old setting back by itself once the load has fallen. slo_factor: the SLO is this many
-    times the latency of a single unloaded request, rounded up. calibration: the precision lever is there, with rows "matching" the traffic or
-    rows from "another" distribution.
+    times the latency of a single unloaded request, rounded up. calibration: the precision lever is there, with rows
+    "matching" the traffic or rows from "another" distribution.
     """
 
     name: str

@@ -30,7 +30,7 @@ from tuning.planning.restarting import cure, left_out
 from tuning.planning.reverting import way_back
 from tuning.planning.rules import Rules
 from tuning.planning.settings import PlanningSettings
-from tuning.planning.situation import Situation
+from tuning.planning.situation import Situation, calm_window
 
 
 @dataclass(frozen=True)
@@ -329,19 +329,21 @@ class ModelPlanner:
 
     def _does_again(self, case: Case) -> float | None:
         """The highest rate of requests (1/s) at which the setting as it is would meet the SLO with headroom, without
-        the queue that stands now; None where the load is not known."""
+        the queue that stands now, or did so in the calm before the incident; None where the load is not known."""
         rate = case.situation.arrivals
         if rate is None:
             return None
+        calm = calm_window(case.observation, case.incident.opened_at_s, self._settings)
+        kept = va.kept_at_qps(calm, case.limits, self._settings.headroom)
         stay = case.engine.unchanged(case.observation, case.situation)
         low, high = 0.0, 1.0
         for _ in range(th.RETURN_STEPS):
             share = (low + high) / 2
-            calm = replace(case.situation, arrivals=_scaled(rate, share), backlog=0.0)
-            found = case.engine.predict([stay], case.observation, calm, case.knowledge, self._settings)[0]
+            then = replace(case.situation, arrivals=_scaled(rate, share), backlog=0.0)
+            found = case.engine.predict([stay], case.observation, then, case.knowledge, self._settings)[0]
             fits = found.ratio(case.limits) <= self._settings.headroom and found.meets >= self._settings.confidence
             low, high = (share, high) if fits else (low, share)
-        return low * rate.qps.value
+        return max(low * rate.qps.value, kept)
 
     def _plan(self, case: Case, chosen: Option, rejected: Sequence[Option]) -> Plan:
         incident, observation = case.incident, case.observation

@@ -402,6 +402,9 @@ DRAIN_SLOW_SD = 0.2
 LEASE_RETURN = 0.7
 """Share of the old setting's capacity, and of the rate that broke the SLO, below which the rate must fall for borrowed
 replicas to go back: at the rate of the plan the old setting did not do, however much it could carry."""
+SEEN_ROOM = 1.18
+"""Factor on the highest load at which the SLO was seen to be kept: a lease ends early only below its limit by
+safety.revert_hysteresis (0.15), which is for what is predicted. What was seen needs none on top."""
 RETURN_STEPS = 9
 """Halvings by which the rate is found below which the whole model does again: to a fifth of a percent of the rate that
 broke the SLO, far finer than the lease's hysteresis."""

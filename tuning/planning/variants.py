@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from detection.model import Lever
+import numpy as np
+
+from detection.model import Lever, MetricWindow
 from tuning.model import LEVER_STEPS, Change, Observation, Record
 from tuning.planning import thresholds as th
 
@@ -57,6 +59,20 @@ def loss(lever: Lever | None, old: str, new: str) -> float:
     """The share of right answers that is lost by a switch, 0..1; 0 where one of them is not known."""
     quality = {one.name: one.quality for one in offered(lever)}
     return max(0.0, quality[old] - quality[new]) if old in quality and new in quality else 0.0
+
+
+def kept_at_qps(calm: MetricWindow | None, limits: Mapping[str, float], headroom: float) -> float:
+    """The load (1/s) below which a lease may end, by what was seen in the calm: the highest at which every objective
+    was kept with headroom, and `thresholds.SEEN_ROOM` on top; 0 where nothing was."""
+    rates = calm.values.get("qps") if calm is not None else None
+    if calm is None or rates is None or any(name not in calm.values for name in limits):
+        return 0.0
+    well = np.isfinite(rates)
+    for name, limit in limits.items():
+        well &= np.nan_to_num(calm.values[name], nan=np.inf) <= headroom * limit
+    if well.sum() < th.LEVEL_POINTS:
+        return 0.0
+    return th.SEEN_ROOM * float(np.quantile(rates[well], th.PEAK))
 
 
 def lost_by(lever: Lever | None, change: Change) -> float:

@@ -99,13 +99,16 @@ FIRST_REPLICA = table(
 
 _BACK = "The old setting is back, and {p95} is no worse than before."
 _NOT_RESTORED = "The old setting is back, and that did not restore {p95}: {why}"
+_SLOWER = "The old setting is back, slower and within the objective: {why}"
 # (verdict, resolved, looked twice): a roll-back is never rolled back, the old setting is where a service may be left
 UNDOING = table(
     (_VERDICTS, _RESOLVED, _BOOL),
     [
         (("inconclusive", ANY, False), Rule("settle", "done", "One longer look at the roll-back: {why}")),
         (("inconclusive", ANY, True), Rule("keep", "ask_person", _NOT_RESTORED)),
-        (("worse", ANY, ANY), Rule("keep", "ask_person", _NOT_RESTORED)),
+        # What was lent is faster than what it was lent for: that is no harm while the objective is kept.
+        (("worse", True, ANY), Rule("keep", "done", _SLOWER)),
+        (("worse", _NOT_RESOLVED, ANY), Rule("keep", "ask_person", _NOT_RESTORED)),
         ((frozenset({"improved", "unchanged"}), True, ANY), Rule("keep", "done", _BACK)),
         ((frozenset({"improved", "unchanged"}), _NOT_RESOLVED, ANY), Rule("keep", "following", _BACK)),
     ],

@@ -174,6 +174,7 @@ FIXED = {
     "OFF_MAX": math.log(2.0),
     "BRINGS": 0.95,
     "DRAIN_SLOW_SD": 0.2,
+    "SEEN_ROOM": 1.18,
     "RETURN_STEPS": 9,
     "WORTH_A_LOSS": 0.5,
     "LEASE_RETURN": 0.7,
