@@ -14,8 +14,8 @@ ONSET_S = 600.0
 LASTS_S = (600.0, 1200.0)
 WAVE = 0.1
 """How far the load goes up and down by itself, as a day's does in hours."""
-AFTER_S = 1500.0
-"""How long is watched once the load has fallen: the lease's ten minutes below its limit, a sweep, and the look."""
+AFTER_S = 4200.0
+"""How long is watched once the load has fallen: a lease's hour, the ten minutes below its limit, and the look."""
 PROFILES = (WIDE, EVEN, CONV)
 NAMES = ("full", "int8", "small", "cached")
 

@@ -26,7 +26,9 @@ from tuning.settings import Settings
 
 RATE_WINDOW_S = 20.0
 SLO_OVER_CALM = 3.0
-"""The SLO over the worst quarter of a minute of calm traffic."""
+"""The SLO over the worst quarter of a minute of calm traffic ..."""
+SHEDS_SLO_MS = 6000.0
+"""... and at least this where requests are refused: the simulated queue counts whom it takes second by second."""
 SWITCH_S = 3.0
 """How long a switch takes: a model that is loaded beside the other."""
 
@@ -120,7 +122,8 @@ def _slo_ms(case: Case) -> float:
         replicas=case.replicas, seed=case.seed,
     )  # fmt: skip
     calm.advance(ONSET_S - 90)
-    return SLO_OVER_CALM * max(calm.p95_ms(t, t + 15) for t in range(60, int(ONSET_S) - 90, 15))
+    slo_ms = SLO_OVER_CALM * max(calm.p95_ms(t, t + 15) for t in range(60, int(ONSET_S) - 90, 15))
+    return max(slo_ms, SHEDS_SLO_MS) if case.sheds else slo_ms
 
 
 def _one(
@@ -149,7 +152,7 @@ def _one(
 def _short_queue(case: Case, slo_ms: float) -> int:
     """Requests that may wait at a replica so that the last of them is answered within four fifths of the SLO."""
     batch_ms = case.profile.alpha_ms + case.profile.beta_ms * case.batch
-    return max(case.batch, int((0.8 * slo_ms / batch_ms - 1) * case.batch))
+    return int((0.8 * slo_ms / batch_ms - 1) * case.batch)
 
 
 def _parts(

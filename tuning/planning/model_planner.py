@@ -334,15 +334,16 @@ class ModelPlanner:
         if rate is None:
             return None
         calm = calm_window(case.observation, case.incident.opened_at_s, self._settings)
-        kept = va.kept_at_qps(calm, case.limits, self._settings.headroom)
+        seen = (calm, case.observation.history)
+        kept = max(va.kept_at_qps(window, case.limits, self._settings.headroom) for window in seen)
         stay = case.engine.unchanged(case.observation, case.situation)
         low, high = 0.0, 1.0
         for _ in range(th.RETURN_STEPS):
             share = (low + high) / 2
             then = replace(case.situation, arrivals=_scaled(rate, share), backlog=0.0)
             found = case.engine.predict([stay], case.observation, then, case.knowledge, self._settings)[0]
-            fits = found.ratio(case.limits) <= self._settings.headroom and found.meets >= self._settings.confidence
-            low, high = (share, high) if fits else (low, share)
+            # How sure that is needs no margin on top of the headroom: the step back is looked at, and taken again.
+            low, high = (share, high) if found.ratio(case.limits) <= self._settings.headroom else (low, share)
         return max(low * rate.qps.value, kept)
 
     def _plan(self, case: Case, chosen: Option, rejected: Sequence[Option]) -> Plan:

@@ -62,7 +62,7 @@ def loss(lever: Lever | None, old: str, new: str) -> float:
 
 
 def kept_at_qps(calm: MetricWindow | None, limits: Mapping[str, float], headroom: float) -> float:
-    """The load (1/s) below which a lease may end, by what was seen in the calm: the highest at which every objective
+    """The load (1/s) below which a lease may end, by what was seen in a calm: the highest at which every objective
     was kept with headroom, and `thresholds.SEEN_ROOM` on top; 0 where nothing was."""
     rates = calm.values.get("qps") if calm is not None else None
     if calm is None or rates is None or any(name not in calm.values for name in limits):
