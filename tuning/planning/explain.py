@@ -34,9 +34,8 @@ def chosen(item: Ranked, diagnosis: Diagnosis, limits: Mapping[str, float], why:
     price = f" for {cost:.2f}/h" if cost > 0 else f", saving {-cost:.2f}/h" if cost < 0 else " at no cost"
     price = f" for {formats.points(item.candidate.loss)} of quality" if item.candidate.loss else price
     brings = [_brings(item.predicted, one, limits) for one in dict.fromkeys((name, worst))]
-    return (
-        f"{_lead(diagnosis)}{text} brings {' and '.join(brings)}{price} within about {item.time_to_effect_s:.0f} s{why}"
-    )
+    within = f" within about {item.time_to_effect_s:.0f} s" if item.ends else ""
+    return f"{_lead(diagnosis)}{text} brings {' and '.join(brings)}{price}{within}{why}"
 
 
 def _brings(predicted: Predicted, name: str, limits: Mapping[str, float]) -> str:
@@ -66,6 +65,14 @@ def late(winner: Ranked) -> str:
     return (
         f"; the queue that stands drains in about {winner.predicted.drain_s / 60:.0f} minutes then, nothing is "
         "quicker, and left alone it grows"
+    )
+
+
+def hardly(winner: Ranked) -> str:
+    """Why an option is taken that does not carry the load by the middle of what is known."""
+    return (
+        f"; not sure ({winner.predicted.meets:.0%}: by what is known the load would be {winner.predicted.load:.0%} of "
+        "its capacity), but nothing within bounds is likelier, and left alone the queue grows"
     )
 
 

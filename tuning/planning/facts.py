@@ -121,7 +121,19 @@ class Facts:
     @property
     def shedding(self) -> bool:
         """Requests are refused because the load has outgrown the service: fewer errors take more capacity."""
-        return self.failing and self.saturated and self.moved
+        return self.failing and self.saturated and self.moved and self.refusable
+
+    @property
+    def refusable(self) -> bool:
+        """Some queue may have been full: only then are requests refused for want of room, whatever else has grown.
+
+        A server that rested lately has an empty queue, unless one replica of several is slow, or batch times come and
+        go within a rate window: what is busy on average rests at times then.
+        """
+        lately = rd.recent(self.observation.window, "busy", self.settings.recent_s)
+        if not lately.size:
+            return self.overloaded
+        return float(lately.max()) >= self.settings.busy_full or self.slow_one is not None or self.noisy
 
     @property
     def moved(self) -> bool:

@@ -178,7 +178,9 @@ class ModelPlanner:
         whole = [item for item in ranked if va.LEVER not in item.candidate.levers]
         winner = ranking.best(whole, self._settings, case.limits)
         if winner is None and case.engine.rules_apply:
-            found = ranking.explore(whole, not math.isfinite(stay.drain_s))
+            grows = not math.isfinite(stay.drain_s)
+            winner = ranking.last_resort(whole, grows)
+            found = ranking.explore(whole, grows) if winner is None else None
             if found is not None:
                 unseen = case.engine.unseen(case.situation)
                 return found, explain.exploring(found, case.diagnosis, case.limits, unseen)
@@ -196,9 +198,7 @@ class ModelPlanner:
         return replace(case, knowledge=replace(case.knowledge, off=found))
 
     def _worthwhile(self, case: Case, base: Candidate, ranked: list[Ranked]) -> list[Ranked]:
-        """What would show the present setting's figures again is barred where it takes a restart."""
-        if not case.engine.restarts:
-            return ranked
+        """What would show the present setting's figures again is barred: no change is made for luck."""
         stay = case.engine.predict([base], case.observation, case.situation, case.knowledge, self._settings)[0]
         return [
             replace(item, barred=ps.brings_nothing(item.predicted, stay, case.limits))
@@ -214,6 +214,8 @@ class ModelPlanner:
         text = explain.chosen(
             winner, case.diagnosis, case.limits, self._why(case, winner), case.observation.promise.signal
         )
+        if not winner.ends:
+            return f"{text}{explain.hardly(winner)}"
         if not winner.drains:
             return f"{text}{explain.late(winner)}"
         if winner.eligible(self._settings, case.limits) or winner.success >= self._settings.confidence:

@@ -66,7 +66,8 @@ def off(stay: Predicted, signal: str, now_ms: float | None, limit_ms: float, dep
 
 
 def brings_nothing(option: Predicted, stay: Predicted, limits: Mapping[str, float]) -> str:
-    """Why an option is none: it is predicted to show what the present setting shows; "" where it brings something."""
-    if option.ratio(limits) <= th.BRINGS * stay.ratio(limits):
+    """Why an option is none: it is predicted to show what the present setting shows, and is no likelier to keep what is
+    promised; "" where it brings something."""
+    if option.ratio(limits) <= th.BRINGS * stay.ratio(limits) or option.meets > stay.meets + th.BRINGS_CHANCE:
         return ""
     return explain.no_gain(option, stay, limits)

@@ -84,13 +84,15 @@ def predict(
         lanes, batches=settings.simulated_batches, seed=settings.seed, requests=4 * settings.simulated_batches
     )
     slo = observation.promise.limit_ms
+    full = (situation.now.error_rate or 0.0) > observation.service.slo.error_rate
     answers = []
     for want, draws in zip(wanted, plan, strict=True):
         mixed = [whatif.mix(_shares([(share, lanes[k], runs[k]) for share, k in parts], situation)) for parts in draws]
         loads = [_load([lanes[k] for _, k in parts], len(phases_of(situation))) for parts in draws]
         capacity = [sum(lanes[k].capacity * want.replicas * share for share, k in parts) for parts in draws]
         settled_s = want.delay_s + settings.rate_window_s + settings.verify_window_s
-        answers.append(_summary(want, mixed, loads, capacity, situation, knowledge, slo, settled_s))
+        drain_s = _drain_s(want, float(np.median(capacity)), situation, full=full)
+        answers.append(_summary(want, mixed, loads, drain_s, situation, knowledge, slo, settled_s))
     return answers
 
 
@@ -239,7 +241,7 @@ def _summary(
     want: Tried,
     mixed: list[Forecasted],
     loads: list[float],
-    capacity: list[float],
+    drain_s: float,
     situation: BatchingSituation,
     knowledge: Knowledge,
     slo_ms: float,
@@ -260,7 +262,7 @@ def _summary(
         carries=_carries(want, situation, settled_s, 1.0, 0.01),
         room=_carries(want, situation, settled_s, th.FULL, th.SURPRISE),
         load=load,
-        drain_s=_drain_s(want, float(np.median(capacity)), situation),
+        drain_s=drain_s,
         busy=run.busy,
         unproven=want.gain_sd >= th.UNMEASURED_SD,
         unknown=want.batch != situation.now.batch_size and situation.model.unknown_beyond(want.batch),
@@ -292,14 +294,16 @@ def _carries(want: Tried, situation: BatchingSituation, settled_s: float, limit:
     return min(1.0, float(found))  # the weights of the grid add up to one but for their last bit
 
 
-def _drain_s(want: Tried, capacity: float, situation: BatchingSituation) -> float:
+def _drain_s(want: Tried, capacity: float, situation: BatchingSituation, *, full: bool) -> float:
     """How long the queue takes to empty once the change is in effect; inf when it never does, or in ten minutes.
 
-    Each replica has its own queue, and new replicas begin with none: the old ones keep what they have.
+    Each replica has its own queue, and new replicas begin with none: the old ones keep what they have. full: requests
+    are refused, so that what waits for the change to take effect is what waits now.
     """
     arrivals = situation.arrivals.after(want.delay_s).value if situation.arrivals is not None else 0.0
     old = max(1, min(situation.now.replicas or 1, want.replicas))
-    waiting = situation.backlog + max(0.0, arrivals - capacity_now(situation)) * want.delay_s
+    grows = 0.0 if full else max(0.0, arrivals - capacity_now(situation))
+    waiting = situation.backlog + grows * want.delay_s
     spare = (capacity - arrivals) / want.replicas
     drain = waiting / old / spare if spare > 0 else math.inf
     return drain if drain < th.QUEUE_TIME_MAX_S else math.inf

@@ -148,6 +148,16 @@ def explore(ranked: list[Ranked], saturated: bool) -> Ranked | None:
     return min(free, key=lambda item: (-round(item.predicted.room, 2), -item.predicted.carries), default=None)
 
 
+def last_resort(ranked: list[Ranked], saturated: bool) -> Ranked | None:
+    """What may well do although the load is more than it carries by the middle of what is known, where holding loses
+    for sure: the load, or its growth, is not known well enough to call it hopeless. saturated: as for `explore`.
+    """
+    if not saturated:
+        return None
+    fair = [item for item in ranked if not item.barred and item.success >= th.LEAST_CHANCE]
+    return min(fair, key=likeliest, default=None)
+
+
 def soonest(item: Ranked) -> tuple[float, ...]:
     """Where a long queue stands: when it is gone, in steps, then what was measured first, then the price."""
     return (round(item.time_to_effect_s / th.LATE_STEP_S), float(item.predicted.unproven), *likeliest(item))

@@ -371,8 +371,9 @@ FREE = 0.00005
 
 SETTLE_MAX_S = 600.0
 """Longest wait before a change is looked at."""
-PASSES_MEETS = 0.9
-"""Probability of the SLO at the present setting from which a queue that drains needs no change ..."""
+PASSES_MEETS = FREE_CHANCE
+"""Probability of the SLO at the present setting from which a queue that drains needs no change: waiting for the next
+look is the freest step of all ..."""
 PASSES_DRAIN_S = 120.0
 """... if it is empty within this."""
 PASSES_P95 = 0.7
@@ -395,8 +396,10 @@ OFF_MAX = math.log(2.0)
 """Most by which what is seen of the present setting corrects a language model's predictions: the P95 that is seen lies
 between two edges of a histogram, which are a factor of two and more apart."""
 BRINGS = 0.95
-"""Share of the present setting's P95 up to which an option that restarts a server brings something: under it lies the
-simulation's own luck."""
+"""Share of the present setting's P95 up to which an option brings something: under it lies the simulation's own luck
+..."""
+BRINGS_CHANCE = 0.05
+"""... and the chance to keep what is promised that it must add otherwise (sixteen draws: one is 0.06)."""
 DRAIN_SLOW_SD = 0.2
 """Relative error of the slowness above which the capacity is too uncertain to read arrivals from a falling queue."""
 LEASE_RETURN = 0.7

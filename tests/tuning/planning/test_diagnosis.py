@@ -70,6 +70,44 @@ ROWS = {
         "errors",
         ("5.0% of requests fail (limit 1.0%) while no queue stands",),
     ),
+    "errors of a server that rested, with more traffic and some waiting": (
+        {
+            "now": {"p95_ms": 50.0, "error_rate": 0.3, "busy": 0.6, "queue_ms": 30.0, "mean_ms": 60.0},
+            "window": {"p95_ms": 50.0, "busy": [0.95] * 40 + [0.6] * 21},
+            "arrivals": rate(130.0),
+        },
+        "errors",
+        ("30.0% of requests fail (limit 1.0%) while P95, 50 ms, is under the SLO",),
+    ),
+    "refusals of a server that did not rest a moment ago": (
+        {
+            "now": {"p95_ms": 50.0, "error_rate": 0.3, "busy": 0.6, "queue_ms": 30.0, "mean_ms": 60.0},
+            "window": {"p95_ms": 50.0, "busy": [0.6] * 55 + [0.9] + [0.6] * 5},
+            "arrivals": rate(130.0),
+        },
+        "load_surge",
+        None,
+    ),
+    "refusals of the one slow replica, while the others rest": (
+        {
+            "now": {"p95_ms": 50.0, "error_rate": 0.1, "busy": 0.6, "queue_ms": 30.0, "mean_ms": 60.0},
+            "window": {"p95_ms": 50.0, "busy": 0.6},
+            "replica_slow": (1.0, 3.0),
+            "slow": 1.5,
+        },
+        "slow_replica",
+        None,
+    ),
+    "refusals in a neighbour's slow phases": (
+        {
+            "now": {"p95_ms": 50.0, "error_rate": 0.1, "busy": 0.7, "queue_ms": 30.0, "mean_ms": 60.0},
+            "window": {"p95_ms": 50.0, "busy": 0.7},
+            "variation": 0.5,
+            "slow": 1.5,
+        },
+        "noisy_neighbour",
+        None,
+    ),
     "errors beside a standing queue": (
         {"now": {"error_rate": 0.05}, "arrivals": rate(200.0)},
         "load_surge",

@@ -81,6 +81,24 @@ def test_a_slowness_that_grows_is_planned_for():
     assert grows.shown["p95_ms"].high / grows.shown["p95_ms"].low > 10
 
 
+def test_a_queue_that_refuses_does_not_grow_until_a_change_takes_effect():
+    """A load of twice what is carried would make 900 wait in the minute before replicas are there; a queue that is full
+    refuses them, and what drains later is what waits now."""
+    refusing = make_observation(CALM | {"error_rate": 0.3}, settings=make_settings(batch=8, timeout_ms=20))
+    wanted = dataclasses.replace(BASE, setting={**BASE.setting, "replicas": 6}, delay_s=60.0)
+    load = 2 * pr.capacity_now(SITUATION)
+
+    def drain_s(error_rate: float, observation=OBSERVATION) -> float:
+        now = dataclasses.replace(SITUATION.now, error_rate=error_rate)
+        situation = at(load, backlog=100.0, now=now)
+        return ENGINE.predict([wanted], observation, situation, Knowledge(), SETTINGS)[0].drain_s
+
+    full, grows = drain_s(0.3, refusing), drain_s(0.0)
+    growth = (load - pr.capacity_now(SITUATION)) * 60.0
+    assert grows / full == pytest.approx((100.0 + growth) / 100.0, rel=0.01)
+    assert drain_s(0.01) == grows  # as many as the SLO allows is not refusing
+
+
 @pytest.mark.parametrize(
     ("slowing", "horizon_s", "z", "factor"),
     [

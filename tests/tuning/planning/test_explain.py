@@ -139,6 +139,15 @@ def test_an_exploration_says_what_is_not_known():
     )
 
 
+def test_what_is_tried_although_it_hardly_carries_the_load_says_so():
+    item = option("replicas", meets=0.469, load=1.11, drain=math.inf)
+    assert explain.hardly(item) == (
+        "; not sure (47%: by what is known the load would be 111% of its capacity), but nothing within bounds is "
+        "likelier, and left alone the queue grows"
+    )
+    assert "within about" not in explain.chosen(item, SURGE, LIMITS, "")
+
+
 def test_a_queue_that_drains():
     assert explain.drains(option(drain=41.6).predicted) == (
         "hold: the queue drains by itself in about 42 s at the present load"

@@ -214,6 +214,22 @@ def test_an_unseen_free_step_is_explored_only_while_holding_loses(change, tried)
     assert ranking.explore([item], False) is None
 
 
+@pytest.mark.parametrize(
+    ("items", "winner"),
+    [
+        ([option("replicas", 300.0, meets=0.35, drain=math.inf, cost=9.6)], 0),
+        ([option("replicas", 300.0, meets=0.349, drain=math.inf, cost=9.6)], None),
+        ([option("replicas", 300.0, meets=0.5, drain=math.inf, barred="tried")], None),
+        ([option(meets=0.4, drain=math.inf), option("replicas", meets=0.5, drain=math.inf, cost=9.6)], 1),
+        ([option(meets=0.5, drain=math.inf), option("replicas", meets=0.5, drain=math.inf, cost=9.6)], 0),
+        ([], None),
+    ],
+)
+def test_what_may_carry_the_load_is_tried_at_last_where_holding_loses_for_sure(items, winner):
+    assert ranking.last_resort(items, True) is (None if winner is None else items[winner])
+    assert ranking.last_resort(items, False) is None
+
+
 def test_of_unseen_steps_the_one_with_most_room_is_explored():
     common = {"p95": 300.0, "meets": 0.2, "unknown": True}
     tight, wide = option(room=0.3, carries=0.9, **common), option(room=0.4, carries=0.3, **common)
