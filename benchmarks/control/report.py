@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.control import figures, headline
+from benchmarks.control import figures, headline, minutes
 from benchmarks.control.score import Result
 
 
@@ -17,6 +17,8 @@ def show(title: str, results: Sequence[Result], *, failures: bool) -> None:
     if not mine:
         return
     print("\n" + headline.text(headline.headline(results)))
+    for phase, by_policy in _minutes(results).items():
+        print(f"{phase:36s}", " ".join(f"{policy} {value:6.1f}" for policy, value in by_policy.items()))
     if not failures:
         return
     best = {(r.scenario, r.seed): r for r in results if r.policy == "oracle"}
@@ -53,9 +55,18 @@ def document(results: Sequence[Result]) -> dict[str, object]:
         "kinds": _kinds(results),
         "headline": headline.headline(results),
         "policies": _policies(results),
+        "minutes": _minutes(results),
         "by_trouble": _by_trouble(results),
         "by_case": cases,
     }
+
+
+def _minutes(results: Sequence[Result]) -> dict[str, dict[str, float]]:
+    """Minutes over the SLO of the curable incidents, by phase and policy."""
+    curable = [r for r in results if r.kind == "curable"]
+    names = list(dict.fromkeys(r.policy for r in curable))
+    sums = {name: minutes.total([r.spent for r in curable if r.policy == name]) for name in names}
+    return {phase: {name: sums[name][phase] for name in names} for phase in minutes.PHASES}
 
 
 def _by_trouble(results: Sequence[Result]) -> dict[str, dict[str, object]]:

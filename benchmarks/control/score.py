@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
+from benchmarks.control import minutes
 from benchmarks.control.runs import SWEEP_S, Run, alarm_s, cured, over_s, short_s, violation_min
 from benchmarks.control.scenarios import END_S, ONSET_S, Scenario
 from benchmarks.control.simulator import SimulatedService
@@ -25,7 +26,7 @@ not cure helps."""
 class Result:
     """One policy on one scenario and seed. observed: (predicted, low, high, true P95) of each change looked at.
 
-    causes: the true ones. price: replicas added, at the time of judgement.
+    causes: the true ones. price: replicas added, at the time of judgement. spent: `minutes.spent`.
     """
 
     scenario: str
@@ -48,6 +49,7 @@ class Result:
     causes: list[str]
     price: int
     kinds: str = ""
+    spent: dict[str, float] = field(default_factory=dict)
 
 
 def kind_of(kind: str, curable: bool, eased: bool = False) -> str:
@@ -90,6 +92,7 @@ def judge(scenario: Scenario, seed: int, policy: str, run: Run, idle: SimulatedS
         texts=[f"{a.at_s:.0f}{' undo' if a.undo else ''}: {a.text}" for a in run.actions[:8]],
         causes=list(scenario.causes),
         price=run.service.desired - scenario.replicas,
+        spent=minutes.spent(over_s(scenario, run.service), short_s(scenario), run.actions, alarm_s(scenario, idle)),
     ))  # fmt: skip
 
 

@@ -71,6 +71,7 @@ def _drawn(drawn: Mapping[str, Any]) -> list[str]:
         "",
         *_policies(drawn["policies"]),
         "",
+        *_spent(drawn.get("minutes", {})),
         "By what went wrong, alone or in a pair (changes of slotune):",
         "",
         "| trouble | incidents | curable | first change | within two | wrong |",
@@ -106,6 +107,21 @@ def _policy(name: str, f: Mapping[str, Any]) -> str:
     after = " / ".join("-" if times[key] is None else f"{times[key]:.0f}" for key in ("p50", "p90"))
     minutes = f"{f['slo_violation_min']:.0f} ({f['slo_violation_min_curable']:.0f})"
     return f"| {name} | {shares} | {_percent(f['wrong_actions'])} | {minutes} | {f['replica_hours']:.1f} | {after} |"
+
+
+def _spent(minutes: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Nothing where no incident was curable."""
+    names = list(next(iter(minutes.values()), {}))
+    if not names:
+        return []
+    return [
+        "Where the minutes over the SLO of the curable incidents go:",
+        "",
+        f"| minutes | {' | '.join(names)} |",
+        f"|---|{'---|' * len(names)}",
+        *(f"| {phase} | {' | '.join(f'{found[n]:.1f}' for n in names)} |" for phase, found in minutes.items()),
+        "",
+    ]
 
 
 def _trouble(name: str, found: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.control import report, tables
+from benchmarks.control import minutes, report, tables
 from benchmarks.control.score import Result
 
 
@@ -21,13 +21,14 @@ def row(policy: str, scenario: str = "report 1", **change) -> Result:
 def test_the_page_shows_what_was_measured(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{tables.BEGIN}\nold figures\n{tables.END}\nafter\n")
-    rows = [row("slotune"), row("hpa", violation_min=8.0), row("ladder", violation_min=4.0), row("oracle"),
+    rows = [row("slotune", spent={minutes.FIRST: 1.5}), row("hpa", violation_min=8.0), row("ladder", violation_min=4.0), row("oracle"),
             row("nothing", replica_hours=0.5)]  # fmt: skip
     tables.write({"drawn": report.document(rows)}, page)
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old figures" not in text
     assert "| minutes over the SLO (curable), against HPA | 0.25 | 0.25 to 0.25 | 8 |" in text
     assert "| surge step | 1 | 1 | 1 | 1 | 0 |" in text
+    assert "| until the first change takes effect | 1.5 | 0.0 | 0.0 | 0.0 | 0.0 |" in text
     assert "regression table" not in text
 
 
