@@ -85,8 +85,11 @@ def best(ranked: list[Ranked], settings: PlanningSettings, limits: Mapping[str, 
     eligible = [item for item in ranked if item.eligible(settings, limits)]
     if eligible:
         winner = min(eligible, key=order)
+        if winner.candidate.cost_per_hour <= th.FREE:
+            return winner
         free = [item for item in ranked if probable(item, settings, limits)]
-        return winner if winner.candidate.cost_per_hour <= th.FREE or not free else min(free, key=likeliest)
+        free = free or [item for item in ranked if as_risky(item, winner, settings, limits)]
+        return min(free, key=likeliest, default=winner)
     open_ = [item for item in ranked if not item.barred and item.success >= th.LEAST_CHANCE and item.drains]
     if not open_:
         # All that would do takes long to work off what waits. Holding takes longer: there the queue grows.
@@ -124,6 +127,20 @@ def probable(item: Ranked, settings: PlanningSettings, limits: Mapping[str, floa
         and not item.predicted.unknown
         and item.predicted.ratio(limits) <= settings.headroom
         and item.success >= th.FREE_CHANCE
+    )
+
+
+def as_risky(item: Ranked, winner: Ranked, settings: PlanningSettings, limits: Mapping[str, float]) -> bool:
+    """A free step that takes the same risk as one that costs, and is sure enough: that its interval is too wide is no
+    reason to pay, for whoever pays takes that risk as well (another precision, with replicas or without)."""
+    risk = item.candidate.risk
+    return (
+        not item.barred
+        and item.drains
+        and item.candidate.cost_per_hour <= th.FREE
+        and th.RISKY <= risk <= winner.candidate.risk
+        and item.predicted.ratio(limits) <= settings.headroom
+        and item.success >= settings.confidence
     )
 
 

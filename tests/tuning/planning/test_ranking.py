@@ -147,6 +147,29 @@ def test_a_probable_free_step_does_not_pass_one_that_is_free_and_sure():
     assert ranking.best([probable, sure], SETTINGS, LIMITS) is sure
 
 
+INT8_FREE = {"levers": "precision", "p95": 80.0, "high": 900.0, "meets": 0.9, "risk": 0.15, "unproven": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "winner", "first"),
+    [
+        ({}, {}, True),
+        ({"levers": "batch_size+precision", "risk": 0.17}, {}, True),
+        ({"meets": 0.899}, {}, False),
+        ({"p95": 90.1}, {}, False),
+        ({"drain": math.inf}, {}, False),
+        ({"barred": "tried"}, {}, False),
+        ({"cost": 0.1}, {}, False),
+        ({"risk": 0.18}, {}, False),
+        ({}, {"levers": "replicas", "risk": 0.02}, False),  # whoever pays for replicas alone does not take that risk
+    ],
+)
+def test_a_risk_that_is_taken_anyway_is_taken_without_its_price(change, winner, first):
+    free = option(**(INT8_FREE | change))
+    paid = option(**({"levers": "precision+replicas", "cost": 2.4, "high": 95.0, "meets": 1.0, "risk": 0.17} | winner))
+    assert (ranking.best([paid, free], SETTINGS, LIMITS) is free) is first
+
+
 def test_of_several_free_steps_the_likeliest_goes_first():
     one, other, paid = option(**FREE), option(**(FREE | {"meets": 0.85})), option("replicas", cost=2.4)
     assert ranking.best([paid, one, other], SETTINGS, LIMITS) is other
