@@ -108,6 +108,16 @@ def few(stay: Predicted, requests: float, limits: Mapping[str, float]) -> str:
     )
 
 
+def does(stay: Predicted, limits: Mapping[str, float]) -> str:
+    """Why nothing is done where the objective is broken, the present setting should keep it, and no option does better:
+    what broke it is not in what is seen now."""
+    name = stay.worst(limits)
+    return (
+        f"hold: the present setting is predicted to do ({_title(name)} {ms(stay.shown[name].value)}, SLO "
+        f"{ms(limits[name])}; {stay.meets:.0%}), and no option is likelier to; it is looked at again soon"
+    )
+
+
 def luck(stay: Predicted, limits: Mapping[str, float]) -> str:
     """Why no server is restarted yet although an objective is broken: the present setting is likely to keep it."""
     name = stay.worst(limits)

@@ -159,11 +159,14 @@ class ModelPlanner:
         sick = left_out(case.incident, case.observation, case.diagnosis, case.past, case.situation.now.busy)
         untouched = (*_untouched(case.observation), *sick)
         if winner is None:
+            does = stay.meets >= th.PASSES_MEETS and stay.ratio(case.limits) <= self._settings.headroom
             chosen = Option(
                 changes=(),
                 predicted_p95_ms=stay.shown.get(case.observation.promise.signal),
-                meets_slo=False,
-                reason=explain.nothing(case.diagnosis, ranked, case.limits),
+                meets_slo=does,
+                reason=explain.does(stay, case.limits)
+                if does
+                else explain.nothing(case.diagnosis, ranked, case.limits),
             )
             return self._plan(case, chosen, (*rejected, *untouched))
         plan = self._plan(case, _option(case, winner, text), (*rejected, *untouched))

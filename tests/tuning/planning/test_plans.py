@@ -79,6 +79,23 @@ def test_a_few_slow_requests_are_no_reason_for_a_change_yet(signals, opened_s, h
     assert not held or (plan.chosen.changes == () and plan.chosen.meets_slo)
 
 
+@pytest.mark.parametrize(
+    ("signals", "does", "words"),
+    [
+        ({"qps": 20.1}, True, "hold: the present setting is predicted to do (P95 27.5 ms, SLO 60 ms; 100%), and no option"),
+        # A batch takes 45 ms now: the present setting does not, and no batch is likely to.
+        ({"batch_ms": [12.0] * 55 + [45.0] * 6}, False, "nothing within bounds is likely enough"),
+    ],
+)
+def test_what_shows_the_present_figures_again_is_no_option(signals, does, words):
+    """Where the present setting should keep what is broken, what broke it is not in what is seen: looked at again soon."""
+    plan = propose(FEW | signals, opened_s=60.0, service=make_service(levers=("batch_size",), p95_ms=60.0))
+    assert plan.chosen.changes == () and plan.chosen.meets_slo is does
+    assert words in plan.reason, plan.reason
+    again = next(option for option in plan.rejected if option.text() == "batch_size 4 -> 8")
+    assert "and so does the present setting" in again.reason
+
+
 def test_int8_of_a_gain_that_nobody_measured_goes_before_what_costs_if_all_of_its_interval_does():
     """Before replicas, and before a batch that does with 75 %; where the interval reaches over the SLO it does not."""
     plan = propose(SURGE)
