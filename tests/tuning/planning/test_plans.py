@@ -89,7 +89,7 @@ def test_a_few_slow_requests_are_no_reason_for_a_change_yet(signals, opened_s, h
 )
 def test_what_shows_the_present_figures_again_is_no_option(signals, does, words):
     """Where the present setting should keep what is broken, what broke it is not in what is seen: looked at again soon."""
-    plan = propose(FEW | signals, opened_s=60.0, service=make_service(levers=("batch_size",), p95_ms=60.0))
+    plan = propose(FEW | signals, opened_s=20.0, service=make_service(levers=("batch_size",), p95_ms=60.0))
     assert plan.chosen.changes == () and plan.chosen.meets_slo is does
     assert words in plan.reason, plan.reason
     again = next(option for option in plan.rejected if option.text() == "batch_size 4 -> 8")
