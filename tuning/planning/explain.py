@@ -108,6 +108,15 @@ def few(stay: Predicted, requests: float, limits: Mapping[str, float]) -> str:
     )
 
 
+def changed(stay: Predicted, limits: Mapping[str, float]) -> str:
+    """Why no second change is made soon after the first, which is predicted to do by what was measured under it."""
+    name = stay.worst(limits)
+    return (
+        f"hold: what was changed is predicted to do ({_title(name)} {ms(stay.shown[name].value)}, SLO "
+        f"{ms(limits[name])}; {stay.meets:.0%}); it is looked at again soon, before anything else is changed"
+    )
+
+
 def does(stay: Predicted, limits: Mapping[str, float]) -> str:
     """Why nothing is done where the objective is broken, the present setting should keep it, and no option does better:
     what broke it is not in what is seen now."""

@@ -46,6 +46,8 @@ class Case:
     seen: Sequence[ef.Effect]
     knowledge: Knowledge
     limits: Mapping[str, float]
+    changed_s: float
+    """When the newest change of a lever was in effect (-inf: none is known)."""
 
 
 class ModelPlanner:
@@ -112,7 +114,8 @@ class ModelPlanner:
 
     def _case(self, incident: Incident, observation: Observation, past: Sequence[Record]) -> Case:
         engine = self._engines[observation.service.engine]
-        situation = engine.assess(incident, observation, self._settings, _changed_s(observation, past))
+        changed_s = _changed_s(observation, past)
+        situation = engine.assess(incident, observation, self._settings, changed_s)
         limits = limits_of(observation.service.slo, engine.objectives)
         diagnosis = diagnose(incident, observation, situation, self._settings)
         refusing = (situation.now.error_rate or 0.0) > observation.service.slo.error_rate
@@ -132,6 +135,7 @@ class ModelPlanner:
             seen=seen,
             knowledge=Knowledge(bias, scatter, ef.measured_gain(past)),
             limits=limits,
+            changed_s=changed_s,
         )
 
     def _by_rules(self, case: Case) -> Plan:
@@ -260,6 +264,8 @@ class ModelPlanner:
             return ""
         if (falling or emptying) and sound:
             return explain.drains(stay)
+        if ps.just_changed(case.incident.opened_at_s, case.changed_s, case.observation.at_s, window_s):
+            return explain.changed(stay, case.limits)
         # P95 rests on a handful of requests of one rate window: a few slow ones in a row break the SLO's rule.
         requests = (situation.now.qps or math.inf) * window_s
         brief = age_s <= th.LUCK_WINDOWS * window_s

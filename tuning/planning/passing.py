@@ -31,6 +31,12 @@ def may_be_luck(p95: FloatArray, limit_ms: float, age_s: float, rate_window_s: f
     return age_s <= th.LUCK_WINDOWS * rate_window_s or narrowly
 
 
+def just_changed(opened_at_s: float, changed_s: float, at_s: float, rate_window_s: float) -> bool:
+    """Whether a change that was made for this incident is too fresh for another one on top, if by what was measured
+    under it the setting does: a second change needs the first to have failed by the model's word as well."""
+    return changed_s > opened_at_s and at_s - changed_s <= th.CHANGED_WINDOWS * rate_window_s
+
+
 def before_a_restart(
     stay: Predicted,
     limits: Mapping[str, float],

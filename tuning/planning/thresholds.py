@@ -387,6 +387,10 @@ LUCK_REQUESTS = 200.0
 the model says that the present setting does (a second change at 1.8/s was made for that on a development one) ..."""
 LUCK_WINDOWS = 2.0
 """... and for how many rate windows after the onset they may be."""
+CHANGED_WINDOWS = 10.0
+"""Rate windows after a change in which no second one is made on top if the setting is predicted to do under it: P95
+comes and goes over its objective for that long where a neighbour or the bursts of a quiet service do (two development
+incidents in which the first change was the right one)."""
 NARROWLY = 1.1
 """Median of recent P95s over the objective up to which it is broken by no more than a P95 of some hundred requests
 scatters (a tenth), so that a restart waits where the present setting is predicted to do ..."""
@@ -398,8 +402,9 @@ between two edges of a histogram, which are a factor of two and more apart."""
 BRINGS = 0.95
 """Share of the present setting's P95 up to which an option brings something: under it lies the simulation's own luck
 ..."""
-BRINGS_CHANCE = 0.05
-"""... and the chance to keep what is promised that it must add otherwise (sixteen draws: one is 0.06)."""
+BRINGS_CHANCE = PAIR_GAIN
+"""... and the chance to keep what is promised that it must add otherwise: of two options with the same middle over the
+limit the less certain one is the likelier to keep it, which is no reason to make it."""
 DRAIN_SLOW_SD = 0.2
 """Relative error of the slowness above which the capacity is too uncertain to read arrivals from a falling queue."""
 LEASE_RETURN = 0.7

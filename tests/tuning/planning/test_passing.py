@@ -56,6 +56,20 @@ def test_luck_is_what_broke_a_moment_ago_or_narrowly(p95, age_s, luck):
 
 
 @pytest.mark.parametrize(
+    ("changed_s", "at_s", "fresh"),
+    [
+        (-math.inf, 1300.0, False),
+        (1000.0, 1300.0, False),  # before the incident was opened: not for it
+        (1000.1, 1300.0, True),
+        (1200.0, 1500.0, True),
+        (1200.0, 1500.1, False),
+    ],
+)
+def test_a_change_is_fresh_for_ten_rate_windows(changed_s, at_s, fresh):
+    assert ps.just_changed(1000.0, changed_s, at_s, 30.0) is fresh
+
+
+@pytest.mark.parametrize(
     ("stay", "luck", "waits"),
     [
         (shows(meets=0.7), True, True),
@@ -117,8 +131,8 @@ def test_what_the_present_setting_shows_corrects_what_is_predicted_of_the_next(s
         (shows(100.0, itl=30.0, meets=0.7), True),
         (shows(300.0, meets=0.7), True),
         # The same by the middle, and likelier by more than the luck of one draw.
-        (shows(300.0, meets=0.75), True),
-        (shows(300.0, meets=0.76), False),
+        (shows(300.0, meets=0.85), True),
+        (shows(300.0, meets=0.86), False),
     ],
 )
 def test_an_option_brings_a_twentieth_or_a_chance_or_nothing(option, nothing):

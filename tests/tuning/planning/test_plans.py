@@ -84,7 +84,7 @@ def test_a_few_slow_requests_are_no_reason_for_a_change_yet(signals, opened_s, h
     [
         ({"qps": 20.1}, True, "hold: the present setting is predicted to do (P95 27.5 ms, SLO 60 ms; 100%), and no option"),
         # A batch takes 45 ms now: the present setting does not, and no batch is likely to.
-        ({"batch_ms": [12.0] * 55 + [45.0] * 6}, False, "nothing within bounds is likely enough"),
+        ({"batch_ms": [12.0] * 55 + [45.0] * 6}, False, "nothing else within bounds meets 60 ms"),
     ],
 )
 def test_what_shows_the_present_figures_again_is_no_option(signals, does, words):
