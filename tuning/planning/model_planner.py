@@ -286,14 +286,15 @@ class ModelPlanner:
 
     def _judge(self, case: Case, candidates: list[Candidate], situation: Situation) -> list[Ranked]:
         shown = case.engine.predict(candidates, case.observation, situation, case.knowledge, self._settings)
-        tried = rd.tried_levers(case.incident, case.past)
+        tried, harmful = (of(case.incident, case.past) for of in (rd.tried_levers, rd.harmful_levers))
         ranked = []
         for candidate, predicted in zip(candidates, shown, strict=True):
             trust = ef.posterior(case.seen, case.observation.service.name, case.diagnosis.cause, candidate.levers)
-            reason = ranking.barred(candidate, trust, tried)
+            reason = ranking.barred(candidate, trust, tried, harmful)
+            half = bool(reason) and not ranking.barred(candidate, trust, frozenset(), harmful)
             if predicted.unknown and not case.engine.rules_apply:
-                reason = reason or case.engine.unseen(situation)
-            ranked.append(Ranked(candidate, predicted, trust, self._settings.rate_window_s, reason))
+                reason, half = reason or case.engine.unseen(situation), False
+            ranked.append(Ranked(candidate, predicted, trust, self._settings.rate_window_s, reason, half))
         return ranked
 
     def _save(self, case: Case) -> Plan:
@@ -407,7 +408,7 @@ def _option(case: Case, item: Ranked, reason: str, *, feasible: bool = True) -> 
 
 def _pairs(ranked: list[Ranked], base: Candidate, dearest: float, limits: Mapping[str, float]) -> list[Candidate]:
     """Pairs of different levers, each with the better halves only, cheaper than the best single."""
-    usable = [item for item in ranked if not item.barred]
+    usable = [item for item in ranked if not item.barred or item.half]
 
     def of(lever: str) -> list[Ranked]:
         return [item for item in usable if item.candidate.levers == (lever,)]

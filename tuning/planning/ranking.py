@@ -17,13 +17,15 @@ from tuning.planning.settings import PlanningSettings
 
 @dataclass(frozen=True)
 class Ranked:
-    """An option with all that decides. barred: why it may not be chosen at all ("" if it may)."""
+    """An option with all that decides. barred: why it may not be chosen at all ("" if it may). half: it was tried for the
+    incident, and may still be half of a pair."""
 
     candidate: Candidate
     predicted: Predicted
     posterior: Posterior
     rate_window_s: float
     barred: str = ""
+    half: bool = False
 
     @property
     def success(self) -> float:
@@ -66,10 +68,18 @@ class Ranked:
         return doubtful and self.predicted.high_ratio(limits) > 1
 
 
-def barred(candidate: Candidate, posterior: Posterior, tried: frozenset[str]) -> str:
-    """Why an option may not be chosen: tried for this incident, or demoted by the ledger."""
+def barred(
+    candidate: Candidate, posterior: Posterior, tried: frozenset[str], harmful: frozenset[str] = frozenset()
+) -> str:
+    """Why an option may not be chosen: tried for this incident, or demoted by the ledger.
+
+    What was not enough alone may be half of what is, where another lever goes with it; what made it worse may not.
+    """
+    worse = [lever for lever in candidate.levers if lever in harmful]
+    if worse:
+        return f"{' and '.join(worse)} was tried for this incident and made it worse"
     again = [lever for lever in candidate.levers if lever in tried]
-    if again:
+    if again and len(again) == len(candidate.levers):
         return f"{' and '.join(again)} was tried for this incident and did not help"
     if posterior.mean < th.DEMOTED:
         return f"demoted: for this cause it {posterior.text()} here"

@@ -162,18 +162,29 @@ def tried_levers(incident: Incident, past: Sequence[Record]) -> frozenset[str]:
     Reads the ledger's `choose_action` (Plan), `guard` (Refusal) and `verify_p95` (Outcome) records. A refused plan, a
     dry run, a hold and an undo were not tries; a plan without an outcome was one (it did not end well).
     """
+    return frozenset(_failed(incident, past))
+
+
+def harmful_levers(incident: Incident, past: Sequence[Record]) -> frozenset[str]:
+    """Those of them after which it got worse: no part of another change at this incident either."""
+    return frozenset(lever for lever, verdicts in _failed(incident, past).items() if "worse" in verdicts)
+
+
+def _failed(incident: Incident, past: Sequence[Record]) -> dict[str, set[object]]:
+    """The verdicts of the tries that were no improvement, by lever (None: it has none)."""
     mine = [record for record in past if record.incident_id == incident.id]
     verdicts = {r.body.get("plan_id"): r.body.get("verdict") for r in mine if r.kind == "verify_p95"}
     refused = {r.body.get("plan_id") for r in mine if r.kind == "guard" and "guard" in r.body}
-    levers: set[str] = set()
+    levers: dict[str, set[object]] = {}
     for record in mine:
         plan = record.body
         if record.kind != "choose_action" or plan.get("rollback_of") or plan.get("dry_run"):
             continue
         verdict = verdicts.get(plan.get("id"))
         if (verdict is None and plan.get("id") not in refused) or (verdict is not None and verdict != "improved"):
-            levers.update(levers_of(plan))
-    return frozenset(levers)
+            for lever in levers_of(plan):
+                levers.setdefault(lever, set()).add(verdict)
+    return levers
 
 
 def levers_of(plan: Mapping[str, object]) -> tuple[str, ...]:

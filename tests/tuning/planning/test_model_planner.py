@@ -171,14 +171,22 @@ def record(kind, body, incident_id="inc-1", at_s=AT_S) -> Record:
     )
 
 
-def test_a_tried_lever_is_not_pulled_again_for_the_same_incident():
+@pytest.mark.parametrize(
+    ("verdict", "half"),
+    [("worse", False), ("unchanged", True), ("inconclusive", True)],
+)
+def test_a_tried_lever_is_not_pulled_again_for_the_same_incident_but_beside_another(verdict, half):
     incident, observation = example()
     plan = propose((incident, observation))
+    assert plan.chosen.levers == ("batch_size",)
     past = [
         record("choose_action", plan.model_dump(mode="json"), incident.id, observation.at_s - 30),
-        record("verify_p95", {"plan_id": plan.id, "verdict": "worse"}, incident.id, observation.at_s - 5),
+        record("verify_p95", {"plan_id": plan.id, "verdict": verdict}, incident.id, observation.at_s - 5),
     ]
-    assert "batch_size" not in propose((incident, observation), past).chosen.levers
+    again = propose((incident, observation), past)
+    assert again.chosen.levers != ("batch_size",)
+    pairs = [o for o in (again.chosen, *again.rejected) if len(o.changes) == 2 and "batch_size" in o.levers]
+    assert bool([o for o in pairs if "was tried" not in o.reason]) is half
 
 
 def idle(onset_ago_s: float):

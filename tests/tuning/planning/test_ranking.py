@@ -275,6 +275,22 @@ def test_what_failed_here_is_barred(posterior, tried, reason):
     assert ranking.barred(option().candidate, posterior, tried) == reason
 
 
+@pytest.mark.parametrize(
+    ("levers", "tried", "harmful", "reason"),
+    [
+        ("batch_size+replicas", {"batch_size"}, set(), ""),
+        ("batch_size+replicas", {"batch_size"}, {"batch_size"}, "batch_size was tried for this incident and made it worse"),
+        ("batch_size", {"batch_size"}, {"batch_size"}, "batch_size was tried for this incident and made it worse"),
+        ("replicas", {"batch_size"}, {"batch_size"}, ""),
+    ],
+)
+def test_what_was_not_enough_alone_may_be_half_of_what_is_but_nothing_that_made_it_worse(
+    levers, tried, harmful, reason
+):
+    found = ranking.barred(option(levers).candidate, TRUSTED, frozenset(tried), frozenset(harmful))
+    assert found == reason
+
+
 def test_both_halves_of_a_pair_that_failed_are_named():
     pair = option("batch_size+replicas").candidate
     both = frozenset({"batch_size", "replicas"})
