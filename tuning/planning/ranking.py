@@ -17,8 +17,8 @@ from tuning.planning.settings import PlanningSettings
 
 @dataclass(frozen=True)
 class Ranked:
-    """An option with all that decides. barred: why it may not be chosen at all ("" if it may). half: it was tried for the
-    incident, and may still be half of a pair."""
+    """An option with all that decides. barred: why it may not be chosen at all ("" if it may). half: it was tried for
+    the incident, and may still be half of a pair."""
 
     candidate: Candidate
     predicted: Predicted
