@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detection.errors import ConfigError
-from tuning.formats import ms
+from tuning.formats import ms, point_minutes
 from tuning.query import Query
 
 if TYPE_CHECKING:
@@ -259,8 +259,9 @@ def _set_by_others(reader: Reader, made: Iterable[Line]) -> dict[tuple[str, str]
 
 
 def change_row(plan: Mapping[str, Any], state: str, at_s: float, now_s: float, *, expires_at_s: float | None) -> Row:
-    said = _mapping(plan.get("chosen")).get("cost_per_hour")
+    said, lost = (_mapping(plan.get("chosen")).get(name) for name in ("cost_per_hour", "quality_loss"))
     cost = float(said) if isinstance(said, int | float) else 0.0
+    loss = float(lost) if isinstance(lost, int | float) else 0.0
     return {
         "plan_id": plan.get("id"),
         "incident_id": plan.get("incident_id"),
@@ -271,6 +272,7 @@ def change_row(plan: Mapping[str, Any], state: str, at_s: float, now_s: float, *
         "expires_at_s": expires_at_s,
         "cost_per_hour": cost,
         "cost_so_far": cost * max(0.0, now_s - at_s) / 3600.0,
+        "quality": point_minutes(loss, max(0.0, now_s - at_s)) if loss > 0 and state != "kept" else "",
     }
 
 

@@ -99,6 +99,7 @@ def _service(service: ServiceSettings, at: Path, own: Mapping[str, OwnPreset]) -
     for key in service.selectors:
         if not key or key == "__name__" or any(not c.isprintable() for c in key):
             yield (*at, "selectors"), f"{printable(key, 60)!r} is no label that can single out a service's series"
+    yield from _one_version(service, at)
     for name, lever in (("batch_size", service.levers.batch_size), ("replicas", service.levers.replicas)):
         if lever is not None and lever.minimum == lever.maximum and not getattr(lever, "timeout_max_ms", 0):
             yield (*at, "levers", name, "maximum"), f"min and max are both {lever.maximum}: nothing can be changed"
@@ -111,6 +112,21 @@ def _exporters(service: ServiceSettings, at: Path) -> Iterator[tuple[Path, str]]
             yield (*at, "exporters", name), f"there is no exporter {printable(name, 60)!r}{near}"
         elif wrong := problem(labels):
             yield (*at, "exporters", name), wrong
+
+
+def _one_version(service: ServiceSettings, at: Path) -> Iterator[tuple[Path, str]]:
+    """Variants that are versions of a Triton model, where another lever moves the version of the same model."""
+    variant, levers = service.levers.variant, service.levers
+    if variant is None or variant.actuator != "triton_variant":
+        return
+    for name, other in (("release", levers.release), ("precision", levers.precision)):
+        model = getattr(other, "model", None)
+        if other is not None and str(other.actuator).startswith("triton") and model == variant.model:
+            yield (
+                (*at, "levers", "variant"),
+                f"the lever {name} moves the version of the same model: each would undo the other's changes; make the "
+                "variants models of their own behind a gateway (http_variant), or keep one of both levers",
+            )
 
 
 def _preset(name: str, own: Mapping[str, OwnPreset]) -> presets.Preset:

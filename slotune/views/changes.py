@@ -12,7 +12,8 @@ DAY_S = 86_400.0
 
 @dataclass(frozen=True)
 class ChangeRow:
-    """state: intended, made (unproven), leased (proven, for a while) or kept. Costs in the unit of the prices."""
+    """state: intended, made (unproven), leased (proven, for a while) or kept. Costs in the unit of the prices; quality:
+    what it has cost in points so far, in words ("" for what costs none)."""
 
     plan_id: str
     incident_id: str
@@ -23,6 +24,7 @@ class ChangeRow:
     expires_at_s: float | None
     cost_per_hour: float
     cost_so_far: float
+    quality: str = ""
 
 
 def in_force(reading: Reading, *, days: float = 30.0) -> list[ChangeRow]:

@@ -11,7 +11,7 @@ from detection.model import Incident
 from slotune import history
 from slotune.views.reading import Reading
 from tuning.cost import moved
-from tuning.formats import change, ms
+from tuning.formats import change, ms, points
 from tuning.ledger.lines import Line
 from tuning.model import Cost
 from tuning.query import Query
@@ -79,11 +79,13 @@ class Step:
 
 @dataclass(frozen=True)
 class OptionRow:
-    """One option that was weighed. predicted: P95 with its interval, in words; "?" where no model could tell."""
+    """One option that was weighed. predicted: P95 with its interval, in words; "?" where no model could tell.
+    quality: the points that it costs, in words."""
 
     text: str
     predicted: str
     cost_per_hour: float
+    quality: str
     delay_s: float
     risk: float
     chosen: bool
@@ -290,6 +292,7 @@ def _options(plan: Mapping[str, Any]) -> Iterable[OptionRow]:
             text=history.option_text(option),
             predicted=text,
             cost_per_hour=float(option.get("cost_per_hour") or 0.0),
+            quality=points(loss) if (loss := float(option.get("quality_loss") or 0.0)) else "",
             delay_s=float(option.get("effect_delay_s") or 0.0),
             risk=float(option.get("risk") or 0.0),
             chosen=chosen,

@@ -125,7 +125,9 @@ def _how(parts: Parts, step: Attempt | None, at_s: float) -> lease.LastStep:
     if at_s < prove.look_until_s(parts, step) and not prove.clock_went_back(step, at_s):
         return "settling"
     outcome, _, _ = prove.judged(parts, step, at_s)
-    return "worse" if outcome.verdict == "worse" and not outcome.resolved else "done"
+    # Slower within the objective is what was to be expected; failing, or answering wrongly, is not.
+    harm = not outcome.resolved or any(not guarded.ok for guarded in outcome.guards)
+    return "worse" if outcome.verdict == "worse" and harm else "done"
 
 
 def _end(parts: Parts, attempt: Attempt, at_s: float) -> str:

@@ -83,7 +83,7 @@ def lost_by(lever: Lever | None, change: Change) -> float:
 def degraded(observation: Observation) -> str:
     """The variant that serves where it is not the first; "" where that one does, or there are none."""
     known, now = offered(observation.service.levers.get(LEVER)), serving(observation)
-    return now if known and now and now != known[0].name else ""
+    return now if now in [one.name for one in known[1:]] else ""
 
 
 def lasted_s(past: Iterable[Record]) -> list[float]:
@@ -134,3 +134,9 @@ def served_version(observation: Observation, version: str, variant: str | None =
 
 def keyed(version: str, variant: str) -> str:
     return f"{version}~{variant}" if variant else version
+
+
+def other_variant(name: str, served: str) -> bool:
+    """Whether a latency model's key is that of another variant of the version that is served: it is kept beside its
+    line, while that of another version is not."""
+    return name != served and "~" in served and name.partition("~")[0] == served.partition("~")[0] and "~" in name

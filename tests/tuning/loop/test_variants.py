@@ -8,10 +8,14 @@ import pytest
 
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.world import KeptMails, World, WorldBatch, WorldSource, WorldVariant, parts
+from tuning.loop.learn_latency import learn_latency
+from tuning.loop.observe import latency_model
 from tuning.loop.once import run_once
 from tuning.loop.parts import Parts
 from tuning.model import Report
 from tuning.past import KINDS, Past
+from tuning.planning import latency_model as models
+from tuning.planning.variants import keyed
 from tuning.query import Query
 from tuning.report.review import review
 
@@ -150,3 +154,25 @@ def test_the_review_sums_points_times_minutes():
     seen = review(made, {}, (), 0.0, world.now_s)
     lasted_min = sum(variant == "small" for variant in world.variants) / 60
     assert seen.degraded == 1 and seen.quality == pytest.approx(1.8 * lasted_min, rel=0.2)
+
+
+def test_each_variant_has_a_line_of_its_own_learned_from_what_came_after_the_switch():
+    world = World(qps=surge(3.0))
+    loop, _, _ = loop_of(world)
+    drive(world, loop, CALM_S - 15)
+    assert learn_latency(loop, world.now_s) == 1
+    drive(world, loop, 500)
+    assert world.variant == "small" and learn_latency(loop, world.now_s) == 1
+    kept = models.load(latency_model(loop, loop.service("ranker")))
+    lines = {name: kept[models.key(keyed("", name), "")].predict(1.0)[0] for name in ("full", "small")}
+    assert lines["small"] == pytest.approx(0.35 * lines["full"], rel=0.1)
+
+
+def test_a_way_back_that_fails_requests_is_taken_again():
+    def errors(t: float) -> float:
+        return 0.3 if world.variant == "full" and t > CALM_S + 500 else 0.0
+
+    world = World(qps=surge(3.0, until_s=CALM_S + 400), error_share=errors)
+    loop, _, _ = loop_of(world)
+    drive(world, loop, CALM_S + 700)
+    assert [one["variant"] for one in world.applies][:3] == ["small", "full", "small"]

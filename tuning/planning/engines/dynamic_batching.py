@@ -18,6 +18,7 @@ from tuning.planning import options as op
 from tuning.planning import predict as pr
 from tuning.planning import speed
 from tuning.planning import thresholds as th
+from tuning.planning import variants as va
 from tuning.planning.arrivals import draining_arrivals
 from tuning.planning.batching import BatchingSituation, assess, current
 from tuning.planning.forecast import Forecast
@@ -40,8 +41,9 @@ class DynamicBatching:
         seen = speed.points(window, math.inf, stride_s)
         if not seen:
             return None
-        key = lm.key(*served)
-        return lm.dump({key: lm.learn(lm.load(state).get(key, lm.LatencyModel()), seen)})
+        key, known = lm.key(*served), lm.load(state)
+        beside = {name: model for name, model in known.items() if va.other_variant(name, key)}
+        return lm.dump({**beside, key: lm.learn(known.get(key, lm.LatencyModel()), seen)})
 
     def assess(
         self, incident: Incident | None, observation: Observation, settings: PlanningSettings, changed_s: float
