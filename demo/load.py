@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from demo import histogram, models
-from demo.httpwire import ConnectionLost, Pool
 from demo.open_loop import OpenLoop
 from demo.server.protocol import HEADER_LENGTH, encode_request
+from slotune.load.wire import ConnectionLost, Pool
 
 
 @dataclass

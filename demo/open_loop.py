@@ -1,9 +1,8 @@
-"""Open-loop load: Poisson arrivals at scheduled rates, whatever becomes of the requests before.
+"""Open-loop load at scheduled rates (`slotune.load.arrivals` says when requests are sent).
 
-A closed loop waits for the slow server and so hides the queue that it causes; this one does not. The control file
-(JSON, replaced as a whole, read again when it changes) holds {"endpoints": ["127.0.0.1:9000", ...], "model": "ranker",
-"schedule": [[rate, seconds or null], ...], "schedule_id": 1}; a new schedule_id starts its schedule from the beginning.
-The out file gets one JSON line per second.
+The control file (JSON, replaced as a whole, read again when it changes) holds {"endpoints": ["127.0.0.1:9000", ...],
+"model": "ranker", "schedule": [[rate, seconds or null], ...], "schedule_id": 1}; a new schedule_id starts its schedule
+from the beginning. The out file gets one JSON line per second.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-POLL_S = 0.2
+from slotune.load.arrivals import POLL_S, arrivals
+
 LAST_S = 1.0
 """How long requests under way are waited for at the end."""
 
@@ -122,27 +122,18 @@ class OpenLoop(ABC, Generic[S]):
                 raise task.exception()  # type: ignore[misc]
 
     async def _send_all(self) -> None:
-        started = due = time.monotonic()
-        while self._sent < self._max_requests:
-            now = time.monotonic()
-            if now - started > self._max_s:
-                return
-            rate = rate_at(self._control.schedule, now - self._schedule_started)
-            if rate <= 0 or not self._control.endpoints:
-                await asyncio.sleep(0.05)
-                due = time.monotonic()
-                continue
-            due += self._random.expovariate(rate)
-            # A long gap is cut short, so that a new rate is taken up at once; memorylessness makes that exact.
-            if due - now > POLL_S:
-                await asyncio.sleep(POLL_S)
-                due = now + POLL_S
-                continue
-            if due > now:
-                await asyncio.sleep(due - now)
-            self._sent += 1
-            self._second.sent += 1
-            self._send(due)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._max_s if math.isfinite(self._max_s) else None):
+                async for due in arrivals(self._rate, self._random):
+                    self._sent += 1
+                    self._second.sent += 1
+                    self._send(due)
+                    if self._sent >= self._max_requests:
+                        return
+
+    def _rate(self, now: float) -> float:
+        """Requests per second at a time (monotonic seconds)."""
+        return rate_at(self._control.schedule, now - self._schedule_started) if self._control.endpoints else 0.0
 
     async def _follow_control(self) -> None:
         while True:

@@ -34,6 +34,7 @@ REJECTED = {
     "presets-apart": ("detection.presets.vllm", "detection.presets.triton"),
     "actuators-apart": ("tuning.actuators.triton", "tuning.actuators.http_config"),
     "notifiers-apart": ("tuning.notifiers.smtp", "tuning.notifiers.log"),
+    "protocols-apart": ("slotune.stress.protocols.oip", "slotune.stress.protocols.openai"),
     "planners-apart": ("tuning.planning.playbook", "tuning.planning.model_planner"),
     "no-airflow": ("tuning.loop.act", "airflow"),
     "pure": ("tuning.planning.diagnosis", "kubernetes"),
@@ -45,6 +46,7 @@ FOLDERS = {
     "sources-apart": "detection/sources",
     "presets-apart": "detection/presets",
     "actuators-apart": "tuning/actuators",
+    "protocols-apart": "slotune/stress/protocols",
     "notifiers-apart": "tuning/notifiers",
 }
 NO_IMPLEMENTATIONS = {"settings", "search"}

@@ -482,7 +482,8 @@ class Observation:
 class Record(Value):
     """One line of the ledger: append-only, idempotent on id. phase tells intent from result.
 
-    kind: one of STEPS, or "order" (tuning.orders), "alert" (tuning.alerts), "release" (tuning.releases).
+    kind: one of STEPS, or "order" (tuning.orders), "alert" (tuning.alerts), "release" (tuning.releases), "stress"
+    (tuning.stressed).
 
     body: the value's `model_dump(mode="json")`. parent_id: the value that this one follows from.
     """

@@ -33,6 +33,7 @@ MODULES: dict[str, str] = {
     "serve": "serve",
     "show": "history",
     "signals": "signals",
+    "stress": "stress",
 }
 
 

@@ -23,6 +23,7 @@ from tuning.model import LEVER_STEPS
 from tuning.planning.situation import HISTORY_SIGNALS
 from tuning.ports import Ledger
 from tuning.query import Query
+from tuning.stressed import STRESS, stressed
 
 _log = logging.getLogger(__name__)
 _MARGIN_S = 600.0
@@ -114,7 +115,8 @@ def drifted(history: Mapping[str, MetricWindow], own: Sequence[str] = ()) -> tup
 
 
 def left_out(parts: Parts, at_s: float) -> dict[str, list[tuple[float, float]]]:
-    """(start_s, end_s) by service: closed incidents, open ones younger than `relearn_after`, and slotune's changes."""
+    """(start_s, end_s) by service: closed incidents, open ones younger than `relearn_after`, slotune's changes, and
+    stress tests."""
     settings = parts.settings.detection
     since_s = at_s - max(settings.history_s, settings.weekly_history_s)
     spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -133,6 +135,8 @@ def left_out(parts: Parts, at_s: float) -> dict[str, list[tuple[float, float]]]:
     for record in parts.ledger.find(Query(kinds=tuple(LEVER_STEPS.values()), phase="result", since_s=since_s)):
         if record.body.get("changed"):
             spans[record.service].append((record.at_s - _MARGIN_S, record.at_s + _MARGIN_S))
+    for service, tests in stressed(parts.ledger.find(Query(kinds=(STRESS,), since_s=since_s))).items():
+        spans[service] += tests
     return dict(spans)
 
 

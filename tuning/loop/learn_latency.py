@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from detection.errors import SlotuneError
-from detection.model import MetricWindow, Service
+from detection.model import MetricWindow, Service, Span
 from tuning.loop.observe import latency_model, look_back, model_key
 from tuning.loop.open_incidents import open_incidents_of
 from tuning.loop.parts import Parts
@@ -26,18 +26,39 @@ def learn_latency(parts: Parts, at_s: float) -> int:
     calm = [service for name, service in parts.services.items() if name not in troubled]
     signals = tuple(sorted({name for service in calm for name in engines.get(service.engine).signals}))
     windows = parts.source.read(calm, signals, look_back(parts, at_s)) if calm else {}
-    updated = 0
-    for service in calm:
-        window, key = windows.get(service.name), served(parts, service)
-        if window is None or key is None:
-            continue
-        state, window = latency_model(parts, service), _since(parts, service, window)
-        learned = engines.get(service.engine).learn(state, window, key, parts.settings.prometheus.rate_window_s)
-        if learned is None:
-            continue
-        parts.ledger.put_blob(model_key(service.name), json.dumps(learned).encode(), at_s=at_s)
-        updated += 1
-    return updated
+    return sum(_take(parts, service, windows.get(service.name), served(parts, service), at_s) for service in calm)
+
+
+def learn_from(parts: Parts, service: Service, span: Span, before: tuple[str, str] | None) -> str | None:
+    """Update one service's model from a stretch whose cause is known, such as a stress test; None, or why nothing was
+    learned.
+
+    before: what was served when the stretch began (`served`): one model learns from one version alone.
+    """
+    now = served(parts, service)
+    if now is None or before is None:
+        return "what is served could not be read"
+    if now != before:
+        return "another version or precision was served at its end than at its beginning"
+    windows = parts.source.read([service], engines.get(service.engine).signals, span)
+    if _take(parts, service, windows.get(service.name), now, span.end_s):
+        return None
+    wanted = ", ".join(engines.get(service.engine).signals)
+    return f"the signals that the latency model learns from were not there ({wanted})"
+
+
+def _take(
+    parts: Parts, service: Service, window: MetricWindow | None, key: tuple[str, str] | None, at_s: float
+) -> bool:
+    """Whether the model of what is served (`key`) learned from the window."""
+    if window is None or key is None:
+        return False
+    state, window = latency_model(parts, service), _since(parts, service, window)
+    learned = engines.get(service.engine).learn(state, window, key, parts.settings.prometheus.rate_window_s)
+    if learned is None:
+        return False
+    parts.ledger.put_blob(model_key(service.name), json.dumps(learned).encode(), at_s=at_s)
+    return True
 
 
 def served(parts: Parts, service: Service) -> tuple[str, str] | None:

@@ -9,6 +9,7 @@ from tuning.loop.learn_latency import learn_latency
 from tuning.loop.observe import latency_model
 from tuning.loop.once import run_once
 from tuning.planning import latency_model as models
+from tuning.query import Query
 
 SHORT = SERVICES.replace(
     "detection: {lookback: 10m,", "detection: {lookback: 10m, history: 1h, history_step: 60s, min_history: 5m,"
@@ -76,3 +77,30 @@ def test_a_signal_that_left_its_own_past_is_a_line_in_the_review_and_no_more():
     moved = np.where(span.times() < 6 * 86400.0, steady, steady * 3)
     windows = {n: MetricWindow(n, span, {"qps": v}) for n, v in (("moved", moved), ("steady", steady))}
     assert [drift.service for drift in drifted(windows)] == ["moved"]
+
+
+def test_a_stress_test_is_no_normal_traffic_and_teaches_the_latency_line():
+    """Left out of what is normal from its beginning to its end, or to the latest that it can have had; the line learns
+    from it where the same version was served all the time."""
+    from detection.model import Span
+    from tuning.loop.learn_latency import learn_from, served
+    from tuning.stressed import stress_record, stressed, under_way
+
+    world, ledger = World(qps=lambda t: 20.0 + t / 4, alpha_ms=8.0, beta_ms=0.5), FakeLedger()
+    world.batch_size = 8
+    loop = parts(world, ledger, KeptMails(), SHORT)
+    service, before = loop.service("ranker"), served(loop, loop.service("ranker"))
+    world.wait(300)
+    ledger.put(stress_record("ranker", START_S + 10.0, START_S + 900.0, "intent", {}))
+    rows = ledger.find(Query(kinds=("stress",)))
+    assert stressed(rows) == {"ranker": [(START_S + 10.0, START_S + 900.0)]}
+    assert under_way(rows, START_S + 500.0) is not None and under_way(rows, START_S + 901.0) is None
+    ledger.put(stress_record("ranker", START_S + 10.0, START_S + 300.0, "result", {}))
+    assert left_out(loop, world.now_s)["ranker"] == [(START_S + 10.0, START_S + 300.0)]
+    assert under_way(ledger.find(Query(kinds=("stress",))), START_S + 100.0) is None
+    span = Span(START_S + 10.0, START_S + 300.0, 1.0)
+    assert learn_from(loop, service, span, ("1", "fp32")) is not None and latency_model(loop, service) is None
+    assert learn_from(loop, service, span, None) is not None
+    assert learn_from(loop, service, span, before) is None
+    assert models.load(latency_model(loop, service))[models.key("", "")].known
+    assert "not there" in (learn_from(loop, service, Span(10.0, 20.0, 1.0), before) or "")
