@@ -82,6 +82,7 @@ def test_the_vocabulary_is_one():
 NOT_DEAD = {
     "called by name from outside": {
         "look_again", "look_at_all", "__getattr__", "downgrade", "_get_socket", "get_next",
+        "connection_made", "data_received", "eof_received", "connection_lost",
         "phase_start", "step_complete", "phase_finish", "on_dag_run_success", "on_dag_run_failed",
     },
     "named in a registry by text": {
