@@ -1,17 +1,25 @@
 """Pods as processes: each pod of a workload runs one server with the arguments of its own template.
 
+A container that uses more memory than its limit (spec.resources.limits.memory, "200M") is killed, as by the kernel's
+OOM killer in a cluster, and started again in the same pod.
+
 A changed template is a rollout as in a cluster: the new pod's process starts beside the old one, which is told to end
 when its pod has gone, and answers what it had begun.
 """
 
 from __future__ import annotations
 
+import math
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from demo import web
 from demo.kubernetes_api.resources import POD
@@ -31,6 +39,7 @@ class Running:
     port: int
     child: Child
     ready: bool = False
+    limit_bytes: float = math.inf
 
     @property
     def address(self) -> str:
@@ -40,7 +49,8 @@ class Running:
 class Pods:
     """Follows the pods of one namespace in one thread, which is the parent of all their processes.
 
-    command: what a container runs, from its arguments and a port. on_change gets the ready ones after each change.
+    command: what a container runs, from its arguments and a port. health: the path of its health call. on_change:
+    gets the ready ones after each change.
     """
 
     def __init__(
@@ -53,15 +63,18 @@ class Pods:
         on_change: Callable[[list[Running]], None],
         *,
         start_timeout_s: float = 120.0,
+        health: str = "/health",
     ) -> None:
         self._store, self._namespace, self._labels = store, namespace, dict(labels)
         self._command, self._logs, self._on_change = command, logs, on_change
-        self._start_timeout_s = start_timeout_s
+        self._start_timeout_s, self._health = start_timeout_s, health
         self._running: dict[str, Running] = {}
         self._leaving: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self.failures: list[str] = []
+        self.killed: list[str] = []
+        """The pods whose container has reached its memory's limit, once for each time."""
         self._thread = threading.Thread(target=self._follow, name=f"pods-{namespace}", daemon=True)
 
     def start(self) -> None:
@@ -97,13 +110,16 @@ class Pods:
 
     def _step(self) -> None:
         pods = {pod["metadata"]["name"]: pod for pod in self._store.list(POD, self._namespace, self._labels)}
+        for one in self._running.values():
+            self._bounded(one)
         gone = [one for name, one in self._running.items() if name not in pods or not one.child.alive]
         for name, pod in sorted(pods.items()):
             if name not in self._running:
                 started = self._spawn(name, pod)
                 with self._lock:
                     self._running[name] = started
-        fresh = [one for one in self._running.values() if not one.ready and web.answers(f"http://{one.address}/health")]
+        coming = [one for one in self._running.values() if not one.ready]
+        fresh = [one for one in coming if web.answers(f"http://{one.address}{self._health}")]
         for one in fresh:
             one.ready = True
         with self._lock:
@@ -114,11 +130,24 @@ class Pods:
         for one in gone:
             self._leave(one)
 
+    def _bounded(self, one: Running) -> None:
+        """The kernel's OOM killer."""
+        if one.limit_bytes == math.inf or not one.child.alive:
+            return
+        try:
+            used = psutil.Process(one.child.pid).memory_info().rss
+        except psutil.NoSuchProcess:
+            return
+        if used > one.limit_bytes:
+            self.killed.append(one.name)
+            os.kill(one.child.pid, signal.SIGKILL)
+
     def _spawn(self, name: str, pod: Object) -> Running:
         container: dict[str, Any] = pod["spec"]["containers"][0]
         port = free_port()
         words = [str(word) for word in container.get("args") or []]
-        return Running(name, port, Child(name, self._command(words, port), self._logs / f"{name}.log"))
+        child = Child(name, self._command(words, port), self._logs / f"{name}.log")
+        return Running(name, port, child, limit_bytes=_memory_limit(container))
 
     def _leave(self, one: Running) -> None:
         def end() -> None:
@@ -128,3 +157,9 @@ class Pods:
         thread = threading.Thread(target=end, name=f"leaving-{one.name}", daemon=True)
         thread.start()
         self._leaving.append(thread)
+
+
+def _memory_limit(container: dict[str, Any]) -> float:
+    """In bytes; only megabytes ("200M") are known here."""
+    text = str(((container.get("resources") or {}).get("limits") or {}).get("memory") or "")
+    return float(text.removesuffix("M")) * 2**20 if text else math.inf

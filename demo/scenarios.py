@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Expected = Literal["resolved", "nothing", "hold", "refused", "returned"]
+Expected = Literal["resolved", "nothing", "hold", "refused", "returned", "healed"]
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,14 @@ class Scenario:
     """A story: what runs, what goes wrong, and what must follow.
 
     serving: "real" is ONNX Runtime in one process, "replicas" the emulated accelerator behind a Deployment with an HPA,
-    "language" an emulated engine of a language model behind a Deployment (batch_size is its max-num-seqs then).
+    "pods" the same, each process as a pod of its own with a limit of memory_mb, "language" an emulated engine of a
+    language model behind a Deployment (batch_size is its max-num-seqs then).
     baseline, fault_load: load as a share of what the service can carry before anything is changed. fault: body of
     POST /fault. expected: "resolved" needs a change that worked and its mail; "nothing" neither; "hold" only a mail
     that says why; "refused" that mail after a gate said no; "returned" a temporary
-    change that worked, and the old setting back by itself once the load has fallen. slo_factor: the SLO is this many
+    change that worked, and the old setting back by itself once the load has fallen; "healed" one change, its mail with
+    the proof, and meanwhile neither a failed request nor a process that was killed. leak_mb_per_s: what one of the pods
+    leaks from t0 on. slo_factor: the SLO is this many
     times the latency of a single unloaded request, rounded up. calibration: the precision lever is there, with rows
     "matching" the traffic or rows from "another" distribution.
     """
@@ -56,7 +59,7 @@ class Scenario:
     name: str
     title: str
     expected: Expected
-    serving: Literal["real", "replicas", "language"] = "real"
+    serving: Literal["real", "replicas", "pods", "language"] = "real"
     baseline: float = 0.4
     fault_load: float | None = None
     fault: Mapping[str, float] = field(default_factory=dict)
@@ -71,6 +74,8 @@ class Scenario:
     beta_ms: float = 5.0
     calibration: Literal["matching", "another"] | None = None
     language: Language | None = None
+    memory_mb: int = 0
+    leak_mb_per_s: float = 0.0
     release: bool = False
     """Somebody else releases a version 2 that does three times the work per row; version 1 has to come back."""
     variant: bool = False
@@ -173,6 +178,18 @@ SCENARIOS: dict[str, Scenario] = {
             first="variant",
             proof="Resolved",
             duration_s=300.0,
+        ),
+        Scenario(
+            "heal",
+            "one of two replicas leaks memory, and would be killed at its limit (emulated accelerator)",
+            "healed",
+            serving="pods",
+            memory_mb=300,
+            leak_mb_per_s=1.2,
+            cause="leaking_replica",
+            first="restart",
+            proof="Resolved",
+            duration_s=220.0,
         ),
         Scenario(
             "llm-concurrency",

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,8 @@ class Stack:
             self._start_language(self.scenario.language)
         elif self.scenario.serving == "real":
             self._start_real()
+        elif self.scenario.serving == "pods":
+            self._start_pods()
         else:
             self._start_replicas()
 
@@ -162,29 +164,55 @@ class Stack:
         ready = self.replicas.ready
         wait_until(lambda: ready(NAMESPACE, SERVICE) == s.replicas, 30.0, f"{s.replicas} replicas becoming ready")
 
-    def _start_language(self, language: Language) -> None:
-        """An emulated engine behind a Deployment, whose pods run it with the arguments of their template."""
+    def _start_pods(self) -> None:
+        """The emulated accelerator behind a Deployment whose pods have a limit of memory."""
+        s = self.scenario
+        command = [sys.executable, "-m", "demo.server"]
+        words = [
+            *self._server_options(), "--emulated", "--alpha-ms", str(s.alpha_ms), "--beta-ms", str(s.beta_ms),
+            "--memory-limit-mb", str(s.memory_mb),
+        ]  # fmt: skip
+        container = {
+            "name": "server", "image": "emulated", "args": words,
+            "resources": {"limits": {"memory": f"{s.memory_mb}M"}},
+        }  # fmt: skip
+        self._start_deployment(
+            lambda words, port: [*command, "--port", str(port), *words], container, s.replicas, "/v2/health/ready"
+        )
+        wait_until(lambda: len(self.pods.ready) == s.replicas, 60.0, f"{s.replicas} pods becoming ready")
+
+    def _start_deployment(
+        self,
+        command: Callable[[Sequence[str], int], Sequence[str | Path]],
+        container: Mapping[str, Any],
+        count: int,
+        health: str = "/health",
+    ) -> None:
+        """A Deployment whose pods are processes."""
         from demo.kubernetes_api.server import KubernetesApi
 
         self.cluster = KubernetesApi(LOOPBACK, 0)
-        command = [sys.executable, "-m", "demo.language.server"]
         self.pods = Pods(
-            self.cluster.store, NAMESPACE, {"app": SERVICE},
-            lambda words, port: [*command, "--port", str(port), *words], self.logs, self._pods_changed,
-        )  # fmt: skip
+            self.cluster.store, NAMESPACE, {"app": SERVICE}, command, self.logs, self._pods_changed, health=health
+        )
         self.cluster.cluster.place = self.pods.place
         self.cluster.start()
         self._stops.append(("Kubernetes API", self.cluster.stop))
         self.pods.start()
         self._stops.append(("pods", self.pods.stop))
         self.cluster.add_namespace(NAMESPACE)
+        self.cluster.add_deployment(NAMESPACE, SERVICE, count, spec={"containers": [dict(container)]})
+
+    def _start_language(self, language: Language) -> None:
+        """An emulated engine behind a Deployment, whose pods run it with the arguments of their template."""
+        command = [sys.executable, "-m", "demo.language.server"]
         words = [
             f"--max-num-seqs={self.scenario.batch_size}", f"--max-num-batched-tokens={language.max_num_batched_tokens}",
             "--block-size=16", f"--num-gpu-blocks-override={language.kv_tokens // 16}", "--max-model-len=4096",
             f"--step-ms={language.step_ms}", f"--seq-ms={language.seq_ms}", f"--token-ms={language.token_ms}",
         ]  # fmt: skip
         container = {"name": "engine", "image": "emulated", "args": words}
-        self.cluster.add_deployment(NAMESPACE, SERVICE, 1, spec={"containers": [container]})
+        self._start_deployment(lambda words, port: [*command, "--port", str(port), *words], container, 1)
         wait_until(lambda: bool(self.pods.ready), 60.0, "the emulated engine becoming ready")
 
     def _pods_changed(self, ready: list[Running]) -> None:
@@ -303,6 +331,8 @@ class Stack:
         now: dict[str, Any] = {}
         if self.scenario.language is not None:
             return {"max_num_seqs": self._max_num_seqs(), "replicas": len(self.pods.ready)}
+        if self.scenario.serving == "pods":
+            return {"replicas": len(self.pods.ready), "oom_kills": len(self.pods.killed)}
         with contextlib.suppress(OSError, ValueError):
             config = web.call(f"{self.control_url}/config", timeout_s=2.0)
             now = {k: config[k] for k in ("batch_size", "batch_timeout_ms", "version", "precision")}

@@ -88,10 +88,10 @@ def summarise(
     return {
         "scenario": s.name,
         "seed": stack.seed,
-        "emulated": s.serving in ("replicas", "language"),
+        "emulated": s.serving in ("replicas", "pods", "language"),
         "ok": (
             facts.error is None and approved and named_right
-            and _as_expected(s, resolved, len(made), len(mails), proven)),
+            and _as_expected(s, resolved, len(made), len(mails), proven) and _unhurt(s, seconds, stack)),
         "cause": plan.get("diagnosis", {}).get("cause"),
         "evidence": plan.get("diagnosis", {}).get("evidence", []),
         "resolved": resolved,
@@ -152,6 +152,7 @@ def _as_expected(s: Scenario, resolved: bool, changes: int, mails: int, proven: 
     return {
         "resolved": resolved and proven,
         "returned": resolved and proven,
+        "healed": changes == 1 and proven,
         "hold": changes == 0 and proven,
         "refused": changes == 0 and proven,
         "nothing": changes == 0 and mails == 0,
@@ -181,6 +182,13 @@ def _goodput(
         "overloaded": story.goodput(seconds, facts.slo_ms, min(t0 + 5, first), first),
         "after": story.goodput(seconds, facts.slo_ms, max(end - CALM_S, last), end),
     }
+
+
+def _unhurt(s: Scenario, seconds: Sequence[story.Second], stack: Witness) -> bool:
+    """A replica that is healed costs nobody a request, and nothing was killed meanwhile."""
+    now = stack.settings_now()
+    whole = now.get("replicas") == s.replicas and not now.get("oom_kills")
+    return s.expected != "healed" or (whole and not sum(x.errors for x in seconds))
 
 
 def _p95(facts: Facts, seconds: Sequence[story.Second], calm_s: float, end_s: float) -> dict[str, float | None]:

@@ -87,13 +87,13 @@ class Supervisor:
             return
         address = self.stack.load_address()
         facts.service_s = batch_seconds(address, tuple(sorted({1, s.batch_size, 8})))
-        count = s.replicas if s.serving == "replicas" else 1
+        count = s.replicas if s.serving in ("replicas", "pods") else 1
         facts.capacity_rps = capacity_rps(facts.service_s, s.batch_size, count)
         facts.slo_ms = slo_ms(facts.service_s, s.batch_size, s.slo_factor)
         times = ", ".join(f"{b} rows {t * 1000:.1f} ms" for b, t in facts.service_s.items())
         if s.variant:
             self._measure_variants(address)
-        label = " (EMULATED accelerator: it waits instead of computing)" if s.serving == "replicas" else ""
+        label = " (EMULATED accelerator: it waits instead of computing)" if s.serving in ("replicas", "pods") else ""
         self.screen.say(
             f"measured{label}: {times}; so about {facts.capacity_rps:.0f} requests/s at batch size {s.batch_size}"
             f"{f' on {count} replicas' if count > 1 else ''}; SLO: P95 under {facts.slo_ms:.0f} ms"
@@ -149,11 +149,21 @@ class Supervisor:
             self._surge(s.fault_load)
         elif s.release:
             self._release()
+        elif s.leak_mb_per_s:
+            self._leak()
         else:
             self.facts.fault_at_s = time.time()
         if s.fault:
             web.call(f"{self.stack.control_url}/fault", dict(s.fault))
             self.screen.say(f"t0: fault {dict(s.fault)}")
+
+    def _leak(self) -> None:
+        """The youngest pod takes memory that it never gives back."""
+        sick = self.stack.pods.ready[-1]
+        web.call(f"http://{sick.address}/fault", {"leak_mb_per_s": self.scenario.leak_mb_per_s})
+        self.facts.fault_at_s = time.time()
+        leak, limit = self.scenario.leak_mb_per_s, self.scenario.memory_mb
+        self.screen.say(f"t0: {sick.name} leaks {leak:g} MB a second; its limit is {limit} MB")
 
     def _release(self) -> None:
         """As somebody would who knows nothing of slotune: by the server's own call.
@@ -208,6 +218,7 @@ class Supervisor:
     def _wait_for_the_end(self) -> None:
         ends: dict[str, Callable[[], bool]] = {
             "resolved": self._is_resolved,
+            "healed": self._is_resolved,
             "hold": self._has_held,
             "refused": self._is_refused,
             "nothing": lambda: False,

@@ -62,8 +62,8 @@ class Leak:
 
 
 def lasting(seconds: float) -> str:
-    """A stretch of time for people: "40 s", "25 min", "3.5 h", "4 days"."""
-    if seconds < 120:
+    """A stretch of time for people: "170 s", "25 min", "3.5 h", "4 days"."""
+    if seconds < 600:
         return f"{seconds:.0f} s"
     if seconds < 2 * 3600:
         return f"{seconds / 60:.0f} min"

@@ -37,6 +37,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--max-queue", type=int, default=5000)
     parser.add_argument("--cpu", type=int, help="run on this core only")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--memory-limit-mb", type=float, help="what it may use, as its metrics say; others enforce it")
     parser.add_argument("--sample", type=int, default=1024, help="rows kept for calibration")
     emulated = parser.add_argument_group("emulated accelerator: waits instead of computing")
     emulated.add_argument("--emulated", action="store_true")
@@ -73,6 +74,8 @@ async def serve(args: argparse.Namespace) -> int:
     metrics.batch_limit.set(limits.batch_size)
     metrics.batch_timeout.set(limits.batch_timeout_ms / 1000)
     metrics.emulated.set(int(args.emulated))
+    if args.memory_limit_mb is not None:
+        metrics.memory_limit.set(args.memory_limit_mb * 2**20)
     api = Api(repository, batcher, metrics, emulated=args.emulated)
     runner = web.AppRunner(
         api.application(), access_log=None, shutdown_timeout=1.0, keepalive_timeout=300.0,
@@ -86,6 +89,7 @@ async def serve(args: argparse.Namespace) -> int:
         await runner.cleanup()
         return 2
     worker = asyncio.create_task(batcher.run())
+    leaking = asyncio.create_task(batcher.faults.leak())
     await _until_told_to_stop(worker)
     api.stopping = True
     with contextlib.suppress(TimeoutError):
@@ -93,6 +97,7 @@ async def serve(args: argparse.Namespace) -> int:
             while not batcher.idle and not worker.done():
                 await asyncio.sleep(0.01)
     worker.cancel()
+    leaking.cancel()
     await runner.cleanup()
     engine.close()
     return 0

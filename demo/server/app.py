@@ -178,13 +178,17 @@ class Api:
 
     async def get_fault(self, request: web.Request) -> web.Response:
         faults = self._batcher.faults
-        return answer({"error_share": faults.error_share, "slow_factor": faults.slow_factor})
+        return answer({
+            "error_share": faults.error_share, "slow_factor": faults.slow_factor,
+            "leak_mb_per_s": faults.leak_mb_per_s})  # fmt: skip
 
     async def set_fault(self, request: web.Request) -> web.Response:
-        wish, faults = await _document(request, allowed={"error_share", "slow_factor"}), self._batcher.faults
+        wish = await _document(request, allowed={"error_share", "slow_factor", "leak_mb_per_s"})
+        faults = self._batcher.faults
         share = _number(wish, "error_share", faults.error_share, 0.0, 1.0)
         slow = _number(wish, "slow_factor", faults.slow_factor, 1.0, 100.0)
-        faults.error_share, faults.slow_factor = share, slow
+        leak = _number(wish, "leak_mb_per_s", faults.leak_mb_per_s, 0.0, 1000.0)
+        faults.error_share, faults.slow_factor, faults.leak_mb_per_s = share, slow, leak
         return await self.get_fault(request)
 
     async def get_shadow(self, request: web.Request) -> web.Response:

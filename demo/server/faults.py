@@ -11,22 +11,34 @@ import numpy as np
 from demo.server.metrics import Metrics
 from demo.server.repository import Repository
 
+LEAK_EVERY_S = 0.25
+
 
 @dataclass
 class Faults:
     """error_share: share of requests answered 500. slow_factor: every batch takes this many times as long.
+    leak_mb_per_s: memory that is taken and never given back.
 
     shadow_reference/shadow_share: this share of the batches also runs through the loaded version `shadow_reference`.
     """
 
     error_share: float = 0.0
     slow_factor: float = 1.0
+    leak_mb_per_s: float = 0.0
+    leaked: list[bytes] = field(default_factory=list)
     shadow_reference: str | None = None
     shadow_share: float = 0.0
     random: random.Random = field(default_factory=lambda: random.Random(0))
 
     def fails(self) -> bool:
         return self.error_share > 0 and self.random.random() < self.error_share
+
+    async def leak(self) -> None:
+        """Take memory as long as it is asked for; what is not written to would not be resident."""
+        while True:
+            await asyncio.sleep(LEAK_EVERY_S)
+            if self.leak_mb_per_s > 0:
+                self.leaked.append(b"\1" * int(self.leak_mb_per_s * LEAK_EVERY_S * 2**20))
 
     async def slow_down(self, seconds: float) -> float:
         """Wait the extra time; returns how long that was meant to be."""

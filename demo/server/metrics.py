@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 
@@ -56,6 +56,8 @@ class Metrics:
         self.queue_depth = Gauge("inference_queue_depth", "Requests that wait", **one).labels(model)
         self.batch_limit = Gauge("inference_batch_size_limit", "Configured largest batch", **one).labels(model)
         self.batch_timeout = Gauge("inference_batch_timeout_seconds", "Configured wait", **one).labels(model)
+        self.memory_limit = Gauge("inference_memory_limit_bytes", "Memory that it may use", registry=registry)
+        ProcessCollector(registry=registry)
         self.info = Gauge("inference_model_info", "1 for what serves", batch, registry=registry)
         self.emulated = Gauge("inference_emulated", "1: waits instead of computing", **one).labels(model)
 

@@ -113,6 +113,6 @@ def test_one_replica_is_warned_of_hours_ahead_and_a_whole_fleet_later() -> None:
     assert scores(soon, soon + 0.9) == ["r1"]
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (1500, "25 min"), (12_600, "3.5 h"), (345_600, "4 days")])
+@pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (170, "170 s"), (1500, "25 min"), (12_600, "3.5 h"), (345_600, "4 days")])
 def test_times_for_people(seconds: float, text: str) -> None:
     assert lasting(seconds) == text

@@ -1,0 +1,1 @@
+"""Leaking replicas, really: processes under a limit of memory, restarted by the loop or left alone."""
