@@ -120,3 +120,28 @@ def test_the_worst_case_counts_the_stage_on_one_replica() -> None:
     )
     stage_s = settle_s(verification, lever, "summary") + verification.look_s + verification.longer_look_s
     assert first_s == stage_s + safety.control_timeout_s
+
+
+@pytest.mark.parametrize(
+    ("verdict", "resolved", "attempts", "twice", "step", "following"),
+    [
+        ("improved", True, 1, False, "keep", "done"),
+        ("improved", None, 1, False, "settle", "done"),
+        ("improved", None, 1, True, "keep", "next_attempt"),
+        ("improved", False, 1, False, "keep", "next_attempt"),
+        ("unchanged", True, 1, False, "keep", "next_attempt"),
+        ("unchanged", False, 3, False, "keep", "ask_person"),
+        ("worse", False, 1, False, "keep", "next_attempt"),
+        ("inconclusive", False, 1, False, "settle", "done"),
+        ("inconclusive", True, 1, True, "keep", "done"),
+        ("inconclusive", None, 1, True, "keep", "next_attempt"),
+    ],
+)
+def test_what_cannot_be_undone_is_never_rolled_back(
+    verdict: str, resolved: bool | None, attempts: int, twice: bool, step: str, following: str
+) -> None:
+    change = Change(lever="restart", old={"r1@a": "up"}, new={"r1@a": "gone"})
+    one_way = plan().model_copy(update={"chosen": Option(changes=(change,))})
+    found = decide(outcome(verdict, resolved), one_way, attempts, SafetySettings(), twice)
+    assert (found.step, found.next) == (step, following)
+    assert step == "settle" or (verdict, resolved) == ("inconclusive", True) or "because" in found.reason
