@@ -171,19 +171,12 @@ _TABLE = (
         kind="resource",
     ),
     Signal(
-        "memory_gb",
-        "GB",
-        "up",
-        "memory of the process",
-        floor=0.05,
-        without="a leak is not seen before the process is killed",
-    ),
-    Signal(
         "memory_limit_gb",
         "GB",
         "none",
         "memory that the process may use",
         without="when a leak ends is unknown: no leak opens an incident",
+        kind="resource",
     ),
     Signal(
         "uptime_s",
@@ -191,6 +184,7 @@ _TABLE = (
         "none",
         "time since the youngest replica was started",
         without="a replica that warms up is not told apart from a slow one",
+        kind="resource",
     ),
     Signal(
         "load_failures",

@@ -65,8 +65,16 @@ def _registered() -> dict[str, Sequence[str]]:
     return {"planning.planner": sorted(planning.REGISTRY), "verification.method": sorted(verification.REGISTRY)}
 
 
+def _bounds(lever: Lever) -> str:
+    """The lever with what bounds it."""
+    if lever.name == "restart":
+        return f"restart (at most {lever.maximum:g} a day, {lever.minimum:g} others ready)"
+    return f"{lever.name} {lever.minimum:g}..{lever.maximum:g}"
+
+
 def _show(console: Console, settings: Settings) -> None:
     from slotune.compose import environment_connections
+    from tuning.model import ONE_WAY
     from tuning.policies.timing import worst_case_rollback_s
 
     connections = environment_connections()
@@ -83,12 +91,13 @@ def _show(console: Console, settings: Settings) -> None:
                 one_replica_first=_may_begin_on_one(lever, connections),
             )
             for lever in service.levers.values()
+            if lever.name not in ONE_WAY
         ]
         table.add_row(
             escape(service.name),
             service.mode,
             ", ".join(_promise(one) for one in service.slo.objectives),
-            ", ".join(f"{lever.name} {lever.minimum:g}..{lever.maximum:g}" for lever in service.levers.values()) or "-",
+            ", ".join(_bounds(lever) for lever in service.levers.values()) or "-",
             f"{max(worst) / 60:.1f} min" if worst else "-",
         )
     console.print(table)

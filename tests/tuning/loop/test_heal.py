@@ -15,7 +15,7 @@ from tuning.errors import ControlRefused
 from tuning.loop import prove
 from tuning.loop.once import run_once
 from tuning.loop.parts import Parts
-from tuning.model import Change, Receipt, Report, Setting
+from tuning.model import Change, Receipt, Record, Report, Setting
 from tuning.query import Query
 
 SERVICES = """
@@ -252,3 +252,52 @@ def test_an_unreadable_lever_is_a_sentence() -> None:
     world.peers[1].errors = 0.5
     reports = drive(world, loop, 60.0)
     assert "the restart lever cannot be read: GET http://r1:8000/about answered 404" in reports[0].plan.reason
+
+
+class Dying:
+    """A ledger whose process dies at one of its writes, once. at: the number of the write, counted from the plan on."""
+
+    def __init__(self, ledger: FakeLedger, at: int) -> None:
+        self._ledger, self._at, self.count = ledger, at, 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._ledger, name)
+
+    def _step(self, begins: bool = False) -> None:
+        if self.count or begins:
+            self.count += 1
+            if self.count == self._at:
+                raise SystemExit("killed")
+
+    def put(self, record: Record) -> bool:
+        self._step(record.kind == "choose_action")
+        new = self._ledger.put(record)
+        self._step()
+        return new
+
+    def open_change(self, *args: object, **kwargs: object) -> None:
+        self._step()
+        self._ledger.open_change(*args, **kwargs)  # type: ignore[arg-type]
+        self._step()
+
+    def update_change(self, *args: object, **kwargs: object) -> None:
+        self._step()
+        self._ledger.update_change(*args, **kwargs)  # type: ignore[arg-type]
+        self._step()
+
+
+@pytest.mark.parametrize("at", range(1, 21))
+def test_wherever_a_run_dies_the_process_is_ended_once_and_proven(at: int) -> None:
+    world = PeersWorld(Peer("r0"), Peer("r1"))
+    loop, ledger, _ = loop_of(world, slo=21.0)
+    world.wait(300.0)
+    dying = Dying(ledger, at)
+    loop = dataclasses.replace(loop, ledger=dying)
+    world.peers[1].slow = 2.5
+    with pytest.raises(SystemExit):
+        drive(world, loop, 240.0)
+    drive(world, loop, 420.0)
+    assert world.applies == [{"r1@1": "gone"}]
+    assert not ledger.open_changes()
+    verdicts = [r.body["verdict"] for r in ledger.find(Query(kinds=("verify_p95",))) if "verdict" in r.body]
+    assert verdicts and set(verdicts) == {"improved"}
