@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system demo test unit lint types integration e2e faults \
-	bench-detection bench-control bench-llm bench-verdicts bench-ledger bench-page bench-quantization bench-rehearse bench-releases mutants test-kubernetes test-vllm test-triton test-servers docs clean
+	bench-detection bench-learning bench-control bench-llm bench-verdicts bench-ledger bench-page bench-quantization bench-rehearse bench-releases mutants test-kubernetes test-vllm test-triton test-servers docs clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ types: setup ## mypy --strict
 
 bench-detection: setup ## Recall, false alarms, delay and cost of the detectors
 	@$(PY) -m benchmarks.detection $(ARGS)
+
+bench-learning: setup ## What labels are worth: the re-ranker on families that it has not seen (ARGS="--cases PATH")
+	@$(PY) -m benchmarks.learning $(ARGS)
 
 bench-control: setup ## The planner against HPA, ladder, AIMD, random, nothing and an oracle (ARGS=--quick: a little of it)
 	@$(PY) -m benchmarks.control $(ARGS)

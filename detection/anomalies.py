@@ -57,6 +57,7 @@ def _anomaly(key: str, group: Sequence[Score], at_s: float, before: Anomaly | No
     tier: Tier = "act" if lead.tier == "act" else "warn"
     since = [s.contributions["since_s"] for s in group if "since_s" in s.contributions] or [at_s]
     since_s = min([*since, before.since_s] if before is not None else since)
+    seen = 1 if before is None else before.seen + 1
     shares = next((_shares(s.contributions) for s in ranked if _shares(s.contributions)), {})
     band = next((s for s in ranked if s.expected_high is not None or s.expected_low is not None), lead)
     reasons = dict.fromkeys(s.reason for s in ranked if s.reason)
@@ -77,7 +78,19 @@ def _anomaly(key: str, group: Sequence[Score], at_s: float, before: Anomaly | No
         reason="; ".join(reasons),
         kinds=tuple(dict.fromkeys(s.kind for s in ranked)),
         symptom=lead.symptom,
+        evidence=_evidence(ranked, tier, at_s - since_s, seen),
+        seen=seen,
     )
+
+
+def _evidence(ranked: Sequence[Score], tier: Tier, age_s: float, seen: int) -> dict[str, float]:
+    """What is known of the series and of the anomaly; {} where a rule speaks: its threshold needs no second opinion."""
+    known = next((score.evidence for score in ranked if score.evidence), {})
+    if not known or any(score.kind == "rule" for score in ranked):
+        return {}
+    top = max(score.score or 0.0 for score in ranked)
+    told = {"tier_act": float(tier == "act"), "seen": float(seen), "age_s": round(age_s, 1), "top": float(f"{top:.4g}")}
+    return {**known, **told}
 
 
 def _names(score: Score) -> tuple[str, ...]:

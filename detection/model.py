@@ -302,7 +302,8 @@ class Score(Value):
 
     score: scaled so that 1 is the detector's own threshold; None when it abstains (then `reason` says why).
     kind: how what it opens is kept: a rule lets go by its own clock, a joint score lasts longer. symptom: what
-    an anomaly of it is called, "" where the signal says it.
+    an anomaly of it is called, "" where the signal says it. evidence: what was known of the series, see
+    detection.evidence.
     """
 
     service: str
@@ -319,10 +320,16 @@ class Score(Value):
     reason: str = ""
     kind: Kind = "vote"
     symptom: str = ""
+    evidence: dict[str, float] = {}
 
 
 class Anomaly(Value):
-    """Scores of one signal of one service that agree. `since_s`: the onset."""
+    """Scores of one signal of one service that agree. `since_s`: the onset.
+
+    evidence: what was known of the series at the last vote; {} for a rule. seen: how many judgements have voted for it.
+    probability: that it is a real problem, by what was learned from labels; None where nothing was learned.
+    because: what moved that probability most, as log odds. model: which model says so.
+    """
 
     id: str
     service: str
@@ -340,6 +347,11 @@ class Anomaly(Value):
     reason: str
     kinds: tuple[Kind, ...] = ()
     symptom: str = ""
+    evidence: dict[str, float] = {}
+    seen: int = 1
+    probability: float | None = None
+    because: dict[str, float] = {}
+    model: str = ""
 
 
 class Incident(Value):

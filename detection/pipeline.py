@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from detection import detectors, fitting, own_signals, peers, weekly
+from detection import detectors, fitting, own_signals, peers, scoring, weekly
 from detection.anomalies import DetectionState, merge
 from detection.baselines import BaselineSet
 from detection.detectors.rules import rules_for
 from detection.methods import Methods
 from detection.model import Anomaly, MetricWindow, Score, Service, Span
-from detection.scoring import judge
+from detection.ranker import Judge
+from detection.ranking import ranked
 from detection.settings import DetectionSettings
 
 __all__ = ["BaselineSet", "DetectionState"]
@@ -103,24 +104,27 @@ def detect(
     state: DetectionState | None = None,
     replicas: Mapping[str, Mapping[str, MetricWindow]] | None = None,
     registry: detectors.Registry = detectors.REGISTRY,
+    judge: Judge | None = None,
 ) -> tuple[list[Anomaly], list[Score], DetectionState]:
     """Everything that is wrong at at_s, using no sample after it.
 
     Returns the anomalies (one per service, signal and replica), the scores that voted or abstained with a reason,
     and the state to hand to the next sweep. Rules work without any baseline; the other detectors abstain.
     registry: where the names in settings.detectors are looked up. Raises ConfigError for one that is not there.
+    judge: what was learned from labels; the state is kept as the detectors alone say, so that what was learned can be
+    taken back at any sweep.
     """
     watched = {service.name for service in services}
     windows = {name: window for name, window in windows.items() if name in watched}
     methods = detectors.chosen(services, settings, registry)
     scores = spoken_scores(methods, windows, baselines, at_s)
-    scores += judge(services, windows, baselines, at_s, settings, methods)
+    scores += scoring.judge(services, windows, baselines, at_s, settings, methods)
     scores = own_signals.held_to({service.name: service for service in services}, scores)
     if replicas:
         scores += peers.compare(services, replicas, at_s, settings)
     anomalies, state = merge(scores, at_s, settings, state or DetectionState())
     telling = [score for score in scores if score.tier is not None or score.score is None]
-    return anomalies, telling, state
+    return ranked(anomalies, at_s, settings, judge), telling, state
 
 
 def spoken_scores(

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detection import ensemble, fitting
 from detection.baselines import BaselineSet, GroupBaseline
+from detection.evidence import with_evidence
+from detection.judged import Judged as Judged
 from detection.methods import Joint, Methods, View
 from detection.model import MetricWindow, Score, Service, Tier
 from detection.panel import Floats, Panel, panel_at, signal_of
 from detection.series import running_mean
 from detection.settings import DetectionSettings
 from detection.signals import Signal
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Scores over judged columns in units of the calibrated thresholds: a tier is reached above 1.
-
-    warn, act: (services, signals, C). joint: by detector, (warn, act) each (services, C). rows: joint features.
-    own: by detector of its own series, (services, the signals it watches, C).
-    """
-
-    view: View
-    warn: Floats
-    act: Floats
-    joint: Mapping[str, tuple[Floats, Floats]]
-    rows: Floats | None
-    own: Mapping[str, Floats]
 
 
 def judge_panel(
@@ -108,7 +94,8 @@ def judge(
         points = fitting.look_back_points(part.step_s) + 1
         panel = panel_at(windows, part.services, part.signals, part.step_s, at_s, points)
         judged = judge_panel(panel, part, points - 1, settings, methods)
-        scores += scores_at(judged, part, 0, at_s, settings, methods)
+        found = scores_at(judged, part, 0, at_s, settings, methods)
+        scores += with_evidence(found, judged, part, 0, settings, methods)
         scores += _too_young(part, at_s, settings)
     if methods.bands:
         for name in sorted(watched & set(windows) - covered):

@@ -105,6 +105,20 @@ class BudgetSettings(Section):
         return self
 
 
+class LearningSettings(Section):
+    """Learning from labels: which anomalies turned out to be real problems."""
+
+    rerank: bool = True
+    """On: once enough incidents are labelled, a model learned from them says which statistical anomalies are real ones,
+    and moves them between `warn` and `act`. Rules (the SLO first of all) are never touched. Off: nothing is learned."""
+
+    min_labels: int = Field(60, ge=20)
+    """So many labelled incidents are needed before anything is learned; until then detection is as without it."""
+
+    min_each: int = Field(15, ge=5)
+    """So many of them have to be real problems, and so many none."""
+
+
 class DetectionSettings(Section):
     """How anomalies are found and when they become incidents."""
 
@@ -123,6 +137,9 @@ class DetectionSettings(Section):
 
     relearn_after_s: float = Field(DAY_S, gt=0)
     """A baseline stands still while an alarm is open, but no longer than this: then the new level is accepted."""
+
+    learning: LearningSettings = LearningSettings()
+    """How labels of incidents are learned from; see docs/learning.md."""
 
     budget: BudgetSettings = BudgetSettings()
     """The alarm budget that all statistical and joint detectors are calibrated to."""

@@ -6,7 +6,7 @@ very functions of a live sweep; the replay only judges the columns between two l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,7 @@ from detection import detectors, fitting, pipeline, scoring
 from detection import incidents as incidents_
 from detection.anomalies import DetectionState, merge
 from detection.baselines import BaselineSet, GroupBaseline
+from detection.evidence import with_evidence
 from detection.methods import Methods
 from detection.model import Anomaly, FloatArray, Incident, MetricWindow, Score, Service, Span, Tier
 from detection.panel import panel_at
@@ -48,6 +49,8 @@ class Replay:
     learn_every_s: float
     registry: detectors.Registry = field(default_factory=lambda: detectors.REGISTRY)
     confirmed: bool = False
+    hear: Callable[[float, Sequence[Anomaly]], object] | None = None
+    """Is told the anomalies of every judgement that has some: (epoch seconds, anomalies)."""
     state: DetectionState = field(default_factory=DetectionState)
     open: list[Incident] = field(default_factory=list)
     incidents: dict[str, Incident] = field(default_factory=dict)
@@ -149,7 +152,8 @@ class Replay:
             level[name][:] = warn[row], act[row]
         for column in np.flatnonzero(scoring.telling(judged)):
             scores = scoring.scores_at(judged, group, int(column), float(times[column]), self.settings, methods)
-            found.setdefault(int(column), []).extend(scores)
+            told = with_evidence(scores, judged, group, int(column), self.settings, methods)
+            found.setdefault(int(column), []).extend(told)
 
     def _add_spoken(
         self, windows: Mapping[str, MetricWindow], times: FloatArray, methods: Methods, found: dict[int, list[Score]]
@@ -178,6 +182,8 @@ class Replay:
                 for key, anomaly in self.state.open.items():
                     self._remember(key, anomaly, key in before)
                 self._incidents(current, at_s)
+            if current and self.hear is not None:
+                self.hear(at_s, current)
             tiers = {name: {a.tier for a in current if a.service == name} for name in {a.service for a in current}}
             for name, verdict in self.verdicts.items():
                 said = tiers.get(name, set())

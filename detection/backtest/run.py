@@ -15,7 +15,7 @@ import pandas as pd
 from detection import detectors
 from detection.backtest.recorded import VALUE, Recording
 from detection.backtest.replay import Replay
-from detection.model import Service, Slo, make_id
+from detection.model import Anomaly, Service, Slo, make_id
 from detection.settings import DetectionSettings
 from detection.signals import SIGNALS
 
@@ -108,8 +108,13 @@ def grouped(recordings: Sequence[Recording]) -> list[list[Recording]]:
     return [group[i : i + GROUP] for group in same.values() for i in range(0, len(group), GROUP)]
 
 
-def replay_group(group: Sequence[Recording], plan: Plan, report: Callable[[float], None]) -> list[Outcome]:
-    """Replays recordings that share a grid."""
+def replay_group(
+    group: Sequence[Recording],
+    plan: Plan,
+    report: Callable[[float], None],
+    hear: Callable[[float, Sequence[Anomaly]], object] | None = None,
+) -> list[Outcome]:
+    """Replays recordings that share a grid. hear: is told the anomalies of each judgement, see Replay."""
     span = group[0].window.span
     services = [Service(name=r.name, serving="recorded", slo=plan.slo or NO_SLO) for r in group]
     settings = plan.settings.model_copy(
@@ -123,7 +128,8 @@ def replay_group(group: Sequence[Recording], plan: Plan, report: Callable[[float
         # rules speak of known signals, and a gap in a bare series is no outage
         settings = settings.model_copy(update={"detectors": tuple(n for n in settings.detectors if n != "rules")})
     learn_every_s = max(plan.learn_every_s, span.step_s)
-    replay = Replay(services, {r.name: r.window for r in group}, settings, learn_every_s, plan.registry)
+    windows = {r.name: r.window for r in group}
+    replay = Replay(services, windows, settings, learn_every_s, plan.registry, hear=hear)
     for upto_s in replay.run():
         report((upto_s - span.start_s) / max(span.end_s - span.start_s, 1.0))
     return [_outcome(recording, replay) for recording in group]

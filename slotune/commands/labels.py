@@ -78,6 +78,7 @@ def labels(
     """List which incidents were real problems: what people said, and what their end says where nobody did."""
     from slotune.commands.history import _reader
     from tuning.labels import labelled
+    from tuning.model import Record
     from tuning.orders import ORDER, orders_of
     from tuning.past import KINDS, Past
     from tuning.query import Query
@@ -86,9 +87,12 @@ def labels(
         raise ConfigError("--csv or --json, not both")
     reader = _reader(ledger)
     past = Past()
-    for _, lines in reader.written(0, KINDS):
-        past.add(lines)
-    orders = orders_of(reader.find(Query(kinds=(ORDER,), order="written")))
+    for _, page in reader.written(0, KINDS):
+        past.add(page)
+    lines = reader.find(Query(kinds=(ORDER,), order="written"))
+    orders = orders_of(
+        Record(id=ln.id, kind=ORDER, service=ln.service, at_s=ln.at_s, body=dict(ln.body)) for ln in lines
+    )
     since_s = time.time() - days * DAY_S if days > 0 else float("-inf")
     found = [one for one in labelled(past, orders) if one.service == (service or one.service)]
     rows = [_row(one) for one in found if one.opened_at_s >= since_s]
@@ -98,6 +102,17 @@ def labels(
         typer.echo(_csv(rows), nl=False)
     else:
         _print(rows)
+        typer.echo(_learned(ledger))
+
+
+def _learned(ledger: str) -> str:
+    """What the labels taught so far, or how many are missing; whether it is switched on says services.yaml."""
+    from slotune.compose import open_ledger
+    from slotune.places import ledger_url
+    from tuning.loop.examples import STATE
+
+    found = open_ledger(ledger or ledger_url()).get_blob(STATE)
+    return found.decode(errors="replace") if found else "Nothing was learned from labels yet."
 
 
 def _row(one: Label) -> dict[str, Any]:

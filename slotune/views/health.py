@@ -9,6 +9,7 @@ from slotune.views.channels import ChannelRow, channels
 from slotune.views.latest import latest
 from slotune.views.reading import Reading
 from tuning.ledger.lines import OpenLine
+from tuning.loop.examples import STATE, stands
 from tuning.policies.trouble import HALTED, TROUBLE, Trouble, stored
 
 MISSED = 3.0
@@ -21,7 +22,7 @@ class Health:
 
     unsent: messages that a channel was tried with and has not taken yet, on the channel with the most of them.
     unproven: changes intended or made. overdue: leases past their end.
-    problems: the same as sentences, worst first; () when all is well.
+    problems: the same as sentences, worst first; () when all is well. learning: what labels taught, or what is missing.
     """
 
     swept_s: float | None
@@ -33,6 +34,7 @@ class Health:
     overdue: tuple[str, ...]
     problems: tuple[str, ...]
     channels: tuple[ChannelRow, ...] = ()
+    learning: str = ""
 
     @property
     def alive(self) -> bool:
@@ -58,7 +60,8 @@ def health(reading: Reading) -> Health:
         *(f"{row.failing} messages wait for channel {row.name}: {row.why}" for row in told if row.failing),
         *(f"{row.given_up} messages were given up on channel {row.name}: {row.why}" for row in told if row.given_up),
     )
-    return Health(seen.at_s, every_s, seen.unreadable, silent, unsent, unproven, overdue, problems, told)
+    learning = stands(reading.blob(STATE), reading.settings.detection)
+    return Health(seen.at_s, every_s, seen.unreadable, silent, unsent, unproven, overdue, problems, told, learning)
 
 
 def _waiting(reading: Reading) -> tuple[tuple[ChannelRow, ...], Sequence[OpenLine]]:

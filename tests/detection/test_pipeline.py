@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,9 +14,9 @@ from detection.backtest.replay import Replay
 from detection.backtest.run import Plan, replay_group
 from detection.baselines import BaselineSet, BaselineUnreadable
 from detection.drift import check_drift
-from detection.model import MetricWindow, Service, Slo, Span
+from detection.model import Anomaly, MetricWindow, Service, Slo, Span
 from detection.peers import compare
-from detection.settings import DetectionSettings
+from detection.settings import DetectionSettings, LearningSettings
 
 SETTINGS = DetectionSettings()
 SIGNALS = ("p95_ms", "mean_ms", "qps", "queue_depth", "error_rate")
@@ -205,3 +206,46 @@ def test_drift_needs_two_days_and_is_judged_by_its_own_past() -> None:
     young = check_drift(calm.between(END_S - 2 * 86_400, END_S), "input_mean")
     assert young.psi is None
     assert "needed" in young.reason
+
+
+def test_what_is_odd_comes_with_evidence_and_a_rule_with_none(baselines: BaselineSet) -> None:
+    live = windows(END_S - 7200, END_S + 600, 60.0, seed=1)
+    live["s1"].values["mean_ms"][-10:] *= 4
+    live["s2"].values["p95_ms"][-10:] = 2000.0
+    anomalies, _, state = pipeline.detect(SERVICES, live, baselines, END_S + 600, SETTINGS)
+    found = {(a.service, a.signal): a.evidence for a in anomalies}
+    known = found["s1", "mean_ms"]
+    assert known["agreeing"] >= 3 and known["change"] > 5 and known["upwards"] == 1 and known["tier_act"] == 1
+    assert known["band_level"] > 1 and known["worse_up"] == 1 and known["signals"] == len(SIGNALS) and known["seen"] == 1
+    assert found["s2", "p95_ms"] == {}
+    again, _, _ = pipeline.detect(SERVICES, live, baselines, END_S + 600, SETTINGS, state)
+    assert next(a for a in again if a.signal == "mean_ms" and a.service == "s1").evidence["seen"] == 2
+
+
+def test_without_a_model_learning_changes_nothing(baselines: BaselineSet) -> None:
+    live = windows(END_S - 7200, END_S + 600, 60.0, seed=1)
+    live["s1"].values["mean_ms"][-10:] *= 4
+    off = SETTINGS.model_copy(update={"learning": LearningSettings(rerank=False)})
+    with_, without = (pipeline.detect(SERVICES, live, baselines, END_S + 600, one)[0] for one in (SETTINGS, off))
+    assert any(one.evidence for one in with_) and not any(one.evidence for one in without)
+    assert [one.model_copy(update={"evidence": {}}) for one in with_] == without
+
+
+def test_replay_and_live_sweep_know_the_same() -> None:
+    live = windows(END_S - 4 * 86_400, END_S + 3600, 300.0, seed=1)
+    live["s1"].values["mean_ms"][-12:] *= 4
+    replay = Replay(SERVICES, live, SETTINGS, 86_400.0)
+    heard: dict[float, Sequence[Anomaly]] = {}
+    replay.hear = heard.__setitem__
+    for _ in replay.run():
+        pass
+    at_s = END_S + 3600 - 11 * 300.0
+    (replayed,) = (a for a in heard[at_s] if a.service == "s1" and a.signal == "mean_ms")
+    seen = {name: window.between(at_s - pipeline.lookback_s(SETTINGS, 300.0), at_s) for name, window in live.items()}
+    swept, _, _ = pipeline.detect(SERVICES, seen, replay.baselines, at_s, SETTINGS)
+    (one,) = (a for a in swept if a.service == "s1" and a.signal == "mean_ms")
+    assert one.evidence.keys() == replayed.evidence.keys() and len(one.evidence) > 30
+    own_clock = {"seen", "age_s"}
+    assert {k: v for k, v in one.evidence.items() if k not in own_clock} == pytest.approx(
+        {k: v for k, v in replayed.evidence.items() if k not in own_clock}, rel=1e-2, abs=1e-2
+    )

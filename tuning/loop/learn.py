@@ -14,6 +14,7 @@ import numpy as np
 from detection import own_signals, pipeline
 from detection.drift import Drift, check_drift
 from detection.model import MetricWindow, Span, Value
+from tuning.loop.examples import learn_ranker
 from tuning.loop.observe import history_key
 from tuning.loop.open_incidents import open_incidents_of
 from tuning.loop.parts import Parts
@@ -32,12 +33,13 @@ _DRIFT_SIGNALS = ("qps", "rows_per_batch", "accuracy", "agreement")
 
 
 class Learned(Value):
-    """What travels to the log: how many services have baselines, and why the others have none."""
+    """What travels to the log: how many services have baselines, why the others have none, what labels taught."""
 
     at_s: float
     services: int
     abstained: dict[str, str] = {}
     drift: tuple[str, ...] = ()
+    labels: str = ""
 
 
 def learn_baselines(parts: Parts, at_s: float) -> Learned:
@@ -69,7 +71,8 @@ def learn_baselines(parts: Parts, at_s: float) -> Learned:
     figures = [{**asdict(figure), "at_s": end_s} for figure in drift]
     parts.ledger.put_blob(DRIFT, json.dumps(figures).encode(), at_s=at_s)
     lines = tuple(f"{figure.service}: {figure.reason}" for figure in drift)
-    return Learned(at_s=at_s, services=len(known), abstained=dict(learned.abstained), drift=lines)
+    labels = learn_ranker(parts, at_s)
+    return Learned(at_s=at_s, services=len(known), abstained=dict(learned.abstained), drift=lines, labels=labels)
 
 
 def _only(window: MetricWindow, signals: Sequence[str]) -> MetricWindow:

@@ -22,7 +22,7 @@ from detection.model import Anomaly, Incident, MetricWindow, Reading, Service, V
 from tuning import attempt as attempts
 from tuning.attempt import value
 from tuning.guards import clocks_apart
-from tuning.loop import announce, approve, outside, records, release_guard, releases, tell
+from tuning.loop import announce, approve, examples, outside, records, release_guard, releases, tell
 from tuning.loop.care import Care
 from tuning.loop.observe import REPLICA_SIGNALS, look_back
 from tuning.loop.open_incidents import INCIDENTS, open_incidents_of, seen_last, stored_json
@@ -169,6 +169,7 @@ def detect_anomalies(parts: Parts, sweep: Sweep) -> Sweep:
         parts.settings.detection,
         state,
         replicas=replicas,
+        judge=examples.judge(parts),
     )
     _keep_state(parts.ledger, sweep.at_s, state, after)
     anomalies = [a for a in anomalies if a.signal != "absent_data" or a.service not in sweep.asleep]
@@ -222,6 +223,7 @@ def open_incidents(parts: Parts, sweep: Sweep, *, halted: str | None = None) -> 
     if stored.get("at_s") != sweep.at_s:
         raise LookupError(f"the anomalies of the sweep at {sweep.at_s:.0f} were replaced by a later one")
     anomalies = [Anomaly.model_validate(a) for a in stored["anomalies"]]
+    evident, anomalies = anomalies, [one.model_copy(update={"evidence": {}}) for one in anomalies]
     anomalies += outside.anomalies(parts.ledger, sweep.at_s)
     services = _looked_at(parts, sweep)
     watched = {service.name for service in services}
@@ -235,6 +237,7 @@ def open_incidents(parts: Parts, sweep: Sweep, *, halted: str | None = None) -> 
             _log.info("open_incidents: %s %s: %s", incident.service, incident.symptom, incident.reason)
     for incident_id in closed:
         parts.ledger.put(records.closing_record(by_id[incident_id], sweep.at_s, "no anomaly seen any more"))
+    examples.keep(parts.ledger, evident, current, sweep.at_s)
     announce.closed(parts, [by_id[incident_id] for incident_id in closed], sweep.at_s)
     still_open = [i for i in by_id.values() if i.id not in set(closed)]
     announce.opened(parts, still_open, sweep.at_s)
