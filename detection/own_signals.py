@@ -147,8 +147,9 @@ def held_to(services: Mapping[str, Service], scores: Sequence[Score]) -> list[Sc
             found.append(score.model_copy(update={"symptom": symptom}))
         elif _hurts(signal, score):
             reason = _reason(signal, score)
-            update = {"tier": "warn" if score.tier else None, "symptom": symptom, "reason": reason}
-            found.append(score.model_copy(update=update))
+            # without evidence nothing that is learned from labels ever makes more of it than a warning
+            said = {"tier": "warn" if score.tier else None, "symptom": symptom, "reason": reason}
+            found.append(score.model_copy(update={**said, "evidence": {}}))
     return found
 
 

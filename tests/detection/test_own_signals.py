@@ -208,6 +208,7 @@ def test_a_business_signal_that_falls_is_a_warning_with_its_name_and_unit(noise)
     (found,) = anomalies(CONVERSION, noise, -0.012)
     assert (found.tier, found.symptom) == ("warn", "business")
     assert found.reason.startswith("conversion is 1.") and "%, expected" in found.reason
+    assert found.evidence == {}, "what is learned from labels must not make more of it"
 
 
 @pytest.mark.parametrize(
