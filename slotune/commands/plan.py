@@ -10,7 +10,7 @@ import typer
 
 from detection.errors import ConfigError
 from detection.model import Incident, make_id
-from tuning.formats import ms
+from tuning.formats import ms, points
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,6 +123,10 @@ def render(made: Plan) -> str:
 _HEAD = ("", "option", "P95 ms", "90 %", "cost/h", "shows after", "why")
 
 
+def _quality(option: Option) -> str:
+    return points(option.quality_loss) if option.quality_loss else "0"
+
+
 def _row(option: Option, chosen: bool) -> tuple[str, ...]:
     p95 = option.predicted_p95_ms
     return (
@@ -130,7 +134,7 @@ def _row(option: Option, chosen: bool) -> tuple[str, ...]:
         option.text(),
         f"{p95.value:.0f}" if p95 else "?",
         f"{p95.low:.0f}-{p95.high:.0f}" if p95 else "",
-        f"{option.cost_per_hour:+.2f}" if option.cost_per_hour else "0",
+        f"{option.cost_per_hour:+.2f}" if option.cost_per_hour else _quality(option),
         f"{option.effect_delay_s:.0f} s",
         "chosen" if chosen else option.reason,
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import jsonschema
 import pytest
+import yaml
 
+from slotune.schema import services_schema
 from tuning.services_yaml import ServicesFileError, loads
 
 GOOD = """\
@@ -34,6 +37,10 @@ def test_it_is_read_and_a_person_is_asked_by_default():
         ("full", "", pytest.approx(0.924)),
         ("small", "2", pytest.approx(0.906)),
     ]
+
+
+def test_an_editor_takes_what_the_reader_takes():
+    jsonschema.validate(yaml.safe_load(GOOD), services_schema())
 
 
 @pytest.mark.parametrize(

@@ -667,7 +667,7 @@ class Variant(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     """Its name, in plans and mails."""
 
-    value: str = Field("", max_length=120)
+    value: str = Field("", max_length=120, json_schema_extra={"type": ["string", "integer"]})
     """What the server, or the gateway, calls it: a version, an alias, a route; default: its name."""
 
     quality: float = Field(ge=0, le=1)
