@@ -74,9 +74,9 @@ class Verdict:
 class Try:
     """One plan and its fate. levers: () for a hold. made: (time, lever) of every change that moved something.
 
-    refused: the guards that said no, newest last. quality_loss: share of right answers (0..1) that it
-    costs. over_s: when the change was closed, None while it is in force or was
-    never made. lease: it was to be handed back. undone: rolled back.
+    refused: the guards that said no, newest last. quality_loss: share of right answers (0..1) that it costs. over_s:
+    when the change was closed, None while it is in force or was never made. back_s: when the last step back of a lease
+    moved a lever (None: none did). lease: it was to be handed back. undone: rolled back.
     """
 
     id: str
@@ -98,6 +98,7 @@ class Try:
     verdict: Verdict | None = None
     undone: bool = False
     over_s: float | None = None
+    back_s: float | None = None
     planned: bool = False
 
     @property
@@ -112,6 +113,8 @@ class Past:
 
     incidents: dict[str, Case] = field(default_factory=dict)
     tries: dict[str, Try] = field(default_factory=dict)
+    _plans_back: dict[str, str] = field(default_factory=dict)
+    _moved_back_s: dict[str, float] = field(default_factory=dict)
 
     def add(self, lines: Iterable[Line]) -> Past:
         for line in lines:
@@ -208,11 +211,26 @@ class Past:
         elif kind == "hold":
             self._case(line.incident_id or "").held |= line.incident_id is not None
         elif kind == "roll_back":
-            if line.phase == "intent" and line.id == make_id(parent, "inverse"):
-                self._try(parent).undone = True
+            self._back(line, body, parent)
         elif kind in _STEPS and line.phase == "result" and body.get("changed"):
             one, made = self._try(parent), (line.at_s, str(body.get("lever")))
             one.made = one.made if made in one.made else (*one.made, made)
+
+    def _back(self, line: Line, body: Row, parent: str) -> None:
+        """A plan that undoes another, or a receipt of one: the receipt names the plan, which names what it undoes."""
+        if line.phase == "intent":
+            if line.id == make_id(parent, "inverse"):
+                self._try(parent).undone = True
+            self._plans_back[line.id] = parent
+            plan = line.id
+        elif body.get("changed"):
+            plan = parent
+            self._moved_back_s[plan] = max(line.at_s, self._moved_back_s.get(plan, line.at_s))
+        else:
+            return
+        if plan in self._plans_back and plan in self._moved_back_s:
+            one = self._try(self._plans_back[plan])
+            one.back_s = max(self._moved_back_s[plan], one.back_s or 0.0)
 
 
 def moved(change: Row) -> str:

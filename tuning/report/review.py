@@ -324,7 +324,11 @@ def _lease_cost(one: Try, start_s: float, end_s: float) -> float | None:
 
 def _quality_lost(one: Try, start_s: float, end_s: float) -> float | None:
     """Points times minutes of quality that a variant cost within the review; None where it cost none in it."""
-    lasted_s = _lasted_s(one, start_s, end_s) if one.quality_loss > 0 else 0.0
+    if one.quality_loss <= 0:
+        return None
+    # It is closed once the way back is proven; what was lost ended with the way back itself.
+    back_s = one.back_s if one.over_s is not None else None
+    lasted_s = _lasted_s(one, start_s, end_s if back_s is None else min(back_s, end_s))
     return 100 * one.quality_loss * lasted_s / 60 if lasted_s > 0 else None
 
 

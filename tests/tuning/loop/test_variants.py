@@ -153,7 +153,7 @@ def test_the_review_sums_points_times_minutes():
     made = Past().add(reversed(ledger.find(Query(kinds=KINDS))))
     seen = review(made, {}, (), 0.0, world.now_s)
     lasted_min = sum(variant == "small" for variant in world.variants) / 60
-    assert seen.degraded == 1 and seen.quality == pytest.approx(1.8 * lasted_min, rel=0.2)
+    assert seen.degraded == 1 and seen.quality == pytest.approx(1.8 * lasted_min, rel=0.02)
 
 
 def test_each_variant_has_a_line_of_its_own_learned_from_what_came_after_the_switch():
