@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system demo test unit lint types integration e2e faults \
-	bench-detection bench-learning bench-control bench-llm bench-verdicts bench-ledger bench-page bench-quantization bench-rehearse bench-releases mutants test-kubernetes test-vllm test-triton test-servers docs clean
+	bench-detection bench-learning bench-control bench-llm bench-verdicts bench-ledger bench-page bench-quantization bench-rehearse bench-releases mutants test-kubernetes test-vllm test-triton test-servers test-prefect docs clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -106,6 +106,10 @@ test-triton: setup ## Both Triton levers, the queries and the checks against a r
 test-servers: setup ## The levers for servers of one's own against real ones: Ray Serve, MLServer
 	@scripts/model-servers .servers
 	@$(PY) -m pytest tests/tuning/actuators/test_real_servers.py -rs $(ARGS)
+
+test-prefect: setup ## The loop as Prefect flows, in a real Prefect in an environment of its own
+	@scripts/prefect .prefect
+	@$(PY) -m pytest tests/slotune/test_prefect.py -rs $(ARGS)
 
 docs: setup ## Regenerate the references of settings and presets
 	@$(PY) -m slotune.reference docs/configuration.md

@@ -87,8 +87,11 @@ class Runner:
             if self.clock.wait(max(0.0, began_s + every_s - self.clock.now())):
                 return
 
-    def turn(self) -> float:
-        """One sweep, and what is due beside it; seconds to the next. A turn that fails is told, and the next comes."""
+    def turn(self, *, beside: bool = True) -> float:
+        """One sweep, and what is due beside it; seconds to the next. A turn that fails is told, and the next comes.
+
+        beside: False where somebody else has learning and the review on a schedule.
+        """
         try:
             parts = self.build()
         except SlotuneError as error:
@@ -97,7 +100,8 @@ class Runner:
         every_s = self.every_s or parts.settings.schedule.watch_every_s
         try:
             self._sweep(parts, every_s)
-            self._beside(parts)
+            if beside:
+                self._beside(parts)
         except SlotuneError as error:
             self._failed(error)
         except LookupError as error:

@@ -120,8 +120,9 @@ def _notes(test: Test, steps: Sequence[Step]) -> tuple[str, ...]:
         )
     own = [step for step in steps if step.verdict == "generator"]
     if own:
+        rates = dict.fromkeys(f"{step.rate_per_s:.3g}/s" for step in own)
         notes.append(
-            f"At {', '.join(f'{step.rate_per_s:.3g}/s' for step in own)} the generator itself was the limit "
+            f"At {', '.join(rates)} the generator itself was the limit "
             f"({own[0].why}): this says nothing of the service. Run it from a machine with a core to spare."
         )
     return tuple(notes)

@@ -15,7 +15,7 @@ from slotune.stress import words
 from slotune.stress.model import Found, Step
 from tuning.formats import ms
 
-_W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 330, 76, 16, 34, 44
+_W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 330, 96, 16, 34, 44
 _TONE = {"met": "text-good", "broken": "text-bad", "errors": "text-bad", "stopped": "text-bad"}
 _DOT = {"met": "met", "broken": "over", "errors": "over", "stopped": "over"}
 _Place = Callable[[float], float]

@@ -16,21 +16,24 @@ from slotune.stress.model import Saturation, Step
 class Limit:
     """full: the level at which a signal has reached its limit. of_signal: the limit is this share of another signal's
     value. grows: the signal is a queue, which has none, but stands once it is this many times what it was, and `least`.
-    """
+    while_batches_grow: False where it is no limit as long as batches have room: a server that always computes answers
+    more with larger batches."""
 
     signal: str
     full: float = 1.0
     of_signal: str = ""
     grows: float = 0.0
     least: float = 0.0
+    while_batches_grow: bool = True
 
 
+_FILL = Limit("rows_per_batch", 0.9, of_signal="batch_size")
 LIMITS = (
-    Limit("busy", 0.9),
-    Limit("gpu_util", 0.9),
+    Limit("busy", 0.9, while_batches_grow=False),
+    Limit("gpu_util", 0.9, while_batches_grow=False),
     Limit("gpu_memory", 0.95),
     Limit("kv_usage", 0.95),
-    Limit("rows_per_batch", 0.9, of_signal="batch_size"),
+    _FILL,
     Limit("queue_depth", grows=4.0, least=5.0),
 )
 """Shares of what is there: a service that computes 90 % of the time answers at random arrivals with a queue of nine."""
@@ -54,7 +57,9 @@ def saturated(
         if not known:
             untold.append(title(limit.signal))
             continue
-        if (hit := _first(limit, known)) is not None:
+        if not limit.while_batches_grow:
+            known = [(step, value) for step, value in known if not _has_room(window, step)]
+        if known and (hit := _first(limit, known)) is not None:
             found.append(hit)
     replicas = [(step, _last(window, "replicas", step)) for step in rising]
     counts = [(step, value) for step, value in replicas if value is not None]
@@ -78,6 +83,12 @@ def _first(limit: Limit, known: Sequence[tuple[Step, float]]) -> Saturation | No
             said = f"{title(limit.signal)}: {value:.0%}" + (" of its limit" if limit.of_signal else "")
             return Saturation(limit.signal, step.rate_per_s, value, said)
     return None
+
+
+def _has_room(window: MetricWindow, step: Step) -> bool:
+    """Whether batches are not full yet; where nobody knows, they are taken to be."""
+    fill = _at_end(window, _FILL, step)
+    return fill is not None and fill < _FILL.full
 
 
 def _at_end(window: MetricWindow, limit: Limit, step: Step) -> float | None:

@@ -20,10 +20,12 @@ from tuning.loop.parts import Parts
 from tuning.model import Record
 from tuning.orders import order, order_record, pauses
 from tuning.query import Query
-from tuning.stressed import STRESS, stress_record, under_way
+from tuning.stressed import STRESS, stress_record, stressed, under_way
 
 _WHY = "a stress test runs"
 _DAY_S = 86_400.0
+_WINDOWS = 2.0
+"""The present rate is a mean over one rate window of rates, each over the one before."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Watched:
     @classmethod
     def of(cls, parts: Parts, name: str, at_s: float) -> Watched:
         """ConfigError where the service is unknown, in an open incident, in the middle of a change of slotune's, or
-        stressed already."""
+        stressed already or just now."""
         service = parts.service(name)
         troubled = [incident for incident in open_incidents_of(parts.ledger, at_s) if incident.service == name]
         if troubled:
@@ -58,7 +60,14 @@ class Watched:
             )
         if any(change.service == name and change.state != "leased" for change in parts.ledger.open_changes()):
             raise ConfigError(f"{name} has a change of slotune's that is not proven yet: wait for its verdict")
-        other = under_way(parts.ledger.find(Query(kinds=(STRESS,), services=(name,), since_s=at_s - _DAY_S)), at_s)
+        before = parts.ledger.find(Query(kinds=(STRESS,), services=(name,), since_s=at_s - _DAY_S))
+        gone_s = at_s - max((end_s for _, end_s in stressed(before).get(name, ())), default=0.0)
+        other = under_way(before, at_s)
+        if other is None and gone_s < (seen_s := _WINDOWS * parts.settings.prometheus.rate_window_s):
+            raise ConfigError(
+                f"a stress test of {name} ended {gone_s:.0f} s ago, and Prometheus' rates still show it: what it gets "
+                f"by itself is known again in {seen_s - gone_s:.0f} s"
+            )
         if other is not None:
             latest = datetime.fromtimestamp(float(str(other.body["until_s"])), UTC)
             raise ConfigError(
@@ -67,11 +76,11 @@ class Watched:
         return cls(parts, service, served(parts, service))
 
     def present_per_s(self, at_s: float) -> float | None:
-        """What the service gets anyway: the mean of `qps` over the last rate windows; None where nobody knows."""
+        """What the service gets anyway: the mean of `qps` over the last rate window; None where nobody knows."""
         prometheus = self.parts.settings.prometheus
         step_s = prometheus.step_s
         end_s = at_s // step_s * step_s
-        span = Span(end_s - max(2 * prometheus.rate_window_s, 2 * step_s) // step_s * step_s, end_s, step_s)
+        span = Span(end_s - max(prometheus.rate_window_s, 2 * step_s) // step_s * step_s, end_s, step_s)
         window = self._read(("qps",), span)
         values = window.values.get("qps") if window is not None else None
         known = values[np.isfinite(values)] if values is not None else np.empty(0)

@@ -33,6 +33,14 @@ def test_the_first_to_reach_its_limit_is_named_first():
     assert "GPU utilisation" in untold and "requests waiting" not in untold
 
 
+def test_a_server_that_always_computes_is_at_its_limit_once_its_batches_are_full():
+    seen = window(busy=[0.92, 0.97, 1.0], rows_per_batch=[2.0, 5.0, 7.6], batch_size=[8.0] * 3)
+    found = saturated(seen, steps(10, 20, 30), None)[0]
+    assert {(one.signal, one.at_per_s) for one in found} == {("busy", 30), ("rows_per_batch", 30)}
+    unknown = saturated(window(busy=[0.92, 0.97, 1.0]), steps(10, 20, 30), None)[0]
+    assert [(one.signal, one.at_per_s) for one in unknown] == [("busy", 10)]
+
+
 def test_a_batch_of_one_row_is_no_limit_and_a_gap_is_no_value():
     seen = window(busy=[np.nan, np.nan], rows_per_batch=[1.0, 1.0], batch_size=[1.0, 1.0])
     found, untold = saturated(seen, steps(10, 20), None)

@@ -30,7 +30,7 @@ from tuning.stressed import STRESS
 pytestmark = pytest.mark.server
 
 SERVICES = """
-prometheus: {connection: metrics, rate_window: 4s, step: 1s}
+prometheus: {connection: metrics, rate_window: 20s, step: 1s}
 services:
   - name: ranker
     serving: slotune_demo
@@ -38,6 +38,7 @@ services:
     slo: {p95: 300ms}
 """
 SERVED_S = 0.04
+RATE_WINDOW_S = 20.0
 
 
 def server(tmp_path: Path, *options: str) -> Iterator[str]:
@@ -210,8 +211,11 @@ def test_a_watched_service_is_written_down_paused_learned_from_and_resumed(tmp_p
         assert running.returncode == 0 and "Traceback" not in err, err
         assert paused() == ()
         found = json.loads(out)
+        code, _, err = stress(tmp_path, emulated, *arguments, metrics=prometheus.url)
+        assert code == 2 and "Prometheus' rates still show it" in err
         if "generator" not in found["ended"]:  # the machine was busy, and the test said so
             break
+        time.sleep(2 * RATE_WINDOW_S)
     assert found["other_per_s"] == pytest.approx(4.0) and found["steps"][0]["sent_per_s"] < found["steps"][0]["rate_per_s"]
     assert found["saturated"][0]["signal"] == "busy" and "learned from it" in found["learned"]
     assert book.get_blob("latency-model/ranker") is not None
