@@ -20,6 +20,7 @@ SYMPTOMS = (
     "saturation",
     "gpu_memory",
     "quality",
+    "data",
     "fluctuation",
     "traffic",
     "idle",
@@ -44,6 +45,7 @@ _BY_SIGNAL: Mapping[str, str] = {
     "gpu_memory": "gpu_memory",
     "accuracy": "quality",
     "agreement": "quality",
+    **{f"data_{name}": "data" for name in ("schema", "missing", "outside", "drift", "age")},
     "qps": "traffic",
     "replicas": "saturation",
 }

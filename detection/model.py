@@ -168,6 +168,20 @@ class OwnSignal(Value):
     guard: bool | None = None
 
 
+class InputSample(Value):
+    """Where a sample of a service's inputs lies. reference: what they should be like ("": their own earlier days).
+
+    time_column: with the time of a row ("": its file's). ignore: columns that are not looked at. fresh_s: how old the
+    newest row may be.
+    """
+
+    sample: str
+    reference: str = ""
+    time_column: str = ""
+    ignore: tuple[str, ...] = ()
+    fresh_s: float = 86_400.0
+
+
 class Service(Value):
     """One inference service: how to find its series, what it promises, what may be changed.
 
@@ -192,6 +206,7 @@ class Service(Value):
     cost_per_hour: float = 0.0
     own_signals: dict[str, OwnSignal] = {}
     exporters: dict[str, dict[str, str]] = {}
+    inputs: InputSample | None = None
 
 
 @dataclass(frozen=True)

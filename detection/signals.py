@@ -12,7 +12,9 @@ from detection.language_signals import LANGUAGE
 from detection.model import FloatArray
 from detection.signal import Direction, Signal
 
-__all__ = ["MOST", "SIGNALS", "Direction", "Signal", "of_unit", "percentile", "plausible", "shown", "title"]
+__all__ = [
+    "INPUT_CHECKS", "MOST", "SIGNALS", "Direction", "Signal", "of_unit", "percentile", "plausible", "shown", "title",
+]  # fmt: skip
 
 _TABLE = (
     Signal(
@@ -228,6 +230,46 @@ _TABLE = (
         kind="model",
     ),
     Signal(
+        "data_schema",
+        "x limit",
+        "none",
+        "columns of the inputs that differ",
+        without="columns that come and go are not seen",
+        kind="data",
+    ),
+    Signal(
+        "data_missing",
+        "x limit",
+        "none",
+        "missing values of the inputs",
+        without="inputs that are no longer complete are not seen",
+        kind="data",
+    ),
+    Signal(
+        "data_outside",
+        "x limit",
+        "none",
+        "values of the inputs outside their range",
+        without="values that never were are not seen",
+        kind="data",
+    ),
+    Signal(
+        "data_drift",
+        "x limit",
+        "none",
+        "drift of the inputs",
+        without="a drift of the inputs is not named, and calibration data are only as old as their file",
+        kind="data",
+    ),
+    Signal(
+        "data_age",
+        "x limit",
+        "none",
+        "age of the newest input",
+        without="inputs that stand still are not seen",
+        kind="data",
+    ),
+    Signal(
         "emulated",
         "share",
         "none",
@@ -292,6 +334,9 @@ _TABLE = (
 
 SIGNALS: dict[str, Signal] = {signal.name: signal for signal in (*_TABLE, *LANGUAGE)}
 
+
+INPUT_CHECKS = ("schema", "missing", "outside", "drift", "age")
+"""What is checked of a service's inputs (detection.inputs); `data_<check>` is the signal of each."""
 
 MOST = 1e12
 """Beyond this no signal has a meaning: some exporters write a huge number where they have no value."""

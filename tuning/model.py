@@ -452,7 +452,8 @@ class Observation:
     since_s: the incident's onset: what was measured before it is the past, however recent (None: no onset is known).
     settle_s: the least time by lever before P95 no longer mixes the old setting with the new. dry_run: the plan will
     only be told. tries: how many plans of the incident have changed something so far. objective: the promise that is
-    broken (None: not looked for yet). releases: those that were seen lately, oldest first.
+    broken (None: not looked for yet). releases: those that were seen lately, oldest first. odd_inputs:
+    what is odd about what the service is fed, in sentences.
     """
 
     service: Service
@@ -472,6 +473,7 @@ class Observation:
     tries: int = 0
     objective: Objective | None = None
     releases: tuple[Release, ...] = ()
+    odd_inputs: tuple[str, ...] = ()
 
     @property
     def promise(self) -> Objective:

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, mod
 from pydantic_core import PydanticCustomError
 
 from detection import presets
-from detection.model import Lever, Mode, OwnPreset, OwnSignal, Service, Slo
+from detection.model import InputSample, Lever, Mode, OwnPreset, OwnSignal, Service, Slo
 from detection.settings import DetectionSettings
 from tuning.actuators.settings import (
     OPTIONS,
@@ -27,6 +27,7 @@ from tuning.actuators.settings import (
     KubernetesPatchOptions,
     KubernetesReleaseOptions,
     KubernetesRestartOptions,
+    MlflowReleaseOptions,
     ModelRepositoryOptions,
     PodSpecOptions,
     TritonOptions,
@@ -222,6 +223,13 @@ class KubernetesReleaseLever(KubernetesReleaseOptions, BaseLever):
     """How it is changed."""
 
 
+class MlflowReleaseLever(MlflowReleaseOptions, BaseLever):
+    """Back to a proven version (task revert_release) by the alias of a model in MLflow's registry."""
+
+    actuator: Literal["mlflow_release"] = "mlflow_release"
+    """How it is changed."""
+
+
 class TritonReleaseLever(TritonReleaseOptions, BaseLever):
     """Back to a proven version (task revert_release) on Triton, through `version_policy`."""
 
@@ -299,7 +307,8 @@ PrecisionLever = Annotated[
 ReleaseLever = Annotated[
     Annotated[TritonReleaseLever, Tag("triton_release")]
     | Annotated[HttpReleaseLever, Tag("http_release")]
-    | Annotated[KubernetesReleaseLever, Tag("kubernetes_release")],
+    | Annotated[KubernetesReleaseLever, Tag("kubernetes_release")]
+    | Annotated[MlflowReleaseLever, Tag("mlflow_release")],
     _actuator_or("triton_release"),
 ]
 
@@ -401,6 +410,25 @@ class SloSettings(Section):
         return self
 
 
+class InputSettings(Section):
+    """A sample of what the service is fed, in files that this process can read: checked every hour (docs/data.md)."""
+
+    sample: str = Field(min_length=1)
+    """A CSV or Parquet file, or a folder of them; the newest day in it is checked."""
+
+    reference: str = ""
+    """What the inputs should be like, in the same form, over some days; default: the sample's own earlier days."""
+
+    time_column: str = ""
+    """The column with the time of a row (ISO 8601, or epoch seconds); default: the time of its file."""
+
+    ignore: tuple[str, ...] = ()
+    """Columns that are not looked at: ids, free text."""
+
+    fresh_s: float = Field(86_400.0, gt=0)
+    """How old the newest row may be."""
+
+
 class ServiceSettings(Section):
     """One inference service."""
 
@@ -432,6 +460,9 @@ class ServiceSettings(Section):
     exporters: dict[str, dict[str, str]] = {}
     """What shows the machine, by its name (cadvisor, dcgm, node_exporter), each with the labels that single out this
     service's container, GPU or machine: docs/signals.md."""
+
+    inputs: InputSettings | None = None
+    """A sample of what the service is fed."""
 
     cost_per_hour: float = Field(0.0, ge=0)
     """What one replica costs an hour, for the cost of 1,000 requests; default: that of levers.replicas."""
@@ -487,6 +518,7 @@ class ServiceSettings(Section):
                 if not isinstance(own, str)
             },
             exporters=self.exporters,
+            inputs=InputSample.model_validate(self.inputs.model_dump()) if self.inputs is not None else None,
             preset=own,
             cost_per_hour=self.cost_per_hour,
         )

@@ -12,7 +12,7 @@ from detection.model import FloatArray, MetricWindow, Score, Service, Slo
 from detection.ports import Baseline
 from detection.rule import Firing, Rule, evaluate, recently
 from detection.settings import DetectionSettings, LimitSettings
-from detection.signals import shown, title
+from detection.signals import INPUT_CHECKS, shown, title
 
 
 def rules_for(service: Service, settings: DetectionSettings) -> tuple[Rule, ...]:
@@ -46,6 +46,7 @@ def _rules(slo: Slo) -> tuple[Rule, ...]:
         Rule("gpu_memory", "gpu_memory", 0.9, "act", 60.0, clear=0.88),
         Rule("load_failures", "load_failures", 0.01, "act", 0.0, 300.0),
         Rule("idle", "busy", 0.1, "warn", 1800.0, 300.0, clear=0.15, below=True),
+        *(Rule(f"inputs_{name}", f"data_{name}", 1.0, "warn", 0.0, 900.0) for name in INPUT_CHECKS),
         Rule("quality", "accuracy", 1.0 - slo.accuracy_drop, "warn", 300.0, below=True),
     )
 

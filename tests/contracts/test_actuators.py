@@ -21,6 +21,7 @@ from demo.kubernetes_api.server import KubernetesApi
 from detection.model import Service
 from tests.fakes.actuators import FakeConnections, FakeTime, config_endpoint, service
 from tests.fakes.kubernetes import World, bounds, eventually
+from tests.fakes.mlflow import mlflow
 from tests.fakes.triton import triton
 from tuning import actuators
 from tuning.errors import ConfigError, ControlRefused, ControlUnreachable, NotOwner
@@ -87,6 +88,20 @@ def _http_release(stack: ExitStack) -> Subject:
         Change(lever="release", old={"version": "7"}, new={"version": "6"}),
         lambda: str(endpoint.config["served"]["version"]),
         lambda: endpoint.config.update(served={"version": "8"}),
+        lambda: connections.known.update(c="http://127.0.0.1:9"),
+    )
+
+
+def _mlflow_release(stack: ExitStack) -> Subject:
+    registry = stack.enter_context(mlflow())
+    time = FakeTime()
+    connections = FakeConnections({"c": registry.url})
+    return Subject(
+        actuators.get("mlflow_release")(connections, time.clock, time.sleep),
+        service("release", "mlflow_release", connection="c", request_timeout_s=2.0),
+        Change(lever="release", old={"version": "7"}, new={"version": "6"}),
+        lambda: registry.aliases["champion"],
+        lambda: registry.aliases.update(champion="8"),
         lambda: connections.known.update(c="http://127.0.0.1:9"),
     )
 
@@ -325,6 +340,7 @@ MAKERS: dict[str, Callable[[ExitStack], Subject]] = {
     "kubernetes": _kubernetes,
     "kubernetes_patch": _kubernetes_patch,
     "kubernetes_release": _kubernetes_release,
+    "mlflow_release": _mlflow_release,
     "pod_spec": _pod_spec,
     "triton": _triton,
     "triton_release": _triton_release,
@@ -348,7 +364,7 @@ def test_the_registry_is_sorted_complete_and_names_itself() -> None:
     time = FakeTime()
     for name, factory in actuators.REGISTRY.items():
         assert factory(FakeConnections({}), time.clock, time.sleep).name == name
-    with pytest.raises(ConfigError, match="command, http, http_config, http_release, http_restart, http_variant, kubernetes, kubernetes_patch, kubernetes_release, kubernetes_restart, model_repository, pod_spec, triton"):
+    with pytest.raises(ConfigError, match="command, http, http_config, http_release, http_restart, http_variant, kubernetes, kubernetes_patch, kubernetes_release, kubernetes_restart, mlflow_release, model_repository, pod_spec, triton"):
         actuators.get("nope")
 
 

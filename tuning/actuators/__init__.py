@@ -33,6 +33,7 @@ REGISTRY: dict[str, Factory] = {
     "kubernetes_patch": _lazy("kubernetes_patch", "KubernetesPatch"),
     "kubernetes_release": _lazy("kubernetes_release", "KubernetesRelease"),
     "kubernetes_restart": _lazy("kubernetes_restart", "KubernetesRestart"),
+    "mlflow_release": _lazy("mlflow_release", "MlflowRelease"),
     "model_repository": _lazy("model_repository", "ModelRepository"),
     "pod_spec": _lazy("pod_spec", "PodSpec"),
     "triton": _lazy("triton", "Triton"),

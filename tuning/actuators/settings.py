@@ -642,6 +642,16 @@ class KubernetesRestartOptions(Section):
     """For how long an eviction that a PodDisruptionBudget does not allow is tried again."""
 
 
+class MlflowReleaseOptions(EndpointOptions):
+    """mlflow_release: the version that an alias of MLflow's registry names. One connection: the MLflow server's."""
+
+    model: str = ""
+    """The registered model's name; default: the service's name."""
+
+    alias: str = Field("champion", pattern=r"^[A-Za-z0-9_-]{1,255}$")
+    """The alias that the server follows."""
+
+
 class KubernetesReleaseOptions(Section):
     """kubernetes_release: a Deployment back to the pod template of an earlier ReplicaSet."""
 
@@ -811,6 +821,7 @@ OPTIONS: dict[str, type[Section]] = {
     "kubernetes_patch": KubernetesPatchOptions,
     "kubernetes_release": KubernetesReleaseOptions,
     "kubernetes_restart": KubernetesRestartOptions,
+    "mlflow_release": MlflowReleaseOptions,
     "model_repository": ModelRepositoryOptions,
     "pod_spec": PodSpecOptions,
     "triton": TritonOptions,

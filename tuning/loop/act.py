@@ -29,6 +29,7 @@ from tuning.guards import (
 )
 from tuning.knobs import same_knobs
 from tuning.loop import by_hand, canary, records
+from tuning.loop.inputs import DRIFT_SIGNAL
 from tuning.loop.learn import drift_figures
 from tuning.loop.observe import look_back, observe, past
 from tuning.loop.parts import Parts
@@ -42,7 +43,7 @@ from tuning.releases import releases_of
 _log = logging.getLogger(__name__)
 _GUARDED_S = 300.0
 """A lever task that comes later than this after its plan asks the guards again."""
-QUALITY = ("accuracy", "agreement")
+QUALITY = ("accuracy", "agreement", DRIFT_SIGNAL)
 """Signals whose drift says that the inputs changed; the amount of traffic says nothing about them."""
 
 

@@ -15,6 +15,7 @@ from detection import own_signals, pipeline
 from detection.drift import Drift, check_drift
 from detection.model import MetricWindow, Span, Value
 from tuning.loop.examples import learn_ranker
+from tuning.loop.inputs import check_inputs
 from tuning.loop.observe import history_key
 from tuning.loop.open_incidents import open_incidents_of
 from tuning.loop.parts import Parts
@@ -68,9 +69,12 @@ def learn_baselines(parts: Parts, at_s: float) -> Learned:
     known = {name for group in learned.groups for name in group.services}
     _keep_for_planning(parts, seen, out, at_s)
     drift = drifted(seen, own_signals.names(services))
-    figures = [{**asdict(figure), "at_s": end_s} for figure in drift]
+    checked = check_inputs(parts, at_s)
+    figures: list[dict[str, object]] = [{**asdict(figure), "at_s": end_s} for figure in drift]
+    figures += [one.drift for one in checked.values() if one.drift is not None]
     parts.ledger.put_blob(DRIFT, json.dumps(figures).encode(), at_s=at_s)
-    lines = tuple(f"{figure.service}: {figure.reason}" for figure in drift)
+    lines = tuple(f"{figure['service']}: {figure['reason']}" for figure in figures)
+    lines += tuple(f"{name}: {text}" for name, one in checked.items() for text in one.odd if one.drift is None)
     labels = learn_ranker(parts, at_s)
     return Learned(at_s=at_s, services=len(known), abstained=dict(learned.abstained), drift=lines, labels=labels)
 

@@ -9,6 +9,8 @@ from typing import Protocol
 from urllib.parse import quote
 
 from detection.errors import ConfigError
+from detection.input_files import read as read_inputs
+from detection.inputs import Rows
 from detection.model import Service
 from detection.ports import MetricsSource
 from tuning.ports import Actuator, Ledger, Notifier, Planner, Verifier
@@ -40,7 +42,7 @@ class Parts:
 
     actuator: the actuator of a service's lever (raises ConfigError where the lever is not configured).
     links: addresses for the mail by label, made by whoever runs the loop. page: where the page is, without a slash at
-    the end; "" where nobody knows.
+    the end; "" where nobody knows. inputs: rows of a sample, from (path, time column, ignored columns).
     """
 
     settings: Settings
@@ -53,6 +55,7 @@ class Parts:
     notifiers: Sequence[Notifier]
     links: Mapping[str, str] = field(default_factory=dict)
     page: str = ""
+    inputs: Callable[[str, str, tuple[str, ...]], Rows] = read_inputs
 
     def incident_url(self, incident_id: str) -> str:
         """The address of an incident's page; "" where nobody knows where the page is."""

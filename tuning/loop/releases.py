@@ -93,7 +93,7 @@ def _seen(
         return _Seen(by_metrics, tuple(changes(window)))
     if shown is None or not version:
         return None
-    note = str(shown.facts.get("image", ""))
+    note = str(shown.facts.get("image") or shown.facts.get("note") or "")
     if before is None or before.version == version:
         return _Seen(version, by_lever=True, note=note)
     since = shown.facts.get("since_s")

@@ -22,7 +22,7 @@ from detection.model import Anomaly, Incident, MetricWindow, Reading, Service, V
 from tuning import attempt as attempts
 from tuning.attempt import value
 from tuning.guards import clocks_apart
-from tuning.loop import announce, approve, examples, outside, records, release_guard, releases, tell
+from tuning.loop import announce, approve, examples, inputs, outside, records, release_guard, releases, tell
 from tuning.loop.care import Care
 from tuning.loop.observe import REPLICA_SIGNALS, look_back
 from tuning.loop.open_incidents import INCIDENTS, open_incidents_of, seen_last, stored_json
@@ -75,18 +75,19 @@ def pull_metrics(parts: Parts, at_s: float, only: Sequence[str] = ()) -> Sweep:
     span = look_back(parts, at_s)
     signals = pipeline.signals_needed(services, parts.settings.detection)
     windows = parts.source.read(services, signals, span)
+    seen = inputs.with_inputs(windows, inputs.last_checked(parts.ledger, at_s))
     try:
         replicas = parts.source.read_replicas(services, REPLICA_SIGNALS, span)
     except (QueryRefused, AnswerTooLarge) as error:
         replicas = {}
         _log.warning("pull_metrics: replicas are not compared: %s", error)
-    parts.ledger.put_blob(WINDOWS, pack(windows, replicas, at_s), at_s=at_s)
+    parts.ledger.put_blob(WINDOWS, pack(seen, replicas, at_s), at_s=at_s)
     unreadable, notes, skew_s = reading_of(windows)
     notes |= signals_off(parts.services, windows, notes)
     asleep = _asleep(parts, services, windows, at_s)
     releases.see(parts, services, windows, span, at_s)
     promised = {service.name: service.slo.main.signal for service in services}
-    parts.ledger.put_blob(DIGEST, digest(windows, unreadable, asleep, at_s, promised), at_s=at_s)
+    parts.ledger.put_blob(DIGEST, digest(seen, unreadable, asleep, at_s, promised), at_s=at_s)
     silent = tuple(sorted({service.name for service in services} - set(windows) - set(unreadable) - set(asleep)))
     if silent:
         _log.warning("pull_metrics: no series for %s; check their selectors", ", ".join(silent[:20]))

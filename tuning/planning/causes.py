@@ -133,6 +133,12 @@ _TABLE = (
         curable=False,
         told_by=(("qps", "steps_per_s"), ("qps", "unanswered_rate")),
     ),
+    Cause(
+        "data_drift",
+        "what the service is fed is unlike what it was",
+        curable=False,
+        told_by=(("data_drift",), ("data_missing",), ("data_outside",), ("data_schema",), ("data_age",)),
+    ),
     Cause("errors", "requests fail", curable=False, told_by=(("error_rate",),)),
     Cause("idle_capacity", "far more capacity than the traffic needs", ("replicas",), told_by=(("qps", "busy"),)),
     Cause("stale_data", "the numbers are old or missing", curable=False, told_by=((),)),

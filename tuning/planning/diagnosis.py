@@ -97,6 +97,10 @@ def _bad_release_text(f: Facts) -> tuple[str, ...]:
     return (*(moved.sentence for moved in found.moved), found.came)
 
 
+def _inputs_text(f: Facts) -> tuple[str, ...]:
+    return f.odd_inputs
+
+
 def _stage_text(f: Facts) -> tuple[str, ...]:
     return (f.stage.sentence,) if f.stage is not None else ()
 
@@ -105,6 +109,7 @@ FIRST = (
     Sign("stale_data", when(lambda f: bool(f.stale)), lambda f: (f.stale,)),
     Sign("bad_release", when(_bad_release), _bad_release_text),
     Sign("wrong_replica", when(lambda f: f.wrong_one is not None), lambda f: _sentence(f.wrong_one)),
+    Sign("data_drift", when(lambda f: bool(f.odd_inputs) and f.incident.symptom in ("quality", "data")), _inputs_text),
     Sign("errors", when(lambda f: f.failing and (f.met or not f.saturated) and not f.shedding), _failing_text),
     lang.STALLED,
     Sign("leaking_replica", when(_leaks), lambda f: _sentence(f.leaking_one)),
@@ -250,6 +255,7 @@ def diagnose(
 def _diagnosis(cause: str, evidence: tuple[str, ...], facts: Facts) -> Diagnosis:
     if facts.stage is not None and (told := facts.stage.sentence) not in evidence:
         evidence = (*evidence, told)
+    evidence = (*evidence, *(f"beside it, {text}" for text in facts.odd_inputs if text not in evidence))
     split = {} if cause == "stale_data" else lang.split_of(facts) or split_of(facts.now)
     found = facts.blamed if cause == "bad_release" else None
     return Diagnosis(

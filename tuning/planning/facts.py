@@ -39,6 +39,11 @@ class Facts:
         return self.situation.now
 
     @property
+    def odd_inputs(self) -> tuple[str, ...]:
+        """What is odd about what the service is fed."""
+        return self.observation.odd_inputs
+
+    @property
     def slo_ms(self) -> float:
         return self.observation.promise.limit_ms
 
