@@ -53,13 +53,18 @@ def email_report(parts: Parts, plan: Plan | Attempt, at_s: float, *, notes: tupl
 
 def _said_before(parts: Parts, report: Report) -> Report | None:
     """The previous attempt's report when both did nothing, for the same reason: people need that mail only once."""
-    if report.receipts or report.plan.attempt < 2:
+    if _did_something(report) or report.plan.attempt < 2:
         return None
     record = parts.ledger.get(make_id(report.incident.id, "report", report.plan.attempt - 1))
     previous = value(record, Report) if record is not None else None
-    if previous is None or previous.receipts or _why_nothing(previous) != _why_nothing(report):
+    if previous is None or _did_something(previous) or _why_nothing(previous) != _why_nothing(report):
         return None
     return previous
+
+
+def _did_something(report: Report) -> bool:
+    """Whether a lever was moved, or may have been: what was refused before it was made is tried again in silence."""
+    return any(receipt.changed or receipt.applied for receipt in report.receipts)
 
 
 def _why_nothing(report: Report) -> tuple[str, str, str]:

@@ -198,12 +198,14 @@ def test_a_refused_restart_changes_nothing_and_is_tried_again() -> None:
 
     world = PeersWorld(Peer("r0"), Peer("r1"))
     lever = Refuses(world)
-    loop, _, _ = loop_of(world, slo=21.0, restart=lever)
+    loop, _, mails = loop_of(world, slo=21.0, restart=lever)
     drive(world, loop, 300.0)
     world.peers[1].slow = 2.5
     reports = drive(world, loop, 600.0)
     assert [r.outcome is None for r in reports[:3]] == [True, True, False]
     assert "allows no eviction" in "".join(receipt.reason for receipt in reports[0].receipts)
+    told = [mail.subject for mail in mails.mails]
+    assert ["allows no eviction" in subject for subject in told] == [True, False], "the same refusal is told once"
     assert world.applies == [{"r1@1": "gone"}]
 
 
