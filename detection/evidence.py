@@ -31,15 +31,22 @@ def with_evidence(
     column: int,
     settings: DetectionSettings,
     methods: Methods,
+    strictness: Floats | None = None,
 ) -> list[Score]:
-    """The scores of one judged column, each with what was known of its series; as they are where nothing learns."""
-    if not scores or not settings.learning.rerank:
+    """The scores of one judged column, each with what was known of its series; as they are where nothing learns.
+
+    strictness: what the services' act tier was held against, see scoring.judge.
+    """
+    if not scores or not (settings.learning.rerank or settings.learning.adapt):
         return list(scores)
     row = {service: i for i, service in enumerate(group.services)}
     column_of = {signal: i for i, signal in enumerate(group.signals)}
     places = [(row[score.service], column_of.get(score.signal or "", -1)) for score in scores]
     asked = [place for place in places if place[1] >= 0]
     known = evidence(judged, group, column, scores[0].at_s, asked, settings, methods)
+    for (service, _), told in known.items():
+        if strictness is not None and strictness[service] != 1:
+            told["strictness"] = _short(float(strictness[service]))
     return [
         score.model_copy(update={"evidence": known.get(place, {})}) for score, place in zip(scores, places, strict=True)
     ]
@@ -155,8 +162,12 @@ def _of_service(
         "service_warn": group.arrays["service/warn"][services],
         "trust": np.minimum(1.0, group.history_s[services] / settings.history_s),
     }
-    for name, (low, _) in judged.joint.items():
+    reach = np.nan_to_num(act[services, signals])
+    for name, (low, high) in judged.joint.items():
         found[f"joint_{name}"] = low[services, column]
+        # a joint detector acts only where a vote agrees
+        reach = np.where(voting.any(axis=1)[services], np.fmax(reach, np.nan_to_num(high[services, column])), reach)
+    found["act_reach"] = reach
     for name, level in judged.own.items():
         found[f"own_{name}"] = np.nan_to_num(level[:, :, column]).max(axis=1)[services]
     if "qps" in group.signals:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from detection.methods import View
 from detection.panel import Floats
@@ -23,3 +23,9 @@ class Judged:
     joint: Mapping[str, tuple[Floats, Floats]]
     rows: Floats | None
     own: Mapping[str, Floats]
+
+    def against(self, strictness: Floats) -> Judged:
+        """The same scores where each service's act tier is reached at `strictness` times its threshold: (services,)."""
+        by = strictness[:, None]
+        joint = {name: (warn, act / by) for name, (warn, act) in self.joint.items()}
+        return replace(self, act=self.act / by[..., None], joint=joint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 from detection import detectors, fitting, own_signals, peers, scoring, weekly
 from detection.anomalies import DetectionState, merge
@@ -105,6 +106,7 @@ def detect(
     replicas: Mapping[str, Mapping[str, MetricWindow]] | None = None,
     registry: detectors.Registry = detectors.REGISTRY,
     judge: Judge | None = None,
+    strictness: Mapping[str, float] = MappingProxyType({}),
 ) -> tuple[list[Anomaly], list[Score], DetectionState]:
     """Everything that is wrong at at_s, using no sample after it.
 
@@ -112,13 +114,13 @@ def detect(
     and the state to hand to the next sweep. Rules work without any baseline; the other detectors abstain.
     registry: where the names in settings.detectors are looked up. Raises ConfigError for one that is not there.
     judge: what was learned from labels; the state is kept as the detectors alone say, so that what was learned can be
-    taken back at any sweep.
+    taken back at any sweep. strictness: by service, what its act tier is held against, in units of its threshold.
     """
     watched = {service.name for service in services}
     windows = {name: window for name, window in windows.items() if name in watched}
     methods = detectors.chosen(services, settings, registry)
     scores = spoken_scores(methods, windows, baselines, at_s)
-    scores += scoring.judge(services, windows, baselines, at_s, settings, methods)
+    scores += scoring.judge(services, windows, baselines, at_s, settings, methods, strictness)
     scores = own_signals.held_to({service.name: service for service in services}, scores)
     if replicas:
         scores += peers.compare(services, replicas, at_s, settings)

@@ -21,9 +21,8 @@ FORMAT = 1
 _HEAD_BYTES = 8
 TOP = 3
 _ONLY_WORSE = ("band_", "joint_", "own_")
-_WORSE = frozenset(
-    ("level_warn", "level_act", "tier_act", "top", "agreeing", "change", "seen", "age_s", "beyond_week", "from_median")
-)
+_LEVELS = ("level_warn", "level_act", "act_reach", "tier_act", "top", "agreeing")
+_WORSE = frozenset((*_LEVELS, "change", "seen", "age_s", "beyond_week", "from_median"))
 """What can only speak for a real problem: a detector that is surer never lowers the probability."""
 
 

@@ -15,6 +15,8 @@ from detection.settings import DetectionSettings
 _WORDS = {
     "level_warn": "how far two detectors agree that it is out",
     "level_act": "how far three detectors agree that it is out",
+    "act_reach": "how near it is to being acted on",
+    "strictness": "how strict the service's alarms are",
     "tier_act": "the tier by the detectors alone",
     "top": "the highest score",
     "agreeing": "how many detectors agree",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,8 +81,12 @@ def judge(
     at_s: float,
     settings: DetectionSettings,
     methods: Methods,
+    strictness: Mapping[str, float] = MappingProxyType({}),
 ) -> list[Score]:
-    """Scores at at_s that reached a tier, and one abstention with its reason per service that cannot be judged."""
+    """Scores at at_s that reached a tier, and one abstention with its reason per service that cannot be judged.
+
+    strictness: by service, how many times its threshold the act tier needs; 1 where a service is not named.
+    """
     scores: list[Score] = []
     covered: set[str] = set()
     watched = {service.name for service in services}
@@ -94,8 +99,10 @@ def judge(
         points = fitting.look_back_points(part.step_s) + 1
         panel = panel_at(windows, part.services, part.signals, part.step_s, at_s, points)
         judged = judge_panel(panel, part, points - 1, settings, methods)
+        held = np.array([strictness.get(name, 1.0) for name in part.services], np.float32)
+        judged = judged.against(held) if (held != 1).any() else judged
         found = scores_at(judged, part, 0, at_s, settings, methods)
-        scores += with_evidence(found, judged, part, 0, settings, methods)
+        scores += with_evidence(found, judged, part, 0, settings, methods, held)
         scores += _too_young(part, at_s, settings)
     if methods.bands:
         for name in sorted(watched & set(windows) - covered):

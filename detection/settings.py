@@ -112,6 +112,10 @@ class LearningSettings(Section):
     """On: once enough incidents are labelled, a model learned from them says which statistical anomalies are real ones,
     and moves them between `warn` and `act`. Rules (the SLO first of all) are never touched. Off: nothing is learned."""
 
+    adapt: bool = True
+    """On: what a service's statistical alarms need before they are acted on moves in small steps, within 0.8 to 2 times
+    the calibrated threshold, where its labels justify it; each step is a record. Rules are never touched."""
+
     min_labels: int = Field(60, ge=20)
     """So many labelled incidents are needed before anything is learned; until then detection is as without it."""
 

@@ -102,17 +102,25 @@ def labels(
         typer.echo(_csv(rows), nl=False)
     else:
         _print(rows)
-        typer.echo(_learned(ledger))
+        for line in _learned(ledger):
+            typer.echo(line)
 
 
-def _learned(ledger: str) -> str:
+def _learned(ledger: str) -> list[str]:
     """What the labels taught so far, or how many are missing; whether it is switched on says services.yaml."""
     from slotune.compose import open_ledger
     from slotune.places import ledger_url
+    from tuning.loop.adapt import STRICTNESS, steps_of
     from tuning.loop.examples import STATE
+    from tuning.query import Query
 
-    found = open_ledger(ledger or ledger_url()).get_blob(STATE)
-    return found.decode(errors="replace") if found else "Nothing was learned from labels yet."
+    opened = open_ledger(ledger or ledger_url())
+    found = opened.get_blob(STATE)
+    steps = steps_of(opened.find(Query(kinds=(STRICTNESS,), order="written")))
+    return [
+        found.decode(errors="replace") if found else "Nothing was learned from labels yet.",
+        *(f"{clean(service)}: {mine[-1].reason}." for service, mine in sorted(steps.items())),
+    ]
 
 
 def _row(one: Label) -> dict[str, Any]:

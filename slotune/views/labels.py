@@ -1,13 +1,14 @@
-"""What is known of each incident: real or not, and who or what says so."""
+"""What labels of incidents taught about a service: every step of its alarms' strictness, and why."""
 
 from __future__ import annotations
 
 from slotune.views.reading import Reading
-from slotune.views.spoken import spoken
-from tuning.labels import Label, labelled
+from tuning.loop.adapt import STRICTNESS, steps_of
+from tuning.policies.strictness import Step
+from tuning.query import Query
 
 
-def labels(reading: Reading) -> list[Label]:
-    """One per incident that slotune found, the newest first."""
-    past, said = reading.memory.past(reading.reader, reading.now_s), spoken(reading)
-    return reading.memory.of("labels", (past, said.labels), lambda: labelled(past, reversed(said.said)))
+def steps(reading: Reading, service: str) -> list[Step]:
+    """The steps of a service, the newest first."""
+    found = reading.reader.find(Query(kinds=(STRICTNESS,), services=(service,), order="written"))
+    return steps_of(found).get(service, [])[::-1]

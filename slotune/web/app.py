@@ -25,7 +25,7 @@ from detection import own_signals
 from detection.errors import ConfigError, SlotuneError
 from detection.outside_text import printable
 from detection.signals import of_unit, shown, title
-from slotune.views import approvals, changes, effects, fleet, health, incidents, releases, review
+from slotune.views import approvals, changes, effects, fleet, health, incidents, labels, releases, review
 from slotune.views.latest import latest
 from slotune.views.memory import Memory
 from slotune.views.reading import Reading
@@ -159,6 +159,7 @@ def create_app(
             releases=releases.of_service(seen, name),
             pauses=spoken(seen).about(name),
             readiness=review.ready(seen)[name],
+            steps=labels.steps(seen, name),
             starts=start is not None,
         )
 

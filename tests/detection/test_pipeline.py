@@ -225,7 +225,7 @@ def test_what_is_odd_comes_with_evidence_and_a_rule_with_none(baselines: Baselin
 def test_without_a_model_learning_changes_nothing(baselines: BaselineSet) -> None:
     live = windows(END_S - 7200, END_S + 600, 60.0, seed=1)
     live["s1"].values["mean_ms"][-10:] *= 4
-    off = SETTINGS.model_copy(update={"learning": LearningSettings(rerank=False)})
+    off = SETTINGS.model_copy(update={"learning": LearningSettings(rerank=False, adapt=False)})
     with_, without = (pipeline.detect(SERVICES, live, baselines, END_S + 600, one)[0] for one in (SETTINGS, off))
     assert any(one.evidence for one in with_) and not any(one.evidence for one in without)
     assert [one.model_copy(update={"evidence": {}}) for one in with_] == without

@@ -12,9 +12,13 @@ import typer
 from typer.testing import CliRunner
 
 from detection.errors import ConfigError
+from detection.ranker_fitting import Example
 from slotune.commands import labels as commands
+from tests.fakes.world import KeptMails, World, parts
 from tests.slotune.test_history import EVIL, opened, plan, record
 from tuning.ledger import SqlLedger
+from tuning.loop.adapt import adapt
+from tuning.loop.examples import STATE
 from tuning.orders import ORDER
 from tuning.query import Query
 
@@ -87,6 +91,16 @@ def test_as_csv_no_cell_is_a_formula(url):
 def test_it_can_be_narrowed_and_shown_as_a_table(url):
     assert rows(url, "--service", "nobody") == {} and list(rows(url, "--days", "0.001")) == ["i2"]
     assert "No incidents." in run("labels", "--service", "nobody", "--ledger", url)
-    assert "it closed by itself" in run("labels", "--ledger", url)
+    shown = run("labels", "--ledger", url)
+    assert "it closed by itself" in shown and "Nothing was learned from labels yet." in shown
     with pytest.raises(ConfigError, match="not both"):
         run("labels", "--csv", "--json", "--ledger", url)
+
+
+def test_what_labels_taught_about_a_service_stands_below(url):
+    ledger = SqlLedger.open(url)
+    known = [Example(f"x{n}", "ranker", 50.0, {"act_reach": 1.1 if n < 3 else 3.0}, n >= 3) for n in range(6)]
+    adapt(parts(World(), ledger, KeptMails()), known, 100.0)
+    ledger.put_blob(STATE, b"so many are missing", at_s=1.0)
+    shown = run("labels", "--ledger", url)
+    assert "so many are missing" in shown and "ranker: stricter: of 6 labelled incidents" in shown

@@ -16,6 +16,7 @@ from detection.ranker import Judge, Ranker, RankerUnusable
 from detection.ranker_fitting import Example, learn, missing
 from detection.settings import DetectionSettings
 from tuning.labels import Label, labelled
+from tuning.loop.adapt import adapt
 from tuning.loop.parts import Parts
 from tuning.model import Record
 from tuning.orders import ORDER, orders_of
@@ -79,10 +80,12 @@ def learn_ranker(parts: Parts, at_s: float) -> str:
     """Learn again where the labels are other ones than the last time; how it stands, in a sentence. Never raises for
     what can be lived without."""
     settings, ledger = parts.settings.detection.learning, parts.ledger
+    known = examples(ledger, at_s) if settings.rerank or settings.adapt else []
+    adapt(parts, known, at_s)
     if not settings.rerank:
         return OFF
     try:
-        said = _learned(ledger, examples(ledger, at_s), at_s, parts)
+        said = _learned(ledger, known, at_s, parts)
     except RankerUnusable as error:
         said = f"Nothing is learned from labels: {error}."
     ledger.put_blob(STATE, said.encode(), at_s=at_s)

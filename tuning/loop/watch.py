@@ -22,7 +22,7 @@ from detection.model import Anomaly, Incident, MetricWindow, Reading, Service, V
 from tuning import attempt as attempts
 from tuning.attempt import value
 from tuning.guards import clocks_apart
-from tuning.loop import announce, approve, examples, inputs, outside, records, release_guard, releases, tell
+from tuning.loop import adapt, announce, approve, examples, inputs, outside, records, release_guard, releases, tell
 from tuning.loop.care import Care
 from tuning.loop.observe import REPLICA_SIGNALS, look_back
 from tuning.loop.open_incidents import INCIDENTS, open_incidents_of, seen_last, stored_json
@@ -171,6 +171,7 @@ def detect_anomalies(parts: Parts, sweep: Sweep) -> Sweep:
         state,
         replicas=replicas,
         judge=examples.judge(parts),
+        strictness=adapt.factors(parts.ledger, parts.settings.detection.learning.adapt),
     )
     _keep_state(parts.ledger, sweep.at_s, state, after)
     anomalies = [a for a in anomalies if a.signal != "absent_data" or a.service not in sweep.asleep]
