@@ -29,6 +29,7 @@ class Facts:
     service_s: dict[int, float] = field(default_factory=dict)
     baseline_at_s: float = 0.0
     fault_at_s: float = 0.0
+    calm_rps: float = 0.0
     calm_at_s: float = 0.0
     """When the load fell again; 0 where it does not."""
     end_at_s: float = 0.0

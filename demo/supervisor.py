@@ -74,6 +74,7 @@ class Supervisor:
         language = self.scenario.language
         calm = self.scenario.baseline * self.facts.capacity_rps if language is None else language.baseline_rps
         self.stack.start_load(calm)
+        self.facts.calm_rps = calm
         self.facts.baseline_at_s = time.time()
 
     def _measure(self) -> None:
@@ -247,9 +248,8 @@ class Supervisor:
         if not facts.calm_at_s:
             if self._is_resolved():
                 facts.calm_at_s = time.time()
-                rate = self.scenario.baseline * facts.capacity_rps
-                self.stack.set_rate(rate)
-                self.screen.say(f"load falls to {rate:.0f} requests/s")
+                self.stack.set_rate(facts.calm_rps)
+                self.screen.say(f"load falls to {facts.calm_rps:.0f} requests/s, as before")
             return False
         made = story.actions(self.events(), facts.calm_at_s)
         back = [one["at_s"] for one in made if one["undo"] and one["at_s"] > 0]
