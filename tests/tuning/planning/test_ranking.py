@@ -304,3 +304,40 @@ def test_with_two_objectives_the_worse_one_decides():
     assert predicted.worst(limits) == "b"
     assert predicted.ratio(limits) == pytest.approx(0.9)
     assert predicted.high_ratio(limits) == pytest.approx(1.5)
+
+
+def lossy(loss: float, **kwargs: object) -> Ranked:
+    item = option("variant", **kwargs)
+    return dataclasses.replace(item, candidate=dataclasses.replace(item.candidate, loss=loss))
+
+
+@pytest.mark.parametrize(
+    ("ranked", "winner"),
+    [
+        ([lossy(0.02, p95=20.0), lossy(0.01, p95=80.0)], 1),
+        ([lossy(0.02, p95=20.0), lossy(0.01, p95=95.0)], 0),
+        ([lossy(0.02, p95=20.0), lossy(0.01, barred="tried")], 0),
+        ([lossy(0.01, meets=0.49), lossy(0.02, meets=0.5)], 1),
+        ([lossy(0.01, meets=0.6), lossy(0.02, meets=0.8)], 1),
+        ([lossy(0.01, meets=0.49), lossy(0.02, drain=math.inf)], None),
+        ([], None),
+    ],
+    ids=["the least loss that does", "headroom", "barred", "even odds", "likelier", "nothing would buy it", "none"],
+)
+def test_of_what_costs_quality_the_least_that_does_wins(ranked, winner):
+    found = ranking.least_loss(ranked, SETTINGS, LIMITS)
+    assert found is (None if winner is None else ranked[winner])
+
+
+@pytest.mark.parametrize(
+    ("item", "does"),
+    [
+        (None, False),
+        (option(p95=90.0), True),
+        (option(p95=90.1), False),
+        (option(p95=60.0, meets=0.4), True),
+        (option(p95=60.0, drain=th.QUEUE_TIME_MAX_S), False),
+    ],
+)
+def test_what_may_do_without_a_loss_is_tried_before_one(item, does):
+    assert ranking.does(item, SETTINGS, LIMITS) is does
