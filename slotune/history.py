@@ -174,6 +174,9 @@ def _sentence(kind: str, phase: str, body: Mapping[str, Any]) -> str:
         return "report made" if phase == "intent" else _handed_over(body)
     if kind == "begun":
         return f"attempt {body.get('attempt')}, by {body.get('run')}"
+    if kind == "stress":
+        begun = f"load of up to {body.get('bound_per_s'):g}/s at {body.get('address')}" if phase == "intent" else ""
+        return begun or str(body.get("summary") or body.get("ended"))
     return reason or json.dumps(body)[:200]
 
 
