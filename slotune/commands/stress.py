@@ -73,6 +73,9 @@ def stress(
     with_loop: Annotated[
         bool, typer.Option("--with-loop", help="Let slotune go on changing the service meanwhile.")
     ] = False,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Hold --to, and try INT8, then dynamic batching, each proven or undone.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of arrivals and bodies.")] = 0,
     config: Annotated[Path | None, typer.Option("--config", help="services.yaml (default: SLOTUNE_CONFIG).")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Writes a page with the curve and every step.")] = None,
@@ -123,6 +126,11 @@ def stress(
         seed=seed,
     )
     tls = access.tls.context() if where.scheme == "https" else None
+    if tune:
+        if watched is None or html is not None:
+            raise ConfigError("--tune needs --service, and writes no --html")
+        _tuned(ask, spoken, plan, watched, seconds(timeout, "--timeout"), tls, as_json=as_json)
+        return
     found = _stressed(ask, spoken, plan, watched, seconds(timeout, "--timeout"), tls, not with_loop)
     if html is not None:
         from slotune.stress.page import page
@@ -163,6 +171,32 @@ def _stressed(
             return asyncio.run(conduct(test, watching))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(conduct(test, watching))
+
+
+def _tuned(
+    ask: Ask,
+    protocol: Protocol,
+    plan: Plan,
+    watched: Watched,
+    timeout_s: float,
+    tls: SSLContext | None,
+    *,
+    as_json: bool,
+) -> None:
+    import asyncio
+
+    from slotune.stress.conduct import Test
+    from slotune.stress.steady import tune
+    from slotune.stress.tune import check, document, render
+
+    check(watched.service)
+    test = Test(ask, protocol, plan, watched, tls, timeout_s, getpass.getuser(), pause=False)
+    _more_sockets()
+    _say(f"{plan.bound_per_s:.3g}/s at {ask.address} while it is tuned. Ctrl-C ends it.")
+    found = asyncio.run(tune(test, watched, _say))
+    typer.echo(json.dumps(document(found), indent=2) if as_json else render(found))
+    if found.ended:
+        raise typer.Exit(_INTERRUPTED)
 
 
 def _address(text: str) -> Address:

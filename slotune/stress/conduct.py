@@ -51,19 +51,8 @@ class Test:
 
 async def conduct(test: Test, watching: Watching) -> Found:
     """ConfigError, with a sentence, where the address does not answer one request as it should."""
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    pool = Pool(test.ask.address.host, test.ask.address.port, test.tls)
-    requests = await _prepared(test, pool)
-    generator = Generator(
-        pool,
-        requests,
-        test.protocol.reader if test.protocol.streams else None,
-        timeout_s=test.timeout_s,
-        seed=test.ask.seed,
-        most_under_way=_MOST_UNDER_WAY,
-    )
+    stop = stopping()
+    generator = await prepared(test)
     run = Run(generator, test.plan, stop, watching.tell, watching.after_step, test.ask.seed)
     began_s = time.time()
     paused = False
@@ -80,6 +69,27 @@ async def conduct(test: Test, watching: Watching) -> Found:
         if test.watched is not None:
             test.watched.end(began_s, time.time(), test.who, ended, paused=paused)
     return found
+
+
+def stopping() -> asyncio.Event:
+    """Set by Ctrl-C or SIGTERM."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def prepared(test: Test) -> Generator:
+    """The generator, after one request was answered as it should be; ConfigError where it was not."""
+    pool = Pool(test.ask.address.host, test.ask.address.port, test.tls)
+    return Generator(
+        pool,
+        await _prepared(test, pool),
+        test.protocol.reader if test.protocol.streams else None,
+        timeout_s=test.timeout_s,
+        seed=test.ask.seed,
+        most_under_way=_MOST_UNDER_WAY,
+    )
 
 
 def _found(test: Test, measured: Measured, began_s: float, answers: dict[str, int]) -> Found:

@@ -103,6 +103,16 @@ class Watched:
         if paused and mine:
             self._put(order_record(order("resume", who, end_s, service=self.service.name, why="the stress test ended")))
 
+    def busy(self, start_s: float, end_s: float) -> float | None:
+        """The mean share of the time that the service computes; None where it is not exported or cannot be read."""
+        try:
+            window = self._read(("busy",), self._span(start_s, end_s))
+        except SlotuneError:
+            return None
+        values = window.values.get("busy") if window is not None else None
+        known = values[np.isfinite(values)] if values is not None else np.empty(0)
+        return float(known.mean()) if known.size else None
+
     def saturated(self, steps: tuple[Step, ...]) -> RanOut:
         """What ran out, as far as Prometheus shows it."""
         try:

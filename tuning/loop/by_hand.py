@@ -61,7 +61,7 @@ def _own(parts: Parts, service: str, run: str, at_s: float) -> Incident:
         detected_at_s=at_s,
         signals=(),
         anomalies=(),
-        reason="Started by hand from Airflow's UI.",
+        reason="Started by hand.",
     )
     parts.ledger.put(records.incident_record(made))
     parts.ledger.put(records.closing_record(made, at_s, "started by hand: nothing to watch for"))

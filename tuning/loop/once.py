@@ -52,13 +52,14 @@ def tune(
     *,
     run: str = "",
     ask: Ask | None = None,
+    lever: str | None = None,
 ) -> Report:
     """One run of tune_service: choose, guard, change, settle, verify, keep or roll back, report.
 
     run: under which id the change is claimed (default: the request's). ask: puts a plan in mode approve to a person;
-    without it such a plan is held.
+    without it such a plan is held. lever: the only one that may be used (None: any).
     """
-    plan = act.choose_action(parts, request.incident, now(), attempt=request.attempt)
+    plan = act.choose_action(parts, request.incident, now(), attempt=request.attempt, lever=lever)
     attempt: Attempt | None = None
     asking = ask if plan.mode == "approve" and not plan.dry_run else None
     if not plan.chosen.changes:
