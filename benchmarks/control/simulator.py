@@ -284,10 +284,18 @@ class SimulatedService:
             choice[failed] = -1
         for k, replica in enumerate(ready):
             mine = times[choice == k].tolist()
-            room = max(0, self.profile.queue_limit - replica.waiting())
+            # What is served before the second is over leaves its place to what comes later in it.
+            room = max(0, self.profile.queue_limit + int(self._full_rate(start, replica)) - replica.waiting())
             record.errors += max(0, len(mine) - room)
             replica.queue.extend(mine[:room])
         return count, float(gaps.sum()), float(gaps @ gaps)
+
+    def _full_rate(self, t: float, replica: Replica) -> float:
+        """Requests per second that a replica answers when every batch is full."""
+        profile, batch = self.profile, self.batch
+        bend = 1 - profile.curve * min(1.0, (batch - 1) / 31)
+        slow = self.faults.slow(t, replica.number) / (profile.int8_gain if self.int8 else 1.0)
+        return batch / ((profile.alpha_ms + profile.beta_ms * batch * bend) / 1e3 * slow)
 
     def _serve(self, start: float, end: float, record: Second) -> None:
         profile, all_took, all_rows = self.profile, [], []

@@ -48,6 +48,18 @@ def test_the_variation_within_a_batch_size_is_told():
     assert np.median(values["batch_cv2"]) == pytest.approx(0.09, rel=0.2)
 
 
+@pytest.mark.parametrize(("rate", "refused"), [(1500.0, 0.0), (3000.0, 1 / 3)])
+def test_a_queue_refuses_what_is_more_than_it_holds_and_the_server_takes_from_it(rate, refused):
+    """A server of 2,000/s with room for 500: what comes within one second is no more than what is answered in it."""
+    profile = Profile(alpha_ms=5.0, beta_ms=0.0, spread=0.0, queue_limit=500)
+    simulated = SimulatedService(profile, Faults(rate=lambda t: rate), batch=10, timeout_ms=0.0, replicas=1, seed=3)
+    simulated.advance(60.0)
+    late = simulated.seconds[20:]
+    came = sum(s.errors + s.latencies.size for s in late)
+    assert sum(s.errors for s in late) / came == pytest.approx(refused, abs=0.02)
+    assert max(s.depth for s in late) <= 500 + 2000
+
+
 def test_replicas_without_a_place_do_not_push_out_working_ones():
     simulated = SimulatedService(
         Profile(alpha_ms=10.0, beta_ms=0.0), Faults(rate=lambda t: 60.0, lost=lambda t: 1 if t >= 5 else 0),
