@@ -96,6 +96,17 @@ def test_what_shows_the_present_figures_again_is_no_option(signals, does, words)
     assert "and so does the present setting" in again.reason
 
 
+@pytest.mark.parametrize(("ago_s", "held"), [(105.0, True), (106.0, False)])
+def test_no_second_change_goes_on_top_of_a_fresh_one_that_is_predicted_to_do(ago_s, held):
+    """A batch change takes effect after 5 s, and is fresh for ten rate windows of 10 s."""
+    moved = Record(id="moved", kind="adjust_batch_size", service="ranker", incident_id="inc-1", at_s=AT_S - ago_s,
+                   phase="result", body={"lever": "batch_size", "changed": True})  # fmt: skip
+    broken = {"qps": 40.0, "p95_ms": after(30.0, 70.0)}
+    plan = propose(FEW | broken, opened_s=115.0, past=(moved,))
+    assert ("what was changed is predicted to do" in plan.reason) is held, plan.reason
+    assert not held or (plan.chosen.changes == () and plan.chosen.meets_slo)
+
+
 def test_int8_of_a_gain_that_nobody_measured_goes_before_what_costs_if_all_of_its_interval_does():
     """Before replicas, and before a batch that does with 75 %; where the interval reaches over the SLO it does not."""
     plan = propose(SURGE)
