@@ -121,6 +121,13 @@ def test_a_larger_batch_is_tried_where_its_time_is_not_known_and_holding_loses_f
     assert plan.chosen.meets_slo is False
 
 
+def test_a_fair_chance_is_taken_where_holding_loses_for_sure_although_by_the_middle_it_does_not_do():
+    plan = propose(overloaded(growth_per_s=300.0))
+    assert plan.chosen.changes[0].new["batch_size"] == 32 and plan.chosen.probability_worked == pytest.approx(0.5)
+    assert "not sure (50%: by what is known the load would be 156% of its capacity)" in plan.reason
+    assert "within about" not in plan.reason and plan.chosen.meets_slo is False
+
+
 def test_what_cannot_do_even_with_every_row_for_free_is_not_tried():
     plan = propose(overloaded(growth_per_s=9000.0))
     assert plan.chosen.changes == () and "nothing within bounds" in plan.reason

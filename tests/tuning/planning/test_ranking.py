@@ -161,6 +161,7 @@ INT8_FREE = {"levers": "precision", "p95": 80.0, "high": 900.0, "meets": 0.9, "r
         ({"barred": "tried"}, {}, False),
         ({"cost": 0.1}, {}, False),
         ({"risk": 0.18}, {}, False),
+        ({"risk": 0.02, "unknown": True}, {}, False),  # a risk of another kind: nobody has seen such batches
         ({}, {"levers": "replicas", "risk": 0.02}, False),  # whoever pays for replicas alone does not take that risk
     ],
 )
