@@ -190,7 +190,7 @@ class Service(Value):
     not read, or reads otherwise, as templates like a preset's (see detection.presets.of). preset: what `serving` means
     where it is no preset of slotune or of a package. cost_per_hour: of one replica (0: the replicas lever's).
     own_signals: that no preset has, by name. exporters: labels by the name of what shows its machine (see
-    detection.exporters).
+    detection.exporters). chain: signals of which each is thought to move the next one.
     """
 
     name: str
@@ -207,6 +207,7 @@ class Service(Value):
     own_signals: dict[str, OwnSignal] = {}
     exporters: dict[str, dict[str, str]] = {}
     inputs: InputSample | None = None
+    chain: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

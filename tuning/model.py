@@ -205,7 +205,8 @@ class Diagnosis(Value):
     release: the change of version that is to blame (cause "bad_release" only). slower: how many times as long its
     service takes, None where that did not move. sick: the one replica that is to blame, where one is.
     queue_ms + batch_wait_ms + service_ms is about the mean latency; None where it cannot be told. stages: (name, mean
-    ms) of a request's stages, where the server shows more than these.
+    ms) of a request's stages, where the server shows more than these. chain: how the signals of
+    the service's declared chain went together, in words.
     """
 
     cause: str
@@ -218,6 +219,7 @@ class Diagnosis(Value):
     release: Release | None = None
     slower: Interval | None = None
     stages: tuple[tuple[str, float], ...] = ()
+    chain: str = ""
     sick: SickReplica | None = None
 
 

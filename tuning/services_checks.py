@@ -96,6 +96,10 @@ def _service(service: ServiceSettings, at: Path, own: Mapping[str, OwnPreset]) -
         with contextlib.suppress(ConfigError):  # said where the preset itself is wrong
             yield from _by_preset(service, at, _preset(service.serving, own))
     yield from _exporters(service, at)
+    for place, name in enumerate(service.chain):
+        if name not in SIGNALS and name not in service.signals:
+            near = nearest(name, [*SIGNALS, *service.signals])
+            yield (*at, "chain", place), f"there is no signal {printable(name, 60)!r}{near}"
     for key in service.selectors:
         if not key or key == "__name__" or any(not c.isprintable() for c in key):
             yield (*at, "selectors"), f"{printable(key, 60)!r} is no label that can single out a service's series"

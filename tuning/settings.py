@@ -464,6 +464,10 @@ class ServiceSettings(Section):
     inputs: InputSettings | None = None
     """A sample of what the service is fed."""
 
+    chain: tuple[str, ...] = ()
+    """Signals of which each is thought to move the next ([gpu_util, queue_ms, p95_ms, conversion]): reports say how
+    they went together around an incident."""
+
     cost_per_hour: float = Field(0.0, ge=0)
     """What one replica costs an hour, for the cost of 1,000 requests; default: that of levers.replicas."""
 
@@ -521,6 +525,7 @@ class ServiceSettings(Section):
             inputs=InputSample.model_validate(self.inputs.model_dump()) if self.inputs is not None else None,
             preset=own,
             cost_per_hour=self.cost_per_hour,
+            chain=self.chain,
         )
 
 

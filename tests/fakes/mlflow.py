@@ -26,7 +26,7 @@ class Registry:
         if what == "registered-models/alias":
             version = self.aliases.get(query["alias"])
             found = {"model_version": self.versions.get(version or "", {"version": version})}
-            return (200, found) if version else self.unknown(f"Registered model alias {query['alias']} not found.")
+            return (200, found) if version else self.unknown(f"Registered model alias {query['alias']} not found.", 400)
         if what == "model-versions/get" and query["version"] in self.versions:
             return 200, {"model_version": self.versions[query["version"]]}
         if what == "runs/get" and query["run_id"] in self.runs:
@@ -34,8 +34,8 @@ class Registry:
         return self.unknown(f"{what} not found")
 
     @staticmethod
-    def unknown(words: str) -> tuple[int, object]:
-        return 404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": words}
+    def unknown(words: str, status: int = 404) -> tuple[int, object]:
+        return status, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": words}
 
 
 @contextmanager

@@ -90,7 +90,8 @@ def _seen(
     by_metrics = served(window) if window is not None else ""
     version = str(shown.values.get("version", "")) if shown is not None else ""
     if window is not None and by_metrics and (not version or version in window.shares):
-        return _Seen(by_metrics, tuple(changes(window)))
+        logged = str(shown.facts.get("note") or "") if shown is not None else ""
+        return _Seen(by_metrics, tuple(changes(window)), note=logged)
     if shown is None or not version:
         return None
     note = str(shown.facts.get("image") or shown.facts.get("note") or "")

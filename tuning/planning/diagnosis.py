@@ -10,9 +10,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from detection import own_signals
 from detection.model import Incident
+from detection.signals import title
 from tuning.formats import ms
 from tuning.model import Diagnosis, Observation, SickReplica
+from tuning.planning import chain
 from tuning.planning import language_signs as lang
 from tuning.planning import reading as rd
 from tuning.planning import thresholds as th
@@ -265,6 +268,7 @@ def _diagnosis(cause: str, evidence: tuple[str, ...], facts: Facts) -> Diagnosis
         release=found.release if found is not None else None,
         slower=found.slower if found is not None else None,
         stages=stages_of(facts.observation.window, rd.recent_s(facts.observation, facts.settings)),
+        chain=_chain(facts),
         sick=_sick(cause, facts),
         **split,
     )
@@ -277,6 +281,15 @@ def _sick(cause: str, facts: Facts) -> SickReplica | None:
     if cause == "wrong_replica":
         return facts.wrong_one
     return facts.leaking_one if cause == "leaking_replica" else None
+
+
+def _chain(f: Facts) -> str:
+    service = f.observation.service
+    if len(service.chain) < 2:
+        return ""
+    titles = {name: title(name) for name in service.chain}
+    titles |= {name: signal.title for name, signal in own_signals.table(service).items()}
+    return chain.told(chain.links(f.observation.window, service.chain, f.incident.opened_at_s), titles)
 
 
 def split_of(now: Reading) -> dict[str, Any]:

@@ -133,6 +133,12 @@ PHASE_CROSSING = 0.3
 
 # Diagnosis ---------------------------------------------------------------------------------------------------------
 
+CHAIN_POINTS = 8
+"""Fewest points of two signals whose going together says anything: four on each side of a step."""
+CHAIN_LAG = 0.25
+"""The longest lag at which a signal is looked for behind another one, of the stretch that is looked at."""
+CHAIN_STRONG = 0.5
+"""Rank correlation from which a link of a declared chain is shown; below it only that there is none that is clear."""
 STAGE_DOMINATES = 0.5
 """Share of a request's time from which a stage around the model is what its time goes into: more than all else."""
 MOVED = math.log(1.15)

@@ -248,6 +248,7 @@ def rows(report: Report) -> list[tuple[str, str]]:
         ("Since", f"{clock(incident.opened_at_s)}, detected {clock(incident.detected_at_s)}"),
         ("Cause", cause(report)),
         ("Where the time goes", shares(report)),
+        ("Went together", plan.diagnosis.chain),
         ("Lever", changes_text(report) if plan.chosen.changes else "none: hold"),
         ("Why", plan.reason or plan.chosen.reason),
     ]

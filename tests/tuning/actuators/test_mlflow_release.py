@@ -122,7 +122,7 @@ def real(tmp_path):
             call("runs/log-metric", {"run_id": run, "key": "accuracy", "value": accuracy, "timestamp": 1})
             dataset = {"name": f"shop-{accuracy}", "digest": "d", "source_type": "local", "source": "{}"}
             call("runs/log-inputs", {"run_id": run, "datasets": [{"dataset": dataset, "tags": []}]})
-            call("model-versions/create", {"name": "ranker", "source": f"{tmp_path}/m", "run_id": run})
+            call("model-versions/create", {"name": "ranker", "source": f"runs:/{run}/model", "run_id": run})
         call("registered-models/alias", {"name": "ranker", "alias": "champion", "version": "3"})
         yield address
 
