@@ -153,7 +153,7 @@ def _of_service(
     """What is known of the services of the series, and of the signal's place among its others."""
     services, signals = (np.array(part) for part in zip(*wanted, strict=True))
     warn, act = judged.warn[:, :, column], judged.act[:, :, column]
-    voting = np.nan_to_num(warn) > 1
+    voting = np.asarray(np.nan_to_num(warn) > 1)
     found = {
         "level_warn": warn[services, signals],
         "level_act": act[services, signals],
