@@ -160,6 +160,8 @@ def create_app(
             pauses=spoken(seen).about(name),
             readiness=review.ready(seen)[name],
             steps=labels.steps(seen, name),
+            effects=effects.of_service(seen, name),
+            held_back=effects.held_back(seen, name),
             starts=start is not None,
         )
 

@@ -28,7 +28,7 @@ from tuning.guards import (
     taken_away,
 )
 from tuning.knobs import same_knobs
-from tuning.loop import by_hand, canary, records
+from tuning.loop import by_hand, canary, coverage, records
 from tuning.loop.inputs import DRIFT_SIGNAL
 from tuning.loop.learn import drift_figures
 from tuning.loop.observe import look_back, observe, past
@@ -67,6 +67,7 @@ def choose_action(
     if made is not None:
         return made
     service = parts.service(incident.service)
+    service, held = coverage.asking_first(parts, service, at_s)
     if lever is not None:
         service = _only(service, lever)
     if asked is not None:
@@ -85,6 +86,8 @@ def choose_action(
     plan = parts.planner.propose(incident.model_copy(update={"attempt": attempt}), observation, known)
     if lever is not None and asked is not None:
         plan = by_hand.with_value(plan, observation, service.levers[lever], asked, observation.settle_s[lever])
+    if said := coverage.because(plan.chosen.levers, held):
+        plan = plan.model_copy(update={"reason": f"{plan.reason or plan.chosen.reason}; {said}"})
     if not parts.ledger.put(records.plan_record(plan)):
         return records.load(parts.ledger, plan.id, Plan)  # planned at the same time elsewhere: the first plan holds
     _log.info("choose_action %s: %s (%s)", service.name, plan.chosen.text(), plan.reason or plan.chosen.reason)

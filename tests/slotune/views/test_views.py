@@ -9,9 +9,11 @@ import pytest
 
 from slotune.views import changes, effects, fleet, health, incidents
 from slotune.views.latest import latest
+from slotune.views.memory import Memory
 from slotune.views.outcomes import outcomes
 from slotune.views.reading import Reading
 from tests.slotune.story import NASTY
+from tests.tuning.loop.test_coverage import verdicts
 from tuning.ledger import SqlLedger
 from tuning.loop.window_store import DIGEST
 from tuning.services_yaml import loads
@@ -109,3 +111,13 @@ def test_the_loop_is_called_dead_after_three_missed_sweeps(told):
 
 def test_texts_from_outside_stay_what_they_are(told):
     assert next(r for r in incidents.rows(told) if r.id == "nasty").reason == NASTY
+
+
+def test_a_lever_that_is_held_back_says_why_on_its_service(told, tmp_path):
+    assert effects.held_back(told, "ranker") == [] and [row.worked for row in effects.of_service(told, "ranker")] == [1]
+    ledger = SqlLedger.open(f"sqlite:///{tmp_path / 'l.sqlite'}")
+    verdicts(ledger, told.now_s, 6, 12)
+    seen = dataclasses.replace(told, reader=ledger, blob=ledger.get_blob, memory=Memory())
+    (said,) = effects.held_back(seen, "ranker")
+    assert said.startswith("batch size: 6 of the last 18") and "too narrow" in said
+    assert effects.of_service(seen, "silent") == []
