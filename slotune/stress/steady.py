@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from detection.errors import ConfigError
+from detection.signals import percentile
 from slotune.runner import Stopped
 from slotune.stress.conduct import Test, prepared, stopping
 from slotune.stress.generator import Generator
@@ -60,7 +61,7 @@ async def _stages(
             f"{plan.bound_per_s:.3g}/s is too much for {name} as it is ({shown}, {first.errors:.1%} failed): "
             "what a stage does is seen at a rate that it can answer; lower --to"
         )
-    tell(f"As it was: {main} {first.p95.value:.3g} ms")
+    tell(f"As it was: {percentile(main)} {ms(first.p95.value)}")
     stages: list[Stage] = []
     for lever, title in STAGES:
         if stop.is_set():
