@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from numpy.typing import NDArray
 from detection.errors import SlotuneError
 from detection.model import make_id
 
-FORMAT = 1
+FORMAT = 2
 _HEAD_BYTES = 8
 TOP = 3
+BY_LUCK = 0.05
 _ONLY_WORSE = ("band_", "joint_", "own_")
 _LEVELS = ("level_warn", "level_act", "act_reach", "tier_act", "top", "agreeing")
 _WORSE = frozenset((*_LEVELS, "change", "seen", "age_s", "beyond_week", "from_median"))
@@ -32,10 +34,11 @@ class RankerUnusable(SlotuneError):
 
 @dataclass(frozen=True)
 class Held:
-    """What the choice of thresholds rests on: labelled incidents, each judged by trees that had not seen its service.
+    """How it did on labelled incidents whose services neither its trees nor the choice of its thresholds had seen.
 
     real, false: how many of each. found_before, alarms_before: real and false ones that the detectors alone called act.
-    found, alarms: the same with the thresholds below.
+    found, alarms: the same with what was learned. right, wrong: the incidents about which it said otherwise than the
+    detectors, by who was right.
     """
 
     real: int
@@ -44,13 +47,17 @@ class Held:
     alarms_before: int
     found: int
     alarms: int
+    right: int
+    wrong: int
 
     @property
     def better(self) -> bool:
-        """More found at no more false alarms, or fewer false alarms with no less found."""
-        return (self.found > self.found_before and self.alarms <= self.alarms_before) or (
-            self.alarms < self.alarms_before and self.found >= self.found_before
-        )
+        """No fewer found, no more false alarms, and where it said otherwise than the detectors so much oftener right than
+        wrong that it is no luck (a sign test at BY_LUCK)."""
+        if self.found < self.found_before or self.alarms > self.alarms_before:
+            return False
+        said = self.right + self.wrong
+        return said > 0 and sum(comb(said, k) for k in range(self.right, said + 1)) / 2**said <= BY_LUCK
 
 
 @dataclass(frozen=True)

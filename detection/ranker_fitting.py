@@ -25,8 +25,10 @@ _PARAMETERS = {
     "seed": 0,
 }
 """Small trees, many, slowly: some dozen labels are few. Not searched for on any labels."""
-_STEPS = 60
+_STEPS = 40
 """Thresholds that are tried, at equal shares of the incidents."""
+NEVER = 2.0
+"""A threshold that no probability reaches."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,11 @@ def learn(examples: Sequence[Example], at_s: float) -> Ranker:
         if inside and outside:
             trees = _fitted([examples[i] for i in inside], names)
             margin[outside] = trees.predict(matrix([examples[i].evidence for i in outside], names), output_margin=True)
-    incidents = _by_incident(examples, margin)
+    incidents = _by_incident(examples, margin, folds)
     slope, offset = _curve(incidents)
-    keep_at, raise_at, held = thresholds(incidents, logistic(incidents.margin, slope, offset))
+    chance = logistic(incidents.margin, slope, offset)
+    keep_at, raise_at = thresholds(incidents.real, incidents.act, chance)
+    held = held_out(incidents, chance)
     booster = _fitted(examples, names)
     trees = bytes(booster.save_raw("ubj"))
     return Ranker(at_s, names, trees, slope, offset, keep_at, raise_at, held)
@@ -78,12 +82,14 @@ def learn(examples: Sequence[Example], at_s: float) -> Ranker:
 
 @dataclass(frozen=True)
 class Incidents:
-    """Arrays of shape (incidents,). margin: the highest of its judgements. act: the detectors alone called it act."""
+    """Arrays of shape (incidents,). margin: the highest of its judgements. act: the detectors alone called it act.
+    fold: with which others it was left out."""
 
     margin: NDArray[np.float64]
     real: NDArray[np.bool_]
     act: NDArray[np.bool_]
     weight: NDArray[np.float64]
+    fold: NDArray[np.int64]
 
 
 def folds_of(examples: Sequence[Example]) -> NDArray[np.int64]:
@@ -116,7 +122,9 @@ def _fitted(examples: Sequence[Example], names: Sequence[str]):  # type: ignore[
     return library().train({**_PARAMETERS, "monotone_constraints": monotone}, data, _TREES)
 
 
-def _by_incident(examples: Sequence[Example], margin: NDArray[np.float64]) -> Incidents:
+def _by_incident(
+    examples: Sequence[Example], margin: NDArray[np.float64], folds: NDArray[np.int64]
+) -> Incidents:
     rows: dict[str, list[int]] = {}
     for i, one in enumerate(examples):
         rows.setdefault(one.incident_id, []).append(i)
@@ -126,6 +134,7 @@ def _by_incident(examples: Sequence[Example], margin: NDArray[np.float64]) -> In
         np.array([examples[i[0]].real for i in found]),
         np.array([any(examples[k].evidence.get("tier_act", 0.0) > 0 for k in i) for i in found]),
         np.array([examples[i[0]].weight for i in found]),
+        np.array([folds[i[0]] for i in found]),
     )
 
 
@@ -137,22 +146,44 @@ def _curve(incidents: Incidents) -> tuple[float, float]:
     return max(0.0, float(fit.coef_[0, 0])), float(fit.intercept_[0])
 
 
-def thresholds(incidents: Incidents, chance: NDArray[np.float64]) -> tuple[float, float, Held]:
-    """(keep_at, raise_at, what they rest on): the most real incidents at no more false alarms than without them.
-
-    Of several that find as many, those with fewest false alarms. To leave everything as it is, is one of the choices.
-    """
+def held_out(incidents: Incidents, chance: NDArray[np.float64]) -> Held:
+    """How thresholds that were chosen on all other folds do on each fold: on the incidents that they were chosen on
+    they always do well."""
     real, act = incidents.real, incidents.act
-    before, alarms_before = int((act & real).sum()), int((act & ~real).sum())
-    tried = np.unique(np.quantile(chance, np.linspace(0, 1, _STEPS + 1)))
-    best = (before, -alarms_before, 0.0, np.inf)
+    on = act.copy()
+    for fold in np.unique(incidents.fold):
+        mine = incidents.fold == fold
+        keep_at, raise_at = thresholds(real[~mine], act[~mine], chance[~mine])
+        on[mine] = np.where(act[mine], chance[mine] >= keep_at, chance[mine] >= raise_at)
+    otherwise = on != act
+    return Held(
+        real=int(real.sum()),
+        false=int((~real).sum()),
+        found_before=int((act & real).sum()),
+        alarms_before=int((act & ~real).sum()),
+        found=int((on & real).sum()),
+        alarms=int((on & ~real).sum()),
+        right=int((otherwise & (on == real)).sum()),
+        wrong=int((otherwise & (on != real)).sum()),
+    )
+
+
+def thresholds(
+    real: NDArray[np.bool_], act: NDArray[np.bool_], chance: NDArray[np.float64]
+) -> tuple[float, float]:
+    """(keep_at, raise_at) with the most real incidents at no more false alarms than without them; arrays (incidents,).
+
+    Of several that find as many, those with fewest false alarms. To leave everything as it is, is one of the choices
+    (0 and NEVER).
+    """
+    alarms_before = int((act & ~real).sum())
+    best = (int((act & real).sum()), -alarms_before, 0.0, NEVER)
+    tried = np.unique(np.quantile(chance, np.linspace(0, 1, _STEPS + 1))) if chance.size else np.empty(0)
     for keep_at in np.concatenate([[0.0], tried]):
         kept = act & (chance >= keep_at)
-        for raise_at in np.concatenate([tried, [np.inf]]):
+        for raise_at in np.concatenate([tried, [NEVER]]):
             on = kept | (~act & (chance >= raise_at))
             found, alarms = int((on & real).sum()), int((on & ~real).sum())
             if alarms <= alarms_before and (found, -alarms) > best[:2]:
                 best = (found, -alarms, float(keep_at), float(raise_at))
-    found, alarms, keep_at, raise_at = best[0], -best[1], best[2], min(best[3], 2.0)
-    count = (int(real.sum()), int((~real).sum()))
-    return keep_at, raise_at, Held(*count, before, alarms_before, found, alarms)
+    return best[2], best[3]

@@ -9,7 +9,7 @@ import pytest
 
 from detection.model import Anomaly
 from detection.ranker import Held, Judge, Ranker, RankerUnusable
-from detection.ranker_fitting import Example, folds_of, learn, missing, thresholds
+from detection.ranker_fitting import NEVER, Example, folds_of, learn, missing, thresholds
 from detection.ranking import ranked
 from detection.settings import DetectionSettings, LearningSettings
 
@@ -103,7 +103,7 @@ def test_an_act_that_was_mostly_nothing_only_warns(ranker):
 
 
 def test_one_that_did_no_better_on_unseen_services_is_told_and_moves_nothing(ranker):
-    worse = dataclasses.replace(ranker, held=Held(40, 60, 20, 10, 20, 10))
+    worse = dataclasses.replace(ranker, held=Held(40, 60, 20, 10, 20, 10, 0, 0))
     (one,) = ranked([anomaly(5.0)], NOW_S, SETTINGS, Judge(worse))
     assert one.tier == "warn" and one.probability is not None
 
@@ -151,9 +151,31 @@ def test_a_service_is_never_judged_by_trees_that_have_seen_it():
 
 
 def test_thresholds_leave_all_as_it_is_where_nothing_is_better():
-    from detection.ranker_fitting import Incidents
-
     real = np.array([True, True, False, False])
-    act = np.array([True, True, False, False])
-    keep_at, raise_at, held = thresholds(Incidents(np.zeros(4), real, act, np.ones(4)), np.array([0.1, 0.2, 0.8, 0.9]))
-    assert keep_at == 0.0 and raise_at > 1.0 and not held.better
+    assert thresholds(real, real, np.array([0.1, 0.2, 0.8, 0.9])) == (0.0, NEVER)
+
+
+def test_thresholds_find_more_at_no_more_false_alarms():
+    real = np.array([True, True, True, False, False])
+    act = np.array([True, False, False, True, False])
+    keep_at, raise_at = thresholds(real, act, np.array([0.9, 0.8, 0.7, 0.1, 0.2]))
+    assert 0.1 < keep_at <= 0.9 and 0.2 < raise_at <= 0.7
+
+
+@pytest.mark.parametrize(
+    ("found", "alarms", "right", "wrong", "better"),
+    [(25, 10, 5, 0, True), (25, 10, 4, 0, False), (25, 10, 12, 7, False), (20, 5, 5, 0, True), (25, 11, 20, 1, False),
+     (19, 0, 20, 1, False), (20, 10, 0, 0, False)],
+)  # fmt: skip
+def test_it_is_used_only_where_it_is_better_and_that_is_no_luck(found, alarms, right, wrong, better):
+    assert Held(40, 60, 20, 10, found, alarms, right, wrong).better is better
+
+
+def test_labels_that_mean_nothing_move_nothing():
+    """A person who tosses a coin teaches nothing: thresholds chosen on it do not hold on the services left out."""
+    used = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        coin = {f"i{n}": bool(rng.random() < 0.5) for n in range(100)}
+        used.append(learn([dataclasses.replace(e, real=coin[e.incident_id]) for e in examples(100, seed=seed)], 0.0).used)
+    assert not any(used)
