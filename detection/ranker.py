@@ -52,7 +52,7 @@ class Held:
 
     @property
     def better(self) -> bool:
-        """No fewer found, no more false alarms, and where it said otherwise than the detectors so much oftener right than
+        """No fewer found, no more false alarms; where it said otherwise than the detectors so much oftener right than
         wrong that it is no luck (a sign test at BY_LUCK)."""
         if self.found < self.found_before or self.alarms > self.alarms_before:
             return False
