@@ -101,12 +101,18 @@ def last_checked(ledger: Ledger, at_s: float) -> dict[str, Checked]:
     return {name: one for name, one in found.items() if 0 <= at_s - one.at_s <= LASTS_S}
 
 
-def with_inputs(windows: Mapping[str, MetricWindow], checked: Mapping[str, Checked]) -> dict[str, MetricWindow]:
-    """The windows with what was checked as signals: one number each, at the window's end."""
-    found = dict(windows)
-    for name, one in checked.items():
-        window = windows.get(name)
-        if window is None or not one.ratios or not window.span.points:
+def with_inputs(
+    ledger: Ledger, services: Sequence[Service], windows: Mapping[str, MetricWindow], at_s: float
+) -> Mapping[str, MetricWindow]:
+    """The windows with what was checked as signals: one number each, at the window's end. The store is asked only
+    where a service names a sample."""
+    wanted = [service.name for service in services if service.inputs is not None and service.name in windows]
+    if not wanted:
+        return windows
+    found, checked = dict(windows), last_checked(ledger, at_s)
+    for name in wanted:
+        window, one = windows[name], checked.get(name)
+        if one is None or not one.ratios or not window.span.points:
             continue
         more = {signal: np.full(window.span.points, np.nan) for signal in one.ratios}
         for signal, value in one.ratios.items():
@@ -115,6 +121,9 @@ def with_inputs(windows: Mapping[str, MetricWindow], checked: Mapping[str, Check
     return found
 
 
-def odd_of(checked: Mapping[str, Checked], service: str) -> Sequence[str]:
+def odd_inputs(ledger: Ledger, service: Service, at_s: float) -> tuple[str, ...]:
     """What is odd about the inputs of a service, in sentences."""
-    return checked[service].odd if service in checked else ()
+    if service.inputs is None:
+        return ()
+    found = last_checked(ledger, at_s).get(service.name)
+    return found.odd if found is not None else ()

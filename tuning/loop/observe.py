@@ -11,7 +11,7 @@ from detection import own_signals, pipeline
 from detection.errors import SlotuneError
 from detection.model import BucketWindow, MetricWindow, Service, Span
 from detection.signals import SIGNALS
-from tuning.loop.inputs import last_checked, odd_of
+from tuning.loop.inputs import odd_inputs
 from tuning.loop.parts import Parts
 from tuning.loop.window_store import unpack
 from tuning.model import LEVER_STEPS, Observation, Record, Setting
@@ -68,7 +68,7 @@ def observe(parts: Parts, service: Service, at_s: float) -> Observation:
         buckets=buckets_beside(parts, service, window),
         history=history(parts, service),
         latency_model=latency_model(parts, service),
-        odd_inputs=tuple(odd_of(last_checked(parts.ledger, at_s), service.name)),
+        odd_inputs=odd_inputs(parts.ledger, service, at_s),
     )
 
 

@@ -75,7 +75,7 @@ def pull_metrics(parts: Parts, at_s: float, only: Sequence[str] = ()) -> Sweep:
     span = look_back(parts, at_s)
     signals = pipeline.signals_needed(services, parts.settings.detection)
     windows = parts.source.read(services, signals, span)
-    seen = inputs.with_inputs(windows, inputs.last_checked(parts.ledger, at_s))
+    seen = inputs.with_inputs(parts.ledger, services, windows, at_s)
     try:
         replicas = parts.source.read_replicas(services, REPLICA_SIGNALS, span)
     except (QueryRefused, AnswerTooLarge) as error:
