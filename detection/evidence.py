@@ -153,7 +153,8 @@ def _of_service(
     """What is known of the services of the series, and of the signal's place among its others."""
     services, signals = (np.array(part) for part in zip(*wanted, strict=True))
     warn, act = judged.warn[:, :, column], judged.act[:, :, column]
-    voting = np.asarray(np.nan_to_num(warn) > 1)
+    voting = np.nan_to_num(warn) > 1
+    agreed = np.asarray(voting.any(axis=1))
     found = {
         "level_warn": warn[services, signals],
         "level_act": act[services, signals],
@@ -166,7 +167,7 @@ def _of_service(
     for name, (low, high) in judged.joint.items():
         found[f"joint_{name}"] = low[services, column]
         # a joint detector acts only where a vote agrees
-        reach = np.where(voting.any(axis=1)[services], np.fmax(reach, np.nan_to_num(high[services, column])), reach)
+        reach = np.where(agreed[services], np.fmax(reach, np.nan_to_num(high[services, column])), reach)
     found["act_reach"] = reach
     for name, level in judged.own.items():
         found[f"own_{name}"] = np.nan_to_num(level[:, :, column]).max(axis=1)[services]
