@@ -22,6 +22,8 @@ FORMAT = 2
 _HEAD_BYTES = 8
 TOP = 3
 BY_LUCK = 0.05
+PRICE = 4
+"""Thresholds are chosen at no more false alarms; on services left out there may be one more or two for luck's sake."""
 _ONLY_WORSE = ("band_", "joint_", "own_")
 _LEVELS = ("level_warn", "level_act", "act_reach", "tier_act", "top", "agreeing")
 _WORSE = frozenset((*_LEVELS, "change", "seen", "age_s", "beyond_week", "from_median"))
@@ -52,9 +54,10 @@ class Held:
 
     @property
     def better(self) -> bool:
-        """No fewer found, no more false alarms; where it said otherwise than the detectors so much oftener right than
-        wrong that it is no luck (a sign test at BY_LUCK)."""
-        if self.found < self.found_before or self.alarms > self.alarms_before:
+        """No fewer found; no more false alarms, or at least PRICE real problems more for each; and so much oftener right
+        than wrong where it said otherwise than the detectors that it is no luck (a sign test at BY_LUCK)."""
+        gained, more = self.found - self.found_before, self.alarms - self.alarms_before
+        if gained < 0 or PRICE * more > gained:
             return False
         said = self.right + self.wrong
         return said > 0 and sum(comb(said, k) for k in range(self.right, said + 1)) / 2**said <= BY_LUCK

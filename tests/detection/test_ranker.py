@@ -164,8 +164,8 @@ def test_thresholds_find_more_at_no_more_false_alarms():
 
 @pytest.mark.parametrize(
     ("found", "alarms", "right", "wrong", "better"),
-    [(25, 10, 5, 0, True), (25, 10, 4, 0, False), (25, 10, 12, 7, False), (20, 5, 5, 0, True), (25, 11, 20, 1, False),
-     (19, 0, 20, 1, False), (20, 10, 0, 0, False)],
+    [(25, 10, 5, 0, True), (25, 10, 4, 0, False), (25, 10, 12, 7, False), (20, 5, 5, 0, True), (23, 11, 20, 1, False),
+     (24, 11, 20, 1, True), (19, 0, 20, 1, False), (20, 10, 0, 0, False)],
 )  # fmt: skip
 def test_it_is_used_only_where_it_is_better_and_that_is_no_luck(found, alarms, right, wrong, better):
     assert Held(40, 60, 20, 10, found, alarms, right, wrong).better is better
