@@ -54,8 +54,8 @@ class Held:
 
     @property
     def better(self) -> bool:
-        """No fewer found; no more false alarms, or at least PRICE real problems more for each; and so much oftener right
-        than wrong where it said otherwise than the detectors that it is no luck (a sign test at BY_LUCK)."""
+        """No fewer found; no more false alarms, or at least PRICE real problems more for each; so much oftener right
+        than wrong, where it said otherwise than the detectors, that it is no luck (a sign test at BY_LUCK)."""
         gained, more = self.found - self.found_before, self.alarms - self.alarms_before
         if gained < 0 or PRICE * more > gained:
             return False
