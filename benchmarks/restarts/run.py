@@ -10,6 +10,7 @@ import json
 import random
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -96,6 +97,7 @@ class Fleet:
     def __init__(self, leaks: Sequence[Leak], seed: int) -> None:
         self.leaks, self.seed = leaks, seed
         self._parts = ExitStack()
+        self._told = threading.Lock()
         self.home = Path(tempfile.mkdtemp(prefix="slotune-restarts-"))
         self.pods: dict[str, Pods] = {}
         self._ready: dict[str, list[Running]] = {leak.name: [] for leak in leaks}
@@ -158,10 +160,11 @@ class Fleet:
         cluster.add_deployment(name, name, 2, spec={"containers": [container]})
 
     def _changed(self, name: str, ready: list[Running]) -> None:
-        self._ready[name] = ready
-        self.prometheus.targets(
-            [Target(one.address, service, one.name) for service, found in self._ready.items() for one in found]
-        )
+        with self._told:  # the pods of each service are followed by a thread of their own
+            self._ready[name] = ready
+            self.prometheus.targets(
+                [Target(one.address, service, one.name) for service, found in self._ready.items() for one in found]
+            )
         Control(tuple(one.address for one in ready), ((RATE, None),), 1, name).write(self._control(name))
 
     def _control(self, name: str) -> Path:
