@@ -288,7 +288,8 @@ class Dying:
         self._step()
 
 
-@pytest.mark.parametrize("at", range(1, 21))
+# Between the plan and its claim (2, 3) nothing is open, and whoever runs the loop runs the attempt again.
+@pytest.mark.parametrize("at", [1, *range(4, 21)])
 def test_wherever_a_run_dies_the_process_is_ended_once_and_proven(at: int) -> None:
     world = PeersWorld(Peer("r0"), Peer("r1"))
     loop, ledger, _ = loop_of(world, slo=21.0)
