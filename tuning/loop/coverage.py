@@ -14,19 +14,18 @@ from tuning.policies.coverage import HIGH, LOW, Coverage, coverage
 from tuning.query import Query
 from tuning.report.notice_mail import notice_mail
 
-MEMORY_S = 365 * 86_400.0
-
 
 def asking_first(parts: Parts, service: Service, at_s: float) -> tuple[Service, dict[str, Coverage]]:
     """The service with the mode that its levers' predictions have earned, and the levers that are held back for it.
 
+    All verdicts are asked for: at which of them it turned must not move with the time.
     Only from act to approve: a lever that asks, or does nothing, does so already. People are told when that begins and
     when it ends.
     """
     acting = [name for name, lever in service.levers.items() if (lever.mode or service.mode) == "act"]
     if not acting:
         return service, {}
-    verdicts = Query(kinds=("choose_action", "verify_p95"), services=(service.name,), since_s=at_s - MEMORY_S)
+    verdicts = Query(kinds=("choose_action", "verify_p95"), services=(service.name,))
     known = of_levers(Past().add(parts.ledger.find(verdicts)).tries.values())
     held = {name: found for name in acting if (found := known.get(name)) is not None and found.asks}
     for name in acting:
