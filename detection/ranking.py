@@ -62,7 +62,7 @@ def ranked(
 
 def _told(anomaly: Anomaly, chance: float, at_s: float, settings: DetectionSettings, judge: Judge) -> Anomaly:
     tier, because = anomaly.tier, judge.because(anomaly.evidence)
-    if judge.ranker.used:
+    if settings.learning.move_tiers and judge.ranker.used:
         tier = tier_of(anomaly, chance, at_s, settings, judge)
     moved = "" if tier == anomaly.tier else f" (so {'it is acted on' if tier == 'act' else 'it only warns'})"
     mostly = "; mostly " + ", ".join(map(words, because)) if because else ""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import getpass
 import io
 import json
-import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,6 +13,7 @@ import typer
 
 from detection.errors import ConfigError
 from slotune.commands.history import AS_JSON, DAY_S, LEDGER, _print_table, clean, utc
+from slotune.person import person
 
 if TYPE_CHECKING:
     from tuning.labels import Label
@@ -169,11 +168,3 @@ def _print(rows: Sequence[dict[str, Any]]) -> None:
         for row in rows
     ]
     _print_table(names, cells, "No incidents.")
-
-
-def person() -> str:
-    """Who types; a container often has no name for its user."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        return f"user {os.getuid()}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import signal
 import socket
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detection.errors import ConfigError
+from slotune.person import person
 
 if TYPE_CHECKING:
     from slotune.runner import Runner
@@ -86,9 +86,7 @@ def approve(
         ids = ", ".join(sorted(asked)) or "none"
         raise ConfigError(f"no plan {plan!r} waits for an answer (waiting: {ids}); answered or timed out already?")
     row = asked[plan]
-    given = order(
-        "reject" if no else "approve", getpass.getuser(), time.time(), service=row.service, about=plan, why=why
-    )
+    given = order("reject" if no else "approve", person(), time.time(), service=row.service, about=plan, why=why)
     write(order_record(given))
     typer.echo(f"{row.service}: {row.change}: {'rejected' if no else 'approved'}.")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import time
 from functools import lru_cache
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from detection.errors import ConfigError
+from slotune.person import person
 
 if TYPE_CHECKING:
     from slotune.views.reading import Reading
@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
             reading,
             may_read=guards,
             write=write,
-            who=whoever(getpass.getuser()),
+            who=whoever(person()),
             ahead=True,
             take=take if token else None,
             may_alert=with_token(token) if token else no_token,

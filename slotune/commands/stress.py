@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import math
 import resource
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detection.errors import ConfigError
+from slotune.person import person
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -161,7 +161,7 @@ def _stressed(
 
     from slotune.stress.conduct import Test, conduct
 
-    test = Test(ask, protocol, plan, watched, tls, timeout_s, getpass.getuser(), pause)
+    test = Test(ask, protocol, plan, watched, tls, timeout_s, person(), pause)
     _more_sockets()
     _say(_intention(plan, test))
     with _display() as watching:
@@ -190,7 +190,7 @@ def _tuned(
     from slotune.stress.tune import check, document, render
 
     check(watched.service)
-    test = Test(ask, protocol, plan, watched, tls, timeout_s, getpass.getuser(), pause=False)
+    test = Test(ask, protocol, plan, watched, tls, timeout_s, person(), pause=False)
     _more_sockets()
     _say(f"{plan.bound_per_s:.3g}/s at {ask.address} while it is tuned. Ctrl-C ends it.")
     found = asyncio.run(tune(test, watched, _say))

@@ -334,6 +334,9 @@ def test_a_blob_can_be_replaced(ledger: Ledger) -> None:
     ledger.put_blob("k", b"\x00one", at_s=1.0)
     ledger.put_blob("k", b"two\xff", at_s=2.0)
     assert ledger.get_blob("k") == b"two\xff"
+    ledger.put_blob("empty", b"", at_s=3.0)
+    assert ledger.get_blobs(["k", "none", "empty"]) == {"k": b"two\xff", "empty": b""}
+    assert ledger.get_blobs([]) == {}
 
 
 def race(calls: list[Callable[[], None]]) -> list[SlotuneError | None]:

@@ -13,7 +13,7 @@ from detection.ranker_fitting import NEVER, Example, folds_of, learn, missing, t
 from detection.ranking import ranked
 from detection.settings import DetectionSettings, LearningSettings
 
-SETTINGS = DetectionSettings()
+SETTINGS = DetectionSettings(learning=LearningSettings(move_tiers=True))
 NOW_S = 1_000.0
 
 

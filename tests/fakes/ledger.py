@@ -138,3 +138,7 @@ class FakeLedger:
     def get_blob(self, key: str) -> bytes | None:
         self._up()
         return self.blobs.get(key)
+
+    def get_blobs(self, keys: Sequence[str]) -> dict[str, bytes]:
+        self._up()
+        return {key: self.blobs[key] for key in keys if key in self.blobs}

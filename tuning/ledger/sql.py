@@ -187,6 +187,11 @@ class SqlLedger:
             data = connection.execute(sa.select(blobs.c.data).where(blobs.c.key == key)).scalar()
         return None if data is None else bytes(data)
 
+    def get_blobs(self, keys: Sequence[str]) -> dict[str, bytes]:
+        wanted = sa.select(blobs.c.key, blobs.c.data).where(blobs.c.key.in_(keys))
+        with self._read() as connection:
+            return {row.key: bytes(row.data) for row in connection.execute(wanted)}
+
     @contextmanager
     def _write(self) -> Iterator[Connection]:
         with engines.translated(self.where):

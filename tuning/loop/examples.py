@@ -120,7 +120,8 @@ def sentence(ranker: Ranker) -> str:
     after = f"{held.found} at {held.alarms}"
     rests = f"model {ranker.id}, of {held.real + held.false} labelled incidents"
     if ranker.used:
-        return f"Anomalies are re-ranked by {rests}: {after} instead of {before}, on services that it had not seen."
+        told = "with detection.learning.move_tiers it moves anomalies between warn and act"
+        return f"What {rests}, says holds on services that it had not seen: {after} instead of {before}; {told}."
     return f"The labels teach nothing that holds elsewhere ({rests}): the detectors alone call {before} act."
 
 

@@ -58,6 +58,7 @@ def observe(parts: Parts, service: Service, at_s: float) -> Observation:
         except SlotuneError as error:
             unreadable[lever] = str(error)
     window = windows[service.name] if service.name in windows else MetricWindow(service.name, span, {})
+    kept = parts.ledger.get_blobs([history_key(service.name), model_key(service.name)])
     return Observation(
         service=service,
         window=window,
@@ -66,8 +67,8 @@ def observe(parts: Parts, service: Service, at_s: float) -> Observation:
         unreadable=unreadable,
         replicas=replicas.get(service.name, {}),
         buckets=buckets_beside(parts, service, window),
-        history=history(parts, service),
-        latency_model=latency_model(parts, service),
+        history=_kept_history(service.name, kept.get(history_key(service.name))),
+        latency_model=_kept_model(service.name, kept.get(model_key(service.name))),
         odd_inputs=odd_inputs(parts.ledger, service, at_s),
     )
 
@@ -108,19 +109,18 @@ def past(parts: Parts, service: str, incident_id: str | None, at_s: float) -> Se
     return sorted(found.values(), key=lambda record: -record.at_s)
 
 
-def history(parts: Parts, service: Service) -> MetricWindow | None:
+def _kept_history(service: str, data: bytes | None) -> MetricWindow | None:
     """The service's week as `learn_baselines` kept it, without its incidents; None before anything was kept.
 
     Kept once an hour for all services, so that an incident costs no long query. What cannot be read is none.
     """
-    data = parts.ledger.get_blob(history_key(service.name))
     if data is None:
         return None
     try:
         windows, _, _ = unpack(data)
     except (ValueError, KeyError, zipfile.BadZipFile):
         return None
-    return windows.get(service.name)
+    return windows.get(service)
 
 
 def history_key(service: str) -> str:
@@ -129,11 +129,14 @@ def history_key(service: str) -> str:
 
 def latency_model(parts: Parts, service: Service) -> dict[str, object] | None:
     """The learned latency model of a service, None before anything was learned."""
-    data = parts.ledger.get_blob(model_key(service.name))
+    return _kept_model(service.name, parts.ledger.get_blob(model_key(service.name)))
+
+
+def _kept_model(service: str, data: bytes | None) -> dict[str, object] | None:
     try:
         found = json.loads(data) if data else None
     except ValueError as error:
-        _log.warning("%s: the learned latency model cannot be read and is learned anew: %s", service.name, error)
+        _log.warning("%s: the learned latency model cannot be read and is learned anew: %s", service, error)
         return None
     return found if isinstance(found, dict) else None
 

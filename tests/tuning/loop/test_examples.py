@@ -74,7 +74,7 @@ def test_enough_labels_make_a_model_once_and_a_sweep_asks_it(ledger):
     loop = parts(World(), ledger, KeptMails())
     told(ledger, 130)
     said = examples.learn_ranker(loop, NOW_S + 1e5)
-    assert said.startswith("Anomalies are re-ranked by model") and "130 labelled incidents" in said
+    assert said.startswith("What model") and "move_tiers" in said and "130 labelled incidents" in said
     assert examples.learn_ranker(loop, NOW_S + 2e5) == said
     (version,) = ledger.find(Query(kinds=(examples.RANKER,)))
     judge = examples.judge(loop)

@@ -12,7 +12,7 @@ from detection.model import BucketWindow, Incident, MetricWindow, Service, Span
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.world import SERVICES, START_S, KeptMails, World, parts
 from tuning.loop.learn import learn_baselines
-from tuning.loop.observe import history, history_key, observe
+from tuning.loop.observe import history_key, observe
 from tuning.model import Record
 from tuning.planning import engines
 from tuning.planning.settings import PlanningSettings
@@ -114,7 +114,7 @@ def test_what_was_an_incident_is_a_gap_in_what_is_kept():
     loop.ledger.put(Record(id="i:closed", kind="open_incidents", service="ranker", incident_id="i", at_s=end_s,
                            body=body | {"closed": True}))  # fmt: skip
     learn_baselines(loop, NOW_S)
-    kept = history(loop, loop.service("ranker"))
+    kept = observe(loop, loop.service("ranker"), NOW_S).history
     during = kept.between(start_s, end_s).values["qps"]
     assert during.size == 13 and np.isnan(during).all()
     assert np.isfinite(kept.between(start_s - 7200, start_s - 300).values["qps"]).all()
@@ -123,4 +123,4 @@ def test_what_was_an_incident_is_a_gap_in_what_is_kept():
 def test_a_damaged_history_is_none():
     loop = loop_of(Recorded())
     loop.ledger.put_blob(history_key("ranker"), b"not an archive", at_s=NOW_S)
-    assert history(loop, loop.service("ranker")) is None
+    assert observe(loop, loop.service("ranker"), NOW_S).history is None
