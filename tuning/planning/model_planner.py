@@ -207,8 +207,12 @@ class ModelPlanner:
     def _worthwhile(self, case: Case, base: Candidate, ranked: list[Ranked]) -> list[Ranked]:
         """What would show the present setting's figures again is barred: no change is made for luck."""
         stay = case.engine.predict([base], case.observation, case.situation, case.knowledge, self._settings)[0]
+
+        def restarts(item: Ranked) -> bool:
+            return case.engine.restarts and "batch_size" in item.candidate.levers
+
         return [
-            replace(item, barred=ps.brings_nothing(item.predicted, stay, case.limits))
+            replace(item, barred=ps.brings_nothing(item.predicted, stay, case.limits, restarts=restarts(item)))
             if item.ends and not item.barred
             else item
             for item in ranked

@@ -71,9 +71,12 @@ def off(stay: Predicted, signal: str, now_ms: float | None, limit_ms: float, dep
     return {signal: min(math.log(now_ms / shown.value), th.OFF_MAX)}
 
 
-def brings_nothing(option: Predicted, stay: Predicted, limits: Mapping[str, float]) -> str:
+def brings_nothing(option: Predicted, stay: Predicted, limits: Mapping[str, float], *, restarts: bool = False) -> str:
     """Why an option is none: it is predicted to show what the present setting shows, and is no likelier to keep what is
-    promised; "" where it brings something."""
-    if option.ratio(limits) <= th.BRINGS * stay.ratio(limits) or option.meets > stay.meets + th.BRINGS_CHANCE:
+    promised; "" where it brings something. restarts: it takes servers away for a while, so that a lower figure alone,
+    with no better chance, is not worth it."""
+    if option.meets > stay.meets + th.BRINGS_CHANCE:
         return ""
-    return explain.no_gain(option, stay, limits)
+    if not restarts and option.ratio(limits) <= th.BRINGS * stay.ratio(limits):
+        return ""
+    return explain.no_gain(option, stay, limits, restarts=restarts)

@@ -140,3 +140,13 @@ def test_an_option_brings_a_twentieth_or_a_chance_or_nothing(option, nothing):
     assert bool(reason) is nothing
     if nothing:
         assert "so does the present setting" in reason
+
+
+@pytest.mark.parametrize(("chance", "nothing"), [(0.7, True), (0.85, True), (0.86, False)])
+def test_a_restart_has_to_bring_a_better_chance_not_a_lower_figure_alone(chance, nothing):
+    option = shows(200.0, meets=chance)
+    assert not ps.brings_nothing(option, shows(300.0, meets=0.7), LIMITS)
+    reason = ps.brings_nothing(option, shows(300.0, meets=0.7), LIMITS, restarts=True)
+    assert bool(reason) is nothing
+    if nothing:
+        assert "restart servers" in reason and f"({chance:.0%}) than the present setting (70%)" in reason
