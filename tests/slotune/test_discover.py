@@ -154,7 +154,7 @@ def test_signals_shows_query_value_source_and_what_depends_on_each(place: Place,
     known = {"SLOTUNE_CONN_SLOTUNE_PROMETHEUS": place.url}
     result = slotune("signals", "--service", "ranker", "--config", str(out), **known)
     assert result.exit_code == 0, (result.output, result.exception)
-    assert "ranker: 14 of 14 signals found" in result.output
+    assert "ranker: 17 of 17 signals found" in result.output
     assert 'rate(nv_inference_request_success{model="ranker"' in result.output
     missing = slotune("signals", "--service", "resnet", "--config", str(out), **known).output
     assert "missing  p95_ms (P95 latency): the SLO is not watched" in missing
