@@ -145,10 +145,10 @@ def gone(p95: FloatArray) -> str:
     )
 
 
-def no_gain(option: Predicted, stay: Predicted, limits: Mapping[str, float], *, restarts: bool) -> str:
-    """Why an option is passed over that shows what is there already, or restarts servers for as good a chance."""
+def no_gain(option: Predicted, stay: Predicted, limits: Mapping[str, float], *, lower: bool) -> str:
+    """Why an option is passed over that shows what is there already, or (lower) restarts servers for as good a chance."""
     name = option.worst(limits)
-    if restarts:
+    if lower:
         kept = f"({option.meets:.0%}) than the present setting ({stay.meets:.0%})"
         return f"it would restart servers, and is hardly likelier to keep {ms(limits[name])} {kept}"
     return f"it would show {_title(name)} {ms(option.shown[name].value)}, and so does the present setting"

@@ -77,6 +77,7 @@ def brings_nothing(option: Predicted, stay: Predicted, limits: Mapping[str, floa
     with no better chance, is not worth it."""
     if option.meets > stay.meets + th.BRINGS_CHANCE:
         return ""
-    if not restarts and option.ratio(limits) <= th.BRINGS * stay.ratio(limits):
+    lower = option.ratio(limits) <= th.BRINGS * stay.ratio(limits)
+    if lower and not restarts:
         return ""
-    return explain.no_gain(option, stay, limits, restarts=restarts)
+    return explain.no_gain(option, stay, limits, lower=lower)
