@@ -146,7 +146,7 @@ def gone(p95: FloatArray) -> str:
 
 
 def no_gain(option: Predicted, stay: Predicted, limits: Mapping[str, float], *, lower: bool) -> str:
-    """Why an option is passed over that shows what is there already, or (lower) restarts servers for as good a chance."""
+    """Why an option is passed over: it shows what is there already, or less for no better chance (lower)."""
     name = option.worst(limits)
     if lower:
         kept = f"({option.meets:.0%}) than the present setting ({stay.meets:.0%})"
