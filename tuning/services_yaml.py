@@ -93,7 +93,7 @@ def loads(
         settings = Settings.model_validate(data)
     except ValidationError as error:
         seen = {problem.path for problem in problems}
-        found = [reader.problem(dict(e)) for e in error.errors()]
+        found = [reader.problem(dict(e)) for e in error.errors() if not _told(e, reader, problems)]
         # The class as a whole complains of what was already found at its place.
         problems += [p for p in found if p.path not in seen and (p.path or not problems)]
         raise ServicesFileError(name, problems) from error
@@ -269,6 +269,12 @@ class _Reader:
             if self.tags.get(path) != part:
                 path = (*path, part)
         return path
+
+
+def _told(error: Mapping[str, Any], reader: _Reader, problems: Sequence[Problem]) -> bool:
+    """Whether an SLO without a promise has one that is written wrongly: that mistake is the one to mend."""
+    within = reader.at(tuple(error["loc"]), "").path
+    return error["type"] == NO_PROMISE and any(problem.path.startswith(f"{within}.") for problem in problems)
 
 
 def _twins(data: Mapping[str, Any], lines: Mapping[tuple[str | int, ...], int]) -> list[Problem]:

@@ -129,7 +129,9 @@ def _renamed(service: Service, signals: Sequence[str], present: Sequence[str]) -
     preset = presets.of(service)
     names = dict(preset.resolved(service.labels))
     asked = {metric for signal in signals for metric in metrics_of(preset, signal, names)}
-    plain = sorted({_ENDINGS.sub("", metric) for metric in present})
+    read = {_ENDINGS.sub("", metric) for signal in preset.signals for metric in metrics_of(preset, signal, names)}
+    # What the preset reads for another signal is that signal's, and no new name of this one.
+    plain = sorted({_ENDINGS.sub("", metric) for metric in present} - read)
     like: dict[str, str] = {}
     for metric in sorted(asked):
         if metric in present:

@@ -203,6 +203,17 @@ def test_a_missing_signal_is_named_with_what_is_off_and_what_it_may_be_called(st
     assert "queue_depth is missing; there is my_inference_queue_depth instead of inference_queue_depth" in text
 
 
+def test_what_is_read_for_another_signal_is_no_new_name(stack: Stack, settings: Settings) -> None:
+    """Followed, the hint would count the whole latency as waiting."""
+    labels = {"service": "ranker"}
+    wish = {"serving": "generic_histogram", "selectors": labels}
+    service = settings.services[0].model_copy(update=wish)
+    stack.prometheus.series = {"histogram_quantile(0.95": [(labels, lambda _: "42")]}
+    stack.prometheus.names = ["http_request_duration_seconds_bucket", "http_request_duration_seconds_count", "up"]
+    text = said(stack, settings.model_copy(update={"services": (service,)}))
+    assert "queue_ms is missing" in text and "there is http_request_duration_seconds" not in text
+
+
 def test_a_promise_of_which_nothing_is_seen_is_told_with_what_that_may_mean(stack: Stack, settings: Settings) -> None:
     slo = settings.services[0].slo.model_copy(update={"p95_ms": None, "ttft_p95_ms": 500.0, "itl_p95_ms": 50.0})
     wish = {"serving": "vllm", "selectors": {"service": "ranker"}, "slo": slo}

@@ -113,6 +113,7 @@ MISTAKES = [
     ("selectors: {model: ranker}", "selectors: {'': ranker}", 24, "services[0].selectors", "no label"),
     ("selectors: {model: ranker}", "selectors: {__name__: x}", 24, "services[0].selectors", "no label"),
     ("p95: 100ms", "p95: 100", 26, "services[0].slo.p95", "100 has no unit"),
+    ("p95: 100ms", "ttft_p95: 100", 26, "services[0].slo.ttft_p95", "100 has no unit"),
     ("p95: 100ms", "p95: 100mss", 26, "services[0].slo.p95", "did you mean 'ms'?"),
     ("p95: 100ms", "p95: 0ms", 26, "services[0].slo.p95", "must be larger than 0"),
     ("p95: 100ms", "p95: 1e400ms", 26, "services[0].slo.p95", "is not a duration"),
