@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -104,8 +104,10 @@ class HttpRequest(Section):
         return value
 
 
-class ReadRequest(HttpRequest):
-    """The request that shows what is in force; it must change nothing."""
+class ReadOne(HttpRequest):
+    """A request that shows what is in force; it must change nothing. place: what must not stand in it."""
+
+    place: ClassVar[str]
 
     method: Literal["GET", "POST"] = "GET"
     """Its method."""
@@ -116,13 +118,9 @@ class ReadRequest(HttpRequest):
     body: Any = None
     """Body of a POST: any YAML, sent as JSON."""
 
-    batch_size_at: str
-    """JSON pointer to the batch size in the answer, for example /batching/max_size."""
-
-    batch_timeout_at: str | None = None
-    """JSON pointer to the batch timeout; without it the timeout is never changed."""
-
-    @field_validator("batch_size_at", "batch_timeout_at")
+    @field_validator(
+        "batch_size_at", "batch_timeout_at", "version_at", "incarnation_at", "variant_at", check_fields=False
+    )
     @classmethod
     def _is_pointer(cls, value: str | None) -> str | None:
         return None if value is None else pointers.check(value)
@@ -130,8 +128,46 @@ class ReadRequest(HttpRequest):
     @model_validator(mode="after")
     def _as_it_is(self) -> Self:
         if templates.places(self.path) | templates.places(self.body):
-            raise ValueError("the read request has no knobs to fill in: write it without places such as {batch_size}")
+            raise ValueError(
+                f"the read request has nothing to fill in: write it without places such as {{{self.place}}}"
+            )
         return self
+
+
+class WriteOne(HttpRequest):
+    """A request that brings one thing into force, so that sending it twice is sending it once. place: what is filled
+    in. unnamed: what is wrong where it is nowhere ("" where it need not be)."""
+
+    place: ClassVar[str]
+    unnamed: ClassVar[str] = ""
+
+    method: Literal["PUT", "POST", "PATCH"] = "POST"
+    """Its method."""
+
+    path: str
+
+    body: Any = None
+
+    @model_validator(mode="after")
+    def _known_places(self) -> Self:
+        found = templates.places(self.path) | templates.places(self.body)
+        if unknown := found - {self.place}:
+            raise ValueError(f"there is no place {{{min(unknown)}}}; known: {{{self.place}}}")
+        if self.unnamed and self.place not in found:
+            raise ValueError(f"{self.unnamed}: put {{{self.place}}} into its path or body")
+        return self
+
+
+class ReadRequest(ReadOne):
+    """The request that shows what is in force; it must change nothing."""
+
+    place: ClassVar[str] = "batch_size"
+
+    batch_size_at: str
+    """JSON pointer to the batch size in the answer, for example /batching/max_size."""
+
+    batch_timeout_at: str | None = None
+    """JSON pointer to the batch timeout; without it the timeout is never changed."""
 
 
 class WriteRequest(HttpRequest):
@@ -477,53 +513,26 @@ class TritonRepositoryOptions(PrecisionOptions):
     """triton_repository: the same on Triton, through `version_policy`."""
 
 
-class ReadVersion(HttpRequest):
+class ReadVersion(ReadOne):
     """The request that shows which version serves; it must change nothing."""
 
-    method: Literal["GET", "POST"] = "GET"
-    """Its method."""
-
-    path: str
-    """Path below the connection's address."""
-
-    body: Any = None
-    """Body of a POST: any YAML, sent as JSON."""
+    place: ClassVar[str] = "version"
 
     version_at: str
     """JSON pointer to the version that serves in the answer, for example /served_version."""
 
-    @field_validator("version_at")
-    @classmethod
-    def _is_pointer(cls, value: str) -> str:
-        return pointers.check(value)
 
-    @model_validator(mode="after")
-    def _as_it_is(self) -> Self:
-        if templates.places(self.path) | templates.places(self.body):
-            raise ValueError("the read request has nothing to fill in: write it without places such as {version}")
-        return self
-
-
-class WriteVersion(HttpRequest):
+class WriteVersion(WriteOne):
     """The request that brings a version into service, so that sending it twice is sending it once."""
 
-    method: Literal["PUT", "POST", "PATCH"] = "POST"
-    """Its method."""
+    place: ClassVar[str] = "version"
+    unnamed: ClassVar[str] = "write names no version"
 
     path: str
     """Path below the connection's address; may hold {version}."""
 
     body: Any = None
     """Any YAML, sent as JSON; may hold "{version}"."""
-
-    @model_validator(mode="after")
-    def _known_places(self) -> Self:
-        found = templates.places(self.path) | templates.places(self.body)
-        if found - {"version"}:
-            raise ValueError(f"there is no place {{{min(found - {'version'})}}}; known: {{version}}")
-        if "version" not in found:
-            raise ValueError("write names no version: put {version} into its path or body")
-        return self
 
 
 class HttpReleaseOptions(EndpointOptions):
@@ -549,53 +558,27 @@ class TritonReleaseOptions(EndpointOptions):
     """How long loading a version may take."""
 
 
-class ReadIncarnation(HttpRequest):
+class ReadIncarnation(ReadOne):
     """The request that shows which process answers; it must change nothing."""
 
-    method: Literal["GET", "POST"] = "GET"
-    """Its method."""
-
-    path: str
-    """Path below the connection's address."""
-
-    body: Any = None
-    """Body of a POST: any YAML, sent as JSON."""
+    place: ClassVar[str] = "incarnation"
 
     incarnation_at: str
     """JSON pointer to what every start of the process makes anew (its start time, a boot id), for example
     /started_at."""
 
-    @field_validator("incarnation_at")
-    @classmethod
-    def _is_pointer(cls, value: str) -> str:
-        return pointers.check(value)
 
-    @model_validator(mode="after")
-    def _as_it_is(self) -> Self:
-        if templates.places(self.path) | templates.places(self.body):
-            raise ValueError("the read request has nothing to fill in: write it without places such as {incarnation}")
-        return self
-
-
-class WriteRestart(HttpRequest):
+class WriteRestart(WriteOne):
     """The request that makes one replica finish what it has begun and start again; {incarnation}, where the server can
     take it, keeps a request that comes late from ending the next process."""
 
-    method: Literal["PUT", "POST", "PATCH"] = "POST"
-    """Its method."""
+    place: ClassVar[str] = "incarnation"
 
     path: str
     """Path below the connection's address; may hold {incarnation}."""
 
     body: Any = None
     """Any YAML, sent as JSON; may hold "{incarnation}"."""
-
-    @model_validator(mode="after")
-    def _known_places(self) -> Self:
-        found = templates.places(self.path) | templates.places(self.body)
-        if found - {"incarnation"}:
-            raise ValueError(f"there is no place {{{min(found - {'incarnation'})}}}; known: {{incarnation}}")
-        return self
 
 
 class HttpRestartOptions(EndpointOptions):
@@ -728,55 +711,26 @@ class VariantOptions(Section):
         return value
 
 
-class ReadVariant(HttpRequest):
+class ReadVariant(ReadOne):
     """The request that shows which variant serves; it must change nothing."""
 
-    method: Literal["GET", "POST"] = "GET"
-    """Its method."""
-
-    path: str
-    """Path below the connection's address."""
-
-    body: Any = None
-    """Body of a POST: any YAML, sent as JSON."""
+    place: ClassVar[str] = "variant"
 
     variant_at: str
     """JSON pointer to the variant that serves in the answer, for example /served_version."""
 
-    @field_validator("variant_at")
-    @classmethod
-    def _is_pointer(cls, value: str) -> str:
-        return pointers.check(value)
 
-    @model_validator(mode="after")
-    def _as_it_is(self) -> Self:
-        if templates.places(self.path) | templates.places(self.body):
-            raise ValueError("the read request has nothing to fill in: write it without places such as {variant}")
-        return self
-
-
-class WriteVariant(HttpRequest):
+class WriteVariant(WriteOne):
     """The request that switches to a variant, so that sending it twice is sending it once."""
 
-    method: Literal["PUT", "POST", "PATCH"] = "POST"
-    """Its method."""
+    place: ClassVar[str] = "variant"
+    unnamed: ClassVar[str] = "write names no variant, so that there is no way back"
 
     path: str
     """Path below the connection's address; may hold {variant}."""
 
     body: Any = None
     """Any YAML, sent as JSON; may hold "{variant}"."""
-
-    @model_validator(mode="after")
-    def _known_places(self) -> Self:
-        found = templates.places(self.path) | templates.places(self.body)
-        if found - {"variant"}:
-            raise ValueError(f"there is no place {{{min(found - {'variant'})}}}; known: {{variant}}")
-        if "variant" not in found:
-            raise ValueError(
-                "write names no variant, so that there is no way back: put {variant} into its path or body"
-            )
-        return self
 
 
 class HttpVariantOptions(VariantOptions, EndpointOptions):

@@ -244,7 +244,7 @@ def test_what_is_shown_counts_not_what_is_said(what: object, error: type[Excepti
         ({"read": {"path": "/a b", "batch_size_at": "/a"}}, "no blanks"),
         ({"read": {"path": "/a", "batch_size_at": "a.b"}}, "begins with a slash: write /a.b"),
         ({"read": {"path": "/a", "batch_size_at": "/a~b"}}, "~ is written ~0"),
-        ({"read": {"path": "/{batch_size}", "batch_size_at": "/a"}}, "no knobs to fill in"),
+        ({"read": {"path": "/{batch_size}", "batch_size_at": "/a"}}, "nothing to fill in"),
         ({"write": {"path": "/a", "body": {"n": 8}}}, "write sets no batch_size: put {batch_size} into its path or body"),
         ({"write": {"path": "/a", "body": {"n": "{batch_size}"}}}, "write sets no batch_timeout"),
         ({"write": {"path": "/a", "body": ["{batchsize}"]}}, "there is no place {batchsize}; known: {batch_size}"),
