@@ -28,6 +28,7 @@ from tuning.orders import to_hand_back
 from tuning.policies import lease, timing
 from tuning.query import Query
 from tuning.report.notice_mail import lease_mail, notice_mail
+from tuning.report.words import spoken
 
 _DAY_S = 86_400.0
 
@@ -158,7 +159,7 @@ def _tell_paid(parts: Parts, attempt: Attempt, reason: str, price: str, at_s: fl
     title = f"{plan.service}: {change.old['variant']} serves again, {price}"
     measured = parts.service(plan.service).levers["variant"].options.get("quality_of", "")
     lines = [
-        f"{plan.service}: {change.text()} was lent and is over. {reason}",
+        spoken(f"{plan.service}: {change.text()} was lent and is over. {reason}"),
         f"Points are of {measured}." if measured else "",
         f"slotune show {plan.id}",
     ]
