@@ -105,8 +105,9 @@ def _settle(parts: Parts, change: OpenChange, attempt: Attempt, at_s: float) -> 
         return f"undone. {found.reason}" if undone else "left as somebody has set it."
     if found.action == "finish":
         return _finish(parts, attempt, at_s, found.reason)
-    prove.close(parts, attempt, at_s, "hold", found.reason, unmade=found.action == "close_unchanged")
+    # Told first: a sweep that dies in between leaves the change open, and nothing ends without a person knowing why.
     _tell(parts, attempt, at_s, f"The run that made this change ended early. {found.reason}")
+    prove.close(parts, attempt, at_s, "hold", found.reason, unmade=found.action == "close_unchanged")
     return found.reason
 
 

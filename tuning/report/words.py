@@ -62,6 +62,8 @@ def _headline(report: Report) -> Headline:
         if report.refusal is not None and report.plan.chosen.changes:
             status = "Proposed" if report.refusal.guard in _ONLY_TOLD else "Not done"
         return Headline(status, f"{service}: {reason.removeprefix('hold: ').rstrip('.')}", "quiet")
+    if report.outcome is None and any(receipt.applied and receipt.changed for receipt in report.receipts):
+        return Headline("Not proven", f"{service}: {what} was made, and ended before it could be judged", "bad")
     if report.outcome is None:
         refused = next((r.reason for r in report.receipts if not r.applied and r.reason), "")
         why = f": {refused.split(';')[0].rstrip('.')}" if refused else ""

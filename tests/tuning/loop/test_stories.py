@@ -95,6 +95,7 @@ BEGINS: dict[str, Events] = {
 @example("a lease renewed", [("work", 0, None), ("jump", -3600.0), ("work", 0, None)])
 @example("a lease upon a lease", [("sweep", None), ("work", 0, None), ("jump", -3600.0), ("work", 0, None)])
 @example("a lease renewed", [("work", 0, None), ("order", 0, "pause"), ("work", 0, None)])
+@example("two levers", [("kill", 0), ("somebody", 0, "batch_size", 3), ("sweep", 1)])
 @given(st.sampled_from(sorted(BEGINS)), st.lists(EVENTS, min_size=1, max_size=30))
 def test_stories(begun: str, events: Events) -> None:
     telling = Telling()
