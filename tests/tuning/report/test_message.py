@@ -66,8 +66,9 @@ def test_what_a_gate_refused_is_in_the_subject_and_its_table_in_the_mail():
         (reports.refused(), "[slotune] Proposed: ranker: ranker is in mode observe"),
         (reports.report(rollback=reports.report().receipts), "[slotune] Rolled back: ranker: batch size 1 → 8"),
         (reports.report(receipts=(), outcome=None), "[slotune] Not changed: ranker: batch size 1 → 8"),
+        (reports.report(outcome=None), "[slotune] Not proven: ranker: batch size 1 → 8 was made, and ended before"),
     ],
-    ids=["hold", "observe", "rolled back", "not made"],
+    ids=["hold", "observe", "rolled back", "not made", "made, and never judged"],
 )
 def test_the_subject_tells_what_became_of_it(report, subject):
     assert render(report).subject.startswith(subject)
