@@ -8,6 +8,7 @@ sees it through a clock that may be wrong.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,7 +63,7 @@ class Killed(BaseException):
 
 @dataclass
 class Write:
-    """One change of a lever in the world. by: "slotune" or "somebody"."""
+    """One change of a lever in the world. by: "slotune" or "somebody". seen: slotune has read the lever since."""
 
     at_s: float
     service: str
@@ -71,6 +72,7 @@ class Write:
     new: int
     by: str
     back: bool = False
+    seen: bool = False
 
 
 @dataclass
@@ -113,9 +115,19 @@ class Story:
         old = self.value(service, lever)
         if by == "slotune" and old != new:
             self._judge(service, lever, new, back)
-        if old != new:
+        if by == "somebody" and self._unseen(service, lever, new):
+            self.writes = [w for w in self.writes if w.seen or w.by == "slotune" or (w.service, w.lever) != (service, lever)]
+        elif old != new:
             self.writes.append(Write(self.now_s, service, lever, old, new, by, back))
         self.values[service, lever] = new
+
+    def _unseen(self, service: str, lever: str, new: int) -> bool:
+        """A person went away from what slotune had left and came back to it before slotune looked: by the value alone
+        nobody can tell that from a lever at which nobody was."""
+        mine = [w for w in self.writes if (w.service, w.lever) == (service, lever)]
+        theirs = list(itertools.takewhile(lambda w: w.by == "somebody", reversed(mine)))
+        left = mine[len(mine) - len(theirs) - 1] if len(theirs) < len(mine) else None
+        return left is not None and left.new == new and not any(w.seen for w in theirs)
 
     def _judge(self, service: str, lever: str, new: int, back: bool) -> None:
         """A write of slotune's: within bounds, never over what a person has set, and no step forward after a stop."""
@@ -184,6 +196,8 @@ class StoryLever:
     def read(self, service: Service) -> Setting:
         if self.story.unreachable:
             raise ControlUnreachable("the control endpoint gives no answer")
+        for write in self.story.writes:
+            write.seen = write.seen or (write.service, write.lever) == (service.name, self.lever)
         return Setting(lever=self.lever, values={self.lever: self.story.value(service.name, self.lever)})
 
     def apply(self, service: Service, change: Change, *, key: str) -> Receipt:
