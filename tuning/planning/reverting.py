@@ -1,7 +1,7 @@
 """The way back from a release that is to blame: to the last proven version, or why there is none. Pure.
 
-Shared by the planners. A service without the release lever goes on as with any slower service, because what it can do
-may still keep the SLO; where more of anything would not help (errors, wrong answers), a person is told what to do.
+Shared by the planners. A service without the release lever is held: more batches or replicas would pay, for as long as
+that version serves, for what a person ends by bringing the old one back, and would hide that it has to be done.
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ def way_back(
     if release is None:
         return None
     if LEVER not in observation.service.levers:
-        if diagnosis.slower is not None:
-            return None
-        why = "no lever cures that: bring the old version back, or give the service the lever `release`"
-        return _hold(release, diagnosis, why), ()
+        return _hold(release, diagnosis, _by_hand(release)), _passed_over(observation, release)
     if LEVER in rd.tried_levers(incident, past):
         return None
     why_not = _why_not(observation, release)
     if why_not:
         return _hold(release, diagnosis, why_not), _passed_over(observation, release)
     return _reverted(observation, diagnosis, release), _passed_over(observation, release)
+
+
+def _by_hand(release: Release) -> str:
+    """What a person has to do where there is no lever for it."""
+    back = f"bring version {release.proven} back" if release.proven else "bring a version back that kept the SLO"
+    return f"no lever cures that: {back}, or give the service the lever `release`"
 
 
 def _why_not(observation: Observation, release: Release) -> str:

@@ -208,13 +208,29 @@ def test_the_lever_asks_unless_it_is_told_otherwise(service, lever, asked):
     assert plan.chosen.levers == ("release",) and plan.mode == asked
 
 
-def test_without_the_lever_a_slower_service_is_cured_as_any_and_the_cause_is_named():
+def test_without_the_lever_a_slower_version_is_named_and_held_not_paid_for():
     world = World(alpha_ms=6.0)
-    start = SERVICES.index("      release:")
-    loop, _, _ = loop_of(world, SERVICES[:start])
+    loop, _, mails = loop_of(world, SERVICES[: SERVICES.index("      release:")])
     released(world, loop, slow=3.5)
     reports = drive(world, loop, 200)
-    assert reports[0].plan.diagnosis.cause == "bad_release" and reports[0].plan.chosen.levers == ("batch_size",)
+    plan = reports[0].plan
+    assert plan.diagnosis.cause == "bad_release" and not plan.chosen.changes and not world.applies
+    assert plan.reason.startswith("hold: version 2 takes 3.") and "times as long as version 1" in plan.reason
+    assert "no lever cures that: bring version 1 back, or give the service the lever `release`" in plan.reason
+    assert [option.reason for option in plan.rejected] == [
+        "batch_size: version 2 is what is wrong, and this would only pay for it"
+    ]
+    assert all(not report.plan.chosen.changes for report in reports)
+    assert any("bring version 1 back" in mail.text for mail in mails.mails)
+
+
+def test_without_the_lever_and_without_a_proven_version_no_version_is_named_to_go_back_to():
+    world = World(alpha_ms=6.0)
+    services = SERVICES[: SERVICES.index("      release:")].replace("proven_after: 60s", "proven_after: 1h")
+    loop, _, _ = loop_of(world, services)
+    released(world, loop, slow=3.5)
+    blamed = [r.plan for r in drive(world, loop, 200) if r.plan.diagnosis.cause == "bad_release"]
+    assert blamed and all("bring a version back that kept the SLO" in plan.reason for plan in blamed)
 
 
 def verdicts(ledger: FakeLedger) -> list[tuple[str, str]]:
