@@ -4,7 +4,7 @@
     python -m benchmarks.releases --real 3
 
 Development seeds are 0 and up; nothing was chosen on the seeds of the report. Writes benchmarks/results/releases.json.
---real N: N rounds of ten releases on a real Triton instead, three minutes each; benchmarks/results/releases-real.json.
+--real N: N rounds of ten releases on a real Triton instead, four minutes each; benchmarks/results/releases-real.json.
 """
 
 from __future__ import annotations
@@ -84,26 +84,35 @@ def summary(harmless_: Sequence[Result], bad_: Sequence[Result]) -> dict[str, ob
     }
 
 
-def _real(rounds: int, out: Path) -> int:
-    from benchmarks.releases.real import campaign
+def _real(rounds: int, seed: int, out: Path) -> int:
+    from benchmarks.releases import real
 
-    done = campaign(rounds, seed=7)
-    harmless_ = [one for one in done if one.kind.startswith("harmless")]
-    broke = [one for one in done if not one.kind.startswith("harmless") and one.broke]
-    right = [one for one in broke if one.named == (one.old, one.new) and one.first == "release" and one.reverted]
+    done = real.campaign(rounds, seed)
+    made = [one for one in done if one.made]
+    harmless_, bad_ = [r for r in made if r.harmless], [r for r in made if not r.harmless]
+    right = [one for one in bad_ if one.right]
     found = {
+        "releases": len(made),
+        "not_taken_by_triton": len(done) - len(made),
         "harmless": len(harmless_),
+        "harmless_with_an_incident": sum(one.broke for one in harmless_),
         "false_reverts": sum(one.reverted for one in harmless_),
-        "bad": len(done) - len(harmless_),
-        "bad_with_an_incident": len(broke),
+        "bad": len(bad_),
+        "bad_with_an_incident": sum(one.broke for one in bad_),
         "named_and_reverted_first": len(right),
-        "decided_s": sorted(one.at_s for one in right if one.at_s is not None),
-    }
+        "within_two_sweeps_and_a_look": sum(one.in_time for one in right),
+        "two_sweeps_and_a_look_s": real.LIMIT_S,
+        "reverted_s": sorted(one.decided_s for one in right if one.decided_s is not None),
+        "by_kind": {
+            kind: [sum(r.kind == kind for r in right), sum(r.kind == kind for r in bad_)]
+            for kind in real.KINDS if not kind.startswith("harmless")
+        },
+    }  # fmt: skip
     print(json.dumps(found, indent=2))
-    body = {"command": f"python -m benchmarks.releases --real {rounds}", "summary": found,
+    body = {"command": f"python -m benchmarks.releases --real {rounds} --seed {seed}", "summary": found,
             "releases": [asdict(one) for one in done]}  # fmt: skip
     out.write_text(json.dumps(body, indent=1) + "\n")
-    return 0 if not found["false_reverts"] and len(right) == len(broke) else 1
+    return 0 if not found["false_reverts"] and len(right) == len(bad_) else 1
 
 
 def main() -> int:
@@ -113,10 +122,11 @@ def main() -> int:
     parser.add_argument("--bad", type=int, default=80)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--real", type=int, default=0, metavar="N", help="rounds of ten releases on a real Triton")
+    parser.add_argument("--seed", type=int, default=7, help="of --real: what the releases are")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
     if args.real:
-        return _real(args.real, args.out or RESULTS.with_name("releases-real.json"))
+        return _real(args.real, args.seed, args.out or RESULTS.with_name("releases-real.json"))
     first = FIRST_SEED[args.seeds]
     fine = many(harmless, range(first, first + args.harmless), args.jobs)
     wrong = many(bad, range(first, first + args.bad), args.jobs)

@@ -38,6 +38,12 @@ _TABLE = (
         ("release", *_ALL),
         told_by=(("p95_ms", "batch_ms"), ("p95_ms", "qps"), ("error_rate",), ("accuracy",), ("agreement",)),
     ),
+    Cause(
+        "fresh_release",
+        "a version was just released, and what it moved cannot be told yet",
+        curable=False,
+        told_by=(("p95_ms", "qps"), ("error_rate",), ("accuracy",), ("agreement",)),
+    ),
     Cause("load_surge", "more traffic than usual", _ALL, told_by=(("p95_ms", "qps"),)),
     Cause("lost_capacity", "replicas are missing", _ALL, told_by=(("p95_ms", "qps", "replicas"),)),
     Cause(

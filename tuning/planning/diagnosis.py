@@ -89,8 +89,11 @@ def _waits_text(f: Facts) -> tuple[str, ...]:
 
 def _bad_release(f: Facts) -> bool:
     """Something hurts, and a release moved it. What became slower within the SLO is told by the release's guard."""
-    hurts = not f.over or f.failing or f.incident.symptom == "quality"
-    return hurts and f.incident.symptom != "idle" and f.blamed is not None
+    return _hurts(f) and f.blamed is not None
+
+
+def _hurts(f: Facts) -> bool:
+    return (not f.over or f.failing or f.incident.symptom == "quality") and f.incident.symptom != "idle"
 
 
 def _bad_release_text(f: Facts) -> tuple[str, ...]:
@@ -111,6 +114,7 @@ def _stage_text(f: Facts) -> tuple[str, ...]:
 FIRST = (
     Sign("stale_data", when(lambda f: bool(f.stale)), lambda f: (f.stale,)),
     Sign("bad_release", when(_bad_release), _bad_release_text),
+    Sign("fresh_release", when(lambda f: _hurts(f) and bool(f.fresh)), lambda f: (f.fresh,)),
     Sign("wrong_replica", when(lambda f: f.wrong_one is not None), lambda f: _sentence(f.wrong_one)),
     Sign("data_drift", when(lambda f: bool(f.odd_inputs) and f.incident.symptom in ("quality", "data")), _inputs_text),
     Sign("errors", when(lambda f: f.failing and (f.met or not f.saturated) and not f.shedding), _failing_text),

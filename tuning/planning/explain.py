@@ -159,6 +159,8 @@ def uncured(diagnosis: Diagnosis) -> str:
     evidence = "; ".join(diagnosis.evidence)
     if diagnosis.cause == "healthy":
         return f"hold: it recovered by itself: {evidence}; no change is needed"
+    if diagnosis.cause == "fresh_release":
+        return f"hold: {evidence}"
     return f"hold: {evidence}: no lever cures that"
 
 

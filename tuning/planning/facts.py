@@ -81,6 +81,13 @@ class Facts:
         return blamed(self.incident, self.observation, self.settings, overloaded=self.overloaded)
 
     @cached_property
+    def fresh(self) -> str:
+        """The release that may be to blame and cannot be judged yet."""
+        from tuning.planning.releases import fresh
+
+        return fresh(self.incident, self.observation, self.settings)
+
+    @cached_property
     def slow_one(self) -> SickReplica | None:
         """The one replica that is slower than the others."""
         return sickness.slow_one(self.observation, self.situation, self.settings)

@@ -35,7 +35,7 @@ def sides_of(release: Release, observation: Observation, settings: PlanningSetti
     before = window.between(since_s, until_s)
     if before.span.points < th.RELEASE_POINTS and observation.history is not None:
         before = observation.history.between(max(since_s, release.at_s - th.BASELINE_HISTORY_S), until_s)
-    whole_s = min(release.whole_s or release.at_s, release.at_s + th.RELEASE_ROLLOUT_S)
+    whole_s = _whole_s(release)
     settled_s = min(whole_s + settings.rate_window_s, window.span.end_s - th.SETTLED_STEPS * step_s)
     after = window.between(settled_s, window.span.end_s)
     if min(before.span.points, after.span.points) < th.LEVEL_POINTS or after.span.start_s < release.at_s:
@@ -43,6 +43,15 @@ def sides_of(release: Release, observation: Observation, settings: PlanningSetti
     slack_s = th.RELEASE_SEEN_STEPS * step_s
     window_s = settings.rate_window_s
     return Sides(window, before, after, (release.at_s - slack_s, whole_s + 2 * window_s + slack_s), window_s)
+
+
+def told_s(release: Release, observation: Observation, settings: PlanningSettings) -> float:
+    """When the rates of a release are its own, and so many of them are known that it can be judged (epoch seconds)."""
+    return _whole_s(release) + settings.rate_window_s + th.LEVEL_POINTS * observation.window.span.step_s
+
+
+def _whole_s(release: Release) -> float:
+    return min(release.whole_s or release.at_s, release.at_s + th.RELEASE_ROLLOUT_S)
 
 
 def load(sides: Sides, *, overloaded: bool) -> float | None:

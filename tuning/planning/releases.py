@@ -74,6 +74,19 @@ def suspect(incident: Incident, observation: Observation, settings: PlanningSett
     return newest
 
 
+def fresh(incident: Incident, observation: Observation, settings: PlanningSettings) -> str:
+    """What is told of a suspect that cannot be judged yet, "" where none is: a change in between would be made for the
+    wrong reason, and would hide what the release did. It lasts a rate window and a few points."""
+    release = suspect(incident, observation, settings)
+    left_s = rs.told_s(release, observation, settings) - observation.at_s if release is not None else 0.0
+    if release is None or left_s <= 0:
+        return ""
+    return (
+        f"version {release.new} replaced version {release.old} {observation.at_s - release.at_s:.0f} s ago by other "
+        f"hands, and whether it is to blame shows in {left_s:.0f} s: it is looked at again then"
+    )
+
+
 def hurts_since(incident: Incident, observation: Observation) -> float:
     """When what hurts began: what is only unusual (the traffic) may have begun before, and an incident that is still
     open may be of a trouble that had passed when this one began."""

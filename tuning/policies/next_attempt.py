@@ -69,6 +69,8 @@ def next_attempt(last: Attempt | None, at_s: float, settings: SafetySettings, *,
     return last.plan.attempt + 1 if again else None
 
 
+_PASSING = frozenset({"healthy", "warming_up", "fresh_release"})
+"""Causes that are another one soon, or none."""
 _REFUSED = frozenset({"refused", "refused_for_now"})
 
 
@@ -84,5 +86,5 @@ def _how_it_ended(last: Attempt, settings: SafetySettings) -> Last:
     if last.refusal is not None:
         return "refused_for_now" if last.refusal.guard in _FOR_NOW else "refused"
     plan = last.plan
-    passing = not plan.chosen.changes and (plan.chosen.meets_slo or plan.diagnosis.cause in ("healthy", "warming_up"))
+    passing = not plan.chosen.changes and (plan.chosen.meets_slo or plan.diagnosis.cause in _PASSING)
     return "held_as_passing" if passing else "held"

@@ -138,6 +138,21 @@ def test_a_reverted_version_that_its_owner_puts_back_is_left_alone():
     assert reports[0].refusal.until_s is not None
 
 
+def test_nothing_is_changed_before_it_shows_whether_the_release_is_to_blame():
+    """Swept often: the SLO breaks before the new version's rates are its own, and a larger batch would do at that."""
+    world = World(alpha_ms=6.0)
+    loop, _, _ = loop_of(world, SERVICES.replace("hold_again: 60s", "hold_again: 10s, passing_again: 5s").replace("p95: 150ms, for: 10s", "p95: 150ms, for: 1s"))
+    released(world, loop, slow=3.5)
+    reports = drive(world, loop, 120, every_s=5.0)
+    first, *others = [report.plan for report in reports]
+    assert first.diagnosis.cause == "fresh_release" and not first.chosen.changes
+    assert "version 2 replaced version 1" in first.reason and "looked at again then" in first.reason
+    assert "no lever cures" not in first.reason
+    changed = [plan for plan in others if plan.chosen.changes]
+    assert changed[0].diagnosis.cause == "bad_release" and changed[0].chosen.levers == ("release",)
+    assert world.version == "1" and not world.applies[1:]
+
+
 def test_a_later_version_is_a_release_of_its_own():
     world = World()
     loop, _, _ = loop_of(world)

@@ -394,6 +394,7 @@ def test_every_sign_names_a_cause_that_there_is():
         ("wrong_replica", 1, True, None),
         ("leaking_replica", 1, True, None),
         ("warming_up", 0, False, None),
+        ("fresh_release", 0, False, None),
         ("batch_wait_too_long", 1, True, None),
         ("idle_capacity", 1, True, None),
         ("errors", 0, False, None),

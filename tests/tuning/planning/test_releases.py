@@ -10,7 +10,7 @@ import pytest
 from detection.model import Anomaly, Incident, MetricWindow, Span
 from tests.fakes.planning import AT_S, make_observation, make_service, make_settings
 from tuning.model import Release, Setting
-from tuning.planning.releases import blamed, suspect
+from tuning.planning.releases import blamed, fresh, suspect
 from tuning.planning.settings import PlanningSettings
 
 STEP_S = 15.0
@@ -210,3 +210,18 @@ def test_of_many_harmless_releases_hardly_one_is_blamed_and_of_bad_ones_nearly_a
     false = [seed for seed in range(200) if found({**trouble, "batch_ms": 12.0}, seed=seed, scatter=0.08)]
     right = [seed for seed in range(40) if found({**trouble, "batch_ms": 18.0}, seed=seed, scatter=0.08)]
     assert len(false) <= 1 and len(right) >= 38
+
+
+@pytest.mark.parametrize(("rate_windows", "told"), [(0.1, True), (0.9, True), (4.0, False)])
+def test_a_release_is_too_fresh_to_be_judged_for_a_rate_window_and_a_few_points(rate_windows, told):
+    at_s = AT_S - rate_windows * SETTINGS.rate_window_s
+    said = fresh(incident(at_s + 1), seen(SLOW, [release(at_s=at_s)], began=2), SETTINGS)
+    left_s = (1 - rate_windows) * SETTINGS.rate_window_s + 3 * STEP_S
+    assert said == (f"version 7 replaced version 6 {AT_S - at_s:.0f} s ago by other hands, and whether it is to blame shows in {left_s:.0f} s: it is looked at again then" if told else "")
+
+
+def test_what_began_before_the_release_or_came_by_our_own_hands_waits_for_nothing():
+    at_s = AT_S - 5.0
+    assert fresh(incident(at_s - 600), seen(SLOW, [release(at_s=at_s)]), SETTINGS) == ""
+    assert fresh(incident(at_s + 1), seen(SLOW, [release(at_s=at_s, hands="slotune")], began=2), SETTINGS) == ""
+    assert fresh(incident(at_s + 1), make_observation(), SETTINGS) == ""
