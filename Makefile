@@ -105,9 +105,9 @@ test-vllm: setup ## The preset vllm against a real vLLM on CPU (2.3 GB on disk; 
 	@[ -n "$(SLOTUNE_TEST_VLLM)" ] || scripts/vllm-wheel .vllm
 	@$(PY) -m pytest tests/detection/test_real_vllm.py $(ARGS)
 
-test-triton: setup ## Both Triton levers, the queries and the checks against a real Triton (TRITON=.../bin/tritonserver; default: of a wheel)
+test-triton: setup ## Both Triton levers, the queries, the stages and the checks against a real Triton (TRITON=.../bin/tritonserver; default: of a wheel)
 	@[ -n "$(TRITON)" ] || scripts/triton-wheel .triton
-	@SLOTUNE_TEST_TRITON="$(TRITON)" $(PY) -m pytest tests/tuning/actuators/test_real_triton.py $(ARGS)
+	@SLOTUNE_TEST_TRITON="$(TRITON)" $(PY) -m pytest tests/tuning/actuators/test_real_triton.py tests/tuning/planning/test_real_stages.py $(ARGS)
 
 test-servers: setup ## The levers for servers of one's own against real ones: Ray Serve, MLServer
 	@scripts/model-servers .servers

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from tests.fakes.ledger import FakeLedger
 from tests.fakes.world import KeptMails
 from tests.triton_server import find_triton, triton_server
 from tuning import actuators, planning, verification
+from tuning.formats import ms
 from tuning.loop import act, once, tell
 from tuning.loop.parts import Parts
 from tuning.model import Plan
@@ -157,10 +157,4 @@ def test_the_mail_says_where_the_time_goes(seen: Seen) -> None:
     words = " ".join(seen.text.split())
     assert "A request takes " in words
     for stage in STAGES:
-        assert f"{stage} {_ms(seen, stage)}" in words, words
-
-
-def _ms(seen: Seen, stage: str) -> str:
-    from tuning.formats import ms
-
-    return ms(dict(seen.plan.diagnosis.stages)[stage])
+        assert f"{stage} {ms(dict(seen.plan.diagnosis.stages)[stage])}" in words, words
