@@ -199,6 +199,20 @@ class SickReplica(Value):
     sentence: str
 
 
+class Advice(Value):
+    """What a person could do that no lever does. because: what was measured that points to it. source: title and
+    publisher of the document that says how."""
+
+    name: str
+    because: str
+    text: str
+    source: str
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.because}: {self.text} ({self.source})"
+
+
 class Diagnosis(Value):
     """Where the time goes, and why. cause: one of tuning.planning's causes ("unknown" is an honest answer).
 
@@ -206,7 +220,7 @@ class Diagnosis(Value):
     service takes, None where that did not move. sick: the one replica that is to blame, where one is.
     queue_ms + batch_wait_ms + service_ms is about the mean latency; None where it cannot be told. stages: (name, mean
     ms) of a request's stages, where the server shows more than these. chain: how the signals of
-    the service's declared chain went together, in words.
+    the service's declared chain went together, in words. advice: what a person could do beside the levers.
     """
 
     cause: str
@@ -221,6 +235,7 @@ class Diagnosis(Value):
     stages: tuple[tuple[str, float], ...] = ()
     chain: str = ""
     sick: SickReplica | None = None
+    advice: tuple[Advice, ...] = ()
 
 
 class Plan(Value):

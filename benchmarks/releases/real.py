@@ -58,12 +58,9 @@ class TritonPythonModel:
     def execute(self, requests):
         rows = [pb.get_input_tensor_by_name(request, "x").as_numpy() for request in requests]
         time.sleep((ALPHA_MS + BETA_MS * sum(len(part) for part in rows)) / 1e3 * self.release["slow"])
-        return [
-            pb.InferenceResponse(error=pb.TritonError("a bad release"))
-            if random.random() < self.release["errors"]
-            else pb.InferenceResponse([pb.Tensor("y", self.answer(part))])
-            for part in rows
-        ]
+        if random.random() < self.release["errors"]:
+            raise pb.TritonModelException("a bad release")
+        return [pb.InferenceResponse([pb.Tensor("y", self.answer(part))]) for part in rows]
 """.replace("ALPHA_MS", str(ALPHA_MS)).replace("BETA_MS", str(BETA_MS))
 CONFIG = """name: "{name}"
 backend: "onnxruntime"

@@ -5,7 +5,9 @@ summary_quantiles=0.5:0.05,0.95:0.001,0.99:0.001` (any version; a sliding minute
 `histogram_latencies=true`. The summaries go first: the histogram's default bounds are 100, 500, 2000 and 5000 ms, so
 that below 100 ms its P95 is always 95 ms; it exists since 24.11, and for models that are not decoupled only in newer
 releases; of a decoupled model it is the time to the FIRST response. With neither the signal is absent: mean_ms is never
-passed off as a percentile. Queue rejections (503) are in none of its failure counters.
+passed off as a percentile. Queue rejections (503) are in none of its failure counters; nor is an error that a model of
+the Python backend puts into its response (`InferenceResponse(error=...)`): Triton counts that as a success, and only
+what its `execute` raises as a failure.
 
 Compute time is summed per REQUEST (each request of a batch is charged with the whole batch), so a batch takes compute
 time / requests, whatever the rows. `busy` is per replica: with several instances in its instance_group a replica can

@@ -13,7 +13,7 @@ from slotune.views.reading import Reading
 from tuning.cost import moved
 from tuning.formats import change, ms, points
 from tuning.ledger.lines import Line
-from tuning.model import Cost
+from tuning.model import Advice, Cost
 from tuning.query import Query
 
 Tone = Literal["good", "bad", "busy", "calm"]
@@ -95,7 +95,7 @@ class OptionRow:
 @dataclass(frozen=True)
 class AttemptView:
     """One plan and its fate. verdict: improved, unchanged, worse, inconclusive, or "" before one was reached.
-    cost: of requests before and after, in words."""
+    cost: of requests before and after, in words. advice: what a person could do, where no change was proven."""
 
     number: int
     plan_id: str
@@ -114,6 +114,7 @@ class AttemptView:
     verdict_reason: str
     refusal: str
     cost: str = ""
+    advice: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -273,8 +274,19 @@ def _attempt(line: Line, verdict: Mapping[str, Any], refusal: Mapping[str, Any])
         after_ms=_number(verdict.get("p95_after_ms")),
         verdict_reason=str(verdict.get("reason", "")),
         refusal=guard,
+        advice=_pairs(_advice(plan, diagnosis, verdict), _sentence),
         cost=moved(_cost(verdict.get("cost_before")), _cost(verdict.get("cost_after"))),
     )
+
+
+def _advice(plan: Mapping[str, Any], diagnosis: Mapping[str, Any], verdict: Mapping[str, Any]) -> object:
+    """What a person could do, where nothing was changed or nothing was proven."""
+    changed = (plan.get("chosen") or {}).get("changes")
+    return diagnosis.get("advice") if not changed or verdict.get("verdict") == "inconclusive" else None
+
+
+def _sentence(found: Any) -> str:
+    return Advice.model_validate(found).sentence
 
 
 def _cost(found: object) -> Cost | None:

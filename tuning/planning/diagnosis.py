@@ -19,6 +19,7 @@ from tuning.planning import chain
 from tuning.planning import language_signs as lang
 from tuning.planning import reading as rd
 from tuning.planning import thresholds as th
+from tuning.planning.advice import advise
 from tuning.planning.causes import CAUSES
 from tuning.planning.facts import Facts, Sign, queue_text, when
 from tuning.planning.reading import Reading
@@ -93,7 +94,7 @@ def _bad_release(f: Facts) -> bool:
 
 
 def _hurts(f: Facts) -> bool:
-    return (not f.over or f.failing or f.incident.symptom == "quality") and f.incident.symptom != "idle"
+    return (not f.over or f.failing or f.answers_hurt) and f.incident.symptom != "idle"
 
 
 def _bad_release_text(f: Facts) -> tuple[str, ...]:
@@ -274,6 +275,7 @@ def _diagnosis(cause: str, evidence: tuple[str, ...], facts: Facts) -> Diagnosis
         stages=stages_of(facts.observation.window, rd.recent_s(facts.observation, facts.settings)),
         chain=_chain(facts),
         sick=_sick(cause, facts),
+        advice=advise(cause, facts),
         **split,
     )
 

@@ -80,6 +80,12 @@ class Facts:
 
         return blamed(self.incident, self.observation, self.settings, overloaded=self.overloaded)
 
+    @property
+    def answers_hurt(self) -> bool:
+        """What the model answers is part of the incident, whatever it is called by: a latency may have come first."""
+        acting = (one for one in self.incident.anomalies if one.tier == "act")
+        return self.incident.symptom == "quality" or any(one.signal in ("accuracy", "agreement") for one in acting)
+
     @cached_property
     def fresh(self) -> str:
         """The release that may be to blame and cannot be judged yet."""

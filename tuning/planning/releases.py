@@ -146,7 +146,10 @@ def _service_time(
             if time == "batch_ms":
                 line = st.with_slope(line, learned)
             told, found = _at_equal_size(release, sides, line, rows, time, words)
-            return found if told else _at_equal_load(release, sides, load, time, line)
+            if not told:
+                found = _at_equal_load(release, sides, load, time, line)
+                found = found or (_by_row(release, sides, rows, time, line) if time == "batch_ms" else None)
+            return found
     alone = next((name for name in ("batch_ms", "mean_ms", "p50_ms", "p95_ms") if _both(sides, name)), None)
     return _at_equal_load(release, sides, load, alone, LatencyModel()) if alone is not None else None
 
@@ -198,6 +201,31 @@ def _at_equal_load(
         f"the {title(time)} is {ms(new)} with version {release.new} and was {ms(old)} with version {release.old}, "
         f"while no more is asked for than before: {st.times(slower)}{size}",
         slower,
+    )
+
+
+def _by_row(release: Release, sides: Sides, rows: str, time: str, line: LatencyModel) -> Moved | None:
+    """Where neither sizes nor loads can be compared: a larger batch takes no longer than its rows in batches of the old
+    size would, one after another. Where each row takes longer in larger batches than it did in smaller ones, more load
+    does not explain that; by how much it understates the version."""
+    sizes = [rs.median(side.values[rows]) for side in (sides.before, sides.after)]
+    if not sizes[0] or sizes[1] is None or sizes[1] < sizes[0] or not rs.same_limit(sides):
+        return None
+    each = [st.logs(side.values[time] / side.values[rows]) for side in (sides.before, sides.after, sides.whole)]
+    level = st.shift(each[0], each[1])
+    if level is None or not st.slower(level) or not rs.begins(sides, each[2]):
+        return None
+    old, new = (rs.median(side.values[time]) or 0.0 for side in (sides.before, sides.after))
+    least = st.interval(level)
+    guess = _of_one_size(sides, line, new)
+    most = max(new / old, least.high)
+    value = min(max(guess.value, least.value), most) if guess is not None else math.sqrt(least.value * most)
+    return Moved(
+        "service_time",
+        f"a batch of {sizes[1]:.3g} rows takes {ms(new)} with version {release.new}, and one of {sizes[0]:.3g} rows "
+        f"took {ms(old)} with version {release.old}: each row takes {least.value:.1f} times as long "
+        f"({least.low:.1f} to {least.high:.1f}), and larger batches make no row longer",
+        Interval(value=value, low=least.low, high=most, level=st.NOISE.interval_level),
     )
 
 

@@ -458,3 +458,18 @@ TRIALS = 40
 """Trials that bias and scatter are taken from at most."""
 WILD = 0.7
 """Log error of a prediction above which it is cut: the load changed meanwhile."""
+
+# Advice ------------------------------------------------------------------------------------------------------------
+
+GPU_RESTS = 0.5
+"""Share of time a GPU computes under which there is room beside a model that always does: a second instance at most
+doubles it."""
+ALWAYS_COMPUTES = 0.8
+"""Busy share of a server from which it is its one instance, and not the traffic, that leaves a GPU idle."""
+HARDLY_BATCHED = 1.5
+"""Rows of a batch under which most batches are of a single row."""
+GPU_HOT_C = 83.0
+"""Degrees Celsius from which NVIDIA's data centre cards are near the limit at which they lower their clocks (85 to 90
+by their data sheets)."""
+CACHE_MISSES = 0.1
+"""Share of prompt tokens found in the prefix cache under which it might as well not be there."""

@@ -10,7 +10,7 @@ from detection.signals import percentile, title
 from tuning import cost, formats
 from tuning.formats import ms
 from tuning.mail import Event, Tone
-from tuning.model import ONE_WAY, Change, Interval, Knob, Option, Outcome, Report
+from tuning.model import ONE_WAY, Advice, Change, Interval, Knob, Option, Outcome, Report
 
 _KNOBS = {
     "batch_size": "batch size",
@@ -276,6 +276,7 @@ def rows(report: Report) -> list[tuple[str, str]]:
     if plan.chosen.quality_loss:
         table.append(("Price", f"{formats.points(plan.chosen.quality_loss)} of quality for as long as it lasts"))
     table.append(("Lease", lease(report)))
+    table += [("Advice", one.sentence) for one in advice(report)]
     if plan.one_way and any(receipt.changed for receipt in report.receipts):
         table.append(("To undo", "Nothing: a process that has ended is not brought back, and the next one serves."))
     if report.decision is not None:
@@ -286,6 +287,13 @@ def rows(report: Report) -> list[tuple[str, str]]:
     if report.rollback_outcome is not None:
         table.append(("After the roll-back", report.rollback_outcome.reason))
     return [(label, spoken(text)) for label, text in table if text]
+
+
+def advice(report: Report) -> tuple[Advice, ...]:
+    """What a person could do: told where nothing was changed, or what was changed proved nothing."""
+    held = not report.plan.chosen.changes or report.refusal is not None
+    open_end = report.outcome is not None and report.outcome.verdict == "inconclusive"
+    return report.plan.diagnosis.advice if held or open_end else ()
 
 
 def canary_text(report: Report) -> str:

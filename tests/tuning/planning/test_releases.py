@@ -9,7 +9,10 @@ import pytest
 
 from detection.model import Anomaly, Incident, MetricWindow, Span
 from tests.fakes.planning import AT_S, make_observation, make_service, make_settings
+from tests.tuning.planning.test_diagnosis import SITUATION
 from tuning.model import Release, Setting
+from tuning.planning.diagnosis import diagnose
+from tuning.planning.reading import read_now
 from tuning.planning.releases import blamed, fresh, suspect
 from tuning.planning.settings import PlanningSettings
 
@@ -82,6 +85,33 @@ def test_fuller_batches_at_the_same_load_are_blamed_and_the_factor_is_told_as_fa
     told = found({"rows_per_batch": 6.0, "batch_ms": 60.0, "p95_ms": 400.0, "busy": 0.99}, overloaded=True)
     assert told is not None and "no more is asked for than before" in told.moved[0].sentence
     assert told.slower.high / told.slower.low > 1.5, "nobody saw batches of six with version 6"
+
+
+FASTER = {"qps": 120.0, "p95_ms": 400.0, "busy": 0.99, "queue_depth": 90.0}
+"""Twice the load beside the release."""
+
+
+def test_more_load_in_the_same_minute_hides_no_version_whose_rows_take_longer_in_larger_batches():
+    """8 ms + 2 ms a row, 2.7 times slower: batches of 2 rows took 12 ms, those of 4 rows take 43 ms."""
+    told = found(FASTER | {"rows_per_batch": 4.0, "batch_ms": 2.7 * 16.0}, overloaded=True)
+    assert [moved.what for moved in told.moved] == ["service_time"]
+    sentence = told.moved[0].sentence
+    assert "each row takes 1.8 times as long" in sentence and "larger batches make no row longer" in sentence
+    assert told.slower.low < 1.8 and told.slower.low <= 2.7 <= told.slower.high
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        {"rows_per_batch": 4.0, "batch_ms": 24.0},
+        {"rows_per_batch": 4.0, "batch_ms": 26.0},
+        {"rows_per_batch": 1.0, "batch_ms": 10.0},
+        {"rows_per_batch": 4.0, "batch_ms": 43.0, "batch_size": 16.0},
+    ],
+    ids=["as its rows one by one", "hardly more", "smaller batches: rows take longer in them", "another batch limit"],
+)
+def test_what_the_rows_of_a_batch_explain_is_not_the_versions_fault(after):
+    assert found(FASTER | after, overloaded=True) is None
 
 
 @pytest.mark.parametrize(
@@ -225,3 +255,16 @@ def test_what_began_before_the_release_or_came_by_our_own_hands_waits_for_nothin
     assert fresh(incident(at_s - 600), seen(SLOW, [release(at_s=at_s)]), SETTINGS) == ""
     assert fresh(incident(at_s + 1), seen(SLOW, [release(at_s=at_s, hands="slotune")], began=2), SETTINGS) == ""
     assert fresh(incident(at_s + 1), make_observation(), SETTINGS) == ""
+
+
+@pytest.mark.parametrize(("onset_of_accuracy", "cause"), [(RELEASE_S + 30, "bad_release"), (None, "healthy")])
+def test_wrong_answers_count_whatever_the_incident_is_called_by(onset_of_accuracy, cause):
+    """A latency opened it and is over; the answers are wrong since the release."""
+    what = incident(RELEASE_S + 60)
+    if onset_of_accuracy is not None:
+        wrong = what.anomalies[0].model_copy(update={"id": "a", "signal": "accuracy", "since_s": onset_of_accuracy})
+        what = what.model_copy(update={"anomalies": (*what.anomalies, wrong)})
+    shown = seen({"accuracy": 0.8}, before={"accuracy": 0.97}, scatter=0.005)
+    shown = dataclasses.replace(shown, settings={})
+    situation = dataclasses.replace(SITUATION, now=read_now(shown, SETTINGS))
+    assert diagnose(what, shown, situation, SETTINGS).cause == cause

@@ -198,6 +198,11 @@ FIXED = {
     "SCATTER_WEIGHT": 6.0,
     "TRIALS": 40,
     "WILD": 0.7,
+    "GPU_RESTS": 0.5,
+    "ALWAYS_COMPUTES": 0.8,
+    "HARDLY_BATCHED": 1.5,
+    "GPU_HOT_C": 83.0,
+    "CACHE_MISSES": 0.1,
 }
 
 
