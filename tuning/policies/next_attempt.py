@@ -2,7 +2,7 @@
 
 What bounds the attempts is the levers that were really pulled. A hold is looked at again while the incident is still
 firing, at most every `safety.hold_again`; one that said "it passes by itself" sooner, at most every
-`safety.passing_again`. A success that did not last is looked at again as soon as the incident fires: its P95 was under
+`safety.passing_again`; one that waits for what a release moved, at the next sweep. A success that did not last is looked at again as soon as the incident fires: its P95 was under
 the objective, so what fires is news.
 """
 
@@ -25,6 +25,7 @@ Last = Literal[
     "refused_for_now",
     "held",
     "held_as_passing",
+    "held_as_fresh",
 ]
 Action = Literal["start", "start_when_firing", "start_while_firing", "start_if_it_stays", "nothing"]
 _FOR_NOW = frozenset({"one_open_change", "services_at_once", "stale_data", "unreadable", "clock"})
@@ -42,6 +43,7 @@ AFTER: dict[Last, Action] = {
     "refused_for_now": "start_while_firing",
     "held": "start_while_firing",
     "held_as_passing": "start_if_it_stays",
+    "held_as_fresh": "start_when_firing",
 }
 
 
@@ -69,7 +71,7 @@ def next_attempt(last: Attempt | None, at_s: float, settings: SafetySettings, *,
     return last.plan.attempt + 1 if again else None
 
 
-_PASSING = frozenset({"healthy", "warming_up", "fresh_release"})
+_PASSING = frozenset({"healthy", "warming_up"})
 """Causes that are another one soon, or none."""
 _REFUSED = frozenset({"refused", "refused_for_now"})
 
@@ -86,5 +88,7 @@ def _how_it_ended(last: Attempt, settings: SafetySettings) -> Last:
     if last.refusal is not None:
         return "refused_for_now" if last.refusal.guard in _FOR_NOW else "refused"
     plan = last.plan
+    if not plan.chosen.changes and plan.diagnosis.cause == "fresh_release":
+        return "held_as_fresh"
     passing = not plan.chosen.changes and (plan.chosen.meets_slo or plan.diagnosis.cause in _PASSING)
     return "held_as_passing" if passing else "held"

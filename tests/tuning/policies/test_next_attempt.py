@@ -59,7 +59,7 @@ HELD = attempt()
         (held("load_surge", meets_slo=True), 120.0, True, 2),
         (held("load_surge", meets_slo=True), 120.0, False, None),
         (held("healthy", meets_slo=False), 120.0, True, 2),
-        (held("fresh_release", meets_slo=None), 120.0, True, 2),
+        (held("fresh_release", meets_slo=None), 0.0, True, 2),  # what a release moved shows at the next sweep
         (held("load_surge", meets_slo=False), 120.0, True, None),
         (attempt(decided=decided("done")), 10_000.0, False, None),
         (HELD, 599.0, True, None),
