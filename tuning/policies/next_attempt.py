@@ -2,8 +2,8 @@
 
 What bounds the attempts is the levers that were really pulled. A hold is looked at again while the incident is still
 firing, at most every `safety.hold_again`; one that said "it passes by itself" sooner, at most every
-`safety.passing_again`; one that waits for what a release moved, at the next sweep. A success that did not last is looked at again as soon as the incident fires: its P95 was under
-the objective, so what fires is news.
+`safety.passing_again`; one that waits for what a release moved, at the next sweep. A success that did not last is
+looked at again as soon as the incident fires: its P95 was under the objective, so what fires is news.
 """
 
 from __future__ import annotations
