@@ -80,6 +80,7 @@ def _anomaly(key: str, group: Sequence[Score], at_s: float, before: Anomaly | No
         symptom=lead.symptom,
         evidence=_evidence(ranked, tier, at_s - since_s, seen),
         seen=seen,
+        beyond_s=max(at_s if s.beyond_s is None else s.beyond_s for s in group if s.tier == tier),
     )
 
 

@@ -2,8 +2,9 @@
 
     SlotuneError
     ├── Temporary              try again after `delay_s`; nothing is known to be wrong with the configuration
-    │   └── SourceUnreachable  the metrics source gave no answer (down, slow, 5xx, 429)
-    │       └── SourcePartial  the answer says of itself that it is not whole
+    │   ├── SourceUnreachable  the metrics source gave no answer (down, slow, 5xx, 429)
+    │   │   └── SourcePartial  the answer says of itself that it is not whole
+    │   └── Overtaken          another sweep did the work meanwhile; the next sweep goes on
     └── Permanent              a person has to change something first
         ├── ConfigError        services.yaml (or an environment variable) is wrong
         ├── SourceRefused      the source answered, and the answer is no (401, 403, no such page)
@@ -43,6 +44,10 @@ class ConfigError(Permanent):
 
 class SourceUnreachable(Temporary):
     """The metrics source gave no usable answer in time."""
+
+
+class Overtaken(Temporary):
+    """What this sweep had begun was replaced by another sweep's: that one goes on, and so does the next."""
 
 
 class SourceRefused(Permanent):

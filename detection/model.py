@@ -319,7 +319,8 @@ class Score(Value):
     score: scaled so that 1 is the detector's own threshold; None when it abstains (then `reason` says why).
     kind: how what it opens is kept: a rule lets go by its own clock, a joint score lasts longer. symptom: what
     an anomaly of it is called, "" where the signal says it. evidence: what was known of the series, see
-    detection.evidence.
+    detection.evidence. beyond_s: when its signal was last beyond the limit, of a rule that goes on firing for a while
+    after that; None: at at_s.
     """
 
     service: str
@@ -337,6 +338,7 @@ class Score(Value):
     kind: Kind = "vote"
     symptom: str = ""
     evidence: dict[str, float] = {}
+    beyond_s: float | None = None
 
 
 class Anomaly(Value):
@@ -344,7 +346,8 @@ class Anomaly(Value):
 
     evidence: what was known of the series at the last vote; {} for a rule. seen: how many judgements have voted for it.
     probability: that it is a real problem, by what was learned from labels; None where nothing was learned.
-    because: what moved that probability most, as log odds. model: which model says so.
+    because: what moved that probability most, as log odds. model: which model says so. beyond_s: the newest moment at
+    which something was seen to be wrong (a rule goes on firing after it, an alert of others stands); None: at_s.
     """
 
     id: str
@@ -368,6 +371,12 @@ class Anomaly(Value):
     probability: float | None = None
     because: dict[str, float] = {}
     model: str = ""
+    beyond_s: float | None = None
+
+    @property
+    def newest_s(self) -> float:
+        """When something was last seen to be wrong."""
+        return self.at_s if self.beyond_s is None else self.beyond_s
 
 
 class Incident(Value):

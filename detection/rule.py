@@ -34,11 +34,13 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Firing:
-    """The state of a rule at the end of a window. since_s: when the breach began, None while not firing."""
+    """The state of a rule at the end of a window. since_s: when the breach began, None while not firing. beyond_s: the
+    newest sample beyond the limit itself, while it fires; a rule holds on for a while after that."""
 
     since_s: float | None
     observed: float | None
     reason: str = ""
+    beyond_s: float | None = None
 
 
 def evaluate(rule: Rule, times: FloatArray, values: FloatArray) -> Firing:
@@ -59,8 +61,10 @@ def evaluate(rule: Rule, times: FloatArray, values: FloatArray) -> Firing:
     gap_s = max(rule.for_s, 3 * float(times[1] - times[0]) if times.size > 1 else 0.0)
     pending: float | None = None
     firing: float | None = None
+    beyond: float | None = None
     last_bad = previous = float(at[0])
     for now, value in zip(at.tolist(), seen_up.tolist(), strict=True):
+        beyond = now if value > limit else beyond
         if firing is None:
             if value > limit:
                 pending = now if pending is None or now - previous > gap_s else pending
@@ -73,7 +77,7 @@ def evaluate(rule: Rule, times: FloatArray, values: FloatArray) -> Firing:
         elif now - last_bad >= rule.keep_firing_for_s:
             firing = pending = None
         previous = now
-    return Firing(firing, float(seen[-1]))
+    return Firing(firing, float(seen[-1]), beyond_s=beyond if firing is not None else None)
 
 
 def recently(bad: NDArray[np.bool_], grid_s: FloatArray, times_s: FloatArray, within_s: float) -> NDArray[np.bool_]:

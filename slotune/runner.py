@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from detection.errors import SlotuneError
+from detection.errors import Overtaken, SlotuneError
 from detection.model import make_id
 from tuning import attempt as attempts
 from tuning.attempt import value
@@ -102,10 +102,10 @@ class Runner:
             self._sweep(parts, every_s)
             if beside:
                 self._beside(parts)
+        except Overtaken as error:
+            self.say(f"This sweep was overtaken: {error}.")
         except SlotuneError as error:
             self._failed(error)
-        except LookupError as error:
-            self.say(f"This sweep was overtaken by somebody else's: {error}.")
         except Exception as error:  # the next sweep tries again, as the next run of a DAG would
             _log.exception("sweep: %r", error)
             self._failed(error)

@@ -144,6 +144,7 @@ def _anomaly(service: str, signal: str, alerts: Sequence[OutsideAlert], at_s: fl
         detectors=(ALERT,),
         reason=f"Alert {names}{why}",
         symptom="" if signal in SIGNALS else ALERT,
+        beyond_s=min(at_s, max(alert.at_s for alert in alerts)),
     )
 
 

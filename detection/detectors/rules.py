@@ -162,6 +162,7 @@ def _score(service: str, rule: Rule, firing: Firing, at_s: float) -> Score:
         contributions={"since_s": firing.since_s} if firing.since_s is not None else {},
         reason=_words(rule, firing.observed, held_s) if fires else "",
         kind="rule",
+        beyond_s=firing.beyond_s,
     )
 
 

@@ -1,4 +1,5 @@
-"""slotune's errors on Airflow's terms: Permanent fails the task at once, Temporary is tried again.
+"""slotune's errors on Airflow's terms: Permanent fails the task at once, Temporary is tried again; a sweep that another
+one overtook is skipped with its sentence, since trying it again finds the same.
 
 The log of a failed task shows the sentence; the chain of causes stays below it for whoever wants it.
 """
@@ -14,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from detection.errors import Permanent, Temporary
+from detection.errors import Overtaken, Permanent, Temporary
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ def as_airflow_failures() -> Iterator[None]:
         yield
     except Permanent as error:
         raise AirflowFailException(str(error)) from error
+    except Overtaken as error:
+        raise AirflowSkipException(str(error)) from error
     except Temporary as error:
         raise AirflowException(str(error)) from error
 

@@ -223,6 +223,16 @@ def test_permanent_fails_at_once_and_temporary_is_tried_again():
     assert not isinstance(caught.value, AirflowFailException)
 
 
+def test_a_sweep_that_another_one_overtook_is_skipped():
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    from detection.errors import Overtaken
+    from slotune_airflow.failures import as_airflow_failures
+
+    with pytest.raises(AirflowSkipException, match="another sweep's"), as_airflow_failures():
+        raise Overtaken("replaced by another sweep's")
+
+
 def test_the_wait_is_absolute_and_never_fires_at_once():
     from slotune_airflow.triggers import LEAST_WAIT_S, UntilTrigger
 

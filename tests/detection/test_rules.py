@@ -40,6 +40,15 @@ def test_evaluate(rule: Rule, values: list[float], since: float | None) -> None:
     assert evaluate(rule, times, np.array(values, dtype=float)).since_s == since
 
 
+@pytest.mark.parametrize(
+    ("values", "beyond"),
+    [([120] * 6, 75), ([120] * 5 + [50] * 3, 60), ([120] * 5 + [95] * 3, 60), ([120] * 5 + [50, N, N], 60), ([50] * 9, None)],
+)
+def test_it_says_when_it_was_last_beyond_its_limit(values: list[float], beyond: float | None) -> None:
+    times = 15.0 * np.arange(len(values))
+    assert evaluate(RULE, times, np.array(values, dtype=float)).beyond_s == beyond
+
+
 def service(**slo: float) -> Service:
     return Service(name="s", serving="slotune_demo", slo=Slo(**{"p95_ms": 100.0, "for_s": 60.0, **slo}))
 

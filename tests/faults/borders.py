@@ -321,7 +321,7 @@ def play_border(fault: BorderFault, folder: Path) -> Result:
             parts = replace(parts, settings=parts.settings)
         end_s = outside.now_s + STORY_S
         while outside.now_s < end_s or (outside.now_s < end_s + AFTER_S and (ledger.open_changes() or outside.late)):
-            with contextlib.suppress(SlotuneError, LookupError), _locked(borders, folder):
+            with contextlib.suppress(SlotuneError), _locked(borders, folder):
                 run_once(parts, lambda: outside.now_s, outside.advance)
             outside.advance(outside.now_s + SWEEP_S)
         result.struck = borders.struck

@@ -237,7 +237,7 @@ def sweeps(folder: Path, fault: Fault, until_s: float, *, faulty: bool, stop_whe
                 down["ledger"] = ""
             else:
                 run_once(parts, now, wait_until)
-        except (SlotuneError, LookupError) as error:
+        except SlotuneError as error:
             said(f"{type(error).__name__}: {error}")
             down["ledger"] = ""
         if stop_when_closed and not SqlLedger(ledger_url(folder)).open_changes() and not outside.late:

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from detection.errors import SourceUnreachable
+from detection.errors import SourceUnreachable, Temporary
 from slotune.runner import Clock, Runner, Stopped
 from tests.fakes.executor import Inline
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.world import SERVICES, START_S, KeptMails, World, parts
-from tuning.loop import alive, once, records
+from tuning.loop import alive, once, records, watch
 from tuning.loop.once import run_once
 from tuning.orders import order, order_record
 
@@ -97,6 +97,48 @@ def test_a_sweep_is_left_out_while_somebody_else_s_is_fresh():
     stage.said.clear()
     second.turn()
     assert any(said.startswith("Swept") for said in stage.said)
+
+
+class Interrupted(FakeLedger):
+    """Lets somebody else have a turn right after a value was stored under `key`."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self.key, self.other = key, lambda: None
+
+    def put_blob(self, key, data, *, at_s):
+        super().put_blob(key, data, at_s=at_s)
+        if key == self.key:
+            other, self.other = self.other, lambda: None
+            other()
+
+
+@pytest.mark.parametrize("key", [watch.WINDOWS, watch.ANOMALIES])
+def test_of_two_sweeps_at_once_the_overtaken_one_says_so_and_its_next_one_goes_on(key):
+    stage = Stage()
+    ledger = Interrupted(key)
+    stage.parts = parts(stage.world, ledger, stage.mails)
+    first, second = stage.runner("one"), stage.runner("two")
+    ledger.other = lambda: (stage.world.wait(10), second.turn(beside=False))
+    first.turn(beside=False)
+    swept, overtaken = stage.said
+    assert swept == "Swept 1 service: nothing to do."
+    assert overtaken.startswith("This sweep was overtaken: the ") and "goes on in its place" in overtaken
+    assert first.failures == 0
+    stage.world.wait(15)
+    first.turn(beside=False)
+    assert stage.said[-1] == "Swept 1 service: nothing to do."
+
+
+@pytest.mark.parametrize("key", [watch.WINDOWS, watch.ANOMALIES])
+def test_a_sweep_that_was_overtaken_is_a_temporary_error(key):
+    stage = Stage()
+    ledger = Interrupted(key)
+    loop = parts(stage.world, ledger, stage.mails)
+    ledger.other = lambda: (stage.world.wait(1), run_once(loop, stage.world.now, stage.world.wait_until))
+    with pytest.raises(Temporary, match=r"the sweep of \d\d:\d\d:\d\d UTC were replaced by another sweep's"):
+        run_once(loop, stage.world.now, stage.world.wait_until)
+    assert run_once(loop, stage.world.now, stage.world.wait_until) == []
 
 
 APPROVE = SERVICES.replace("mode: act", "mode: approve")

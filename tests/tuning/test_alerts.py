@@ -114,6 +114,13 @@ def test_what_nobody_repeats_is_forgotten_and_what_is_repeated_is_not() -> None:
     assert again.id != line.id and standing([again, line], AT_S + FORGOTTEN_S + 1)
 
 
+def test_what_stands_since_it_was_told_is_no_newer_than_that() -> None:
+    ledger = FakeLedger()
+    take(ledger, AT_S, alert())
+    (one,) = outside.anomalies(ledger, AT_S + 3600)
+    assert (one.at_s, one.newest_s) == (AT_S + 3600, AT_S)
+
+
 def test_a_warning_is_no_reason_to_act() -> None:
     ledger = FakeLedger()
     take(ledger, AT_S, alert(severity="warning"))

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pydantic
 
@@ -17,7 +18,7 @@ from detection import incidents as incident_rules
 from detection import pipeline
 from detection.baselines import BaselineUnreadable
 from detection.detectors.absent import newest_sample_s
-from detection.errors import AnswerTooLarge, Permanent, QueryRefused, SlotuneError, Temporary
+from detection.errors import AnswerTooLarge, Overtaken, Permanent, QueryRefused, SlotuneError, Temporary
 from detection.model import Anomaly, Incident, MetricWindow, Reading, Service, Value
 from tuning import attempt as attempts
 from tuning.attempt import value
@@ -158,7 +159,7 @@ def detect_anomalies(parts: Parts, sweep: Sweep) -> Sweep:
     """Score the sweep's windows against the baselines; the anomalies go to the store."""
     windows, replicas, stored_s = _stored_windows(parts.ledger)
     if stored_s != sweep.at_s:
-        raise LookupError(f"the windows of the sweep at {sweep.at_s:.0f} were replaced by a later one")
+        raise _overtaken(sweep, "windows")
     services = _looked_at(parts, sweep)
     baselines = stored_baselines(parts.ledger) or pipeline.BaselineSet()
     state = _state_before(parts.ledger, sweep.at_s)
@@ -178,6 +179,14 @@ def detect_anomalies(parts: Parts, sweep: Sweep) -> Sweep:
     body = {"at_s": sweep.at_s, "anomalies": [a.model_dump(mode="json") for a in anomalies]}
     parts.ledger.put_blob(ANOMALIES, json.dumps(body).encode(), at_s=sweep.at_s)
     return sweep.model_copy(update={"anomalies": len(anomalies)})
+
+
+def _overtaken(sweep: Sweep, what: str) -> Overtaken:
+    begun = datetime.fromtimestamp(sweep.at_s, UTC)
+    return Overtaken(
+        f"the {what} of the sweep of {begun:%H:%M:%S} UTC were replaced by another sweep's, which goes on in its "
+        "place; nothing was concluded from this one"
+    )
 
 
 def _stored_windows(ledger: Ledger) -> tuple[dict[str, MetricWindow], dict[str, dict[str, MetricWindow]], float]:
@@ -223,7 +232,7 @@ def open_incidents(parts: Parts, sweep: Sweep, *, halted: str | None = None) -> 
     """
     stored = stored_json(parts.ledger, ANOMALIES, {})
     if stored.get("at_s") != sweep.at_s:
-        raise LookupError(f"the anomalies of the sweep at {sweep.at_s:.0f} were replaced by a later one")
+        raise _overtaken(sweep, "anomalies")
     anomalies = [Anomaly.model_validate(a) for a in stored["anomalies"]]
     evident, anomalies = anomalies, [one.model_copy(update={"evidence": {}}) for one in anomalies]
     anomalies += outside.anomalies(parts.ledger, sweep.at_s)
@@ -294,6 +303,7 @@ def next_attempt(parts: Parts, incident: Incident, at_s: float) -> int | None:
     if rows and not plans:
         raise Permanent("none of its plans can be read by this version")
     newest = max(plans, key=lambda plan: (plan.attempt, plan.decided_at_s), default=None)
-    firing = any(anomaly.tier == "act" and anomaly.at_s >= at_s - 1.0 for anomaly in incident.anomalies)
+    firing = [anomaly for anomaly in incident.anomalies if anomaly.tier == "act" and anomaly.at_s >= at_s - 1.0]
+    wrong_s = max((anomaly.newest_s for anomaly in firing), default=None)
     last = attempts.of(parts.ledger, newest) if newest is not None else None
-    return policy.next_attempt(last, at_s, parts.settings.safety, firing=firing)
+    return policy.next_attempt(last, at_s, parts.settings.safety, firing=bool(firing), wrong_s=wrong_s)

@@ -3,7 +3,8 @@
 What bounds the attempts is the levers that were really pulled. A hold is looked at again while the incident is still
 firing, at most every `safety.hold_again`; one that said "it passes by itself" sooner, at most every
 `safety.passing_again`; one that waits for what a release moved, at the next sweep. A success that did not last is
-looked at again as soon as the incident fires: its P95 was under the objective, so what fires is news.
+looked at again as soon as something is wrong that its proof had not seen: the objective was kept, so that is news. A
+rule that only holds on for a while, or an alert of others that still stands, is none, and is looked at again like a hold.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ Last = Literal[
     "held_as_passing",
     "held_as_fresh",
 ]
-Action = Literal["start", "start_when_firing", "start_while_firing", "start_if_it_stays", "nothing"]
+Action = Literal[
+    "start", "start_at_news", "start_when_firing", "start_while_firing", "start_if_it_stays", "nothing"
+]
 _FOR_NOW = frozenset({"one_open_change", "services_at_once", "stale_data", "unreadable", "clock"})
 """Guards whose reason goes away by itself: nobody has to do anything before it is worth asking again."""
 
@@ -38,7 +41,7 @@ AFTER: dict[Last, Action] = {
     "worn_out": "nothing",
     "next_attempt": "start",
     "ask_person": "nothing",
-    "done": "start_when_firing",
+    "done": "start_at_news",
     "refused": "nothing",
     "refused_for_now": "start_while_firing",
     "held": "start_while_firing",
@@ -47,10 +50,13 @@ AFTER: dict[Last, Action] = {
 }
 
 
-def next_attempt(last: Attempt | None, at_s: float, settings: SafetySettings, *, firing: bool) -> int | None:
+def next_attempt(
+    last: Attempt | None, at_s: float, settings: SafetySettings, *, firing: bool, wrong_s: float | None = None
+) -> int | None:
     """The number of the attempt to start now; None while one is under way, or when there is nothing more to try.
 
     last: the newest attempt (None: there was none). firing: the incident's anomalies are being seen right now.
+    wrong_s: when something of it was last seen to be wrong (None: now).
     """
     if last is None:
         return 1
@@ -61,14 +67,24 @@ def next_attempt(last: Attempt | None, at_s: float, settings: SafetySettings, *,
     quiet_s = at_s - (last.last_s if last.last_s is not None else last.plan.decided_at_s)
     least_s = {
         "start_when_firing": 0.0,
+        "start_at_news": settings.hold_again_s,
         "start_while_firing": settings.hold_again_s,
         "start_if_it_stays": min(settings.passing_again_s, settings.hold_again_s),
     }
     if action == "start":
         return last.plan.attempt + 1
+    if action == "start_at_news" and firing and _is_news(last, at_s, at_s if wrong_s is None else wrong_s):
+        return last.plan.attempt + 1
     # A clock that stepped back a little says nothing; one that stepped back far is no reason to wait.
     again = firing and action in least_s and not -least_s[action] < quiet_s < least_s[action]
     return last.plan.attempt + 1 if again else None
+
+
+def _is_news(last: Attempt, at_s: float, wrong_s: float) -> bool:
+    """Whether its last verdict cannot have seen what was wrong at wrong_s. Before that verdict, by a clock that stepped
+    back, nothing can be concluded."""
+    proven_s = max((outcome.at_s for outcome in last.outcomes.values()), default=last.last_s)
+    return proven_s is None or wrong_s > proven_s or at_s < proven_s
 
 
 _PASSING = frozenset({"healthy", "warming_up"})

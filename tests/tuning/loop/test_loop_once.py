@@ -6,7 +6,7 @@ import pytest
 
 from detection.errors import Permanent, SourceUnreachable, Temporary
 from tests.fakes.ledger import FakeLedger
-from tests.fakes.world import SERVICES, KeptMails, World, parts
+from tests.fakes.world import SERVICES, START_S, KeptMails, World, parts
 from tuning.errors import LedgerUnavailable
 from tuning.loop.once import run_once
 from tuning.model import STEPS, Plan, Report
@@ -42,6 +42,29 @@ def test_a_surge_is_found_cured_by_a_larger_batch_proven_and_mailed_once():
     assert world.batch_size > 1 and len(world.applies) == 1
     assert len(mails.mails) == 1 and "Resolved" in mails.mails[0].subject
     assert not ledger.open_changes()
+
+
+HOLDS_ON = SERVICES.replace("[rules]", "[rules], rules: {latency_p95: {keep_firing_for: 300s}}")
+
+
+def test_a_rule_that_only_holds_on_after_a_proven_cure_starts_nothing():
+    world, ledger, mails, loop = world_and_loop(HOLDS_ON.replace("hold_again: 60s", "hold_again: 10m"), qps=surge)
+    reports = drive(world, loop, 900)
+    assert [report.outcome.resolved for report in reports] == [True]
+    assert len(mails.mails) == 1 and "Resolved" in mails.mails[0].subject
+    closed = next(r for r in ledger.records.values() if r.body.get("reason") == "no anomaly seen any more")
+    verdict = next(r for r in ledger.records.values() if r.kind == "verify_p95")
+    assert closed.at_s - verdict.at_s > 200, "the rule did hold on"
+
+
+def test_what_gets_worse_after_a_proven_cure_is_news_although_the_rule_never_let_go():
+    def again(t: float) -> float:
+        return surge(t) if t < 360 else 3000.0
+
+    world, _ledger, _mails, loop = world_and_loop(HOLDS_ON.replace("hold_again: 60s", "hold_again: 10m"), qps=again)
+    first, second = drive(world, loop, 480)[:2]
+    assert first.outcome.resolved and second.plan.incident_id == first.plan.incident_id
+    assert second.plan.decided_at_s < START_S + 360 + 60
 
 
 @pytest.mark.parametrize(("percentile_source", "least_s"), [("histogram", 15.0), ("summary", 75.0)])

@@ -6,7 +6,7 @@ import pytest
 
 from tuning.attempt import Attempt
 from tuning.guards import SafetySettings
-from tuning.model import Decision, Diagnosis, Option, Plan, Refusal, Report
+from tuning.model import Decision, Diagnosis, Option, Outcome, Plan, Refusal, Report
 from tuning.policies.next_attempt import next_attempt
 
 SETTINGS = SafetySettings(hold_again_s=600.0, passing_again_s=120.0, max_attempts=3)
@@ -53,7 +53,7 @@ HELD = attempt()
         (attempt(tries=2, decided=decided("next_attempt")), 0.0, False, 2),
         (attempt(number=4, tries=2, decided=decided("next_attempt")), 0.0, False, 5),
         (attempt(decided=decided("ask_person")), 10_000.0, True, None),
-        (attempt(decided=decided("done")), 0.0, True, 2),  # a success that did not last
+        (attempt(decided=decided("done")), 0.1, True, 2),  # a success that did not last
         (attempt(decided=decided("done")), 600.0, True, 2),
         (held("load_surge", meets_slo=True), 119.0, True, None),  # it was to pass by itself
         (held("load_surge", meets_slo=True), 120.0, True, 2),
@@ -81,3 +81,28 @@ HELD = attempt()
 )
 def test_another_attempt(last: Attempt | None, after_s: float, firing: bool, number: int | None) -> None:
     assert next_attempt(last, ENDED_S + after_s, SETTINGS, firing=firing) == number
+
+
+JUDGED_S = ENDED_S - 20.0
+PROVEN = attempt(
+    decided=decided("done"),
+    outcomes={"o": Outcome(id="o", plan_id="p", service="ranker", verdict="improved", resolved=True, at_s=JUDGED_S)},
+)
+
+
+@pytest.mark.parametrize(
+    ("wrong_s", "after_s", "number"),
+    [
+        (JUDGED_S - 40.0, 5.0, None),  # a rule that only holds on for a while
+        (JUDGED_S, 5.0, None),  # the proof has seen it
+        (JUDGED_S + 1.0, 0.0, 2),  # wrong again before the attempt was over
+        (ENDED_S + 5.0, 5.0, 2),
+        (None, 5.0, 2),
+        (JUDGED_S - 40.0, 599.0, None),
+        (JUDGED_S - 40.0, 600.0, 2),  # it holds on for as long as after a hold
+        (JUDGED_S - 40.0, -3600.0, 2),  # a clock that stepped back
+    ],
+)
+def test_after_a_success_only_what_its_proof_has_not_seen_is_news(wrong_s, after_s, number):
+    assert next_attempt(PROVEN, ENDED_S + after_s, SETTINGS, firing=True, wrong_s=wrong_s) == number
+    assert next_attempt(PROVEN, ENDED_S + after_s, SETTINGS, firing=False, wrong_s=wrong_s) is None
