@@ -7,7 +7,7 @@ import pytest
 from detection.model import Incident
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.reports import plan as plan_of
-from tests.fakes.world import KeptMails, World, parts
+from tests.fakes.world import SERVICES, KeptMails, World, parts
 from tuning.loop import records
 from tuning.loop.act import choose_action, guard_plan
 from tuning.loop.coverage import asking_first, because
@@ -68,6 +68,35 @@ def test_back_in_the_band_it_acts_by_itself_again_and_says_so(world):
     assert [mail.subject.partition("slotune ")[2] for mail in mails.mails] == [
         "asks first with batch size", "acts by itself again with batch size",
     ]  # fmt: skip
+
+
+def test_intervals_that_always_hold_are_too_wide_to_act_on_until_some_do_not(world):
+    ledger, mails = FakeLedger(), KeptMails()
+    loop = parts(world, ledger, mails)
+    verdicts(ledger, world.now_s, 100, 0)
+    plan = choose_action(loop, incident(world), world.now_s)
+    assert plan.chosen.levers == ("batch_size",) and plan.mode == "approve"
+    assert "100 of the last 100 predictions" in plan.reason and "so wide that they say little" in plan.reason
+    assert guard_plan(loop, plan, world.now_s) is not None
+    verdicts(ledger, world.now_s, 14, 1, first=100)
+    plan = choose_action(loop, incident(world).model_copy(update={"id": "later"}), world.now_s)
+    assert plan.chosen.levers == ("batch_size",) and plan.mode == "act"
+    assert [mail.subject.partition("slotune ")[2] for mail in mails.mails] == [
+        "asks first with batch size", "acts by itself again with batch size",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("inside", [6, 100])
+def test_only_the_lever_that_is_off_asks_and_one_that_asks_already_stays_as_it_is(world, inside):
+    outside = 12 if inside == 6 else 0
+    services = SERVICES + "      replicas: {namespace: ml, target: ranker, min: 1, max: 4, connection: c}\n"
+    loop = parts(world, FakeLedger(), KeptMails(), services)
+    verdicts(loop.ledger, world.now_s, inside, outside)
+    service, held = asking_first(loop, loop.service("ranker"), world.now_s)
+    assert set(held) == {"batch_size"} and held["batch_size"].off == ("narrow" if outside else "wide")
+    assert service.levers["replicas"].mode is None
+    asks = parts(world, loop.ledger, KeptMails(), services.replace("mode: act", "mode: approve"))
+    assert asking_first(asks, asks.service("ranker"), world.now_s) == (asks.service("ranker"), {})
 
 
 def test_as_promised_nothing_changes_and_nobody_is_told(world):
