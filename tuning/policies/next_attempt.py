@@ -4,7 +4,7 @@ What bounds the attempts is the levers that were really pulled. A hold is looked
 firing, at most every `safety.hold_again`; one that said "it passes by itself" sooner, at most every
 `safety.passing_again`; one that waits for what a release moved, at the next sweep. A success that did not last is
 looked at again as soon as something is wrong that its proof had not seen: the objective was kept, so that is news. A
-rule that only holds on for a while, or an alert of others that still stands, is none, and is looked at again like a hold.
+rule that only holds on for a while, or an alert of others that still stands is none: it is looked at again like a hold.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ Last = Literal[
     "held_as_passing",
     "held_as_fresh",
 ]
-Action = Literal[
-    "start", "start_at_news", "start_when_firing", "start_while_firing", "start_if_it_stays", "nothing"
-]
+Action = Literal["start", "start_at_news", "start_when_firing", "start_while_firing", "start_if_it_stays", "nothing"]
 _FOR_NOW = frozenset({"one_open_change", "services_at_once", "stale_data", "unreadable", "clock"})
 """Guards whose reason goes away by itself: nobody has to do anything before it is worth asking again."""
 
