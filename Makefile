@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system demo test unit lint types integration e2e faults \
-	bench-degrade bench-detection bench-learning bench-control bench-llm bench-verdicts bench-ledger bench-page bench-quantization bench-rehearse bench-releases bench-restarts mutants test-kubernetes test-vllm test-triton test-servers test-prefect docs clean
+	bench-degrade bench-detection bench-learning bench-control bench-llm bench-verdicts bench-ledger bench-page bench-quantization bench-rehearse bench-releases bench-restarts mutants test-kubernetes test-vllm test-triton test-servers test-prefect train-policies docs clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -117,9 +117,13 @@ test-prefect: setup ## The loop as Prefect flows, in a real Prefect in an enviro
 	@scripts/prefect .prefect
 	@$(PY) -m pytest tests/slotune/test_prefect.py -rs $(ARGS)
 
+train-policies: setup ## Train the learned planners `ppo` and `evolved` (half an hour; 1.4 GB in an environment of its own)
+	@scripts/policies .policies
+	@PYTHONPATH=. .policies/bin/python -m benchmarks.policies $(ARGS)
+
 docs: setup ## Regenerate the references of settings and presets
 	@$(PY) -m slotune.reference docs/configuration.md
 	@$(PY) -m slotune.preset_reference docs/presets.md
 
 clean: ## Remove the virtual environment and the demo's files
-	rm -rf $(VENV) .uv .triton .vllm .servers .demo build *.egg-info
+	rm -rf $(VENV) .uv .triton .vllm .servers .prefect .policies .demo build *.egg-info

@@ -51,13 +51,12 @@ def build(
     from tuning import planning, verification
     from tuning.loop.parts import Parts
 
-    planner = planning.get(settings.planning.planner)
     return Parts(
         settings=settings,
         services={service.name: service for service in settings.service_values()},
         source=metrics_source(settings, connections),
         actuator=actuators(connections, clock, sleep),
-        planner=planner(settings.planning),
+        planner=planning.chosen(settings.planning),
         verifier=verification.get(settings.verification.method)(settings.verification),
         ledger=open_ledger(ledger_url()),
         notifiers=notifiers(settings, connections),

@@ -244,7 +244,8 @@ class Plan(Value):
     settle_s: how long to wait after the change before looking. lease_s: after how long a temporary change expires
     (None: not temporary). decided_at_s: the run's own time. rollback_of: the plan that this one undoes. since_s: the
     incident's onset (None: not known). tries: how many earlier plans of the incident changed something. objective: the
-    promise that is broken, whose P95 the plan and its proof speak of (None: the service's first).
+    promise that is broken, whose P95 the plan and its proof speak of (None: the service's first). beside: what a
+    learned planner that only watches would have chosen, in words; "" where none does.
     """
 
     id: str
@@ -265,6 +266,7 @@ class Plan(Value):
     tries: int = 0
     reason: str = ""
     objective: Objective | None = None
+    beside: str = ""
 
     @property
     def one_way(self) -> bool:
@@ -299,6 +301,7 @@ class Plan(Value):
                 "rollback_of": self.id,
                 "decided_at_s": self.decided_at_s if at_s is None else at_s,
                 "lease_s": None,
+                "beside": "",
                 "reason": f"undo of plan {self.id}",
             }
         )

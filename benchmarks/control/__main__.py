@@ -25,8 +25,14 @@ from pathlib import Path
 from benchmarks.control import cost, judge, report, score, tables
 from benchmarks.control.cases import Case
 from benchmarks.control.cells import Cells, ground_digest, loop_digest
+from benchmarks.control.policies import POLICIES
+from benchmarks.control.policies.evolved import evolved
+from benchmarks.control.policies.ppo import ppo
 from benchmarks.control.scenarios import SCENARIOS
 
+POLICIES.update(evolved=evolved, ppo=ppo)
+"""They run where they are asked for (`--policies`). They join here because the folder's own registry belongs to the
+ground: a planner more must not throw away what everybody else's cells hold."""
 RESULTS = Path(__file__).parent.parent / "results" / "control.json"
 NAMED = ("slotune", "hpa", "ladder", "aimd", "random", "nothing", "oracle", "playbook")
 DRAWN = ("slotune", "hpa", "ladder", "nothing", "oracle")

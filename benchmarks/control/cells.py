@@ -15,11 +15,12 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 FOLDER = ROOT / "build" / "control"
+WEIGHTS = ROOT / "tuning" / "planning" / "weights"
 
 NOT_GROUND = ("__init__", "__main__", "cells", "cost", "figures", "headline", "real", "report", "tables")
 """They run, keep, show or measure; they do not decide what a cell holds."""
 
-LOOP = ("slotune", "playbook")
+LOOP = ("evolved", "playbook", "ppo", "slotune")
 """The policies that run the production code: their cells depend on all of it."""
 
 
@@ -72,5 +73,8 @@ class Cells:
         partial.replace(path)
 
     def _path(self, case: str, seed: int, part: str) -> Path:
+        """A learned policy's cells belong to its weights as well, which are no module."""
+        weights = WEIGHTS / f"{part}.json"
+        part = f"{part}-{_digest([weights])}" if weights.exists() else part
         name = "".join(c if c.isalnum() else "-" for c in case)
         return self._folder / f"{name}.{seed}.{part}.json"

@@ -29,11 +29,13 @@ def register(app: typer.Typer) -> None:
         send: bool = typer.Option(False, "--send-test", help="Also send a test message to every channel."),
     ) -> None:
         """Check a services.yaml: every mistake with its line; exit 0 when there is none, else 2."""
+        from tuning import planning
         from tuning.services_checks import remarks
         from tuning.services_yaml import load
 
         console = Console()
         settings = load(file, thorough=True, known=_registered())
+        planning.chosen(settings.planning)  # a file of weights that cannot be used says so
         _show(console, settings)
         for remark in remarks(settings):
             console.print(f"warn {escape(str(file))}: {escape(remark)}", soft_wrap=True)
@@ -62,7 +64,11 @@ def _registered() -> dict[str, Sequence[str]]:
     """The names that only the registries know, by the setting that names one of them."""
     from tuning import planning, verification
 
-    return {"planning.planner": sorted(planning.REGISTRY), "verification.method": sorted(verification.REGISTRY)}
+    return {
+        "planning.beside": ["", *planning.LEARNED],
+        "planning.planner": planning.ACTING,
+        "verification.method": sorted(verification.REGISTRY),
+    }
 
 
 def _bounds(lever: Lever) -> str:

@@ -30,7 +30,9 @@ def plan(
         Path | None, typer.Option("--observation", help="An observation as JSON (schema in docs/planning.md).")
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="services.yaml (default: SLOTUNE_CONFIG).")] = None,
-    planner: Annotated[str | None, typer.Option("--planner", help="model or playbook.")] = None,
+    planner: Annotated[
+        str | None, typer.Option("--planner", help="model, playbook, or a learned one: ppo, evolved.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The whole plan as JSON on stdout.")] = False,
 ) -> None:
     """Shows what would be done about one service, and why: diagnosis, options with predictions, choice."""

@@ -95,7 +95,8 @@ class OptionRow:
 @dataclass(frozen=True)
 class AttemptView:
     """One plan and its fate. verdict: improved, unchanged, worse, inconclusive, or "" before one was reached.
-    cost: of requests before and after, in words. advice: what a person could do, where no change was proven."""
+    cost: of requests before and after, in words. advice: what a person could do, where no change was proven. beside:
+    what a learned planner that only watches would have chosen."""
 
     number: int
     plan_id: str
@@ -115,6 +116,7 @@ class AttemptView:
     refusal: str
     cost: str = ""
     advice: tuple[str, ...] = ()
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -264,6 +266,7 @@ def _attempt(line: Line, verdict: Mapping[str, Any], refusal: Mapping[str, Any])
         cause=str(diagnosis.get("cause", "unknown")).replace("_", " "),
         evidence=tuple(map(str, diagnosis.get("evidence") or ())),
         reason=str(plan.get("reason") or ""),
+        beside=str(plan.get("beside") or ""),
         options=tuple(_options(plan)),
         split_ms=_pairs(diagnosis.get("stages"), lambda pair: (str(pair[0]), float(pair[1])))
         or tuple((name, float(v)) for name, key in parts if isinstance(v := diagnosis.get(key), int | float)),

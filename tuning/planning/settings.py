@@ -13,6 +13,14 @@ class PlanningSettings(BaseModel):
     planner: str = "model"
     """Which planner chooses: a name of tuning/planning (model, playbook)."""
 
+    beside: str = ""
+    """A learned planner (evolved, ppo) whose choice is told in mails and on the incident's page, and never made;
+    nothing is told where this is empty."""
+
+    beside_weights: str = ""
+    """A file of weights of one's own for the learned planner, made by `make train-policies`; empty: those that come
+    with slotune."""
+
     rate_window_s: float = Field(30.0, gt=0)
     """Window of the rates behind the signals (the preset's `rate(...[W])`): after a change, numbers younger than this
     still mix the old and the new."""

@@ -253,6 +253,7 @@ def rows(report: Report) -> list[tuple[str, str]]:
         ("Went together", plan.diagnosis.chain),
         ("Lever", changes_text(report) if plan.chosen.changes else "none: hold"),
         ("Why", plan.reason or plan.chosen.reason),
+        ("Only watching", plan.beside),
     ]
     if plan.chosen.predicted_p95_ms is not None:
         table.append((f"Predicted {judged(report)}", interval(plan.chosen.predicted_p95_ms)))

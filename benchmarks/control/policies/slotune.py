@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from benchmarks.control.runs import BATCH_DELAY_S, FOR_S, INT8_DELAY_S, STEP_S, SWEEP_S, Action, Run
 from benchmarks.control.scenarios import END_S, ONSET_S, Scenario
 from benchmarks.control.simulator import SimulatedService
 from benchmarks.control.source import SimulatedSource
 from benchmarks.simulated import START_S, SimulatedLever, run_until
+from detection.model import Incident
 from tests.fakes.ledger import FakeLedger
 from tuning import planning, verification
 from tuning.loop.learn_latency import learn_latency
 from tuning.loop.parts import Parts
-from tuning.model import LEVER_STEPS, Knob, Plan, Receipt, Record, Setting
+from tuning.model import LEVER_STEPS, Change, Knob, Observation, Plan, Receipt, Record, Setting
+from tuning.ports import Planner
 from tuning.settings import Settings
 
 
@@ -73,6 +75,19 @@ class SimulatedActuator(SimulatedLever):
             self.service.set_int8(knobs["precision"] == "int8", INT8_DELAY_S)
 
 
+class Acting:
+    """A learned planner, which only watches, as if it might act: what it would do is to be seen."""
+
+    def __init__(self, planner: Planner) -> None:
+        self.name, self._planner = planner.name, planner
+
+    def propose(self, incident: Incident, observation: Observation, past: Sequence[Record]) -> Plan:
+        return self._planner.propose(incident, observation, past).model_copy(update={"mode": "act"})
+
+    def spares(self, incident: Incident, observation: Observation, past: Sequence[Record], step: Change) -> str:
+        return self._planner.spares(incident, observation, past, step)
+
+
 def make_parts(
     scenario: Scenario, service: SimulatedService, planner: str = "model"
 ) -> tuple[Parts, dict[str, SimulatedActuator]]:
@@ -82,12 +97,13 @@ def make_parts(
     planning_settings = settings.planning.model_copy(
         update={"rate_window_s": scenario.rate_window_s, "verify_window_s": settings.verification.look_s}
     )
+    chooses = planning.get(planner)(planning_settings)
     parts = Parts(
         settings=settings,
         services={s.name: s for s in settings.service_values()},
         source=SimulatedSource(service, scenario.rate_window_s),
         actuator=lambda _service, lever: levers[lever],
-        planner=planning.get(planner)(planning_settings),
+        planner=Acting(chooses) if planner in planning.LEARNED else chooses,
         verifier=verification.get("before_after")(settings.verification),
         ledger=FakeLedger(),
         notifiers=[],
