@@ -186,7 +186,8 @@ class Service(Value):
     """One inference service: how to find its series, what it promises, what may be changed.
 
     selectors: Prometheus label matchers (equality) that single out its series. engine: a name of
-    tuning/planning/engines, what turns its load into latency; from its preset. queries: signals that its preset does
+    tuning/planning/engines, what turns its load into latency, and edges_ms the bounds of the buckets behind a
+    percentile, by its signal; both from its preset. queries: signals that its preset does
     not read, or reads otherwise, as templates like a preset's (see detection.presets.of). preset: what `serving` means
     where it is no preset of slotune or of a package. cost_per_hour: of one replica (0: the replicas lever's).
     own_signals: that no preset has, by name. exporters: labels by the name of what shows its machine (see
@@ -196,6 +197,7 @@ class Service(Value):
     name: str
     serving: str
     engine: str = "dynamic_batching"
+    edges_ms: dict[str, tuple[float, ...]] = {}
     selectors: dict[str, str] = {}
     slo: Slo
     mode: Mode = "observe"

@@ -510,6 +510,7 @@ class ServiceSettings(Section):
             name=self.name,
             serving=self.serving,
             engine=presets.REGISTRY[like].engine if like in presets.REGISTRY else "dynamic_batching",
+            edges_ms=dict(presets.REGISTRY[like].edges_ms) if like in presets.REGISTRY else {},
             selectors=self.selectors,
             slo=Slo(**self.slo.model_dump()),
             mode=self.mode,

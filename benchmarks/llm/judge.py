@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks.llm.loop import slotune
 from benchmarks.llm.policies import POLICIES, Run, cured, nothing, oracle, violation_min
 from benchmarks.llm.scenarios import END_S, OBJECTIVES, ONSET_S, STRETCH_S, Scenario, draw
+from benchmarks.llm.source import exported_p95_ms
 
 LATE_S, LOOK_S = 60.0, 90.0
 FLICKER = 0.1
@@ -23,7 +24,7 @@ PUBLISHED = ("dynamo", "hpa", "keda", "wva")
 class Result:
     """One policy on one incident. kind: curable, incurable, needless; borderline: neither a change nor none is wrong.
 
-    observed: (objective, predicted, low, high, true P95) of each change that was looked at.
+    observed: (objective, predicted, low, high, P95 as the server's histogram read it) of each change that was seen.
     """
 
     scenario: str
@@ -110,7 +111,8 @@ def _observed(run: Run) -> list[tuple[str, float, float, float, float]]:
         start = math.ceil(action.at_s + action.effect_s)
         end = min([start + LOOK_S, END_S, *(a.at_s for a in run.actions[k + 1 :])])
         if end - start >= STRETCH_S:
-            found += [(name, *shown, run.world.p95_ms(name, start, end)) for name, shown in action.predicted.items()]
+            found += [(name, *shown, exported_p95_ms(run.world, name, start, end))
+                      for name, shown in action.predicted.items()]  # fmt: skip
     return found
 
 

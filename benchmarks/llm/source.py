@@ -82,10 +82,7 @@ class WorldSource:
         for name, (edges, values_of) in _HISTOGRAMS.items():
             rows = np.zeros((len(new), edges.size + 1))
             for k, second in enumerate(new):
-                seen = values_of(second)
-                if seen:
-                    found, weight = np.array(seen).T
-                    rows[k] = np.bincount(np.searchsorted(edges, found), weight, edges.size + 1)
+                rows[k] = bucketed(self.world, name, values_of(second))
             old_rows = self._hists[name]
             self._hists[name] = np.concatenate([old_rows, old_rows[-1] + np.cumsum(rows, axis=0)])
 
@@ -132,15 +129,32 @@ class WorldSource:
             if name.endswith("tokens"):
                 values[f"{name}_p95"] = quantile(counts, edges, 0.95)
                 continue
-            shift = 0.0 if name == "itl" else overhead
             for level in (50, 95, 99):
-                values[f"{name}_p{level}_ms"] = 1e3 * quantile(counts, edges, level / 100) + shift
+                values[f"{name}_p{level}_ms"] = 1e3 * quantile(counts, edges, level / 100)
         values |= {f"p{level}_ms": values[f"e2e_p{level}_ms"] for level in (50, 95, 99)} | {"mean_ms": values["e2e_ms"]}
         full = {}
         for name, found in values.items():
             full[name] = np.full(ends.size, np.nan)
             full[name][good] = np.where(np.isfinite(found), found, np.nan)
         return full
+
+
+def bucketed(world: World, name: str, seen: list[tuple[float, float]]) -> FloatArray:
+    """How many of the (value, weight) fall into each bucket of a histogram; a request's time holds the overhead."""
+    edges, _ = _HISTOGRAMS[name]
+    if not seen:
+        return np.zeros(edges.size + 1)
+    values, weights = np.array(seen).T
+    values = values + (world.profile.overhead_ms / 1e3 if name in ("ttft", "e2e") else 0.0)
+    return np.asarray(np.bincount(np.searchsorted(edges, values), weights, edges.size + 1), dtype=np.float64)
+
+
+def exported_p95_ms(world: World, signal: str, start_s: float, end_s: float) -> float:
+    """What Prometheus reads for "ttft_p95_ms" or "itl_p95_ms" over a stretch; NaN where nothing was answered."""
+    name = signal.removesuffix("_p95_ms")
+    edges, values_of = _HISTOGRAMS[name]
+    seen = [pair for second in world.seconds[int(start_s) : int(end_s)] for pair in values_of(second)]
+    return 1e3 * float(quantile(bucketed(world, name, seen)[None], edges, 0.95)[0])
 
 
 def quantile(counts: FloatArray, edges: FloatArray, level: float) -> FloatArray:

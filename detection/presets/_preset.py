@@ -28,6 +28,8 @@ class Preset:
     window, and `$(name)` any of `names`, which a service overrides through `Service.labels["metric.<name>"]`.
     buckets: cumulative bucket rates by le (ms = le * bucket_scale_ms), "" where the system exports no histogram.
     engine: the name of what turns load into latency there (tuning/planning/engines).
+    edges_ms: upper edges of the finite buckets that a percentile is read from, by its signal, where the system has the
+    same ones everywhere: what is predicted of it is told as these will show it.
     presence: a selector with one series for each scrape of a replica; more of them are one target scraped twice.
     native: templates for services whose `duration` is a native histogram, by signal.
     versions: the releases whose metrics these names are.
@@ -47,6 +49,7 @@ class Preset:
     names: Mapping[str, str] = field(default_factory=dict)
     replica_label: str = "replica"
     engine: str = "dynamic_batching"
+    edges_ms: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     presence: str = ""
     versions: str = ""
     native: Mapping[str, str] = field(default_factory=dict)

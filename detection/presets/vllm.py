@@ -56,6 +56,21 @@ _MORE_RUNNING = "clamp_min(sum by ($by) (deriv($(prefix):num_requests_running{$s
 _LOST = f"clamp_min(1 - (({_FINISHED}) + ({_MORE_RUNNING})) / (({_ANSWERED}) > 0), 0)"
 _LOST_BY_TOKENS = f"clamp_min(1 - (({_FINISHED}) + ({_MORE_RUNNING})) / (({_BEGUN}) > 0), 0)"
 _STEPS = "$(prefix):iteration_tokens_total"
+_EDGES_S = {
+    "ttft_p95_ms": (
+        *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
+        *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
+    ),
+    "itl_p95_ms": (
+        *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
+        *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0),
+    ),
+    "e2e_p95_ms": (
+        *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0),
+        *(30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
+    ),
+}
+"""Of vLLM 0.32 as it comes."""
 
 PRESET = Preset(
     name="vllm",
@@ -101,5 +116,6 @@ PRESET = Preset(
     served="count by ($by) ($(prefix):num_requests_running{$sel})",
     version_label="model_name",
     buckets=increases("$(duration)_bucket"),
+    edges_ms={signal: tuple(1e3 * edge for edge in edges) for signal, edges in _EDGES_S.items()},
     names={"duration": "$(prefix):e2e_request_latency_seconds", "prefix": "vllm", "requests": "http_requests_total"},
 )

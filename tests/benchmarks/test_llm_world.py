@@ -10,7 +10,7 @@ from benchmarks.llm.judge import PUBLISHED, Result, figures
 from benchmarks.llm.loop import make_parts
 from benchmarks.llm.scenarios import ONSET_S, STREAMS, Scenario, draw
 from benchmarks.llm.source import START_S, WorldSource
-from benchmarks.llm.vllm_service import Load, plan, window_of
+from benchmarks.llm.vllm_service import Load, exported_p95_ms, plan, window_of
 from benchmarks.llm.world import Faults, Mix, Profile, World
 from detection.model import Service, Slo, Span
 
@@ -168,12 +168,31 @@ def test_scrapes_of_a_server_become_the_presets_signals():
     assert window.values["itl_ms"][-1] == pytest.approx(20.0)
     assert window.values["prompt_tokens_p95"][-1] == pytest.approx(150.0)
     arrivals = plan(Load(5.0, (10, 20), (5, 6)), 100.0, np.random.default_rng(1))
-    assert len(arrivals) == pytest.approx(500, rel=0.2) and {output for _, _, output in arrivals} == {5}
+    assert len(arrivals) == 500 and {output for _, _, output in arrivals} == {5}
+    assert sorted(prompt for _, prompt, _ in arrivals) == [10 + k // 50 for k in range(500)]
+    gaps = np.diff([at_s for at_s, _, _ in arrivals])
+    assert (gaps >= 0).all() and gaps.std() / gaps.mean() == pytest.approx(1.0, abs=0.15), "open-loop, as Poisson's"
+
+
+def test_a_percentile_is_read_from_what_a_histogram_counted_meanwhile():
+    def at(seconds: float) -> dict[str, float]:
+        before, since = 10.0 * seconds, max(0.0, 10.0 * (seconds - 10.0))
+        counts = {"0.01": before, "0.025": before + 0.9 * since, "0.05": before + since, "+Inf": before + since}
+        return {f"vllm:inter_token_latency_seconds_bucket@{edge}": n for edge, n in counts.items()}
+
+    scrapes = [(1000.0 + k, at(float(k))) for k in range(31)]
+    early, late = (exported_p95_ms(scrapes, "inter_token_latency_seconds", *span) for span in ((0, 10), (10, 30)))
+    assert early == pytest.approx(9.5), "nothing had fallen into the second bucket yet"
+    assert late == pytest.approx(10 + 15 * (0.95 - 0.5) / 0.45)
 
 
 def test_rows_of_a_real_server_become_figures():
-    rows = [{"observed": dict.fromkeys(("ttft_p95_ms", "itl_p95_ms", "e2e_p95_ms"), 100.0),
-             "predicted": {name: [value, 80.0, 130.0] for name in ("ttft_p95_ms", "itl_p95_ms", "e2e_p95_ms")}}
+    def found(value: float) -> dict[str, list[float]]:
+        return {name: [value, 80.0, 130.0] for name in real.HISTOGRAMS}
+
+    rows = [{"observed": dict.fromkeys(real.HISTOGRAMS, 100.0), "predicted": found(value),
+             "client_observed": dict.fromkeys(real.HISTOGRAMS, 140.0), "client_predicted": found(value)}
             for value in (110.0, 140.0)]  # fmt: skip
     assert real.figures(rows)["ttft_p95_ms"] == {"within_25_percent": 0.5, "interval_covers": 1.0}
+    assert real.figures(rows)["client_ttft_p95_ms"] == {"within_25_percent": 1.0, "interval_covers": 0.0}
     assert len(real.CHANGES) >= 16 and len({change.series for change in real.CHANGES}) == 4

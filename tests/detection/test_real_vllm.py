@@ -6,6 +6,7 @@ SLOTUNE_TEST_VLLM names the Python of vLLM's environment; default: .vllm/bin/pyt
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import socket
@@ -108,12 +109,16 @@ def test_the_signals_say_what_the_clients_saw(loaded):
 def test_an_iteration_is_the_time_between_two_tokens(loaded):
     """steps_per_s and itl_ms come from different metrics: an engine that never rests makes a token an iteration."""
     window, _ = loaded
-    assert window.last("generation_tokens_per_s") / window.last("steps_per_s") == pytest.approx(window.last("running"), rel=0.5)
+    assert window.last("generation_tokens_per_s") / window.last("steps_per_s") == pytest.approx(
+        window.last("running"), rel=0.5
+    )
 
 
 def test_clients_that_give_up_are_seen(server, prometheus):
     """vLLM counts them as HTTP 2xx and as no finished request."""
-    body = json.dumps({"model": "tiny", "prompt": [5] * 30, "max_tokens": 900, "ignore_eos": True, "stream": True}).encode()
+    body = json.dumps(
+        {"model": "tiny", "prompt": [5] * 30, "max_tokens": 900, "ignore_eos": True, "stream": True}
+    ).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     until = time.monotonic() + WINDOW_S + 5
     while time.monotonic() < until:
@@ -124,3 +129,12 @@ def test_clients_that_give_up_are_seen(server, prometheus):
     window = read(prometheus)
     assert window.last("unanswered_rate") > 0.5
     assert window.last("error_rate") == 0.0, "no failure by the HTTP server's count"
+
+
+def test_the_buckets_of_its_histograms_end_where_the_preset_says(server: Server):
+    names = {"ttft": "time_to_first_token", "itl": "inter_token_latency", "e2e": "e2e_request_latency"}
+    for signal, metric in names.items():
+        start = f"vllm:{metric}_seconds_bucket@"
+        ends = {float(key.removeprefix(start)) for key in server.metrics() if key.startswith(start)}
+        shown = tuple(1e3 * end for end in sorted(ends) if math.isfinite(end))
+        assert presets.get("vllm").edges_ms[f"{signal}_p95_ms"] == pytest.approx(shown), signal

@@ -37,11 +37,10 @@ def expected_p95_ms(
     situation = replace(situation, backlog=0.0)
     stay = engine.unchanged(observation, situation)
     found = engine.predict([stay], observation, situation, Knowledge(), settings)[0]
-    shown = found.shown.get(observation.promise.signal)
-    if shown is None:
+    if observation.promise.signal not in found.shown:
         return None
     if found.load < 1.0:
-        return shown.value
+        return found.told(observation.promise.signal).value
     return math.inf if found.carries <= th.LEAST_CARRIES else None
 
 
@@ -70,8 +69,8 @@ def unhelped_p95_ms(
     delay_s = max(0.0, ahead_s / 2 - settings.rate_window_s - settings.verify_window_s)
     stay = replace(engine.unchanged(observation, later), delay_s=delay_s)
     found = engine.predict([stay], observation, later, Knowledge(), settings)[0]
-    shown = found.shown.get(observation.promise.signal)
-    return th.UNHELPED * shown.value if shown is not None else None
+    signal = observation.promise.signal
+    return th.UNHELPED * found.told(signal).value if signal in found.shown else None
 
 
 def _measured(rate: float) -> Forecast:

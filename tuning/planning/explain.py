@@ -35,11 +35,12 @@ def chosen(item: Ranked, diagnosis: Diagnosis, limits: Mapping[str, float], why:
     price = f" for {formats.points(item.candidate.loss)} of quality" if item.candidate.loss else price
     brings = [_brings(item.predicted, one, limits) for one in dict.fromkeys((name, worst))]
     within = f" within about {item.time_to_effect_s:.0f} s" if item.ends else ""
-    return f"{_lead(diagnosis)}{text} brings {' and '.join(brings)}{price}{within}{why}"
+    edge = f"; {item.predicted.edge}" if item.predicted.edge and "itl_p95_ms" in (name, worst) else ""
+    return f"{_lead(diagnosis)}{text} brings {' and '.join(brings)}{price}{within}{why}{edge}"
 
 
 def _brings(predicted: Predicted, name: str, limits: Mapping[str, float]) -> str:
-    shown = predicted.shown[name]
+    shown = predicted.told(name)
     return f"{_title(name)} to {ms(shown.value)} ({ms(shown.low)} to {ms(shown.high)}; SLO {ms(limits[name])})"
 
 

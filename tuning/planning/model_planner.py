@@ -166,7 +166,7 @@ class ModelPlanner:
             does = stay.meets >= th.PASSES_MEETS and stay.ratio(case.limits) <= self._settings.headroom
             chosen = Option(
                 changes=(),
-                predicted_p95_ms=stay.shown.get(case.observation.promise.signal),
+                predicted_p95_ms=stay.told(case.observation.promise.signal),
                 meets_slo=does,
                 reason=explain.does(stay, case.limits)
                 if does
@@ -398,7 +398,7 @@ def _asking(plan: Plan) -> Plan:
 def _option(case: Case, item: Ranked, reason: str, *, feasible: bool = True) -> Option:
     return Option(
         changes=item.candidate.changes,
-        predicted_p95_ms=item.predicted.shown.get(case.observation.promise.signal),
+        predicted_p95_ms=item.predicted.told(case.observation.promise.signal),
         meets_slo=item.predicted.ratio(case.limits) <= 1,
         cost_per_hour=item.candidate.cost_per_hour,
         quality_loss=item.candidate.loss,

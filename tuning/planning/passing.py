@@ -64,7 +64,7 @@ def off(stay: Predicted, signal: str, now_ms: float | None, limit_ms: float, dep
     what the model lacks (the burstiness of arrivals, which no server of a language model exports) is there under the
     next setting as well.
     """
-    shown = stay.shown.get(signal)
+    shown = stay.told(signal) if signal in stay.shown else None
     queues = depth.size and float(np.median(depth)) > th.WAITS
     if now_ms is None or shown is None or queues or stay.load >= th.FULL or not shown.value < limit_ms < now_ms:
         return {}

@@ -49,7 +49,10 @@ class Predicted:
     carries: probability that the load can be answered at all. room: the same with a tenth to spare and a surprise on
     top. load: utilisation, 1 and more never settles. drain_s: until the present queue is empty, inf when it never is.
     busy: share of the time that a replica would compute. unproven: it rests on a gain that was never measured here.
-    unknown: nobody has seen this setting or one like it, so that its figures are a guess.
+    unknown: nobody has seen this setting or one like it, so that its figures are a guess. exported: by objective
+    signal, what the server's histogram will read there, where its buckets are known: a percentile is a straight line
+    between two of their edges. edge: why a percentile may come out at either of two values far apart, "" where it does
+    not.
     """
 
     shown: Mapping[str, Interval]
@@ -61,6 +64,12 @@ class Predicted:
     busy: float
     unproven: bool = False
     unknown: bool = False
+    exported: Mapping[str, Interval] = field(default_factory=dict)
+    edge: str = ""
+
+    def told(self, name: str) -> Interval:
+        """The percentile as it will be read: what a prediction is told as, and held against what was measured."""
+        return self.exported.get(name, self.shown[name])
 
     def worst(self, limits: Mapping[str, float]) -> str:
         """The objective that is furthest over its limit (or closest to it)."""

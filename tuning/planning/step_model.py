@@ -116,14 +116,13 @@ class StepModel:
         variance = float(x @ self._posterior()[1] @ x)
         return max(mean, 1e-6), math.sqrt(variance + (th.MISFIT * mean) ** 2)
 
-    def doubt(self, sequences: float, prompt: float) -> float:
+    def doubt(self, sequences: float) -> float:
         """Relative doubt that the line holds there: the misfit, more per doubling past what was seen."""
-        beyond = [
-            math.log2(wanted / seen)
-            for wanted, seen in ((sequences, self.sequences_max), (prompt, self.prompt_max))
-            if seen > 0 and wanted > seen
-        ]
-        return math.hypot(th.MISFIT, *(th.BEYOND * value for value in beyond))
+        return math.hypot(th.MISFIT, th.BEYOND * _doublings(sequences, self.sequences_max))
+
+    def beyond_prompts(self, prompt: float) -> float:
+        """Relative doubt of what a token of such prompts costs: attention over longer ones grows faster than a line."""
+        return th.BEYOND_PROMPT * _doublings(prompt, self.prompt_max)
 
     def is_guess(self, sequences: float, context: float) -> bool:
         """Whether the time of an iteration with so many sequences of mean length `context` rests on the prior alone."""
@@ -176,6 +175,10 @@ class StepModel:
             for name in self.__dataclass_fields__
             for value in (getattr(self, name),)
         }
+
+
+def _doublings(wanted: float, seen: float) -> float:
+    return math.log2(wanted / seen) if 0 < seen < wanted else 0.0
 
 
 def _nonnegative(mean: FloatArray, precision: FloatArray) -> FloatArray:

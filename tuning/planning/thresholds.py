@@ -277,6 +277,9 @@ an 8-billion one on one GPU (7 ms, 0.05, 0.025, 4e-5): shares of 0.007 to 0.06, 
 three times as wide."""
 STEP_NOISE = 0.05
 """Relative noise of one measured mean iteration time."""
+STEP_JITTER = 0.15
+"""Log scatter of single iterations around their time: of a real vLLM's tokens that came without somebody's prompt, on
+two cores that other work shared, 80 % lay within 0.75 and 1.3 of their median, half of it because more or fewer ran."""
 STEP_GATE_FROM = 6.0
 """Measurements from which the gate is asked: four unknowns and two to spare."""
 STEP_REGIME = 16
@@ -286,6 +289,13 @@ STEP_POINTS_MAX = 120.0
 NEVER_RESTS = 5.0
 """Mean running sequences from which an engine never rests (Poisson: empty for 0.7 % of the time), so that iterations a
 second tell their length."""
+BEYOND_PROMPT = 0.1
+"""Relative doubt of a prompt token's cost per doubling of the prompts' length past what was seen: on a CPU, prompts of
+300 and 600 tokens took 1.15 and 1.25 times what a token of 116 had told."""
+EDGE_SHARES = (0.03, 0.07)
+"""Shares of gaps between tokens that hold somebody's prompt between which their P95 may be one without ..."""
+EDGE_RATIO = 2.0
+"""... where those with one take this many times as long."""
 PREEMPTED = 0.02
 """Preemptions per finished request from which gaps between tokens and prefill times hold more than iterations."""
 OVERHEAD_WEIGHT = 0.2

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detection.model import FloatArray
+from tuning.formats import ms
 from tuning.model import Interval, Observation
 from tuning.planning import thresholds as th
 from tuning.planning import token_flow as tf
+from tuning.planning import token_percentiles as pc
 from tuning.planning import token_queue as tq
 from tuning.planning import variants as va
 from tuning.planning.latency_model import normal_quantiles
@@ -26,6 +29,7 @@ from tuning.planning.whatif import arrivals as unit_arrivals
 from tuning.planning.whatif import split_cv2
 
 OBJECTIVES = ("p95_ms", "ttft_p95_ms", "itl_p95_ms", "e2e_p95_ms")
+_TAIL = 0.05
 _LEVELS = np.asarray((np.arange(th.TOKEN_DRAWS) + 0.5) / th.TOKEN_DRAWS)
 _Z = [
     normal_quantiles(_LEVELS)[np.argsort(np.arange(th.TOKEN_DRAWS) * root % 1.0)]
@@ -73,14 +77,20 @@ class Flow:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a draw would show, ms; shares 0..1. noise: by objective, log scatter of one look around it."""
+    """What a draw would show, ms; shares 0..1. exported: the same as a histogram of the service reads it, at several
+    levels of one look's luck, where its edges are known. noise: by objective, log scatter of one look around it.
+    prompts: share of the gaps between tokens in which somebody's prompt is read; levels: mean gap of the others, and of
+    those (ms)."""
 
     p95: dict[str, float]
+    exported: dict[str, tuple[float, ...]]
     noise: dict[str, float]
     busy: float
     preemptions_per_s: float
     tokens_per_s: float
     capacity: float
+    prompts: float
+    levels: tuple[float, float]
 
 
 def predict(
@@ -107,11 +117,18 @@ def _predict(
     flows = [_flow(candidate, situation, step, draw, gain, gain_sd) for draw, step in enumerate(steps)]
     settled_s = candidate.delay_s + settings.rate_window_s + settings.verify_window_s
     waiting = situation.backlog / int(candidate.setting["replicas"])
-    shown = [look(flow, waiting, settled_s, settings, situation.steps.overhead_ms) for flow in flows]
+    looked = functools.partial(
+        look,
+        waiting=waiting,
+        settled_s=settled_s,
+        settings=settings,
+        overhead_ms=situation.steps.overhead_ms,
+        edges_ms=observation.service.edges_ms,
+    )
+    shown = [looked(flow) for flow in flows]
     slow = [ratio for ratio in situation.replica_slow if ratio > th.DILUTED_REPLICA]
     if slow and len(slow) < int(candidate.setting["replicas"]):
-        late = [look(_slower(flow, max(slow)), waiting, settled_s, settings, situation.steps.overhead_ms)
-                for flow in flows]  # fmt: skip
+        late = [looked(_slower(flow, max(slow))) for flow in flows]
         share = len(slow) / int(candidate.setting["replicas"])
         shown = [_worse_half(one, other, share) for one, other in zip(shown, late, strict=True)]
     return _summary(candidate, observation, situation, knowledge, settings, flows, shown, (gain, gain_sd))
@@ -148,8 +165,11 @@ def _flow(
     size = Lengths(size.prompt * longer, size.prompt_p95 * longer, size.output * longer, size.output_p95 * longer,
                    size.hit_rate)  # fmt: skip
     step = step.scaled(situation.pace / gain)
+    # How a prompt's cost grows beyond the lengths that were seen is in no line.
+    further = situation.steps.beyond_prompts(size.computed)
+    step = replace(step, prefill_ms=step.prefill_ms * math.exp(further * z_doubt))
     flow = Flow(qps / replicas, split_cv2(situation.cv2, replicas), step, limits, size, draw)
-    doubt = math.hypot(situation.steps.doubt(flow.running, 0.0), situation.slow_sd if situation.pace != 1.0 else 0.0)
+    doubt = math.hypot(situation.steps.doubt(flow.running), situation.slow_sd if situation.pace != 1.0 else 0.0)
     return _slower(flow, math.exp(doubt * z_doubt + gain_sd * z_gain))
 
 
@@ -211,11 +231,18 @@ def _shares(count: int, stream: int) -> list[float]:
     return [float(share) for share in np.random.default_rng([stream, 2]).random(count)]
 
 
-def look(flow: Flow, waiting: float, settled_s: float, settings: PlanningSettings, overhead_ms: float) -> Shown:
+def look(
+    flow: Flow,
+    waiting: float,
+    settled_s: float,
+    settings: PlanningSettings,
+    overhead_ms: float,
+    edges_ms: Mapping[str, Sequence[float]],
+) -> Shown:
     """Percentiles of one replica once its queue has emptied; where it never does, of a look that begins at
     `settled_s`, with the queue that has grown by then (the fluid limit).
 
-    waiting: requests in its queue now.
+    waiting: requests in its queue now. edges_ms: of the histograms behind the percentiles, where they are known.
     """
     least, most = th.TOKEN_REQUESTS
     wanted = flow.qps * settings.verify_window_s
@@ -223,30 +250,55 @@ def look(flow: Flow, waiting: float, settled_s: float, settings: PlanningSetting
     count = max(30, min(count, int(flow.qps * th.SIMULATED_MAX_S)))
     requests = requests_of(flow, count, settings.seed)
     run = tq.simulate(requests, flow.step, flow.limits)
-    first = requests.running + count // 10
-    ttft, e2e = run.ttft_s[first:], run.e2e_s[first:]
-    ttft, e2e = 1e3 * ttft[np.isfinite(ttft)] + overhead_ms, 1e3 * e2e[np.isfinite(e2e)] + overhead_ms
-    last_s = requests.at_s[-1]
-    within = np.array(run.itl_at_s) <= last_s
-    # Which gaps lie beyond the percentile depends on how many prompts came, which is known to a Poisson count.
-    beyond = 0.05 * math.exp(float(_Z[-1][flow.stream]) / math.sqrt(max(wanted, 1.0)))
-    itl = _weighted(1e3 * np.array(run.itl_s)[within], np.array(run.itl_weight)[within], 1 - min(0.5, beyond))
+    first, last_s = requests.running + count // 10, requests.at_s[-1]
     capacity = flow.capacity
     if run.preempted and flow.qps > th.STABLE * capacity:
         capacity = min(capacity, _thrashing(run, last_s, capacity))
     grown = (waiting + (flow.qps - capacity) * settled_s) / capacity if flow.qps >= th.STABLE * capacity else 0.0
     # In the fluid the look's requests have waited up to what the queue has grown to by its end.
-    queued = 1e3 * max(0.0, grown)
-    p95 = {"ttft_p95_ms": _p95(ttft) + queued, "itl_p95_ms": itl, "e2e_p95_ms": _p95(e2e) + queued}
-    noise = {"ttft_p95_ms": _noise(ttft, wanted), "itl_p95_ms": th.RATE_ERROR, "e2e_p95_ms": _noise(e2e, wanted)}
+    outside = overhead_ms + 1e3 * max(0.0, grown)
+    times = {"ttft_p95_ms": run.ttft_s[first:], "e2e_p95_ms": run.e2e_s[first:]}
+    values = {name: 1e3 * found[np.isfinite(found)] + outside for name, found in times.items()}
+    gaps, weights, reads = _gaps(run, last_s)
+    luck = float(_Z[-1][flow.stream])
+    itl, below = pc.scattered(gaps, weights)
+    # Which gaps lie beyond the percentile depends on how many prompts came, which is known to a Poisson count.
+    beyond = _TAIL * math.exp(luck / math.sqrt(max(wanted, 1.0)))
+    p95 = {**{name: pc.p95(found) for name, found in values.items()}, "itl_p95_ms": pc.at(itl, below, 1 - beyond)}
+    noise = {name: pc.noise(found, wanted) for name, found in values.items()} | {"itl_p95_ms": th.RATE_ERROR}
+    exported = {}
+    for name, edges in edges_ms.items():
+        if name == "itl_p95_ms":
+            at = [1 - _TAIL * math.exp(z / math.sqrt(max(wanted, 1.0))) for z in pc.LUCK]
+            exported[name] = tuple(pc.exported(itl, below, edges, level) for level in at)
+        elif name in values and values[name].size:
+            ordered = np.sort(values[name])
+            shares = np.arange(1, ordered.size + 1) / ordered.size
+            exported[name] = tuple(pc.exported(ordered, shares, edges, level) for level in pc.levels(_TAIL, wanted))
     return Shown(
         p95=p95,
+        exported=exported,
         noise=noise,
         busy=min(1.0, run.busy_s / run.ended_s) if run.ended_s > 0 else 0.0,
         preemptions_per_s=sum(at_s <= last_s for at_s in run.preempted) / last_s if last_s > 0 else 0.0,
         tokens_per_s=run.tokens / run.ended_s if run.ended_s > 0 else 0.0,
         capacity=capacity,
+        prompts=float(weights[reads].sum() / weights.sum()),
+        levels=(_middle(gaps, weights, ~reads), _middle(gaps, weights, reads)),
     )
+
+
+def _gaps(run: tq.Run, last_s: float) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+    """(gaps between tokens until `last_s` in ms, how many of each, whether somebody's prompt was read meanwhile)."""
+    within = np.array(run.itl_at_s) <= last_s
+    if not within.any():
+        return np.array([1e-3]), np.ones(1), np.zeros(1, dtype=np.bool_)
+    return 1e3 * np.array(run.itl_s)[within], np.array(run.itl_weight)[within], np.array(run.itl_reads)[within]
+
+
+def _middle(gaps: FloatArray, weights: FloatArray, of: NDArray[np.bool_]) -> float:
+    """Mean of some gaps, NaN where there is none."""
+    return float(np.average(gaps[of], weights=weights[of])) if of.any() else math.nan
 
 
 def _thrashing(run: tq.Run, last_s: float, capacity: float) -> float:
@@ -255,39 +307,14 @@ def _thrashing(run: tq.Run, last_s: float, capacity: float) -> float:
     return max(0.05 * capacity, done / last_s) if last_s > 0 else capacity
 
 
-def _weighted(values: FloatArray, weights: FloatArray, level: float) -> float:
-    if not values.size:
-        return 1e-3
-    order = np.argsort(values)
-    below = np.cumsum(weights[order])
-    return float(values[order][min(int(np.searchsorted(below, level * below[-1])), values.size - 1)])
-
-
-def _p95(values: FloatArray) -> float:
-    """The 95th percentile between the two nearest of sorted values (as numpy's default, without its checks)."""
-    if not values.size:
-        return 1e9
-    ordered, place = np.sort(values), 0.95 * (values.size - 1)
-    low = int(place)
-    high = min(low + 1, values.size - 1)
-    return float(ordered[low] + (place - low) * (ordered[high] - ordered[low]))
-
-
-def _noise(values: FloatArray, wanted: float) -> float:
-    """Log scatter of the 95th percentile of one look with `wanted` requests, from stretches of the run."""
-    if values.size < 24:
-        return 0.5
-    p95s = np.log([_p95(piece) for piece in np.array_split(values, 4)])
-    return float(np.clip(p95s.std() * math.sqrt(values.size / 4 / max(wanted, 1.0)), 0.02, 0.6))
-
-
 def _worse_half(sound: Shown, slow: Shown, share: float) -> Shown:
     """A service of which `share` of the replicas is slow: its 95th percentile lies with the slow ones where they take
     more than a twentieth of the requests, which one replica of fewer than twenty always does."""
     if share < 0.05:
         return sound
     p95 = {name: max(value, slow.p95[name]) for name, value in sound.p95.items()}
-    return Shown(p95, slow.noise, sound.busy, sound.preemptions_per_s, sound.tokens_per_s, slow.capacity)
+    exported = {name: max(found, slow.exported[name]) for name, found in sound.exported.items()}
+    return replace(sound, p95=p95, exported=exported, noise=slow.noise, capacity=slow.capacity)
 
 
 def _summary(
@@ -303,16 +330,20 @@ def _summary(
     alias = "ttft_p95_ms" if "first_token" in observation.service.labels.get("metric.duration", "") else "e2e_p95_ms"
     limits = limits_of(observation.service.slo, OBJECTIVES)
     intervals: dict[str, Interval] = {}
+    exported: dict[str, Interval] = {}
     met = np.ones(len(shown))
     for name in OBJECTIVES[1:]:
         logs = np.log([one.p95[name] for one in shown]) + knowledge.bias + knowledge.off.get(name, 0.0)
         noise = math.hypot(knowledge.scatter, float(np.median([one.noise[name] for one in shown])))
-        low, middle, high = (math.exp(_quantile(logs, noise, level)) for level in (0.05, 0.5, 0.95))
-        intervals[name] = Interval(value=middle, low=low, high=high)
+        intervals[name] = _interval(logs, noise)
+        if all(name in one.exported for one in shown):
+            read = np.log([v for one in shown for v in one.exported[name]])
+            exported[name] = _interval(read + knowledge.bias + knowledge.off.get(name, 0.0), noise)
         asked = [limits[limit] for limit in (name, "p95_ms" if name == alias else name) if limit in limits]
         if asked:
             met = np.minimum(met, [_phi((math.log(min(asked)) - value) / noise) for value in logs])
     intervals["p95_ms"] = intervals[alias]
+    exported |= {"p95_ms": exported[alias]} if alias in exported else {}
     gain, gain_sd = speed
     loads = np.array([flow.qps / one.capacity for flow, one in zip(flows, shown, strict=True)])
     sequences = float(np.median([flow.running for flow in flows]))
@@ -326,6 +357,30 @@ def _summary(
         busy=float(np.median([one.busy for one in shown])),
         unproven=gain_sd >= th.UNMEASURED_SD,
         unknown=situation.steps.is_guess(sequences, flows[0].size.context),
+        exported=exported,
+        edge=_edge(shown),
+    )
+
+
+def _interval(logs: FloatArray, noise: float) -> Interval:
+    low, middle, high = (math.exp(_quantile(logs, noise, level)) for level in (0.05, 0.5, 0.95))
+    return Interval(value=middle, low=low, high=high)
+
+
+def _edge(shown: Sequence[Shown]) -> str:
+    """Why the P95 of the time between tokens may come out at either of two levels: about one gap in twenty is a long
+    one, and how many are is luck."""
+    shares = [one.prompts for one in shown]
+    both = np.array([one.levels for one in shown])
+    known = both[np.isfinite(both).all(axis=1)]
+    if not known.size or min(shares) > th.EDGE_SHARES[1] or max(shares) < th.EDGE_SHARES[0]:
+        return ""
+    alone, read = (float(value) for value in np.median(known, axis=0))
+    if read < th.EDGE_RATIO * alone:
+        return ""
+    return (
+        f"{float(np.median(shares)):.0%} of the gaps between tokens hold somebody's prompt (about {ms(read)}, the "
+        f"others {ms(alone)}), so that which of the two their P95 shows is luck"
     )
 
 

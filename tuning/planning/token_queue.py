@@ -72,7 +72,8 @@ class Requests:
 @dataclass
 class Run:
     """What was seen. ttft_s, e2e_s: by request, NaN where it did not come to that. itl_s, itl_weight: gaps between
-    tokens with how many there were. preempted: at what times. tokens, ended_s: how much was generated until when.
+    tokens with how many there were; itl_reads: whether a prompt was read meanwhile. preempted: at what times. tokens,
+    ended_s: how much was generated until when.
     """
 
     ttft_s: FloatArray
@@ -80,6 +81,7 @@ class Run:
     itl_s: list[float] = field(default_factory=list)
     itl_at_s: list[float] = field(default_factory=list)
     itl_weight: list[float] = field(default_factory=list)
+    itl_reads: list[bool] = field(default_factory=list)
     preempted: list[float] = field(default_factory=list)
     tokens: float = 0.0
     busy_s: float = 0.0
@@ -185,7 +187,7 @@ class _Replica:
             if not self._preempt():
                 break
         took = self.a + self.b * self.decoding + self.c * tokens + self.d * self.kv
-        self._advance(1, took)
+        self._advance(1, took, reads=True)
         for k, take in chunks:
             if self.left[k] <= 0 or self.held[k] < 0:
                 continue
@@ -204,6 +206,7 @@ class _Replica:
             out.itl_s.append(self.t - self.gap_from[k])
             out.itl_at_s.append(self.t)
             out.itl_weight.append(1.0)
+            out.itl_reads.append(True)
             self.gap_from[k] = -1.0
         else:
             out.ttft_s[k] = self.t - self.requests.at_s[k]
@@ -243,7 +246,7 @@ class _Replica:
         self._advance(strides, step + self.d * n * (strides - 1) / 2)
         self._complete()
 
-    def _advance(self, strides: int, took: float) -> None:
+    def _advance(self, strides: int, took: float, *, reads: bool = False) -> None:
         n, out = self.decoding, self.out
         self.t += strides * took
         out.busy_s += strides * took
@@ -252,6 +255,7 @@ class _Replica:
             out.itl_s.append(took)
             out.itl_at_s.append(self.t)
             out.itl_weight.append(n * strides)
+            out.itl_reads.append(reads)
             out.tokens += n * strides
             self.kv += n * strides
 

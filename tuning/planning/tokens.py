@@ -40,9 +40,7 @@ class TokenSituation(Situation):
     @property
     def pace(self) -> float:
         """Factor on the learned iteration time: only what is more than noise counts."""
-        if self.slow is None or abs(self.slow - 1) <= max(th.SLOW_NOISE, 2 * self.slow_sd):
-            return 1.0
-        return self.slow
+        return _more_than_noise(self.slow, self.slow_sd)
 
 
 def assess(
@@ -82,7 +80,7 @@ def assess(
         slowest=max(sorted(pace_of), key=lambda label: pace_of[label], default=""),
         backlog=backlog(now, window, settings),
         identified=kept.known and size is not None and limit is not None and rate is not None and rate.qps.value > 0,
-        steps=kept,
+        steps=_since(kept, slow, slow_sd, tf.measured(window, stride_s, since_s=since, limit=limit, budget=budget)),
         learned={**learned, name: kept} if kept.known else learned,
         model_key=name,
         size=size,
@@ -91,6 +89,21 @@ def assess(
         max_num_seqs=limit,
         max_num_batched_tokens=budget,
     )
+
+
+def _more_than_noise(slow: float | None, slow_sd: float) -> float:
+    return 1.0 if slow is None or abs(slow - 1) <= max(th.SLOW_NOISE, 2 * slow_sd) else slow
+
+
+def _since(kept: StepModel, slow: float | None, slow_sd: float, after: list[Measured]) -> StepModel:
+    """The line with what the trouble itself shows: as many sequences as run now were seen running, whatever the calm
+    saw, and what an iteration of them takes at the calm's pace is measured."""
+    by = _more_than_noise(slow, slow_sd)
+    paced = [replace(one, y_ms=one.y_ms / by) for one in after]
+    found = sm.learn(kept, paced)
+    left, _ = pace(found, paced)
+    # What fits no line (more load and a slower engine at once) tells nothing beyond the calm.
+    return found if left is not None and abs(left - 1) <= th.SLOW_NOISE else kept
 
 
 def _with_overhead(model: StepModel, window: MetricWindow, since_s: float, until_s: float = math.inf) -> StepModel:

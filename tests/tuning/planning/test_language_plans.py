@@ -10,12 +10,17 @@ import pytest
 from detection.model import Slo
 from tests.contracts.engine_subjects import SUBJECTS, WAVE, token_signals
 from tests.fakes.planning import make_incident, make_observation, make_service, make_settings, make_window
-from tuning.model import Observation, Plan, Setting
-from tuning.planning import get
+from tuning.model import Interval, Observation, Plan, Setting
+from tuning.planning import explain, get
+from tuning.planning import step_model as sm
+from tuning.planning.effects import Posterior
 from tuning.planning.engines import get as engine_of
-from tuning.planning.ports import Knowledge
+from tuning.planning.forecast import Forecast
+from tuning.planning.ports import Candidate, Knowledge
+from tuning.planning.ranking import Ranked
 from tuning.planning.settings import PlanningSettings
-from tuning.planning.token_predict import Flow, capacity_now, requests_of
+from tuning.planning.step_model import Measured
+from tuning.planning.token_predict import OBJECTIVES, Flow, capacity_now, requests_of
 from tuning.planning.token_queue import Limits
 
 SETTINGS = PlanningSettings(rate_window_s=10.0, verify_window_s=60.0)
@@ -171,3 +176,57 @@ def test_the_cache_is_read_from_the_server_else_from_what_sequences_take():
     found = ENGINE.assess(make_incident(), dataclasses.replace(seen, settings=silent), SETTINGS, float("-inf"))
     assert found.kv_tokens == 10.0 * (found.size.context + 8) / 0.5
     assert SUBJECTS["continuous_batching"].calm["kv_usage"] == 0.2
+
+
+def of_the_present(seen: Observation, **situation: object):
+    now = dataclasses.replace(ENGINE.assess(make_incident(), seen, SETTINGS, float("-inf")), **situation)
+    return ENGINE.predict([ENGINE.unchanged(seen, now)], seen, now, Knowledge(), SETTINGS)[0]
+
+
+def test_a_prediction_is_told_as_the_servers_histogram_will_read_it():
+    seen = observed(arrivals_per_s=60.0)
+    plain = of_the_present(seen)
+    edges = {"itl_p95_ms": (1.0, 4.0, 64.0), "ttft_p95_ms": (1000.0,)}
+    bucketed = dataclasses.replace(seen, service=seen.service.model_copy(update={"edges_ms": edges}))
+    read = of_the_present(bucketed)
+    assert plain.exported == {} and plain.told("itl_p95_ms") == plain.shown["itl_p95_ms"]
+    assert read.shown == plain.shown and read.meets == plain.meets, "no decision rests on where a bucket ends"
+    assert 4.0 < plain.shown["itl_p95_ms"].value < 8.0
+    assert read.told("itl_p95_ms").value == pytest.approx(4 + 60 * 0.95, rel=0.01)
+    assert read.told("ttft_p95_ms").value == pytest.approx(950.0, rel=0.01)
+    assert read.told("e2e_p95_ms") == plain.shown["e2e_p95_ms"]
+
+
+@pytest.mark.parametrize(("rate", "either"), [(1.0, False), (14.0, True), (36.0, False)])
+def test_gaps_of_which_one_in_twenty_holds_a_prompt_may_show_either_and_the_plan_says_so(rate, either):
+    """An iteration takes 5 ms, 45 ms with a prompt of 100 tokens: at 7/s a replica one in twenty has one."""
+    line = np.array((5.0, 0.02, 0.4, 0.0))
+    rows = [np.array((1.0, n, p, 110.0 * n)) for n in (1.0, 3.0, 9.0) for p in (0.0, 30.0, 100.0)]
+    seen = [Measured(float(k), float(row @ line), tuple(row), row[1], row[2]) for k, row in enumerate(rows * 4, 1)]
+    come = Forecast(Interval(value=rate, low=0.95 * rate, high=1.05 * rate), "given")
+    found = of_the_present(observed(arrivals_per_s=rate), steps=sm.learn(sm.StepModel(), seen), arrivals=come)
+    shown = found.shown["itl_p95_ms"]
+    assert ("hold somebody's prompt" in found.edge) is either, found.edge
+    if either:
+        assert shown.low < 10.0 and shown.high > 35.0, "the interval holds both"
+    item = Ranked(Candidate({}, ()), found, Posterior(3.0, 1.0, 0, 0), 10.0)
+    told = {name: explain.chosen(item, propose(observed()).diagnosis, {name: 60.0}, "") for name in OBJECTIVES[1:]}
+    assert [name for name, text in told.items() if "is luck" in text] == (["itl_p95_ms"] if either else [])
+
+
+@pytest.mark.parametrize(("rate", "factor", "told"), [(900.0, 1.0, True), (600.0, 2.5, False)])
+def test_as_many_sequences_as_run_since_the_onset_were_seen_running(rate, factor, told):
+    """The calm ran five at once. With 15 times the load sixty have for two minutes, which is no guess any more; where
+    the service may have become slower as well, its figures fit no line, and nothing is known beyond the calm."""
+    steps = {name: {**line, "updated_s": 0.0} for name, line in LEARNED["steps"].items()}
+    surge = observed(rate=rate, factor=factor, arrivals_per_s=rate, itl_p95_ms=20.0, state={"steps": steps})
+    incident = make_incident("latency").model_copy(update={"opened_at_s": surge.at_s - 5.0 * (60 - ONSET)})
+    since = ENGINE.assess(incident, surge, SETTINGS, float("-inf"))
+    calm = since.learned[since.model_key]
+    assert calm.is_guess(58.0, 110.0) and since.steps.is_guess(58.0, 110.0) is not told
+    if told:
+        assert since.steps.sequences_max > 10 * calm.sequences_max
+        step = since.steps.step().scaled(since.pace)
+        assert step.base_ms + 58.0 * (step.sequence_ms + 110 * step.kv_ms) == pytest.approx(5 + 0.02 * 58, rel=0.05)
+    else:
+        assert since.steps == calm

@@ -41,7 +41,15 @@ def test_draws_agree_where_it_was_seen_and_part_beyond():
 def test_what_nobody_saw_is_a_guess_and_what_was_seen_is_none():
     model = learned()
     assert not model.is_guess(4.0, 110.0) and model.is_guess(400.0, 110.0)
-    assert model.doubt(400.0, 0.0) > 2 * model.doubt(4.0, 0.0)
+    assert model.doubt(400.0) > 2 * model.doubt(4.0)
+
+
+def test_prompts_longer_than_any_that_was_seen_are_doubted_by_the_doubling():
+    model = learned()
+    seen = model.prompt_max
+    assert model.beyond_prompts(seen) == model.beyond_prompts(0.5 * seen) == 0.0
+    assert model.beyond_prompts(4 * seen) == pytest.approx(2 * model.beyond_prompts(2 * seen))
+    assert model.beyond_prompts(2 * seen) > 0.05
 
 
 def test_an_outlier_is_refused_and_a_service_that_changed_is_learned_anew():

@@ -123,10 +123,14 @@ FIXED = {
     "STABLE": 0.985,
     "STEP_PRIOR": ((0.7, 0.02, 0.005, 4e-06), (0.5, 0.04, 0.012, 1.5e-05)),
     "STEP_NOISE": 0.05,
+    "STEP_JITTER": 0.15,
     "STEP_GATE_FROM": 6.0,
     "STEP_REGIME": 16,
     "STEP_POINTS_MAX": 120.0,
     "NEVER_RESTS": 5.0,
+    "BEYOND_PROMPT": 0.1,
+    "EDGE_SHARES": (0.03, 0.07),
+    "EDGE_RATIO": 2.0,
     "PREEMPTED": 0.02,
     "OVERHEAD_WEIGHT": 0.2,
     "WHOLE_PROMPT": 0.5,
@@ -230,7 +234,7 @@ def test_every_number_is_used():
 def test_no_other_module_of_planning_hides_a_number_of_its_own():
     """Module constants are words, tables and the grids of the arithmetic; what steers a decision stands in one file."""
     allowed = {"_CV2_GRID", "_KAPPA", "_LOG_PRIOR", "_FAR", "_LEVELS", "WEEK_S"}
-    allowed |= {"_SIZE", "_ROOTS", "_ZEROS", "_Z", "_EDGES", "_TAIL"}
+    allowed |= {"_SIZE", "_ROOTS", "_ZEROS", "_Z", "_EDGES", "_TAIL", "LUCK", "_JITTER"}
     found = []
     for path in sorted(Path(thresholds.__file__).parent.rglob("*.py")):
         if path.name in ("thresholds.py", "settings.py"):
