@@ -62,6 +62,8 @@ class Runner:
     """build: the loop's parts, as the settings are now. name: of this loop, its own among all that share the ledger.
 
     say: takes a sentence for the person who watches. executor: where attempts run. only: the services of a sweep.
+    choose: the services of the sweep at a moment, for who knows beforehand that it finds nothing about the others; a
+    sweep that would look at none is left out.
     """
 
     build: Callable[[], Parts]
@@ -71,6 +73,7 @@ class Runner:
     say: Callable[[str], None]
     every_s: float | None = None
     only: Sequence[str] = ()
+    choose: Callable[[float], Sequence[str]] | None = None
     _at_work: dict[str, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _swept_s: float = float("-inf")
@@ -131,16 +134,19 @@ class Runner:
 
     def _sweep(self, parts: Parts, every_s: float) -> None:
         at_s = self.clock.now()
+        only = self.only if self.choose is None else self.choose(at_s)
+        if self.choose is not None and not only:
+            return
         if (other_s := self._swept_elsewhere(parts, at_s, every_s)) is not None:
             self.say(f"Somebody else swept {other_s:.0f} s ago: this sweep is left out.")
             return
         self._swept_s = at_s
-        requests = once.sweep(parts, at_s, alive=lambda run: self._alive(parts, run, at_s), only=self.only)
+        requests = once.sweep(parts, at_s, alive=lambda run: self._alive(parts, run, at_s), only=only)
         wanted = {request.run_id: request for request in (*requests, *self._broken_off(parts, at_s))}
         begun = [request for request in wanted.values() if self._begin(parts, request, at_s)]
         with self._lock:
             busy = len(self._at_work)
-        watched = len(self.only) or len(parts.services)
+        watched = len(only) or len(parts.services)
         services = "1 service" if watched == 1 else f"{watched} services"
         self.say(f"Swept {services}: " + (f"{_count(busy, 'attempt')} under way." if busy else "nothing to do."))
         for request in begun:

@@ -70,7 +70,14 @@ class Counterfactual:
     shown up to there (later points are still the recording's)."""
 
     def __init__(
-        self, service: Service, history: History, drivers: Drivers, draw: Draw, rate_window_s: float, at_s: float
+        self,
+        service: Service,
+        history: History,
+        drivers: Drivers,
+        draw: Draw,
+        rate_window_s: float,
+        at_s: float,
+        steady: Steady | None = None,
     ) -> None:
         self.service, self.drivers, self.draw = service, drivers, draw
         self.window = _own(history.window)
@@ -101,7 +108,8 @@ class Counterfactual:
         self._recent: deque[Step] = deque(maxlen=self._width)
         self._since = 0
         self._touched_s = -math.inf
-        self._steady = Steady(drivers)
+        self.steady = steady or Steady(drivers)
+        """What is known of steady states; worlds of the same drivers may share it."""
         self._rng = np.random.default_rng(draw.seed + 1)
 
     @classmethod
@@ -110,7 +118,7 @@ class Counterfactual:
     ) -> Counterfactual:
         """The same service as another draw has it, from `at_s` on, with what was set before. modelled: the recorded
         setting is modelled as well."""
-        twin = cls(one.service, history, one.drivers, draw, one.rate_window_s, at_s)
+        twin = cls(one.service, history, one.drivers, draw, one.rate_window_s, at_s, one.steady)
         twin.modelled = modelled
         if not modelled:
             for when_s, lever, value in one.made:
@@ -164,6 +172,13 @@ class Counterfactual:
             elif isinstance(value, tuple):
                 knobs = replace(knobs, batch=value[0], timeout_ms=value[1])
         return knobs
+
+    def as_recorded(self, since_s: float) -> bool:
+        """Whether everything from `since_s` on is as it was recorded, and nothing is on its way that changes it."""
+        if self._queue is not None or self._pending or not _same(self._at(self._last), self.drivers.knobs(self._last)):
+            return False
+        first = int(np.searchsorted(self._times, since_s - 1e-6))
+        return not self.departed[first : self._index].any()
 
     def newest(self, signal: str) -> float:
         """What is shown now; NaN in a gap."""
@@ -286,7 +301,7 @@ class Counterfactual:
         load = now.rate * (now.alpha_s + now.beta_s * now.batch) / (now.batch * now.ready)
         resting = queue.now_s < at_s - 1.5 * self.drivers.step_s
         calm = at_s - self._touched_s > _CALM_S and load < (_BUSY_LOAD if resting else _CALM_LOAD)
-        step = self._steady.step(now, self._rng) if calm and self._still(now) else None
+        step = self.steady.step(now, self._rng) if calm and self._still(now) else None
         if step is None:
             if resting:
                 queue = self._queued(i - 1, knobs, self._recent[-1].depth)

@@ -9,11 +9,12 @@ from detection.model import BucketWindow, MetricWindow, Service, Span
 from detection.sources.recorded import RecordedSource
 from slotune.rehearsal.counterfactual import Counterfactual
 from slotune.rehearsal.levers import actuators
+from slotune.rehearsal.quiet import QuietTimes
 from slotune.rehearsal.virtual_time import VirtualExecutor, VirtualTime
 from slotune.runner import Clock, Runner
 from tuning import planning, verification
 from tuning.channel_settings import NotifySettings
-from tuning.ledger import SqlLedger
+from tuning.ledger.memory import MemoryLedger
 from tuning.loop.parts import Parts
 from tuning.model import Record
 from tuning.notifiers.settings import MailSettings
@@ -93,21 +94,21 @@ def rehearse(
         progress(min(1.0, (at_s - start_s) / max(end_s - start_s, 1.0)))
 
     time = VirtualTime(start_s, end_s, moved)
-    ledger = SqlLedger.open("sqlite://")
-    try:
-        parts = Parts(
-            settings=settings,
-            services=services,
-            source=_Shown(worlds),
-            actuator=actuators(worlds),
-            planner=planning.get(settings.planning.planner)(settings.planning),
-            verifier=verification.get(settings.verification.method)(settings.verification),
-            ledger=ledger,
-            notifiers=[],
-        )
-        runner = Runner(lambda: parts, "rehearsal", Clock(time.now, time.wait), VirtualExecutor(time), said.append)
-        time.run(runner.forever)
-        records = [record for page in ledger.pages() for record in page]
-    finally:
-        ledger.close()
-    return Rehearsed(tuple(records), tuple(said), runner.failures)
+    ledger = MemoryLedger()
+    parts = Parts(
+        settings=settings,
+        services=services,
+        source=_Shown(worlds),
+        actuator=actuators(worlds),
+        planner=planning.get(settings.planning.planner)(settings.planning),
+        verifier=verification.get(settings.verification.method)(settings.verification),
+        ledger=ledger,
+        notifiers=[],
+    )
+    quiet = QuietTimes(parts, worlds, settings.schedule.watch_every_s, end_s)
+    runner = Runner(
+        lambda: parts, "rehearsal", Clock(time.now, time.wait), VirtualExecutor(time), said.append,
+        choose=quiet.to_look_at,
+    )  # fmt: skip
+    time.run(runner.forever)
+    return Rehearsed(tuple(ledger.records.values()), tuple(said), runner.failures)

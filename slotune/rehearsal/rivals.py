@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from detection.model import Service
+from slotune.rehearsal.batch_queue import Now
 from slotune.rehearsal.counterfactual import Counterfactual
-from tuning.planning import whatif
-from tuning.planning.whatif import Lane
 
 Made = Callable[[float], Counterfactual]
 """A fresh world that stands at a time."""
@@ -83,35 +82,36 @@ def foreseen(service: Service, make: Made, start_s: float, end_s: float) -> Coun
 
 def _fewest(world: Counterfactual, service: Service, points: list[int], every: int) -> list[int]:
     """The fewest replicas in each stretch whose steady P95 meets the SLO under the stretch's highest load."""
-    d, lever, slo_ms = world.drivers, service.levers["replicas"], float(service.slo.p95_ms or 0.0)
+    lever, slo_ms = service.levers["replicas"], float(service.slo.p95_ms or 0.0)
     low, high = max(1, int(lever.minimum)), max(int(lever.minimum), int(lever.maximum), 1)
-    known: dict[tuple[float, ...], int] = {}
-    found = []
+    causes: dict[tuple[float, ...], Now] = {}
+    keys = []
     for point in points:
-        part = slice(point, point + every)
-        rate, pace = float(d.rate[part].max()), float(np.median(d.slow[part]))
-        batch, timeout_ms = int(d.batch[point]), float(d.timeout_ms[point])
-        alpha_s, beta_s = world.draw.alpha_ms * pace / 1e3, world.draw.beta_ms * pace / 1e3
-        load = rate * (alpha_s + beta_s * batch) / batch
-        key = (batch, timeout_ms, round(math.log(max(load, 1e-6)) / _LOAD_STEP), round(math.log(pace) / _LOAD_STEP))
+        now = _highest(world, point, every)
+        load = now.rate * (now.alpha_s + now.beta_s * now.batch) / now.batch
+        pace = now.alpha_s + now.beta_s * now.batch
+        steps = (round(math.log(max(one, 1e-9)) / _LOAD_STEP) for one in (load, pace))
+        keys.append((now.batch, now.timeout_s, *steps))
+        causes.setdefault(keys[-1], now)
+    loads = {key: now.rate * (now.alpha_s + now.beta_s * now.batch) / now.batch for key, now in causes.items()}
+    counts = {key: min(high, max(low, math.ceil(load / _FULL))) for key, load in loads.items()}
+    short = [key for key, now in causes.items() if now.rate > 0 and counts[key] < high]
+    while short:
+        asked = {key: replace(causes[key], ready=counts[key]) for key in short}
+        world.steady.prepare(asked.values())
+        short = [key for key, now in asked.items() if world.steady.p95_ms(now) > slo_ms]
+        for key in short:
+            counts[key] += 1
+        short = [key for key in short if counts[key] < high]
+    return [counts[key] for key in keys]
 
-        def lane(qps: float, count: int, point: int = point, alpha_s: float = alpha_s, beta_s: float = beta_s) -> Lane:
-            cv2 = whatif.split_cv2(float(d.cv2[point]), count)
-            return Lane(qps, cv2, int(d.batch[point]), float(d.timeout_ms[point]) / 1e3, alpha_s, beta_s, d.spread)
 
-        if key not in known:
-            count = max(low, math.ceil(load / _FULL))
-            while count < high and not _meets(lane(rate / count, count), d.overhead_ms, slo_ms):
-                count += 1
-            known[key] = min(count, high)
-        found.append(known[key])
-    return found
-
-
-def _meets(lane: Lane, overhead_ms: float, slo_ms: float) -> bool:
-    """Whether a replica in its steady state meets the SLO."""
-    if lane.qps <= 0:
-        return True
-    if lane.load >= _FULL:
-        return False
-    return whatif.simulate([lane], batches=800, seed=1, requests=4000)[0].p95_ms + overhead_ms <= slo_ms
+def _highest(world: Counterfactual, point: int, every: int) -> Now:
+    """The causes of a stretch: its highest load, at its usual pace, on one replica."""
+    d, part = world.drivers, slice(point, point + every)
+    pace = float(np.median(d.slow[part])) / 1e3
+    return Now(
+        rate=float(d.rate[part].max()), cv2=float(d.cv2[point]), failed=0.0, batch=int(d.batch[point]),
+        timeout_s=float(d.timeout_ms[point]) / 1e3, alpha_s=world.draw.alpha_ms * pace,
+        beta_s=world.draw.beta_ms * pace, ready=1,
+    )  # fmt: skip

@@ -240,7 +240,9 @@ def _rivals(
     step_s = world.window.span.step_s
 
     def make(at_s: float) -> Counterfactual:
-        return Counterfactual(world.service, recorded, world.drivers, world.draw, world.rate_window_s, at_s)
+        return Counterfactual(
+            world.service, recorded, world.drivers, world.draw, world.rate_window_s, at_s, world.steady
+        )
 
     def rival(name: str, other: Counterfactual) -> Rival:
         hours = float(other.ready[inside].sum()) * step_s / 3600.0

@@ -1,4 +1,4 @@
-"""What every ledger must do: one suite, run over the fake, SQLite and a real PostgreSQL server."""
+"""What every ledger must do: one suite, run over memory, SQLite and a real PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.ledger import FakeLedger
 from tests.postgresql import fresh_database
 from tuning.caps import Caps
 from tuning.errors import ChangeAlreadyOpen, ClaimRefused, Permanent, SlotuneError
 from tuning.ledger import SqlLedger
+from tuning.ledger.memory import MemoryLedger
 from tuning.model import Change, Diagnosis, OpenChange, Option, Plan, Record
 from tuning.ports import Ledger
 from tuning.query import Query
@@ -49,10 +49,10 @@ def record(record_id: str, at_s: float = 100.0, **changes: object) -> Record:
     return Record.model_validate({"id": record_id, "at_s": at_s} | values)
 
 
-@pytest.fixture(params=["fake", "sqlite", pytest.param("postgresql", marks=pytest.mark.server)])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.server)])
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
-    if request.param == "fake":
-        yield FakeLedger()
+    if request.param == "memory":
+        yield MemoryLedger()
         return
     url = f"sqlite:///{tmp_path / 'ledger.db'}" if request.param == "sqlite" else fresh_database()
     made = SqlLedger.open(url)
@@ -73,7 +73,7 @@ def test_any_text_can_be_written(ledger: Ledger, text: str) -> None:
     assert ledger.put(record("r1", service=text, parent_id=text, incident_id=text, body={"reason": text}))
     found = ledger.get("r1")
     assert found is not None and found.body == {"reason": text}
-    assert isinstance(ledger, FakeLedger) or found.service in (text, "?", "a?b")
+    assert isinstance(ledger, MemoryLedger) or found.service in (text, "?", "a?b")
 
 
 def test_the_first_record_of_an_id_stays(ledger: Ledger) -> None:
@@ -360,8 +360,8 @@ def race(calls: list[Callable[[], None]]) -> list[SlotuneError | None]:
 
 
 def test_of_many_claims_at_once_exactly_one_wins(ledger: Ledger) -> None:
-    if isinstance(ledger, FakeLedger):
-        pytest.skip("the fake lives in one thread")
+    if isinstance(ledger, MemoryLedger):
+        pytest.skip("a ledger in memory lives in one thread")
     calls = [
         lambda n=n: ledger.open_change(open_change(f"p{n}"), record(f"intent{n}"))  # type: ignore[misc]
         for n in range(8)
@@ -374,8 +374,8 @@ def test_of_many_claims_at_once_exactly_one_wins(ledger: Ledger) -> None:
 
 
 def test_of_many_services_at_once_only_as_many_claim_as_the_caps_allow(ledger: Ledger) -> None:
-    if isinstance(ledger, FakeLedger):
-        pytest.skip("the fake lives in one thread")
+    if isinstance(ledger, MemoryLedger):
+        pytest.skip("a ledger in memory lives in one thread")
     few = Caps(services_at_once=3, changes_per_hour=9, changes_per_hour_total=99)
     calls = [
         lambda n=n: ledger.open_change(open_change(f"p{n}", f"s{n}"), record(f"intent{n}"), few)  # type: ignore[misc]
