@@ -30,7 +30,7 @@ from tuning.loop.parts import Parts
 from tuning.loop.review import review_week
 from tuning.loop.watch import TuneRequest
 from tuning.loop.window_store import DIGEST
-from tuning.model import Plan
+from tuning.model import Plan, Record
 from tuning.orders import answer_to
 from tuning.query import Query
 
@@ -159,7 +159,7 @@ class Runner:
         """
         known = {incident.id: incident for incident in open_incidents_of(parts.ledger, at_s)}
         found = []
-        for line in parts.ledger.find(Query(kinds=(records.BEGUN,), since_s=at_s - _DAY_S)):
+        for line in _newest_begun(parts.ledger.find(Query(kinds=(records.BEGUN,), since_s=at_s - _DAY_S))):
             incident, number = known.get(line.incident_id or ""), line.body.get("attempt")
             if incident is None or not isinstance(number, int) or self._alive(parts, records.run_of(line), at_s):
                 continue
@@ -276,6 +276,19 @@ class Runner:
     def _learned(self, done: Future[str]) -> None:
         error = done.exception()
         self.say(done.result() if error is None else f"Nothing could be learned: {error}")
+
+
+def _newest_begun(lines: Sequence[Record]) -> list[Record]:
+    """The line of the newest attempt at each incident: a later one begins only when the one before has ended."""
+    newest: dict[str | None, Record] = {}
+    for line in sorted(lines, key=lambda line: (_number(line), line.at_s)):
+        newest[line.incident_id] = line
+    return list(newest.values())
+
+
+def _number(line: Record) -> int:
+    number = line.body.get("attempt")
+    return number if isinstance(number, int) else -1
 
 
 def _count(number: int, what: str) -> str:

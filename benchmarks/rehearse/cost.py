@@ -25,14 +25,14 @@ _SERVICE = """
 
 
 def history(days: float, seed: int) -> History:
-    """Ten signals with a daily course; twice a week the load is too much for an hour, and queues."""
+    """Ten signals with a daily course; twice a week, at its own times, the load is too much for an hour, and queues."""
     points = int(days * 86_400 / STEP_S)
     rng = np.random.default_rng(seed)
     span = Span(START_S, START_S + (points - 1) * STEP_S, STEP_S)
     t = np.arange(points) * STEP_S
     load = 60 * (1 + 0.4 * np.sin(2 * np.pi * t / 86_400)) * np.exp(0.03 * rng.standard_normal(points))
     depth = np.zeros(points)
-    for start in np.arange(2.5, days, 3.5):
+    for start in np.arange(2.5 + rng.uniform(-1.0, 1.0), days, 3.5):
         first = int(start * 86_400 / STEP_S)
         load[first : first + 60] = 260.0
         depth[first : first + 60] = (260 - 2 * 4 / 0.04) * STEP_S * np.arange(1, min(61, points - first + 1))
@@ -49,17 +49,20 @@ def history(days: float, seed: int) -> History:
     return History(MetricWindow("x", span, values, "histogram"), {})
 
 
+def settings_text(services: int) -> str:
+    """services.yaml of so many services."""
+    each = "".join(_SERVICE.format(number=k) for k in range(services))
+    return "prometheus: {rate_window: 60s, step: 60s}\nservices:" + each
+
+
 def measure(days: float, services: int = 1) -> dict[str, object]:
     """CPU and wall seconds, and the process' largest memory in MB."""
     names = [f"service-{k}" for k in range(services)]
-    text = "prometheus: {rate_window: 60s, step: 60s}\nservices:" + "".join(
-        _SERVICE.format(number=k) for k in range(services)
-    )
     found = {name: history(days, k) for k, name in enumerate(names)}
     for name, one in found.items():
         found[name] = History(MetricWindow(name, one.window.span, one.window.values, "histogram"), {})
     cpu, wall = time.process_time(), time.monotonic()
-    result = study(loads(text), found, "cost", lambda _share: None).rehearsal
+    result = study(loads(settings_text(services)), found, "cost", lambda _share: None).rehearsal
     return {
         "days": days,
         "services": services,

@@ -29,6 +29,7 @@ _CALM_S = 300.0
 """So long after the setting was touched or a queue stood, a service that is not busy is in its steady state."""
 _CALM_LOAD, _BUSY_LOAD = 0.7, 0.8
 """Loads below which a steady state may begin, and above which requests are simulated one by one."""
+_FORESEEN_LOAD = 0.95
 _SAME_WAIT_MS = 0.01
 _PSEUDO_LEVELS = (np.arange(200) + 0.5) / 200
 
@@ -93,6 +94,8 @@ class Counterfactual:
         self.modelled = False
         self.made: list[tuple[float, str, Value]] = []
         """What was set: when, which lever, to what."""
+        self.foreseen = False
+        """Whether every change comes before it is needed, so that its queues only breathe."""
         self.has_timeout = "batch_timeout_ms" in history.window.values
         self.departed = np.zeros(self._times.size, dtype=bool)
         """Where numbers are modelled."""
@@ -301,6 +304,7 @@ class Counterfactual:
         load = now.rate * (now.alpha_s + now.beta_s * now.batch) / (now.batch * now.ready)
         resting = queue.now_s < at_s - 1.5 * self.drivers.step_s
         calm = at_s - self._touched_s > _CALM_S and load < (_BUSY_LOAD if resting else _CALM_LOAD)
+        calm = calm or (self.foreseen and load < _FORESEEN_LOAD)
         step = self.steady.step(now, self._rng) if calm and self._still(now) else None
         if step is None:
             if resting:

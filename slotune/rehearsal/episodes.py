@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from detection.model import make_id
 from slotune.rehearsal.result import Happened, How
 from tuning.attempt import Attempt, fold, value
 from tuning.model import Plan, Record
@@ -88,9 +89,27 @@ def episodes(records: Sequence[Record]) -> list[Episode]:
             continue
         onset = opened[0].body.get("opened_at_s")
         plans = [p for r in rows if r.kind == "choose_action" and (p := value(r, Plan)) is not None]
-        attempts = tuple(fold(plan, rows) for plan in sorted(plans, key=lambda p: (p.attempt, p.decided_at_s)))
+        about = _by_parent(rows)
+        ordered = sorted(plans, key=lambda p: (p.attempt, p.decided_at_s))
+        attempts = tuple(fold(plan, _family(plan, rows, about)) for plan in ordered)
         closed = [r.at_s for r in rows if r.kind == "open_incidents" and r.body.get("closed")]
         onset_s = float(onset) if isinstance(onset, (int, float)) else opened[0].at_s
         symptom = str(opened[0].body.get("symptom", ""))
         found.append(Episode(key, opened[0].service, symptom, onset_s, closed[-1] if closed else None, attempts))
     return sorted(found, key=lambda episode: (episode.opened_s, episode.id))
+
+
+def _by_parent(rows: Sequence[Record]) -> dict[str, list[Record]]:
+    found: dict[str, list[Record]] = defaultdict(list)
+    for row in rows:
+        found[row.parent_id or ""].append(row)
+    return found
+
+
+def _family(plan: Plan, rows: Sequence[Record], about: dict[str, list[Record]]) -> list[Record]:
+    """What is known of one attempt among all that is known of its incident: its plan, the plan that undoes it, what
+    follows from either, and the incident's end."""
+    ids = (plan.id, make_id(plan.id, "inverse"))
+    own = [row for row in rows if row.id in ids or row.id == f"{plan.incident_id}:closed"]
+    follow = [row for one in ids for row in about.get(one, ())]
+    return list({row.id: row for row in (*own, *follow)}.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from detection.model import BucketWindow, MetricWindow, Service, Span
 from detection.sources.recorded import RecordedSource
@@ -57,6 +57,8 @@ class _Shown:
 
 LONG_S, LONG_LEARN_S = 2 * 86_400.0, 6 * 3600.0
 """In a history longer than this, what is normal is learned this often instead of hourly: half of the time is saved."""
+KNOWN_S, KNOWN_LEARN_S = 7 * 86_400.0, 86_400.0
+"""Where so much of it has been seen, another day changes little of what is normal."""
 
 
 def settings_for(settings: Settings, step_s: float, length_s: float = 0.0) -> Settings:
@@ -106,9 +108,16 @@ def rehearse(
         notifiers=[],
     )
     quiet = QuietTimes(parts, worlds, settings.schedule.watch_every_s, end_s)
+    seldom = max(settings.schedule.learn_every_s, KNOWN_LEARN_S)
+    schedule = settings.schedule.model_copy(update={"learn_every_s": seldom})
+    later = replace(parts, settings=settings.model_copy(update={"schedule": schedule}))
     runner = Runner(
-        lambda: parts, "rehearsal", Clock(time.now, time.wait), VirtualExecutor(time), said.append,
+        lambda: later if time.now() - start_s > KNOWN_S else parts,
+        "rehearsal",
+        Clock(time.now, time.wait),
+        VirtualExecutor(time),
+        said.append,
         choose=quiet.to_look_at,
-    )  # fmt: skip
+    )
     time.run(runner.forever)
     return Rehearsed(tuple(ledger.records.values()), tuple(said), runner.failures)

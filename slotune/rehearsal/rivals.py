@@ -66,6 +66,7 @@ def foreseen(service: Service, make: Made, start_s: float, end_s: float) -> Coun
     lever, world = service.levers.get("replicas"), make(start_s)
     if lever is None or service.slo.p95_ms is None:
         return None
+    world.foreseen = True
     every = max(1, round(_ORACLE_STEP_S / world.drivers.step_s))
     times = world.window.span.times()
     points = [k for k in range(0, times.size, every) if start_s - 1e-6 <= times[k] <= end_s + 1e-6]

@@ -75,7 +75,9 @@ def study(
             services[name], one, causes, usual(causes, services[name]), rate_window_s, start_s
         )
     done = rehearse(told, worlds, start_s, end_s, lambda share: progress(_LOOP_SHARE * share))
-    by_service = {name: [e for e in episodes(done.records) if e.service == name] for name in kept}
+    by_service: dict[str, list[Episode]] = {name: [] for name in kept}
+    for episode in episodes(done.records):
+        by_service[episode.service].append(episode)
     results = []
     for place, (name, world) in enumerate(sorted(worlds.items())):
         results.append(_service(world, kept[name], by_service[name], start_s, end_s, rivals=rivals))

@@ -17,6 +17,7 @@ from tuning.model import LEVER_STEPS, OpenChange, Record, UnreadableChange
 from tuning.query import Query
 
 _ORDER = ("intended", "made", "leased", "closed")
+_CLOSED = ":closed"
 _INDEXED = ("incident_id", "parent_id", "service", "kind")
 """Columns that are looked up by value: of those that a query names, the one with the fewest records is gone through."""
 
@@ -48,16 +49,23 @@ class MemoryLedger:
         self.closed: set[str] = set()
         self.blobs: dict[str, bytes] = {}
         self._number: dict[str, int] = {}
-        self._having: dict[str, dict[str, _Listed]] = {name: defaultdict(_Listed) for name in _INDEXED}
+        self._having: dict[str, dict[str | None, _Listed]] = {name: defaultdict(_Listed) for name in _INDEXED}
+        self._all = _Listed()
+        self._unclosed: dict[str | None, None] = {None: None}
+        """Incidents of which no end was written, and the records that belong to none."""
 
     def put(self, record: Record) -> bool:
         if record.id in self.records:
             return False
         self.records[record.id] = record.model_copy(update={"body": json.loads(to_json(record.body))})
         self._number[record.id] = len(self._number)
+        self._all.add(record)
         for name, having in self._having.items():
-            if (value := getattr(record, name)) is not None:
-                having[value].add(record)
+            having[getattr(record, name)].add(record)
+        if record.id.endswith(_CLOSED):
+            self._unclosed.pop(record.id.removesuffix(_CLOSED), None)
+        if f"{record.incident_id}{_CLOSED}" not in self.records:
+            self._unclosed[record.incident_id] = None
         return True
 
     def get(self, record_id: str) -> Record | None:
@@ -85,9 +93,11 @@ class MemoryLedger:
             "kind": query.kinds,
         }
         lists = [self._listed(name, values, query.since_s) for name, values in named.items() if values is not None]
-        return min(lists, key=len) if lists else list(self.records)
+        if query.without == ("incident_id", _CLOSED):
+            lists.append(self._listed("incident_id", self._unclosed, query.since_s))
+        return min(lists, key=len) if lists else self._all.since(query.since_s)
 
-    def _listed(self, column: str, values: Iterable[str], since_s: float | None) -> list[str]:
+    def _listed(self, column: str, values: Iterable[str | None], since_s: float | None) -> list[str]:
         having = self._having[column]
         return [i for value in values if value in having for i in having[value].since(since_s)]
 

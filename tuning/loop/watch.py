@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import pydantic
 
@@ -203,10 +204,16 @@ def stored_baselines(ledger: Ledger) -> pipeline.BaselineSet | None:
     if data is None:
         return None
     try:
-        return pipeline.BaselineSet.from_bytes(data)
+        return _baselines(data)
     except BaselineUnreadable as error:
         _log.warning("detect_anomalies: %s", error)
         return None
+
+
+@lru_cache(maxsize=2)
+def _baselines(data: bytes) -> pipeline.BaselineSet:
+    """A set is a value: what many sweeps ask for between two learnings is read once."""
+    return pipeline.BaselineSet.from_bytes(data)
 
 
 def _state_before(ledger: Ledger, at_s: float) -> pipeline.DetectionState:
