@@ -61,6 +61,10 @@ def tune_service() -> None:
     def switch_variant() -> dict[str, object]:
         return steps.pull_lever(get_current_context(), "variant")
 
+    @task(task_display_name="limit what is taken in", trigger_rule=ONE_OF_THEM)
+    def limit_admission() -> dict[str, object]:
+        return steps.pull_lever(get_current_context(), "admission")
+
     @task(task_display_name="restart a replica", trigger_rule=ONE_OF_THEM)
     def restart_replica() -> dict[str, object]:
         return steps.pull_lever(get_current_context(), "restart")
@@ -79,7 +83,7 @@ def tune_service() -> None:
 
     choice, answer = choose_action(), approved()
     levers = [adjust_batch_size(), scale_replicas(), quantize_int8(), revert_release(), switch_variant(),
-              restart_replica()]  # fmt: skip
+              limit_admission(), restart_replica()]  # fmt: skip
     held, report = hold(), email_report().as_teardown()
     approve = ask_person("approve", response_timeout=FACTS.approval)
     verify = VerifyP95Operator(task_id="verify_p95", task_display_name="verify P95")

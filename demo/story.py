@@ -18,6 +18,7 @@ LEVER_KINDS = {
     "revert_release": "release",
     "restart_replica": "restart",
     "switch_variant": "variant",
+    "limit_admission": "admission",
 }
 
 

@@ -25,6 +25,7 @@ LEVER_KINDS = (
     "quantize_int8",
     "revert_release",
     "switch_variant",
+    "limit_admission",
     "restart_replica",
 )
 SUMMARY_KINDS = ("open_incidents", "choose_action", "guard", "verify_p95", "keep", "roll_back", "hold", *LEVER_KINDS)

@@ -39,6 +39,11 @@ def points(loss: float) -> str:
     return f"-{100 * loss:.3g} points" if loss > 0 else "no points"
 
 
+def refused(share: float) -> str:
+    """A share of the requests (0..1) that is refused."""
+    return f"{share:.0%} of the requests refused"
+
+
 def point_minutes(loss: float, seconds: float) -> str:
     """What a loss of quality came to over a stretch of time: points times minutes."""
     minutes = seconds / 60

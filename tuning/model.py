@@ -18,7 +18,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Knob = Whole | Finite | str
 """What a lever can be set to: finite, so that it can be written down and read back everywhere."""
 Verdict = Literal["improved", "unchanged", "worse", "inconclusive"]
-LeverName = Literal["batch_size", "replicas", "precision", "release", "variant", "restart"]
+LeverName = Literal["batch_size", "replicas", "precision", "release", "variant", "admission", "restart"]
 
 STEPS: tuple[str, ...] = (
     "pull_metrics",
@@ -31,6 +31,7 @@ STEPS: tuple[str, ...] = (
     "quantize_int8",
     "revert_release",
     "switch_variant",
+    "limit_admission",
     "restart_replica",
     "hold",
     "settle",
@@ -47,6 +48,7 @@ LEVER_STEPS: dict[str, str] = {
     "precision": "quantize_int8",
     "release": "revert_release",
     "variant": "switch_variant",
+    "admission": "limit_admission",
     "restart": "restart_replica",
 }
 ONE_WAY = frozenset({"restart"})
@@ -73,7 +75,7 @@ class Setting(Value):
 
     values: knobs by name (batch_size: batch_size, batch_timeout_ms, of a language model max_num_seqs,
     max_num_batched_tokens; replicas: min_replicas, max_replicas, replicas; precision: version, precision; release:
-    version; variant: variant). others: the
+    version; variant: variant; admission: queue_limit, concurrency_limit or rate_limit). others: the
     knobs of each replica that shows something else than `values`, which is what most of them show. version: the token
     for an optimistic lock. owner: who writes this knob. useless: why a change of it would do nothing, "" where it
     would: no plan is made with it then. facts: what was read beside the knobs and cannot be set with them
@@ -155,11 +157,23 @@ class Interval(Value):
     level: float = 0.9
 
 
+class Refusing(Value):
+    """What a limit does to the requests, as predicted. share: of the requests that are refused with it (0..1), with its
+    interval; share_now: without it. in_time_per_s: answers within the objective per second with it; in_time_now_per_s:
+    without it."""
+
+    share: Interval
+    share_now: float
+    in_time_per_s: float
+    in_time_now_per_s: float
+
+
 class Option(Value):
     """One way out: changes (none = hold, one, or a pair) with what they are expected to bring and cost.
 
     predicted_p95_ms: of the plan's objective; None when no model can tell. quality_loss: the share of right answers
-    (0..1) that is lost while it lasts, against what served before. reason: why chosen or rejected, in one sentence.
+    (0..1) that is lost while it lasts, against what served before. refusal: what is refused and answered in time with
+    it, of an option that refuses requests. reason: why chosen or rejected, in one sentence.
     """
 
     changes: tuple[Change, ...]
@@ -167,6 +181,7 @@ class Option(Value):
     meets_slo: bool | None = None
     cost_per_hour: float = 0.0
     quality_loss: float = 0.0
+    refusal: Refusing | None = None
     effect_delay_s: float = 0.0
     risk: float = 0.0
     probability_worked: float | None = None

@@ -7,7 +7,7 @@ configuration reference in docs/ is generated from these classes, so every field
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -18,11 +18,13 @@ from detection.settings import DetectionSettings
 from tuning.actuators.settings import (
     OPTIONS,
     CommandOptions,
+    HttpAdmissionOptions,
     HttpConfigOptions,
     HttpOptions,
     HttpReleaseOptions,
     HttpRestartOptions,
     HttpVariantOptions,
+    KubernetesAdmissionOptions,
     KubernetesOptions,
     KubernetesPatchOptions,
     KubernetesReleaseOptions,
@@ -30,6 +32,7 @@ from tuning.actuators.settings import (
     MlflowReleaseOptions,
     ModelRepositoryOptions,
     PodSpecOptions,
+    TritonAdmissionOptions,
     TritonOptions,
     TritonReleaseOptions,
     TritonRepositoryOptions,
@@ -47,6 +50,7 @@ from tuning.verification.settings import VerificationSettings
 
 MAX_BATCH_SIZE = 65_536
 MAX_REPLICAS = 100_000
+MAX_LIMIT = 1_000_000_000
 
 
 class PrometheusSettings(Section):
@@ -251,6 +255,38 @@ class TritonVariantLever(TritonVariantOptions, BaseLever):
     """How it is changed."""
 
 
+class BaseAdmissionLever(BaseLever):
+    """What all admission levers have in common."""
+
+    minimum: int = Field(ge=1, le=MAX_LIMIT, alias="min")
+    """Lowest limit that slotune may set. It only ever lowers the limit that it finds, and gives that one back."""
+
+    maximum: ClassVar[int] = MAX_LIMIT
+
+
+class HttpAdmissionLever(HttpAdmissionOptions, BaseAdmissionLever):
+    """Requests refused at the door while nothing else meets the SLO (task limit_admission), through requests that are
+    written here."""
+
+    actuator: Literal["http_admission"] = "http_admission"
+    """How it is changed."""
+
+
+class TritonAdmissionLever(TritonAdmissionOptions, BaseAdmissionLever):
+    """Requests refused at the door while nothing else meets the SLO (task limit_admission), by Triton's queue size."""
+
+    actuator: Literal["triton_admission"] = "triton_admission"
+    """How it is changed."""
+
+
+class KubernetesAdmissionLever(KubernetesAdmissionOptions, BaseAdmissionLever):
+    """Requests refused at the door while nothing else meets the SLO (task limit_admission), by a field of any
+    Kubernetes object."""
+
+    actuator: Literal["kubernetes_admission"] = "kubernetes_admission"
+    """How it is changed."""
+
+
 class BaseRestartLever(BaseLever):
     """What both restart levers have in common."""
 
@@ -317,6 +353,12 @@ VariantLever = Annotated[
     Annotated[HttpVariantLever, Tag("http_variant")] | Annotated[TritonVariantLever, Tag("triton_variant")],
     _actuator_or("http_variant"),
 ]
+AdmissionLever = Annotated[
+    Annotated[HttpAdmissionLever, Tag("http_admission")]
+    | Annotated[TritonAdmissionLever, Tag("triton_admission")]
+    | Annotated[KubernetesAdmissionLever, Tag("kubernetes_admission")],
+    _actuator_or("http_admission"),
+]
 RestartLever = Annotated[
     Annotated[KubernetesRestartLever, Tag("kubernetes_restart")] | Annotated[HttpRestartLever, Tag("http_restart")],
     _actuator_or("kubernetes_restart"),
@@ -343,12 +385,17 @@ class Levers(Section):
     """Another variant of the model, which costs quality: only where nothing else meets the SLO, and only for as long.
     `actuator` says how it is changed. Its mode is approve where the service's is act, unless it names its own."""
 
+    admission: AdmissionLever | None = None
+    """A limit of what is taken in, lowered while nothing else meets the SLO: what is answered is answered in time, and
+    the rest is refused. The last lever, and only for as long. `actuator` says how it is changed. Its mode is approve
+    where the service's is act, unless it names its own."""
+
     restart: RestartLever | None = None
     """One replica that is slower than the others, leaks memory or answers wrongly: drained and started again.
     `actuator` says how."""
 
 
-ASKED_FIRST = ("release", "variant")
+ASKED_FIRST = ("release", "variant", "admission")
 """Levers about which a person is asked unless they name their own mode: what they change, somebody else decided."""
 
 
@@ -481,7 +528,7 @@ class ServiceSettings(Section):
         own = (presets_here or {}).get(self.serving)
         like = own.like if own is not None else self.serving
         levers = {}
-        for name in ("batch_size", "replicas", "precision", "release", "variant", "restart"):
+        for name in ("batch_size", "replicas", "precision", "release", "variant", "admission", "restart"):
             lever: BaseLever | None = getattr(self.levers, name)
             if lever is None:
                 continue

@@ -10,7 +10,7 @@ import typer
 
 from detection.errors import ConfigError
 from detection.model import Incident, make_id
-from tuning.formats import ms, points
+from tuning.formats import ms, points, refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,6 +126,8 @@ _HEAD = ("", "option", "P95 ms", "90 %", "cost/h", "shows after", "why")
 
 
 def _quality(option: Option) -> str:
+    if option.refusal is not None:
+        return refused(option.refusal.share.value)
     return points(option.quality_loss) if option.quality_loss else "0"
 
 

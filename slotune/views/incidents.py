@@ -11,7 +11,7 @@ from detection.model import Incident
 from slotune import history
 from slotune.views.reading import Reading
 from tuning.cost import moved
-from tuning.formats import change, ms, points
+from tuning.formats import change, ms, points, refused
 from tuning.ledger.lines import Line
 from tuning.model import Advice, Cost
 from tuning.query import Query
@@ -28,6 +28,7 @@ TITLES = {
     "quantize_int8": "INT8",
     "revert_release": "Revert of the release",
     "switch_variant": "Switch of the variant",
+    "limit_admission": "Limit of what is taken in",
     "restart_replica": "Restart of a replica",
     "hold": "Hold",
     "settle": "Settle",
@@ -80,7 +81,7 @@ class Step:
 @dataclass(frozen=True)
 class OptionRow:
     """One option that was weighed. predicted: P95 with its interval, in words; "?" where no model could tell.
-    quality: the points that it costs, in words."""
+    quality: what it costs those who ask (points, or requests that are refused), in words."""
 
     text: str
     predicted: str
@@ -296,6 +297,12 @@ def _cost(found: object) -> Cost | None:
     return Cost.model_validate(found) if isinstance(found, Mapping) else None
 
 
+def _price(option: Mapping[str, Any]) -> str:
+    loss = float(option.get("quality_loss") or 0.0)
+    share = ((option.get("refusal") or {}).get("share") or {}).get("value")
+    return points(loss) if loss else refused(float(share)) if share is not None else ""
+
+
 def _options(plan: Mapping[str, Any]) -> Iterable[OptionRow]:
     for option, chosen in [(plan.get("chosen") or {}, True), *((o, False) for o in plan.get("rejected") or ())]:
         predicted = option.get("predicted_p95_ms") or {}
@@ -307,7 +314,7 @@ def _options(plan: Mapping[str, Any]) -> Iterable[OptionRow]:
             text=history.option_text(option),
             predicted=text,
             cost_per_hour=float(option.get("cost_per_hour") or 0.0),
-            quality=points(loss) if (loss := float(option.get("quality_loss") or 0.0)) else "",
+            quality=_price(option),
             delay_s=float(option.get("effect_delay_s") or 0.0),
             risk=float(option.get("risk") or 0.0),
             chosen=chosen,

@@ -147,6 +147,47 @@ def _triton_variant(stack: ExitStack) -> Subject:
     )
 
 
+def _http_admission(stack: ExitStack) -> Subject:
+    endpoint = stack.enter_context(config_endpoint({"model": "ranker", "max_queue": 500}))
+    time = FakeTime()
+    connections = FakeConnections({"c": endpoint.url})
+    calls = {
+        "limits": "queue",
+        "read": {"path": "/config", "limit_at": "/max_queue"},
+        "write": {"path": "/config", "body": {"max_queue": "{limit}"}},
+    }
+    return Subject(
+        actuators.get("http_admission")(connections, time.clock, time.sleep),
+        service("admission", "http_admission", connection="c", request_timeout_s=0.5, **calls),
+        Change(lever="admission", old={"queue_limit": 500}, new={"queue_limit": 20}),
+        lambda: int(endpoint.config["max_queue"]),
+        lambda: endpoint.config.update(max_queue=77),
+        lambda: connections.known.update(c="http://127.0.0.1:9"),
+    )
+
+
+def _triton_admission(stack: ExitStack) -> Subject:
+    stub = stack.enter_context(triton())
+    policy = {"max_queue_size": 500, "timeout_action": "REJECT"}
+    stub.config["dynamic_batching"]["default_queue_policy"] = policy
+    time = FakeTime()
+    connections = FakeConnections({"c": stub.url})
+
+    def now() -> dict[str, object]:
+        found: dict[str, object] = stub.config["dynamic_batching"]["default_queue_policy"]
+        assert found["timeout_action"] == "REJECT", "the rest of the policy stays"
+        return found
+
+    return Subject(
+        actuators.get("triton_admission")(connections, time.clock, time.sleep),
+        service("admission", "triton_admission", connection="c", model="ranker", request_timeout_s=0.5),
+        Change(lever="admission", old={"queue_limit": 500}, new={"queue_limit": 20}),
+        lambda: int(str(now()["max_queue_size"])),
+        lambda: now().update(max_queue_size=77),
+        lambda: connections.known.update(c="http://127.0.0.1:9"),
+    )
+
+
 def _kubernetes_release(stack: ExitStack) -> Subject:
     world = _world(stack)
 
@@ -331,18 +372,50 @@ def _kubernetes_patch(stack: ExitStack) -> Subject:
     )
 
 
+def _kubernetes_admission(stack: ExitStack) -> Subject:
+    world = _world(stack)
+    rules = world.api.add_scalable_kind("example.org", "v1", "policies", "Policy")
+    spec = {"http": {"http1MaxPendingRequests": 500}}
+    world.api.store.create(
+        rules,
+        "facts",
+        {"apiVersion": "example.org/v1", "kind": "Policy", "metadata": {"name": "p"}, "spec": spec},
+        "kubectl-create",
+    )
+
+    def foreign() -> None:
+        def change(obj: dict[str, object]) -> dict[str, object]:
+            obj["spec"]["http"]["http1MaxPendingRequests"] = 77  # type: ignore[index]
+            return obj
+
+        world.api.store.update(rules, "facts", "p", change, "kubectl-edit")
+
+    place = {"kind": "example.org/v1/policies", "target": "p", "limit_at": "/spec/http/http1MaxPendingRequests"}
+    return Subject(
+        actuators.get("kubernetes_admission")(world.connect(), world.clock, world.sleep),
+        service("admission", "kubernetes_admission", connection="cluster", namespace="facts", limits="queue", **place),
+        Change(lever="admission", old={"queue_limit": 500}, new={"queue_limit": 20}),
+        lambda: int(world.api.store.get(rules, "facts", "p")["spec"]["http"]["http1MaxPendingRequests"]),
+        foreign,
+        lambda: world.connections.known.update(cluster="http://127.0.0.1:9"),
+    )
+
+
 MAKERS: dict[str, Callable[[ExitStack], Subject]] = {
     "command": _command,
     "http": _http,
+    "http_admission": _http_admission,
     "http_config": _http_config,
     "http_release": _http_release,
     "http_variant": _http_variant,
     "kubernetes": _kubernetes,
+    "kubernetes_admission": _kubernetes_admission,
     "kubernetes_patch": _kubernetes_patch,
     "kubernetes_release": _kubernetes_release,
     "mlflow_release": _mlflow_release,
     "pod_spec": _pod_spec,
     "triton": _triton,
+    "triton_admission": _triton_admission,
     "triton_release": _triton_release,
     "triton_variant": _triton_variant,
 }
@@ -355,7 +428,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
 
 
 def _main(subject: Subject) -> str:
-    return next(knob for knob in ("min_replicas", "version", "variant", "batch_size") if knob in subject.change.new)
+    return next(knob for knob in ("min_replicas", "version", "variant", "queue_limit", "batch_size") if knob in subject.change.new)
 
 
 def test_the_registry_is_sorted_complete_and_names_itself() -> None:
@@ -364,7 +437,7 @@ def test_the_registry_is_sorted_complete_and_names_itself() -> None:
     time = FakeTime()
     for name, factory in actuators.REGISTRY.items():
         assert factory(FakeConnections({}), time.clock, time.sleep).name == name
-    with pytest.raises(ConfigError, match="command, http, http_config, http_release, http_restart, http_variant, kubernetes, kubernetes_patch, kubernetes_release, kubernetes_restart, mlflow_release, model_repository, pod_spec, triton"):
+    with pytest.raises(ConfigError, match="command, http, http_admission, http_config, http_release, http_restart, http_variant, kubernetes, kubernetes_admission, kubernetes_patch, kubernetes_release, kubernetes_restart, mlflow_release, model_repository, pod_spec, triton"):
         actuators.get("nope")
 
 

@@ -68,6 +68,7 @@ class World:
         self.errors_by_version: dict[str, float] = {}
         self.served: list[str] = []
         self.variants: list[str] = []
+        self.queue_limit = 100_000
         self._backlog = 0.0
         self._rows: list[dict[str, float]] = []
         self._rng = np.random.default_rng(seed)
@@ -92,13 +93,17 @@ class World:
         capacity = b / batch_ms * 1e3
         served = min(load + self._backlog, capacity)
         self._backlog = max(self._backlog + load - served, 0.0)
+        refused = min(load, max(0.0, self._backlog - self.queue_limit))
+        self._backlog -= refused
+        failed = self._errors(since) + self.errors_by_version.get(self.version, 0.0) + refused / (served + refused + 1e-9)
         rows = min(b, max(1.0, load * batch_ms / 1e3))
         queue_ms = self._backlog / capacity * 1e3 + batch_ms * min(load / capacity, 1.0) / 2
-        p95 = (queue_ms * 1.3 + 1.5 * batch_ms) * np.exp(self._rng.normal(0, 0.05))
+        # A full queue is as long for all that are let in.
+        p95 = (queue_ms * (1.0 if refused else 1.3) + 1.5 * batch_ms) * np.exp(self._rng.normal(0, 0.05))
         self._rows.append(
             {
-                "p50_ms": p95 / 2, "p95_ms": p95, "p99_ms": p95 * 1.2, "mean_ms": queue_ms + batch_ms, "qps": served,
-                "error_rate": self._errors(since) + self.errors_by_version.get(self.version, 0.0), "queue_ms": queue_ms, "queue_depth": self._backlog,
+                "p50_ms": p95 / 2, "p95_ms": p95, "p99_ms": p95 * 1.2, "mean_ms": queue_ms + batch_ms, "qps": served + refused,
+                "error_rate": min(1.0, failed), "queue_ms": queue_ms, "queue_depth": self._backlog,
                 "batch_ms": batch_ms, "rows_per_batch": rows, "batch_size": float(b), "batch_timeout_ms": 0.0,
                 "busy": min(load / capacity, 1.0), "replicas": 1.0, "load_failures": 0.0, "arrival_cv2": 1.0,
             }
@@ -198,6 +203,29 @@ class WorldVariant:
         return Receipt(
             id="", plan_id="", service=service.name, lever="variant", before=before, after={"variant": wanted},
             applied=True, changed=before["variant"] != wanted, at_s=self.world.now_s, reason="made and read back",
+        )  # fmt: skip
+
+
+class WorldAdmission:
+    """The admission lever of the world: absolute, idempotent, read back."""
+
+    name, lever = "http_admission", "admission"
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def read(self, service: Service) -> Setting:
+        if self.world.control_down:
+            raise ControlUnreachable("the control endpoint gives no answer")
+        return Setting(lever="admission", values={"queue_limit": self.world.queue_limit})
+
+    def apply(self, service: Service, change: Change, *, key: str) -> Receipt:
+        before, wanted = self.read(service).values, int(change.new["queue_limit"])
+        self.world.applies.append(dict(change.new))
+        self.world.queue_limit = wanted
+        return Receipt(
+            id="", plan_id="", service=service.name, lever="admission", before=before, after={"queue_limit": wanted},
+            applied=True, changed=before["queue_limit"] != wanted, at_s=self.world.now_s, reason="made and read back",
         )  # fmt: skip
 
 

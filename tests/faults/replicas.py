@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from detection.model import MetricWindow, Service, Span
 from tests.fakes.replicas import Fleet
 from tests.faults.outside import LATE_BY_S, Outside, OutsideSource, Weather
-from tuning.actuators._batch_endpoints import BatchEndpoints, Knobs
+from tuning.actuators._batch_endpoints import BatchEndpoints
 from tuning.actuators._http import Http, Unanswered
+from tuning.actuators._swap import Knobs
 from tuning.errors import ControlRefused, ControlUnreachable
 from tuning.model import Change, Receipt, Setting
 from tuning.ports import Connection

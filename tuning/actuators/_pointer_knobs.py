@@ -28,6 +28,10 @@ class Where:
     batch_timeout: str | None
     unit: str
 
+    @property
+    def pointers(self) -> tuple[str, ...]:
+        return (self.batch_size,) if self.batch_timeout is None else (self.batch_size, self.batch_timeout)
+
     def named(self, knobs: Mapping[str, Knob]) -> dict[str, Knob]:
         """Given knobs by the names of their places, in the document's own units."""
         found: dict[str, Knob] = {}

@@ -20,8 +20,8 @@ from detection.model import Service
 from tuning.actuators import _answers as answers
 from tuning.actuators import _options as options
 from tuning.actuators import _request_template as templates
-from tuning.actuators._batch_endpoints import READ_BACKS, check_owner, setting_of
 from tuning.actuators._http import LIMIT_BYTES, Unanswered
+from tuning.actuators._knob_endpoints import READ_BACKS, check_owner, setting_of
 from tuning.actuators._pointer_knobs import Where
 from tuning.actuators._swap import Knobs, swap
 from tuning.actuators.settings import CommandOptions
@@ -47,10 +47,10 @@ class Command:
     def read(self, service: Service) -> Setting:
         """What the read command prints. Raises ConfigError, ControlUnreachable, ControlRefused."""
         place = self._place(service)
-        return setting_of({place.shown: place.read()})
+        return setting_of({place.shown: place.read()}, self.lever)
 
     def apply(self, service: Service, change: Change, *, key: str) -> Receipt:
-        """Run the write command unless the values stand there already, and read back. Errors as for BatchEndpoints."""
+        """Run the write command unless the values stand there already, and read back. Errors as for KnobEndpoints."""
         started_s, place = self._clock(), self._place(service)
         before = {place.shown: place.read()}
         check_owner(service, change, before)

@@ -119,7 +119,13 @@ class ReadOne(HttpRequest):
     """Body of a POST: any YAML, sent as JSON."""
 
     @field_validator(
-        "batch_size_at", "batch_timeout_at", "version_at", "incarnation_at", "variant_at", check_fields=False
+        "batch_size_at",
+        "batch_timeout_at",
+        "version_at",
+        "incarnation_at",
+        "variant_at",
+        "limit_at",
+        check_fields=False,
     )
     @classmethod
     def _is_pointer(cls, value: str | None) -> str | None:
@@ -350,22 +356,31 @@ class KubernetesPatchOptions(TimeoutBounds):
     @field_validator("batch_size_at", "batch_timeout_at")
     @classmethod
     def _is_pointer(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        top = pointers.steps(pointers.check(value))[:1]
-        if top in ([], ["metadata"], ["status"], ["kind"], ["apiVersion"]):
-            raise ValueError("must lead to a field of what people wish (/spec/..., /data/...)")
-        return value
+        return None if value is None else _of_a_wish(value)
 
     @model_validator(mode="after")
     def _not_a_rollout(self) -> Self:
-        workload = self.kind in ("Deployment", "StatefulSet") or self.kind.startswith("apps/")
         for place in filter(None, (self.batch_size_at, self.batch_timeout_at)):
-            if workload and pointers.below(place, "/spec/template") is not None:
-                raise ValueError("a pod template is changed by the actuator pod_spec, which waits for the rollout")
-            if pointers.steps(place)[-1:] in (["replicas"], ["minReplicas"], ["maxReplicas"]):
-                raise ValueError("replicas are changed by the lever replicas, which knows who owns them")
+            waits = "a pod template is changed by the actuator pod_spec, which waits for the rollout"
+            _no_rollout(self.kind, place, waits)
         return self
+
+
+def _of_a_wish(pointer: str) -> str:
+    """The pointer itself; ValueError (a sentence) where it leads to nothing that people wish."""
+    top = pointers.steps(pointers.check(pointer))[:1]
+    if top in ([], ["metadata"], ["status"], ["kind"], ["apiVersion"]):
+        raise ValueError("must lead to a field of what people wish (/spec/..., /data/...)")
+    return pointer
+
+
+def _no_rollout(kind: str, pointer: str, template: str) -> None:
+    """ValueError where a field is another lever's. template: what to say of a pod template."""
+    workload = kind in ("Deployment", "StatefulSet") or kind.startswith("apps/")
+    if workload and pointers.below(pointer, "/spec/template") is not None:
+        raise ValueError(template)
+    if pointers.steps(pointer)[-1:] in (["replicas"], ["minReplicas"], ["maxReplicas"]):
+        raise ValueError("replicas are changed by the lever replicas, which knows who owns them")
 
 
 class TritonOptions(BatchEndpointOptions):
@@ -764,14 +779,111 @@ class TritonVariantOptions(VariantOptions, EndpointOptions):
         return value
 
 
+class AdmissionOptions(Section):
+    """What every admission lever has."""
+
+    max_refused: float = Field(0.8, gt=0, lt=1)
+    """Largest share of the requests that may be refused, as predicted; a limit that would refuse more is not set."""
+
+
+class CountedOptions(AdmissionOptions):
+    """A limit of which it has to be said what it counts."""
+
+    limits: Literal["queue", "concurrency", "rate"]
+    """What it counts: requests that wait, requests that wait or are computed, or requests a second."""
+
+    per: Literal["replica", "service"] = "replica"
+    """Whether each replica has the limit for itself, or all of them share one (a gateway's)."""
+
+    unlimited: Literal[-1, 0] | None = None
+    """The value that means "no limit" there. Without it 0 and -1 are no ground for a plan."""
+
+
+class ReadLimit(ReadOne):
+    """The request that shows the limit that is in force; it must change nothing."""
+
+    place: ClassVar[str] = "limit"
+
+    limit_at: str
+    """JSON pointer to the limit in the answer, for example /max_queue."""
+
+
+class WriteLimit(WriteOne):
+    """The request that sets the limit, so that sending it twice is sending it once."""
+
+    place: ClassVar[str] = "limit"
+    unnamed: ClassVar[str] = "write sets no limit, so that there is no way back"
+
+    path: str
+    """Path below the connection's address; may hold {limit}."""
+
+    body: Any = None
+    """Any YAML, sent as JSON; "{limit}" becomes a number."""
+
+
+class HttpAdmissionOptions(CountedOptions, EndpointOptions):
+    """http_admission: a limit at the server or at a gateway, through requests that are written here."""
+
+    read: ReadLimit
+    """How the limit that is in force is read."""
+
+    write: WriteLimit
+    """How another one is set."""
+
+
+class TritonAdmissionOptions(AdmissionOptions, EndpointOptions):
+    """triton_admission: max_queue_size of a Triton model's dynamic batcher."""
+
+    model: str = ""
+    """The model's name at the server; default: the service's name."""
+
+    load_timeout_s: float = Field(60.0, gt=0, le=MAX_TIMEOUT_S)
+    """How long loading the model may take; large models and warm-up need more."""
+
+
+class KubernetesAdmissionOptions(CountedOptions):
+    """kubernetes_admission: a limit in a field of an object that a gateway or an operator reads."""
+
+    connection: ConnectionName
+    """Connection of the cluster's API server."""
+
+    namespace: str = Field(min_length=1)
+    """Namespace of the object."""
+
+    kind: str = Field(min_length=1)
+    """Its kind: group/version/plural (networking.istio.io/v1/destinationrules), or v1/configmaps."""
+
+    target: str = Field(min_length=1)
+    """Its name."""
+
+    limit_at: str
+    """JSON pointer to the limit, for example /spec/trafficPolicy/connectionPool/http/http1MaxPendingRequests."""
+
+    request_timeout_s: float = Field(10.0, gt=0, le=MAX_TIMEOUT_S)
+    """How long one call to the API server may take."""
+
+    @field_validator("limit_at")
+    @classmethod
+    def _is_pointer(cls, value: str) -> str:
+        return _of_a_wish(value)
+
+    @model_validator(mode="after")
+    def _not_a_rollout(self) -> Self:
+        restarts = "a pod template is no place of a limit: its change restarts every replica"
+        _no_rollout(self.kind, self.limit_at, restarts)
+        return self
+
+
 OPTIONS: dict[str, type[Section]] = {
     "command": CommandOptions,
     "http": HttpOptions,
+    "http_admission": HttpAdmissionOptions,
     "http_config": HttpConfigOptions,
     "http_release": HttpReleaseOptions,
     "http_restart": HttpRestartOptions,
     "http_variant": HttpVariantOptions,
     "kubernetes": KubernetesOptions,
+    "kubernetes_admission": KubernetesAdmissionOptions,
     "kubernetes_patch": KubernetesPatchOptions,
     "kubernetes_release": KubernetesReleaseOptions,
     "kubernetes_restart": KubernetesRestartOptions,
@@ -779,6 +891,7 @@ OPTIONS: dict[str, type[Section]] = {
     "model_repository": ModelRepositoryOptions,
     "pod_spec": PodSpecOptions,
     "triton": TritonOptions,
+    "triton_admission": TritonAdmissionOptions,
     "triton_release": TritonReleaseOptions,
     "triton_repository": TritonRepositoryOptions,
     "triton_variant": TritonVariantOptions,

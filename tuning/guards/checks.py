@@ -18,6 +18,7 @@ MAIN_KNOBS = {
     "precision": (),
     "release": (),
     "variant": (),
+    "admission": (),
     "restart": (),
 }
 
@@ -68,6 +69,8 @@ def bounds(plan: Plan, facts: GuardFacts) -> Refusal | None:
                     return refuse(plan, facts, "bounds", outside)
         if change.lever == "variant" and (unknown := _unknown_variant(change, lever)):
             return refuse(plan, facts, "bounds", unknown)
+        if change.lever == "admission" and (wrong := _no_lower_limit(change, lever)):
+            return refuse(plan, facts, "bounds", wrong)
         low, high = change.new.get("min_replicas"), change.new.get("max_replicas")
         if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
             return refuse(plan, facts, "bounds", f"min_replicas {low} is above max_replicas {high}.")
@@ -79,6 +82,17 @@ def _unknown_variant(change: Change, lever: Lever) -> str:
     names = [str(one.get("name")) for one in told if isinstance(one, dict)] if isinstance(told, list | tuple) else []
     wanted = str(change.new.get("variant"))
     return "" if wanted in names else f"{wanted} is none of the variants in services.yaml ({', '.join(names)})."
+
+
+def _no_lower_limit(change: Change, lever: Lever) -> str:
+    """A limit is only ever lowered, and not below its bound."""
+    for knob, value in change.new.items():
+        old = change.old.get(knob)
+        if not isinstance(value, int | float) or value < lever.minimum:
+            return f"{knob} {value} is below its bound of {lever.minimum:g}."
+        if isinstance(old, int | float) and 0 < old < value:
+            return f"{knob} {value} is above what is in force ({old}): limits are lowered, and given back."
+    return ""
 
 
 def _outside(change: Change, knob: str, low: float, high: float) -> str | None:
@@ -114,8 +128,8 @@ def error_budget(plan: Plan, facts: GuardFacts) -> Refusal | None:
         return None
     if plan.chosen.levers in (("release",), ("restart",)):
         return None  # the version that fails, or the replica, is what is taken away
-    if plan.chosen.levers == ("variant",) and plan.diagnosis.curable:
-        return None  # what is refused for want of capacity is what a faster variant answers
+    if plan.chosen.levers in (("variant",), ("admission",)) and plan.diagnosis.curable:
+        return None  # what is refused for want of capacity is what a faster variant answers, or is refused at the door
     return refuse(
         plan,
         facts,

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from detection.errors import Temporary
-from detection.model import Incident, MetricWindow, make_id
+from detection.model import Incident, MetricWindow, Span, make_id
 from tuning import attempt as attempts
 from tuning import formats
 from tuning.attempt import Attempt, value
@@ -31,6 +31,8 @@ from tuning.report.notice_mail import lease_mail, notice_mail
 from tuning.report.words import spoken
 
 _DAY_S = 86_400.0
+_POINTS = 2000
+"""Points of a series over a lease at most."""
 
 
 def tend(parts: Parts, change: OpenChange, at_s: float) -> str | None:
@@ -143,21 +145,43 @@ def _end(parts: Parts, attempt: Attempt, at_s: float) -> str:
 
 
 def _paid(parts: Parts, attempt: Attempt, at_s: float) -> str:
-    """What a variant cost while it served, in point-minutes; "" for a change that costs no quality."""
-    loss, since_s = attempt.plan.chosen.quality_loss, attempt.first_made_s
-    if loss <= 0 or since_s is None:
+    """What a variant cost while it served, in point-minutes, or what a limit refused; "" for a change that takes
+    nothing from those who ask."""
+    chosen, since_s = attempt.plan.chosen, attempt.first_made_s
+    if (chosen.quality_loss <= 0 and chosen.refusal is None) or since_s is None:
         return ""
     last = attempts.of(parts.ledger, attempt.steps_back[-1]) if attempt.steps_back else None
     until_s = last.made_s if last is not None and last.made_s is not None else at_s
-    return formats.point_minutes(loss, until_s - since_s)
+    if chosen.refusal is not None:
+        return _refused(parts, attempt.plan, since_s, until_s)
+    return formats.point_minutes(chosen.quality_loss, until_s - since_s)
+
+
+def _refused(parts: Parts, plan: Plan, since_s: float, until_s: float) -> str:
+    """What failed or was refused while a limit was in force, as measured; as planned where nothing was."""
+    service, minutes = parts.service(plan.service), (until_s - since_s) / 60
+    step_s = max(parts.settings.prometheus.step_s, (until_s - since_s) / _POINTS)
+    window = parts.source.read([service], ("qps", "error_rate"), Span(since_s, max(since_s, until_s), step_s)).get(
+        service.name
+    )
+    rates, shares = (None if window is None else window.values.get(name) for name in ("qps", "error_rate"))
+    if rates is None or shares is None or not (known := np.isfinite(rates) & np.isfinite(shares)).any():
+        planned = plan.chosen.refusal.share.value if plan.chosen.refusal is not None else 0.0
+        return f"{formats.refused(planned)} for {minutes:.1f} min, as planned (what was refused was not measured)"
+    asked = float(rates[known].sum())
+    share = float((rates[known] * shares[known]).sum()) / asked if asked > 0 else 0.0
+    count = share * float(rates[known].mean()) * (until_s - since_s)
+    return f"{formats.refused(share)} for {minutes:.1f} min: about {count:,.0f}"
 
 
 def _tell_paid(parts: Parts, attempt: Attempt, reason: str, price: str, at_s: float) -> None:
-    """People who agreed to worse answers for a while hear that they are whole again, and what it came to."""
+    """People who agreed to worse answers, or to fewer, hear that it is over, and what it came to."""
     plan = attempt.plan
-    change = next(change for change in plan.chosen.changes if change.lever == "variant")
-    title = f"{plan.service}: {change.old['variant']} serves again, {price}"
-    measured = parts.service(plan.service).levers["variant"].options.get("quality_of", "")
+    change = next(change for change in plan.chosen.changes if change.lever in ("variant", "admission"))
+    old = next(iter(change.old.items()))
+    over = f"{old[1]} serves again" if change.lever == "variant" else spoken(f"{old[0]} is {old[1]} again")
+    measured = parts.service(plan.service).levers[change.lever].options.get("quality_of", "")
+    title = f"{plan.service}: {over}, {price}"
     lines = [
         spoken(f"{plan.service}: {change.text()} was lent and is over. {reason}"),
         f"Points are of {measured}." if measured else "",

@@ -29,7 +29,7 @@ class Cause:
     told_by: tuple[tuple[str, ...], ...] = ()
 
 
-_ALL = ("batch_size", "replicas", "precision", "variant")
+_ALL = ("batch_size", "replicas", "precision", "variant", "admission")
 
 _TABLE = (
     Cause(
@@ -67,7 +67,7 @@ _TABLE = (
     Cause(
         "slow_replica",
         "one replica is slower than the others",
-        ("restart", "replicas", "precision", "variant"),
+        ("restart", "replicas", "precision", "variant", "admission"),
         pair_adds=th.STAND_INS,
         told_by=(("p95_ms", "replicas"),),
     ),

@@ -9,7 +9,7 @@ from detection.model import FloatArray
 from detection.signals import percentile as _title
 from tuning import formats
 from tuning.formats import ms
-from tuning.model import Diagnosis
+from tuning.model import Diagnosis, Refusing
 from tuning.planning import thresholds as th
 from tuning.planning.causes import CAUSES
 from tuning.planning.ports import Predicted
@@ -21,6 +21,7 @@ _RULE_OF_THUMB = {
     "replicas": "throughput low, so more replicas",
     "precision": "so INT8",
     "variant": "so a smaller model",
+    "admission": "so a shorter queue",
 }
 
 
@@ -34,6 +35,9 @@ def chosen(item: Ranked, diagnosis: Diagnosis, limits: Mapping[str, float], why:
     price = f" for {cost:.2f}/h" if cost > 0 else f", saving {-cost:.2f}/h" if cost < 0 else " at no cost"
     price = f" for {formats.points(item.candidate.loss)} of quality" if item.candidate.loss else price
     brings = [_brings(item.predicted, one, limits) for one in dict.fromkeys((name, worst))]
+    refused = item.predicted.refused
+    if "admission" in item.candidate.levers and refused is not None:
+        price = f", and refuses {refused.value:.0%} of the requests"
     within = f" within about {item.time_to_effect_s:.0f} s" if item.ends else ""
     edge = f"; {item.predicted.edge}" if item.predicted.edge and "itl_p95_ms" in (name, worst) else ""
     return f"{_lead(diagnosis)}{text} brings {' and '.join(brings)}{price}{within}{why}{edge}"
@@ -53,12 +57,34 @@ def _lead(diagnosis: Diagnosis) -> str:
 
 def price(loss: float, earlier_s: Sequence[float], lease_s: float, below_qps: float | None) -> str:
     """What a smaller variant costs, as far as it can be told. earlier_s: how long earlier switches here lasted."""
-    if earlier_s:
-        typical = f"about {median(earlier_s) / 60:.0f} min (the median of {len(earlier_s)} before)"
-    else:
-        typical = f"up to {lease_s / 60:.0f} min, then it is looked at again"
     back = f"; back once fewer than {below_qps:.3g} requests/s come" if below_qps else ""
-    return f"The price: {formats.points(loss)} for {typical}{back}."
+    return f"The price: {formats.points(loss)} for {_typical(earlier_s, lease_s)}{back}."
+
+
+def _typical(earlier_s: Sequence[float], lease_s: float) -> str:
+    """How long what is lent lasts."""
+    if earlier_s:
+        return f"about {median(earlier_s) / 60:.0f} min (the median of {len(earlier_s)} before)"
+    return f"up to {lease_s / 60:.0f} min, then it is looked at again"
+
+
+def refusal(told: Refusing, earlier_s: Sequence[float], lease_s: float, below_qps: float | None) -> str:
+    """What a limit refuses and wins, before and after. earlier_s: how long earlier limits here lasted."""
+    share = told.share
+    back = f"; back once fewer than {below_qps:.3g} requests/s come" if below_qps else ""
+    between = f"{share.low:.0%} to {share.high:.0%}; as it is {told.share_now:.0%}"
+    in_time = f"{told.in_time_per_s:.3g}/s, as it is {told.in_time_now_per_s:.3g}/s"
+    lasts = _typical(earlier_s, lease_s)
+    return f"Refused: {share.value:.0%} of the requests ({between}) for {lasts}{back}. Answered in time: {in_time}."
+
+
+def refuses(text: str, share: float | None) -> str:
+    """Why nothing more is done while a limit that was lowered refuses requests. text: the change; share: 0..1."""
+    told = "requests" if share is None else f"{share:.0%} of the requests"
+    return (
+        f"hold: {text} was lent and refuses {told}, so that the others are answered in time; nothing within bounds "
+        "would answer more of them, and the limit goes back by itself once the load has fallen"
+    )
 
 
 def late(winner: Ranked) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 from detection.model import Incident
 from detection.signals import percentile
 from tuning.formats import ms
-from tuning.model import LEVER_STEPS, Change, Diagnosis, Interval, Observation, Option, Plan, Record
+from tuning.model import LEVER_STEPS, Change, Diagnosis, Interval, Observation, Option, Plan, Record, Refusing
+from tuning.planning import admission as ad
 from tuning.planning import effects as ef
 from tuning.planning import explain, options, ranking
 from tuning.planning import passing as ps
@@ -31,6 +32,9 @@ from tuning.planning.reverting import way_back
 from tuning.planning.rules import Rules
 from tuning.planning.settings import PlanningSettings
 from tuning.planning.situation import Situation, calm_window
+
+_COSTLY = frozenset({va.LEVER, ad.LEVER})
+"""Levers that take something from those who ask: right answers, or an answer at all."""
 
 
 @dataclass(frozen=True)
@@ -158,31 +162,36 @@ class ModelPlanner:
                 feasible=not item.barred,
             )
             for item in sorted(ranked, key=lambda item: item.predicted.ratio(case.limits))
-            if item is not winner
+            if winner is None or item.candidate is not winner.candidate
         ]
         sick = left_out(case.incident, case.observation, case.diagnosis, case.past, case.situation.now.busy)
-        untouched = (*_untouched(case.observation), *sick)
+        untouched = (*_untouched(case.observation, case.engine.proves_limits(case.observation)), *sick)
         if winner is None:
             does = stay.meets >= th.PASSES_MEETS and stay.ratio(case.limits) <= self._settings.headroom
             chosen = Option(
                 changes=(),
                 predicted_p95_ms=stay.told(case.observation.promise.signal),
                 meets_slo=does,
-                reason=explain.does(stay, case.limits)
-                if does
-                else explain.nothing(case.diagnosis, ranked, case.limits),
+                reason=explain.does(stay, case.limits) if does else self._nothing(case, ranked),
             )
             return self._plan(case, chosen, (*rejected, *untouched))
-        plan = self._plan(case, _option(case, winner, text), (*rejected, *untouched))
+        plan = self._plan(case, _option(case, winner, text, stay), (*rejected, *untouched))
         rule = self._by_rules(case).chosen.levers
         other = explain.disagreement(winner.candidate.levers, rule, self._why(case, winner))
         plan = plan.model_copy(update={"reason": f"{text}. {other}".strip() if other else text})
         return self._with_lease(case, plan, winner)
 
+    @staticmethod
+    def _nothing(case: Case, ranked: list[Ranked]) -> str:
+        lent, now = ad.lent(case.observation, case.past), case.situation.now
+        if lent and now.p95_ms is not None and now.p95_ms <= case.observation.promise.limit_ms:
+            return explain.refuses(lent, now.error_rate)
+        return explain.nothing(case.diagnosis, ranked, case.limits)
+
     def _winner(self, case: Case, ranked: list[Ranked], stay: Predicted) -> tuple[Ranked | None, str]:
         """What is done, and why. What costs quality comes after all that does not and may do, also after a free try of
-        what nobody has seen; and before what is predicted to fail."""
-        whole = [item for item in ranked if va.LEVER not in item.candidate.levers]
+        what nobody has seen; and before what is predicted to fail. Requests are refused only where nothing is left."""
+        whole = [item for item in ranked if not _COSTLY & set(item.candidate.levers)]
         winner = ranking.best(whole, self._settings, case.limits)
         if winner is None and case.engine.rules_apply:
             grows = not math.isfinite(stay.drain_s)
@@ -194,6 +203,9 @@ class ModelPlanner:
         if not ranking.does(winner, self._settings, case.limits):
             lossy = [item for item in ranked if va.LEVER in item.candidate.levers]
             winner = ranking.least_loss(lossy, self._settings, case.limits) or winner
+        if winner is None:
+            sheds = [replace(item, wins=_wins(item, stay)) for item in ranked if ad.LEVER in item.candidate.levers]
+            winner = ranking.least_refused(sheds, self._settings, case.limits)
         return winner, self._winning(case, winner) if winner is not None else ""
 
     def _corrected(self, case: Case, stay: Predicted) -> Case:
@@ -278,7 +290,7 @@ class ModelPlanner:
     def _rank(self, case: Case, base: Candidate) -> list[Ranked]:
         """All single levers, and pairs where they are cheaper than the best single."""
         ranked = self._judge(case, case.engine.options(case.observation, case.situation), case.situation)
-        whole = [item for item in ranked if va.LEVER not in item.candidate.levers]
+        whole = [item for item in ranked if not _COSTLY & set(item.candidate.levers)]
         sure = [item for item in whole if item.eligible(self._settings, case.limits) and not item.guessed]
         dearest = min((item.candidate.cost_per_hour for item in sure), default=math.inf)
         if dearest <= 0:
@@ -294,7 +306,7 @@ class ModelPlanner:
         ranked = []
         for candidate, predicted in zip(candidates, shown, strict=True):
             trust = ef.posterior(case.seen, case.observation.service.name, case.diagnosis.cause, candidate.levers)
-            reason = ranking.barred(candidate, trust, tried, harmful)
+            reason = ranking.barred(candidate, trust, tried, harmful) or _refuses_too_much(case, candidate, predicted)
             half = bool(reason) and not ranking.barred(candidate, trust, frozenset(), harmful)
             if predicted.unknown and not case.engine.rules_apply:
                 reason, half = reason or case.engine.unseen(situation), False
@@ -330,10 +342,15 @@ class ModelPlanner:
         return self._plan(case, _option(case, item, text), _untouched(observation))
 
     def _with_lease(self, case: Case, plan: Plan, winner: Ranked) -> Plan:
-        """More replicas are lent, and so is another variant: with the rate below which the old setting would do."""
+        """More replicas, a variant and a limit are lent, with the rate below which the old setting would do."""
         if va.LEVER in winner.candidate.levers:
             lease_s, below_qps = self._settings.lease_s, self._does_again(case)
             price = explain.price(winner.candidate.loss, va.lasted_s(case.past), lease_s, below_qps)
+            reason = f"{plan.reason}. {price}"
+            return plan.model_copy(update={"lease_s": lease_s, "revert_below_qps": below_qps, "reason": reason})
+        if (refusal := plan.chosen.refusal) is not None:
+            lease_s, below_qps = self._settings.lease_s, self._does_again(case)
+            price = explain.refusal(refusal, va.lasted_s(case.past, ad.LEVER), lease_s, below_qps)
             reason = f"{plan.reason}. {price}"
             return plan.model_copy(update={"lease_s": lease_s, "revert_below_qps": below_qps, "reason": reason})
         if "replicas" not in winner.candidate.levers or winner.candidate.cost_per_hour < 0:
@@ -395,19 +412,49 @@ def _asking(plan: Plan) -> Plan:
     return plan.model_copy(update={"mode": "approve", "chosen": chosen, "reason": reason})
 
 
-def _option(case: Case, item: Ranked, reason: str, *, feasible: bool = True) -> Option:
+def _option(
+    case: Case, item: Ranked, reason: str, stay: Predicted | None = None, *, feasible: bool = True
+) -> Option:
+    """stay: what holding would bring, for what is refused and answered in time as it is."""
     return Option(
         changes=item.candidate.changes,
         predicted_p95_ms=item.predicted.told(case.observation.promise.signal),
         meets_slo=item.predicted.ratio(case.limits) <= 1,
         cost_per_hour=item.candidate.cost_per_hour,
         quality_loss=item.candidate.loss,
+        refusal=_refusal(item, stay) if ad.LEVER in item.candidate.levers else None,
         effect_delay_s=item.candidate.delay_s + (item.predicted.drain_s if item.ends else 0.0),
         risk=item.candidate.risk,
         probability_worked=round(item.success, 3),
         feasible=feasible and item.ends,
         reason=reason,
     )
+
+
+def _refusal(item: Ranked, stay: Predicted | None) -> Refusing | None:
+    share, in_time = item.predicted.refused, item.predicted.in_time_per_s
+    if share is None or in_time is None or stay is None or stay.refused is None:
+        return None
+    return Refusing(
+        share=share,
+        share_now=stay.refused.value,
+        in_time_per_s=in_time,
+        in_time_now_per_s=stay.in_time_per_s or 0.0,
+    )
+
+
+def _wins(item: Ranked, stay: Predicted) -> bool:
+    """Whether clearly more is answered in time with a limit than as it is."""
+    return (item.predicted.in_time_per_s or 0.0) > th.LIMIT_WINS * (stay.in_time_per_s or 0.0)
+
+
+def _refuses_too_much(case: Case, candidate: Candidate, predicted: Predicted) -> str:
+    """Why a limit may not be set: it refuses more than the lever allows; "" where it does not."""
+    if ad.LEVER not in candidate.levers or predicted.refused is None:
+        return ""
+    most = ad.most_refused(case.observation.service.levers.get(ad.LEVER))
+    share = predicted.refused.value
+    return "" if share <= most else f"it would refuse {share:.0%} of the requests, and max_refused is {most:.0%}"
 
 
 def _pairs(ranked: list[Ranked], base: Candidate, dearest: float, limits: Mapping[str, float]) -> list[Candidate]:
@@ -446,13 +493,15 @@ def _changed_s(observation: Observation, past: Sequence[Record]) -> float:
     return max(moved)
 
 
-def _untouched(observation: Observation) -> tuple[Option, ...]:
-    """Levers that could not be weighed, or have no way up left, with the reason."""
+def _untouched(observation: Observation, limits: bool = True) -> tuple[Option, ...]:
+    """Levers that could not be weighed, or have no way up left, with the reason. limits: whether the effect of a limit
+    of what is taken in would be told and proven."""
     found = []
     for name, lever in sorted(observation.service.levers.items()):
         why = observation.unreadable.get(name) or (rd.no_int8(lever) if name == "precision" else "")
         why = why or rd.at_bound(name, lever, observation.settings.get(name))
         why = why or (va.untold(observation, lambda _: None) if name == va.LEVER else "")
+        why = why or (ad.untold(observation, limits) if name == ad.LEVER else "")
         if name not in observation.settings or why:
             reason = f"{name}: {why or 'the present setting could not be read'}"
             found.append(Option(changes=(), feasible=False, reason=reason))

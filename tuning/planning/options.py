@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from detection.model import Lever
 from tuning.model import Change, Knob, Observation, Setting
+from tuning.planning import admission as ad
 from tuning.planning import reading as rd
 from tuning.planning import thresholds as th
 from tuning.planning import variants as va
@@ -123,6 +124,20 @@ def variants(observation: Observation, base: Candidate, pace: va.Pace) -> list[C
             change, moved = va.change(observation, one.name), {va.LEVER: one.name}
             step = _moved(base, lever, change, moved, lever.cost_per_hour, th.RISK[va.LEVER])
             found.append(replace(step, loss=va.loss(lever, now, one.name)))
+    return found
+
+
+def limits(observation: Observation, base: Candidate, batch_s: float, spare_ms: float) -> list[Candidate]:
+    """Lower limits of what is taken in, the highest first. batch_s: how long a full batch takes; spare_ms: what a
+    request may take."""
+    lever = observation.service.levers.get(ad.LEVER)
+    if lever is None:
+        return []
+    batch, replicas = int(base.setting["batch_size"]), int(base.setting["replicas"])
+    found = []
+    for value in ad.lower(observation, batch, batch_s, replicas, spare_ms):
+        change = ad.change(observation, value)
+        found.append(_moved(base, lever, change, change.new, lever.cost_per_hour, th.RISK[ad.LEVER]))
     return found
 
 

@@ -48,11 +48,12 @@ class Predicted:
     shown: by objective signal, the percentile with its 90 % interval. meets: probability that all limits are met.
     carries: probability that the load can be answered at all. room: the same with a tenth to spare and a surprise on
     top. load: utilisation, 1 and more never settles. drain_s: until the present queue is empty, inf when it never is.
-    busy: share of the time that a replica would compute. unproven: it rests on a gain that was never measured here.
-    unknown: nobody has seen this setting or one like it, so that its figures are a guess. exported: by objective
-    signal, what the server's histogram will read there, where its buckets are known: a percentile is a straight line
-    between two of their edges. edge: why a percentile may come out at either of two values far apart, "" where it does
-    not.
+    busy: share of the time that a replica would compute. refused: share of the requests that are not taken in, with its
+    interval; in_time_per_s: answers within the objective per second (None: the engine does not tell). unproven: it
+    rests on a gain that was never measured here. unknown: nobody has seen this setting or one like it, so that its
+    figures are a guess. exported: by objective signal, what the server's histogram will read there, where its buckets
+    are known: a percentile is a straight line between two of their edges. edge: why a percentile may come out at either
+    of two values far apart, "" where it does not.
     """
 
     shown: Mapping[str, Interval]
@@ -62,6 +63,8 @@ class Predicted:
     load: float
     drain_s: float
     busy: float
+    refused: Interval | None = None
+    in_time_per_s: float | None = None
     unproven: bool = False
     unknown: bool = False
     exported: Mapping[str, Interval] = field(default_factory=dict)
@@ -136,6 +139,10 @@ class Engine(Protocol[S]):
 
     def options(self, observation: Observation, situation: S) -> list[Candidate]:
         """One lever moved within its bounds, everything else as it is; levers that could not be read are absent."""
+        ...
+
+    def proves_limits(self, observation: Observation) -> bool:
+        """Whether it tells what a limit of what is taken in does, and that could be proven from what is measured."""
         ...
 
     def savings(self, observation: Observation, situation: S) -> list[Candidate]:

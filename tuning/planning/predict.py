@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from detection.model import FloatArray, Lever, MetricWindow
 from tuning.model import Interval, Observation
+from tuning.planning import admission as ad
 from tuning.planning import latency_model as lm
 from tuning.planning import thresholds as th
 from tuning.planning import variants as va
@@ -32,7 +34,8 @@ _Z_LOAD, _Z_DOUBT, _Z_GAIN, _Z_LASTS = (
 
 @dataclass(frozen=True)
 class Tried:
-    """A candidate in the batcher's own terms. gain, gain_sd: speed-up of the batch times (median, log scatter)."""
+    """A candidate in the batcher's own terms. gain, gain_sd: speed-up of the batch times (median, log scatter).
+    limit: of what is taken in (None: there is none); sheds: the candidate lowers it."""
 
     batch: int
     timeout_s: float
@@ -40,6 +43,28 @@ class Tried:
     delay_s: float
     gain: float = 1.0
     gain_sd: float = 0.0
+    limit: ad.Limit | None = None
+    sheds: bool = False
+
+    def waiting_max(self, batch: int) -> float:
+        """Requests that may wait at one replica while it computes so many."""
+        if self.limit is None or self.limit.counts == "rate":
+            return math.inf
+        each = self.limit.of_each(self.replicas)
+        return max(1.0, each - batch if self.limit.counts == "concurrency" else each)
+
+    def batch_of(self, batch: int) -> int:
+        """Requests of a batch: no more are there than are let in. Where few are in at once, half of them wait."""
+        if self.limit is None or self.limit.counts == "rate":
+            return batch
+        each = self.limit.of_each(self.replicas)
+        return max(1, min(batch, int(each / 2 if self.limit.counts == "concurrency" else each)))
+
+    def taken_in(self, qps: float) -> float:
+        """Of so many requests per second, those that a rate lets in."""
+        if self.limit is None or self.limit.counts != "rate":
+            return qps
+        return min(qps, self.limit.of_each(self.replicas) * self.replicas)
 
 
 def tried(candidate: Candidate, observation: Observation, situation: BatchingSituation, knowledge: Knowledge) -> Tried:
@@ -59,6 +84,8 @@ def tried(candidate: Candidate, observation: Observation, situation: BatchingSit
         delay_s=candidate.delay_s,
         gain=gain,
         gain_sd=gain_sd,
+        limit=ad.limit_of(observation.service.levers.get(ad.LEVER), candidate.setting),
+        sheds=ad.LEVER in candidate.levers,
     )
 
 
@@ -92,8 +119,32 @@ def predict(
         capacity = [sum(lanes[k].capacity * want.replicas * share for share, k in parts) for parts in draws]
         settled_s = want.delay_s + settings.rate_window_s + settings.verify_window_s
         drain_s = _drain_s(want, float(np.median(capacity)), situation, full=full)
-        answers.append(_summary(want, mixed, loads, drain_s, situation, knowledge, slo, settled_s))
+        found = _summary(want, mixed, loads, drain_s, situation, knowledge, slo, settled_s)
+        asked = [_asked(want, situation, draw) for draw in range(th.DRAWS)]
+        answers.append(replace(found, **_shares_of(want, mixed, asked, slo - situation.overhead_ms)))
     return answers
+
+
+def _asked(want: Tried, situation: BatchingSituation, draw: int) -> float:
+    """Requests per second that come in one draw."""
+    nothing = Interval(value=0.0, low=0.0, high=0.0)
+    load = situation.arrivals.after(want.delay_s) if situation.arrivals is not None else nothing
+    z = float(_Z_LOAD[draw])
+    edge = load.high if z > 0 else load.low
+    return float(load.value * (max(edge, 1e-9) / max(load.value, 1e-9)) ** (abs(z) / th.Z90))
+
+
+def _shares_of(want: Tried, mixed: list[Forecasted], asked: list[float], limit_ms: float) -> dict[str, Any]:
+    """What is refused, and what is answered within limit_ms per second, over the draws."""
+    let_in = [want.taken_in(rate) / rate if rate > 0 else 1.0 for rate in asked]
+    answered = [part * (1 - run.refused) for part, run in zip(let_in, mixed, strict=True)]
+    low, middle, high = (float(q) for q in np.quantile([1 - part for part in answered], (0.05, 0.5, 0.95)))
+    late = [
+        rate * part * float((run.sample_ms <= limit_ms).mean())
+        for rate, part, run in zip(asked, answered, mixed, strict=True)
+    ]
+    refused = Interval(value=max(0.0, middle), low=max(0.0, low), high=max(0.0, high))
+    return {"refused": refused, "in_time_per_s": float(np.median(late))}
 
 
 def _load(lanes: list[Lane], phases: int) -> float:
@@ -111,11 +162,7 @@ def _lanes(
     settings: PlanningSettings,
 ) -> list[tuple[float, Lane]]:
     """The replicas of one draw as (share of the requests, lane): sound ones, and slow ones where some are slow."""
-    nothing = Interval(value=0.0, low=0.0, high=0.0)
-    load = situation.arrivals.after(want.delay_s) if situation.arrivals is not None else nothing
-    z = float(_Z_LOAD[draw])
-    edge = load.high if z > 0 else load.low
-    qps = load.value * (max(edge, 1e-9) / max(load.value, 1e-9)) ** (abs(z) / th.Z90)
+    qps = want.taken_in(_asked(want, situation, draw))
     doubt = math.hypot(situation.model.doubt(want.batch), situation.slow_sd)
     factor = math.exp(doubt * _Z_DOUBT[draw])
     settled_s = want.delay_s + settings.rate_window_s + settings.verify_window_s
@@ -123,7 +170,7 @@ def _lanes(
     factor /= want.gain * math.exp(want.gain_sd * _Z_GAIN[draw])
     each = qps / want.replicas
     rows = situation.rows_per_request
-    batch = max(1, int(want.batch // rows))
+    batch = want.batch_of(max(1, int(want.batch // rows)))
 
     phases = phases_of(situation)
 
@@ -140,6 +187,7 @@ def _lanes(
             # A phase in which the queue grows ends before it shows in the means of a rate window.
             backlog=situation.backlog / want.replicas if len(phases) == 1 else 0.0,
             horizon_s=settled_s if len(phases) == 1 else situation.phase_s,
+            waiting_max=want.waiting_max(batch),
         )
 
     slow = [ratio for ratio in situation.replica_slow if ratio > th.DILUTED_REPLICA]
@@ -304,6 +352,12 @@ def _drain_s(want: Tried, capacity: float, situation: BatchingSituation, *, full
     old = max(1, min(situation.now.replicas or 1, want.replicas))
     grows = 0.0 if full else max(0.0, arrivals - capacity_now(situation))
     waiting = situation.backlog + grows * want.delay_s
+    if want.sheds and want.taken_in(arrivals) >= capacity:
+        # Nothing is taken in while more wait than may.
+        batch = want.batch_of(max(1, int(want.batch // situation.rows_per_request)))
+        left = max(0.0, waiting / old - want.waiting_max(batch))
+        return left / (capacity / want.replicas) if math.isfinite(left) and capacity > 0 else math.inf
+    arrivals = want.taken_in(arrivals)
     spare = (capacity - arrivals) / want.replicas
     drain = waiting / old / spare if spare > 0 else math.inf
     return drain if drain < th.QUEUE_TIME_MAX_S else math.inf

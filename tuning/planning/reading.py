@@ -256,6 +256,9 @@ def at_bound(name: str, lever: Lever, setting: Setting | None) -> str:
         _, high = replica_bounds(lever, setting)
         asked = first(number(setting, "min_replicas"), number(setting, "replicas"))
         return f"replicas are at their bound of {high}" if asked and asked >= high else ""
+    if name == "admission":
+        low = min((float(v) for v in setting.values.values() if isinstance(v, int | float) and v > 0), default=math.inf)
+        return f"the limit is at its bound of {lever.minimum:g}" if low <= lever.minimum else ""
     if name == "variant":
         told = lever.options.get("variants")
         names = [str(one.get("name")) for one in told if isinstance(one, dict)] if isinstance(told, list) else []

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from detection.model import Incident
 from tuning.formats import points
 from tuning.model import Change, Diagnosis, Observation, Option, Plan, Record
+from tuning.planning import admission as ad
 from tuning.planning import explain
 from tuning.planning import reading as rd
 from tuning.planning import thresholds as th
@@ -62,12 +63,13 @@ class Rules:
         return options
 
     def _ways(self) -> tuple[tuple[str, _Weigh], ...]:
-        """The levers in the order of the playbook; what costs quality is the last."""
+        """The levers in the order of the playbook; what costs quality, or refuses requests, comes last."""
         return (
             ("batch_size", self._batch),
             ("replicas", self._replicas),
             ("precision", self._precision),
             ("variant", self._variant),
+            ("admission", self._admission),
         )
 
     def _option(self, observation: Observation, name: str, change: Change | None, reason: str) -> Option:
@@ -141,6 +143,12 @@ class Rules:
         change = va.change(observation, lower[0].name)
         price = points(va.lost_by(lever, change))
         return change, f"nothing else is left, and {lower[0].name} answers faster, for {price} of quality"
+
+    def _admission(self, observation: Observation, now: Reading, diagnosis: Diagnosis) -> tuple[Change | None, str]:
+        setting = observation.settings.get(ad.LEVER)
+        if setting is None:
+            return None, _unreadable(observation, ad.LEVER)
+        return None, setting.useless or "how many requests a lower limit would refuse cannot be predicted"
 
     def plan(
         self,

@@ -340,9 +340,27 @@ PAIR_BATCHES = 3
 """Batch settings that are paired with another lever: those with the most room."""
 SHORT_WAIT = 0.05
 """A batch timeout worth a look, as a share of the SLO."""
-RISK = {"batch_size": 0.02, "smaller batch": 0.03, "replicas": 0.02, "precision": 0.15, "variant": 0.05, "pair": 0.02}
+RISK = {
+    "batch_size": 0.02,
+    "smaller batch": 0.03,
+    "replicas": 0.02,
+    "precision": 0.15,
+    "variant": 0.05,
+    "admission": 0.03,
+    "pair": 0.02,
+}
 """How hard a step is to undo, 0..1: an order, not a probability. INT8 loads a model that nobody has served; a variant
 was measured before it was listed; a pair has two ways to fail."""
+
+LIMIT_SHARES = (1.0, 0.85, 0.7, 0.5)
+"""Limits of a queue that are weighed, over the longest that meets the SLO by the middle of what is known: steps of
+about the doubt of a batch's time (`MISFIT`, `BATCH_NOISE`, and the load's), down to half."""
+LIMIT_WINS = 1.2
+"""Answers in time per second with a limit over those without, from which requests may be refused for it: what
+`verification.throughput_drop` can prove."""
+LIMIT_RATES = (0.95, 0.9, 0.8, 0.7)
+"""Rates that are weighed, over what is carried: from the highest whose queue settles within a look to one with a wave's
+room."""
 
 RELEASE_RISK = 0.1
 """How hard a reverted release is to undo: as any load of a model, and somebody waits for that version."""

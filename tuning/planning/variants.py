@@ -86,13 +86,13 @@ def degraded(observation: Observation) -> str:
     return now if now in [one.name for one in known[1:]] else ""
 
 
-def lasted_s(past: Iterable[Record]) -> list[float]:
-    """How long earlier switches lasted, seconds, oldest first: from a switch to the next step back of the lever."""
+def lasted_s(past: Iterable[Record], lever: str = LEVER) -> list[float]:
+    """How long a lever was lent before, seconds, oldest first: from a change to the next step back of the lever."""
     found, since_s = [], None
     for record in sorted(past, key=lambda one: one.at_s):
-        if record.phase != "result" or record.body.get("lever") != LEVER or not record.body.get("changed"):
+        if record.phase != "result" or record.body.get("lever") != lever or not record.body.get("changed"):
             continue
-        if record.kind == LEVER_STEPS[LEVER] and since_s is None:
+        if record.kind == LEVER_STEPS[lever] and since_s is None:
             since_s = record.at_s
         elif record.kind == "roll_back" and since_s is not None:
             found.append(record.at_s - since_s)

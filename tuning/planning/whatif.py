@@ -21,14 +21,19 @@ from numpy.typing import NDArray
 
 from detection.model import FloatArray
 from tuning.planning import thresholds as th
+from tuning.planning.latency_model import normal_quantiles
 
 _FAR = 1e7
+_LEAST_NOISE = 0.02
+_SCATTER = np.random.default_rng(7).permutation(normal_quantiles((np.arange(101) + 0.5) / 101))
+"""Standard normal quantiles in an order of their own, so that luck goes with no place in the queue."""
 _CV2_GRID = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0, 14.0, 20.0)
 
 
 @dataclass(frozen=True)
 class Lane:
-    """One replica under one setting. qps: arrivals at this replica. Times in seconds."""
+    """One replica under one setting. qps: arrivals at this replica. Times in seconds. waiting_max: requests that may
+    wait; more are refused (inf: none are)."""
 
     qps: float
     cv2: float
@@ -40,6 +45,7 @@ class Lane:
     stream: int = 0
     backlog: float = 0.0
     horizon_s: float = 120.0
+    waiting_max: float = math.inf
 
     @property
     def capacity(self) -> float:
@@ -56,8 +62,8 @@ class Lane:
 class Forecasted:
     """What a lane would show. Latencies in ms (queue, batch wait and service); shares 0..1.
 
-    noise: relative standard deviation of the P95 of one minute's window around p95_ms. waits: sorted sample of
-    latencies for mixing lanes.
+    noise: relative standard deviation of the P95 of one minute's window around p95_ms. sample_ms: sorted sample of the
+    latencies of what is answered. refused: share of the requests that are not taken in.
     """
 
     p50_ms: float
@@ -67,6 +73,7 @@ class Forecasted:
     busy: float
     noise: float
     sample_ms: FloatArray
+    refused: float = 0.0
 
 
 def arrivals(count: int, cv2: float, seed: int) -> FloatArray:
@@ -98,15 +105,18 @@ def simulate(lanes: list[Lane], *, batches: int, seed: int, requests: int = 20_0
     index = [i for i, answer in enumerate(answers) if answer is None]
     if index:
         for i, answer in zip(index, _run([lanes[i] for i in index], batches, seed, requests), strict=True):
-            answers[i] = answer
+            answers[i] = _bounded(lanes[i], answer)
     return [answer for answer in answers if answer is not None]
 
 
 def fluid(lane: Lane) -> Forecasted:
     """An overloaded lane at its horizon: the fluid limit, W(t) = (backlog + (qps - capacity) t) / capacity.
 
-    The requests answered in the last minute before the horizon waited between W(h - 60) and W(h).
+    The requests answered in the last minute before the horizon waited between W(h - 60) and W(h), unless the queue has
+    reached its limit by then.
     """
+    if lane.backlog + max(0.0, lane.qps - lane.capacity) * lane.horizon_s > lane.waiting_max:
+        return refusing(lane)
     full_s = lane.alpha_s + lane.beta_s * lane.batch
     end = (lane.backlog + max(0.0, lane.qps - lane.capacity) * lane.horizon_s) / lane.capacity
     start = end * max(0.0, 1 - 60.0 / lane.horizon_s) if lane.horizon_s > 0 else end
@@ -117,6 +127,41 @@ def fluid(lane: Lane) -> Forecasted:
     p50, p95 = (float(np.quantile(sample, q)) for q in (0.5, 0.95))
     mean = float(sample.mean())
     return Forecasted(p50, p95, mean, mean - 1e3 * full_s, 1.0, 0.2, sample)
+
+
+def refusing(lane: Lane) -> Forecasted:
+    """An overloaded lane whose queue is full: as each batch starts, its places fill again at the rate of arrivals.
+
+    The one that takes place p waits for the rest of the batch under way and for the (p - 1) // batch before its own.
+    What is refused is what exceeds the capacity. The scatter of the batch times adds up along the queue.
+    """
+    full_s, batch = lane.alpha_s + lane.beta_s * lane.batch, float(lane.batch)
+    room = min(batch, lane.waiting_max)
+    part = (np.arange(101) + 0.5) / 101
+    place = np.maximum(1.0, np.ceil(lane.waiting_max - room + part * room))
+    ahead = (place - 1) // batch
+    rest_s = full_s * (1 - part * min(1.0, 1 / max(lane.load, 1e-9)))
+    luck = np.exp(lane.spread / np.sqrt(ahead + 2) * _SCATTER)
+    sample = np.sort(1e3 * (rest_s + (ahead + 1) * full_s) * luck)
+    p50, p95 = (float(np.quantile(sample, q)) for q in (0.5, 0.95))
+    mean, refused = float(sample.mean()), max(0.0, 1 - 1 / max(lane.load, 1e-9))
+    noise = max(_LEAST_NOISE, lane.spread / math.sqrt(60.0 / full_s))
+    return Forecasted(p50, p95, mean, mean - 1e3 * full_s, 1.0, noise, sample, refused)
+
+
+def _bounded(lane: Lane, found: Forecasted) -> Forecasted:
+    """A lane that is not overloaded, whose queue is full now and then: what would wait beyond its limit is refused."""
+    if not math.isfinite(lane.waiting_max):
+        return found
+    full_s = lane.alpha_s + lane.beta_s * lane.batch
+    longest_ms = 1e3 * (2 + math.ceil(lane.waiting_max / lane.batch)) * full_s
+    kept = found.sample_ms[found.sample_ms <= longest_ms]
+    if kept.size == found.sample_ms.size or not kept.size:
+        return found
+    p50, p95 = (float(np.quantile(kept, q)) for q in (0.5, 0.95))
+    refused = 1 - kept.size / found.sample_ms.size
+    mean = float(kept.mean())
+    return Forecasted(p50, p95, mean, min(mean, found.queue_ms), found.busy, found.noise, kept, refused)
 
 
 def draining(lane: Lane, wait_s: float) -> Forecasted:
@@ -218,7 +263,8 @@ def mix(parts: list[tuple[float, Forecasted]]) -> Forecasted:
     if len(parts) == 1:
         return parts[0][1]
     values = np.concatenate([part.sample_ms for _, part in parts])
-    weights = np.concatenate([np.full(part.sample_ms.size, share / part.sample_ms.size) for share, part in parts])
+    answered = [(share * (1 - part.refused), part.sample_ms.size) for share, part in parts]
+    weights = np.concatenate([np.full(size, share / size) for share, size in answered])
     order = np.argsort(values)
     values, cumulative = values[order], np.cumsum(weights[order])
     cumulative /= cumulative[-1]
@@ -236,4 +282,5 @@ def mix(parts: list[tuple[float, Forecasted]]) -> Forecasted:
         mean("busy"),
         max(part.noise for _, part in parts),
         values,
+        mean("refused"),
     )

@@ -36,6 +36,7 @@ def rows(plan: Plan, first: str = "", until_s: float | None = None) -> list[tupl
         ("Predicted", f"{_percentile(plan)} {words.interval(chosen.predicted_p95_ms)}"),
         ("Cost", formats.per_hour(chosen.cost_per_hour)),
         ("Quality", f"{formats.points(chosen.quality_loss)} for as long as it lasts" if chosen.quality_loss else ""),
+        ("Refused", formats.refused(chosen.refusal.share.value) if chosen.refusal is not None else ""),
         ("Risk", _risk(chosen)),
         ("Undone", _undone(plan)),
         ("Answer by", f"{words.clock(until_s)}; no answer means no change" if until_s is not None else ""),

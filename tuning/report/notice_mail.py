@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from detection.model import make_id
-from tuning.formats import points
+from tuning.formats import points, refused
 from tuning.mail import Event, Mail, Tone
 from tuning.model import Plan
 from tuning.report.page import page
@@ -47,6 +47,8 @@ def lease_mail(plan: Plan, reason: str, at_s: float, url: str = "") -> Mail:
     cost = f"It costs {plan.chosen.cost_per_hour:g} per hour." if plan.chosen.cost_per_hour else ""
     if plan.chosen.quality_loss:
         cost = f"It costs {points(plan.chosen.quality_loss)} of quality for as long as it lasts."
+    if plan.chosen.refusal is not None:
+        cost = f"As planned it has {refused(plan.chosen.refusal.share.value)} for as long as it lasts."
     lines = [
         f"{plan.service}: {plan.chosen.text()} was meant to be temporary and is still needed.",
         reason,

@@ -23,6 +23,9 @@ _KNOBS = {
     "precision": "precision",
     "version": "model version",
     "variant": "variant",
+    "queue_limit": "queue limit",
+    "concurrency_limit": "concurrency limit",
+    "rate_limit": "rate limit (1/s)",
 }
 
 _IDENTIFIER = re.compile(rf"\b({'|'.join(name for name in _KNOBS if '_' in name)})\b(?![/=])")
@@ -138,6 +141,8 @@ def rejected(option: Option) -> tuple[str, str, str, str]:
     p95, cost = interval(option.predicted_p95_ms), formats.per_hour(option.cost_per_hour)
     if option.quality_loss:
         cost = formats.points(option.quality_loss)
+    if option.refusal is not None:
+        cost = formats.refused(option.refusal.share.value)
     return option_text(option), p95, cost, spoken(option.reason)
 
 
@@ -276,6 +281,8 @@ def rows(report: Report) -> list[tuple[str, str]]:
     ]
     if plan.chosen.quality_loss:
         table.append(("Price", f"{formats.points(plan.chosen.quality_loss)} of quality for as long as it lasts"))
+    if (refusal := plan.chosen.refusal) is not None:
+        table.append(("Price", f"{formats.refused(refusal.share.value)} for as long as it lasts"))
     table.append(("Lease", lease(report)))
     table += [("Advice", one.sentence) for one in advice(report)]
     if plan.one_way and any(receipt.changed for receipt in report.receipts):

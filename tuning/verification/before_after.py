@@ -59,6 +59,8 @@ class BeforeAfterVerifier:
         is judged by these as well: it is not resolved while it does, and what P95 alone cannot tell they may.
         """
         found = self._by_p95(plan, before, after, control)
+        if plan.chosen.refusal is not None and plan.rollback_of is None:
+            return self._by_goodput(found)
         if found.resolved and still_refuses(before, after):
             found = found.model_copy(update={"resolved": False})
         if control is not None or found.verdict not in ("inconclusive", "unchanged") or vanished(before, after):
@@ -75,6 +77,19 @@ class BeforeAfterVerifier:
         if not again or risen:
             return found
         return found.model_copy(update={"verdict": "improved", "reason": f"{again} (P95 alone: {found.reason})"})
+
+    def _by_goodput(self, found: Outcome) -> Outcome:
+        """A limit makes those fast who are let in: what it is worth is how many are answered in time."""
+        told = next((one for one in found.guards if one.signal == goodput.SIGNAL), None)
+        if found.verdict == "worse" or (found.verdict == "inconclusive" and found.effect is None):
+            return found
+        if told is None:
+            reason = f"how many are answered in time cannot be told, so that nothing is proven ({found.reason})"
+            return found.model_copy(update={"verdict": "inconclusive", "resolved": None, "reason": reason})
+        risen = goodput.rose(told, self._settings.throughput_drop)
+        reason = risen or f"goodput did not rise: {told.reason}"
+        update = {"verdict": "improved" if risen else "unchanged", "reason": f"{reason} (P95 alone: {found.reason})"}
+        return found.model_copy(update=update)
 
     def _by_p95(self, plan: Plan, before: Evidence, after: Evidence, control: Control | None) -> Outcome:
         settings = self._settings

@@ -56,10 +56,38 @@ def _lognormal(median_ms: float, p95_ms: float, limit_ms: float) -> float:
 
 
 def goodput(side: Evidence) -> float | None:
-    """Answers within the objective per second; None where nothing tells."""
+    """Answers within the objective per second; None where nothing tells.
+
+    What is refused is no answer, however fast: a rate of requests is taken as of all that came, and the histogram,
+    which holds answers, tells how many were answered. Where it holds what failed as well, that is taken off as if it
+    had been in time.
+    """
     share, rates = share_within(side), side.window.values.get("qps")
     known = rates[np.isfinite(rates)] if rates is not None else np.empty(0)
-    return share * float(known.mean()) if share is not None and known.size else None
+    if share is None or not known.size:
+        return None
+    asked, failed = float(known.mean()), _failed(side)
+    answered = _answered(side)
+    if answered is None:
+        return share * asked * (1 - failed)
+    counts_failed = answered > asked * (1 - failed / 2)
+    return max(0.0, share * answered - (failed * asked if counts_failed else 0.0))
+
+
+def _failed(side: Evidence) -> float:
+    """The share of the requests that failed, 0..1; 0 where nobody counts them."""
+    shares = side.window.values.get("error_rate")
+    known = shares[np.isfinite(shares)] if shares is not None else np.empty(0)
+    return float(np.clip(known.mean(), 0.0, 1.0)) if known.size else 0.0
+
+
+def _answered(side: Evidence) -> float | None:
+    """Answers per second by the histogram; None without one."""
+    if side.buckets is None:
+        return None
+    seen = np.isfinite(side.buckets.counts).all(axis=1)
+    seconds = float(seen.sum()) * side.buckets.span.step_s
+    return float(side.buckets.counts[seen].sum()) / seconds if seconds > 0 else None
 
 
 def compared(before: Evidence, after: Evidence, allowed_drop: float) -> Guarded | None:

@@ -18,6 +18,8 @@ from tuning.verification.settings import VerificationSettings
 Control = tuple[Evidence, Evidence]
 _WORSE = 1.1
 """A promise that was broken before the change has to be worse by this factor to count against it."""
+_COUNTED = frozenset({"variant", "admission"})
+"""Levers of which it counts how much is answered in time."""
 GUARDS = ("error_rate", "qps", "accuracy", "agreement")
 KNOWN_SHARE = 0.5
 """A signal that has a number at this share of the steps before a change is measured; at less than this share of that
@@ -55,13 +57,13 @@ def guard_metrics(
     """Every guard metric that both sides export. option: what was done; the quality that it costs was agreed to."""
     agreed = option.quality_loss
     found = [
-        _errors(before, after, control, settings),
+        _refused(before, after, settings, option) or _errors(before, after, control, settings),
         _throughput(before, after, control, settings),
         _tokens(before, after, control, settings),
         *(_lost(before, after, control, settings, signal) for signal in ("abort_rate", "unanswered_rate")),
         *(_promise(before, after, one) for one in _others(after)),
         *(_quality(before, after, control, settings, signal, agreed) for signal in ("accuracy", "agreement")),
-        goodput.compared(before, after, settings.throughput_drop) if "variant" in option.levers else None,
+        goodput.compared(before, after, settings.throughput_drop) if _COUNTED & set(option.levers) else None,
         _agreement(before, after),
         *(_own(before, after, control, settings, signal) for signal in after.guarded),
         *(_utilisation(before, after, signal) for signal in ("gpu_util", "busy")),
@@ -114,6 +116,21 @@ def _errors(
         ok=ok,
         reason="" if ok else f"the share of failed requests rose from {old:.2%} to {new:.2%}",
     )
+
+
+def _refused(
+    before: Evidence, after: Evidence, settings: VerificationSettings, option: Option
+) -> Guarded | None:
+    """What a limit refuses was agreed to, as long as no less is answered in time; None for every other change."""
+    agreed = option.refusal
+    old, new = mean_of(before.window, "error_rate"), mean_of(after.window, "error_rate")
+    if agreed is None or old is None or new is None:
+        return None
+    won = goodput.compared(before, after, settings.throughput_drop)
+    ok = won is not None and won.ok
+    planned = f"{agreed.share.low:.0%} to {agreed.share.high:.0%} planned"
+    reason = f"{new:.1%} of the requests refused or failed, {old:.1%} before ({planned})"
+    return Guarded(signal="error_rate", before=old, after=new, ok=ok, reason=reason)
 
 
 def _error_noise(before: Evidence, after: Evidence, old: float, new: float) -> float:

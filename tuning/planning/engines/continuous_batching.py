@@ -71,6 +71,9 @@ class ContinuousBatching:
             *_sized(op.variants(observation, base, lambda _: None)),
         ]
 
+    def proves_limits(self, observation: Observation) -> bool:
+        return False
+
     def savings(self, observation: Observation, situation: TokenSituation) -> list[Candidate]:
         return _sized(op.fewer_replicas(observation, self.unchanged(observation, situation)))
 

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from detection.model import Incident, MetricWindow
 from tuning.formats import ms
-from tuning.model import Observation
+from tuning.model import Knob, Observation
+from tuning.planning import admission as ad
 from tuning.planning import latency_model as lm
 from tuning.planning import options as op
 from tuning.planning import predict as pr
@@ -27,7 +28,7 @@ from tuning.planning.settings import PlanningSettings
 
 
 class DynamicBatching:
-    """An engine whose knobs are batch_size, batch_timeout_ms, replicas, precision and variant."""
+    """An engine whose knobs are batch_size, batch_timeout_ms, replicas, precision, variant, and what is taken in."""
 
     name = "dynamic_batching"
     objectives: tuple[str, ...] = ("p95_ms",)
@@ -52,7 +53,8 @@ class DynamicBatching:
 
     def unchanged(self, observation: Observation, situation: BatchingSituation) -> Candidate:
         batch, timeout_ms, replicas = current(situation, observation)
-        setting = {"batch_size": batch, "batch_timeout_ms": timeout_ms, "replicas": replicas}
+        setting: dict[str, Knob] = {"batch_size": batch, "batch_timeout_ms": timeout_ms, "replicas": replicas}
+        setting |= ad.present(observation)
         return Candidate(setting, size=op.size_of(setting))
 
     def options(self, observation: Observation, situation: BatchingSituation) -> list[Candidate]:
@@ -63,7 +65,21 @@ class DynamicBatching:
             *op.more_replicas(observation, base),
             *op.int8(observation, base),
             *op.variants(observation, base, lambda name: pr.batch_time(situation, name)),
+            *self._limits(observation, base, situation),
         ]
+
+    def _limits(self, observation: Observation, base: Candidate, situation: BatchingSituation) -> list[Candidate]:
+        """What waits too long is refused only where something does, and where it could be proven."""
+        limit_ms, p95_ms = observation.promise.limit_ms, situation.now.p95_ms
+        met = p95_ms is not None and p95_ms <= limit_ms
+        if met or not situation.model.known or not self.proves_limits(observation):
+            return []
+        batch_s = situation.model.curve().at(float(base.setting["batch_size"])) / 1e3
+        return op.limits(observation, base, batch_s, limit_ms - situation.overhead_ms)
+
+    def proves_limits(self, observation: Observation) -> bool:
+        window = observation.window
+        return window.percentile_source == "histogram" or "p50_ms" in window.values
 
     def savings(self, observation: Observation, situation: BatchingSituation) -> list[Candidate]:
         return op.fewer_replicas(observation, self.unchanged(observation, situation))
@@ -113,6 +129,8 @@ class DynamicBatching:
             )
         if lever == "replicas":
             return f": {candidate.setting['replicas']} replicas are busy {predicted.busy:.0%} of the time"
+        if lever == "admission":
+            return ": what is answered then has waited no longer than that"
         if lever == "variant":
             return f": with it the replicas are busy {predicted.busy:.0%} of the time"
         return f": INT8 shortens every batch (now {ms(curve.at(batch))}), so each replica answers more"
