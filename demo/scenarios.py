@@ -80,6 +80,10 @@ class Scenario:
     """Somebody else releases a version 2 that does three times the work per row; version 1 has to come back."""
     variant: bool = False
     """A smaller model stands by as version 2: right a little less often, and much faster."""
+    admission: bool = False
+    """The server's queue may be limited; nothing else is left to do."""
+    price: str = "point-minutes"
+    """returned: what the mail about the change that is over has to say of what it cost."""
     cause: str = ""
     """resolved: what the first plan with a change has to name as the cause, ..."""
     first: str = ""
@@ -177,6 +181,19 @@ SCENARIOS: dict[str, Scenario] = {
             variant=True,
             first="variant",
             proof="Resolved",
+            duration_s=300.0,
+        ),
+        Scenario(
+            "admission",
+            "more comes than the only server carries, and nothing else is left: what is late is refused (ONNX Runtime)",
+            "returned",
+            baseline=0.45,
+            fault_load=1.4,
+            batch_max=1,
+            admission=True,
+            first="admission",
+            proof="Resolved",
+            price="requests refused",
             duration_s=300.0,
         ),
         Scenario(

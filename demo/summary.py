@@ -12,7 +12,7 @@ from demo.mailbox import Mail
 from demo.scenarios import Scenario
 from demo.screen import Screen
 
-BACK = "serves again"
+BACK = " again, "
 """What the subject of the mail says that a temporary change is over."""
 CALM_S = 15.0
 """How long P95 must have been under the SLO before the demo believes it."""
@@ -84,7 +84,7 @@ def summarise(
     plan: Mapping[str, Any] = next((p for p in plans if p.get("chosen", {}).get("changes")), plans[0] if plans else {})
     named_right = _named_right(s, plan, made)
     back = [one for one in everything if one["at_s"] > until_s]
-    returned = _returned(made, back, mails)
+    returned = _returned(made, back, mails, s.price)
     proven = bool({"refused": told_no, "hold": named, "returned": proof and returned}.get(s.expected, proof))
     return {
         "scenario": s.name,
@@ -160,13 +160,15 @@ def _as_expected(s: Scenario, resolved: bool, changes: int, mails: int, proven: 
     }[s.expected]
 
 
-def _returned(made: Sequence[Mapping[str, Any]], back: Sequence[Mapping[str, Any]], mails: Sequence[Mail]) -> bool:
+def _returned(
+    made: Sequence[Mapping[str, Any]], back: Sequence[Mapping[str, Any]], mails: Sequence[Mail], price: str
+) -> bool:
     """Whether the one thing that happened after the load had fallen is that the first change went back, told with what
     it had cost."""
     if not made or len(back) != 1:
         return False
     same = back[0]["to"] == made[0]["from"] and back[0]["lever"] == made[0]["lever"] and back[0]["undo"]
-    return bool(same) and any(BACK in m.subject and "point-minutes" in m.subject for m in mails)
+    return bool(same) and any(BACK in m.subject and price in m.subject for m in mails)
 
 
 def _goodput(

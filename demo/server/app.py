@@ -15,6 +15,7 @@ from demo.server.protocol import HEADER_LENGTH, BadRequest, encode_answer, parse
 from demo.server.repository import Busy, Repository
 
 MAX_BATCH = 256
+MAX_QUEUE = 1_000_000
 MAX_TIMEOUT_MS = 10_000.0
 MAX_BODY = 16 * 2**20
 
@@ -165,12 +166,16 @@ class Api:
             "queue_depth": self._batcher.depth, "max_queue": self._batcher.max_queue})  # fmt: skip
 
     async def set_config(self, request: web.Request) -> web.Response:
-        wish = await _document(request, allowed={"batch_size", "batch_timeout_ms"})
+        wish = await _document(request, allowed={"batch_size", "batch_timeout_ms", "max_queue"})
         size = wish.get("batch_size", self._batcher.limits.batch_size)
         if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MAX_BATCH:
             raise BadRequest(f"batch_size must be a whole number from 1 to {MAX_BATCH}")
         timeout = _number(wish, "batch_timeout_ms", self._batcher.limits.batch_timeout_ms, 0.0, MAX_TIMEOUT_MS)
+        queue = wish.get("max_queue", self._batcher.max_queue)
+        if not isinstance(queue, int) or isinstance(queue, bool) or not 1 <= queue <= MAX_QUEUE:
+            raise BadRequest(f"max_queue must be a whole number from 1 to {MAX_QUEUE}")
         self._batcher.limits.batch_size, self._batcher.limits.batch_timeout_ms = size, timeout
+        self._batcher.max_queue = queue
         self._metrics.batch_limit.set(size)
         self._metrics.batch_timeout.set(timeout / 1000)
         self._batcher.wake()

@@ -27,6 +27,7 @@ def test_config_of_every_scenario_is_valid(name: str):
     assert service.levers["batch_size"].maximum == scenario.batch_max
     assert ("replicas" in service.levers) == (scenario.serving == "replicas")
     assert ("variant" in service.levers) == scenario.variant
+    assert ("admission" in service.levers) == scenario.admission
     assert ("precision" in service.levers) == (scenario.calibration is not None)
     if scenario.calibration:
         lever = service.levers["precision"]

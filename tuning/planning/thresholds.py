@@ -355,6 +355,8 @@ was measured before it was listed; a pair has two ways to fail."""
 LIMIT_SHARES = (1.0, 0.85, 0.7, 0.5)
 """Limits of a queue that are weighed, over the longest that meets the SLO by the middle of what is known: steps of
 about the doubt of a batch's time (`MISFIT`, `BATCH_NOISE`, and the load's), down to half."""
+REFUSING_NOISE = 0.02
+"""Least relative scatter of a minute's P95 where the queue is full: the steps of a histogram."""
 LIMIT_WINS = 1.2
 """Answers in time per second with a limit over those without, from which requests may be refused for it: what
 `verification.throughput_drop` can prove."""

@@ -24,9 +24,6 @@ from tuning.planning import thresholds as th
 from tuning.planning.latency_model import normal_quantiles
 
 _FAR = 1e7
-_LEAST_NOISE = 0.02
-_SCATTER = np.random.default_rng(7).permutation(normal_quantiles((np.arange(101) + 0.5) / 101))
-"""Standard normal quantiles in an order of their own, so that luck goes with no place in the queue."""
 _CV2_GRID = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0, 14.0, 20.0)
 
 
@@ -141,11 +138,13 @@ def refusing(lane: Lane) -> Forecasted:
     place = np.maximum(1.0, np.ceil(lane.waiting_max - room + part * room))
     ahead = (place - 1) // batch
     rest_s = full_s * (1 - part * min(1.0, 1 / max(lane.load, 1e-9)))
-    luck = np.exp(lane.spread / np.sqrt(ahead + 2) * _SCATTER)
+    # In an order of its own, so that luck goes with no place in the queue.
+    scatter = np.random.default_rng(lane.stream).permutation(normal_quantiles(part))
+    luck = np.exp(lane.spread / np.sqrt(ahead + 2) * scatter)
     sample = np.sort(1e3 * (rest_s + (ahead + 1) * full_s) * luck)
     p50, p95 = (float(np.quantile(sample, q)) for q in (0.5, 0.95))
     mean, refused = float(sample.mean()), max(0.0, 1 - 1 / max(lane.load, 1e-9))
-    noise = max(_LEAST_NOISE, lane.spread / math.sqrt(60.0 / full_s))
+    noise = max(th.REFUSING_NOISE, lane.spread / math.sqrt(60.0 / full_s))
     return Forecasted(p50, p95, mean, mean - 1e3 * full_s, 1.0, noise, sample, refused)
 
 

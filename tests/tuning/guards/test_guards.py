@@ -320,3 +320,16 @@ def test_a_stop_needs_no_plan(
     if found is not None and found.name == "freeze":
         assert found.until_s == datetime(2026, 11, 23, 8, 0, tzinfo=UTC).timestamp()
     assert found is None or found.reason.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [(50, 20, None), (50, 2, "below its bound of 4"), (50, 60, "limits are lowered"), (0, 20, None), (-1, 20, None)],
+)
+def test_a_limit_is_only_lowered_and_not_below_its_bound(old: int, new: int, said: str | None) -> None:
+    lever = Lever(name="admission", actuator="http_admission", minimum=4, maximum=1e9)
+    limited = service().model_copy(update={"levers": {"admission": lever}})
+    setting = Setting(lever="admission", values={"queue_limit": old})
+    seen = replace(facts(service=limited), settings_now={"admission": setting})
+    refusal = guard(plan({"queue_limit": new}, {"queue_limit": old}, lever="admission"), seen)
+    assert (refusal is None) if said is None else (refusal is not None and said in refusal.reason)

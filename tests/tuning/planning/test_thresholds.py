@@ -94,6 +94,7 @@ FIXED = {
     "RELEASE_LASTING": 0.8,
     "SHARE_NOISE": 0.001,
     "LIMIT_SHARES": (1.0, 0.85, 0.7, 0.5),
+    "REFUSING_NOISE": 0.02,
     "LIMIT_WINS": 1.2,
     "LIMIT_RATES": (0.95, 0.9, 0.8, 0.7),
     "RELEASE_RISK": 0.1,
