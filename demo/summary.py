@@ -12,7 +12,7 @@ from demo.mailbox import Mail
 from demo.scenarios import Scenario
 from demo.screen import Screen
 
-BACK = " again, "
+BACK = " again"
 """What the subject of the mail says that a temporary change is over."""
 CALM_S = 15.0
 """How long P95 must have been under the SLO before the demo believes it."""

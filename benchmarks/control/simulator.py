@@ -10,7 +10,7 @@ import copy
 import math
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -213,6 +213,9 @@ class SimulatedService:
     def set_int8(self, on: bool, delay_s: float = 120.0) -> None:
         self.pending.append((self.now_s + delay_s, {"int8": on}))
 
+    def set_queue_limit(self, limit: int) -> None:
+        self.profile = replace(self.profile, queue_limit=limit)
+
     def _remove(self, replica: Replica) -> None:
         self.replicas.remove(replica)
         left = replica.queue[replica.head :]
@@ -287,8 +290,12 @@ class SimulatedService:
             # What is served before the second is over leaves its place to what comes later in it.
             room = max(0, self.profile.queue_limit + int(self._full_rate(start, replica)) - replica.waiting())
             record.errors += max(0, len(mine) - room)
-            replica.queue.extend(mine[:room])
+            replica.queue.extend(self._let_in(mine, room))
         return count, float(gaps.sum()), float(gaps @ gaps)
+
+    def _let_in(self, times_s: list[float], room: int) -> list[float]:
+        """Which of a second's requests to a replica find a place; room: how many do."""
+        return times_s[:room]
 
     def _full_rate(self, t: float, replica: Replica) -> float:
         """Requests per second that a replica answers when every batch is full."""

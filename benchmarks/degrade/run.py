@@ -74,19 +74,22 @@ class _Lever(SimulatedLever):
             "batch_size": {"batch_size": s.batch, "batch_timeout_ms": s.timeout_ms},
             "replicas": {"min_replicas": s.desired, "max_replicas": s.desired, "replicas": len(s.replicas)},
             "variant": {"variant": self._log[-1][1]},
+            "admission": {"queue_limit": s.profile.queue_limit},
         }
         return Setting(lever=self.lever, values=values[self.lever])
 
     def _put(self, knobs: Mapping[str, Knob]) -> None:
         if self.lever == "variant":
             self._log.append((self._service.now_s + SWITCH_S, str(knobs["variant"])))
+        elif self.lever == "admission":
+            self._service.set_queue_limit(int(knobs["queue_limit"]))
         elif self.lever == "batch_size":
             self._service.set_batch(int(knobs["batch_size"]), float(knobs["batch_timeout_ms"]))
 
 
 def run(case: Case) -> Result:
     started = time.process_time()
-    slo_ms = _slo_ms(case)
+    slo_ms = slo_of(case)
     without, _, _ = _one(case, slo_ms, with_variants=False)
     with_, log, ledger = _one(case, slo_ms, with_variants=True)
     plans = [Plan.model_validate(r.body) for r in ledger.records.values() if r.kind == "choose_action"]
@@ -103,9 +106,9 @@ def run(case: Case) -> Result:
         sheds=case.sheds,
         offered=round(float(np.mean([rate_of(case, t) for t in range(int(ONSET_S), int(case.over_s))])), 1),
         slo_ms=round(slo_ms, 1),
-        goodput_without=round(_goodput(without, slo_ms, ONSET_S, case.over_s), 1),
-        goodput_with=round(_goodput(with_, slo_ms, ONSET_S, case.over_s), 1),
-        settled_goodput=round(_goodput(with_, slo_ms, min(settled, case.over_s - 1), case.over_s), 1),
+        goodput_without=round(goodput(without, slo_ms, ONSET_S, case.over_s), 1),
+        goodput_with=round(goodput(with_, slo_ms, ONSET_S, case.over_s), 1),
+        settled_goodput=round(goodput(with_, slo_ms, min(settled, case.over_s - 1), case.over_s), 1),
         switches=tuple((round(at_s, 1), name) for at_s, name in log[1:]),
         quality_loss=max((plan.chosen.quality_loss for plan in lent), default=0.0),
         lost=round(_lost(case, log), 2),
@@ -116,7 +119,7 @@ def run(case: Case) -> Result:
     )
 
 
-def _slo_ms(case: Case) -> float:
+def slo_of(case: Case) -> float:
     calm = SimulatedService(
         case.profile, Faults(rate=lambda t: rate_of(case, t)), batch=case.batch, timeout_ms=2.0,
         replicas=case.replicas, seed=case.seed,
@@ -143,7 +146,7 @@ def _one(
         profile, faults, batch=case.batch, timeout_ms=2.0, replicas=case.replicas, seed=case.seed
     )
     simulated.advance(ONSET_S - 90)
-    parts, ledger = _parts(case, slo_ms, simulated, log, with_variants=with_variants)
+    parts, ledger = parts_of(case, slo_ms, simulated, log, lever="variant" if with_variants else "")
     learn_latency(parts, START_S + simulated.now_s)
     run_until(parts, simulated, case.end_s if with_variants else case.over_s, SWEEP_S)
     return simulated, log, ledger
@@ -155,11 +158,12 @@ def _short_queue(case: Case, slo_ms: float) -> int:
     return int((0.8 * slo_ms / batch_ms - 1) * case.batch)
 
 
-def _parts(
-    case: Case, slo_ms: float, simulated: SimulatedService, log: list[tuple[float, str]], *, with_variants: bool
+def parts_of(
+    case: Case, slo_ms: float, simulated: SimulatedService, log: list[tuple[float, str]], *, lever: str
 ) -> tuple[Parts, FakeLedger]:
-    settings, ledger = _settings(case, slo_ms, with_variants=with_variants), FakeLedger()
-    levers = {name: _Lever(simulated, name, log) for name in ("batch_size", "replicas", "variant")}
+    """The production loop around a simulated service. lever: that it has beside batches and replicas ("": none)."""
+    settings, ledger = _settings(case, slo_ms, lever), FakeLedger()
+    levers = {name: _Lever(simulated, name, log) for name in ("batch_size", "replicas", "variant", "admission")}
     planned = settings.planning.model_copy(update={"rate_window_s": RATE_WINDOW_S, "verify_window_s": 90.0})
     return Parts(
         settings=settings,
@@ -173,13 +177,13 @@ def _parts(
     ), ledger
 
 
-def _settings(case: Case, slo_ms: float, *, with_variants: bool) -> Settings:
+def _settings(case: Case, slo_ms: float, lever: str) -> Settings:
     levers: dict[str, object] = {
         "batch_size": {"connection": "sim", "min": 1, "max": case.batch, "timeout_max_ms": 2.0, "effect_delay_s": 2.0},
         "replicas": {"connection": "sim", "min": 1, "max": case.replicas, "namespace": "sim", "target": "sim",
                      "cost_per_hour": 1.2},
     }  # fmt: skip
-    if with_variants:
+    if lever == "variant":
         told = [
             {"name": name, "quality": quality, **({} if name == NAMES[0] else {"service_time": time_})}
             for name, quality, time_ in zip(NAMES, case.quality, case.told, strict=True)
@@ -187,6 +191,11 @@ def _settings(case: Case, slo_ms: float, *, with_variants: bool) -> Settings:
         levers["variant"] = {
             "connection": "sim", "mode": "act", "quality_of": "a simulated share", "variants": told,
             "effect_delay_s": SWITCH_S, "read": {"path": "/x", "variant_at": "/v"}, "write": {"path": "/x/{variant}"},
+        }  # fmt: skip
+    if lever == "admission":
+        levers["admission"] = {
+            "connection": "sim", "mode": "act", "limits": "queue", "min": 1, "effect_delay_s": 1.0,
+            "read": {"path": "/x", "limit_at": "/q"}, "write": {"path": "/x/{limit}"},
         }  # fmt: skip
     service = {
         "name": "simulated", "serving": "slotune_demo", "selectors": {"service": "simulated"}, "mode": "act",
@@ -201,7 +210,7 @@ def _settings(case: Case, slo_ms: float, *, with_variants: bool) -> Settings:
     })  # fmt: skip
 
 
-def _goodput(simulated: SimulatedService, slo_ms: float, start_s: float, end_s: float) -> float:
+def goodput(simulated: SimulatedService, slo_ms: float, start_s: float, end_s: float) -> float:
     """True answers within the SLO per second."""
     part = simulated.seconds[int(start_s) : int(end_s)]
     return sum(int((second.latencies <= slo_ms / 1e3).sum()) for second in part) / max(1, len(part))

@@ -248,7 +248,7 @@ def _shares(
     if excess <= 0 or spare <= 0:
         return [(share, late), (rest, soon)]
     drains = min(1.0, excess / spare)
-    waits = whatif.draining(fast, excess * situation.phase_s / fast.capacity)
+    waits = whatif.draining(fast, min(excess * situation.phase_s, fast.waiting_max) / fast.capacity)
     return [(share, late), (rest * drains, waits), (rest * (1 - drains) + 1e-9, soon)]
 
 

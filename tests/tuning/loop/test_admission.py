@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from tests.fakes.dying import Dying
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.world import KeptMails, World, WorldAdmission, WorldBatch, WorldSource, WorldVariant, parts
 from tuning.loop.once import run_once
@@ -182,3 +183,18 @@ def test_without_answers_in_time_to_count_no_limit_is_set():
     reports = drive(world, loop, CALM_S + 100)
     assert limits(world) == []
     assert any("answers in time cannot be counted" in option.reason for option in reports[0].plan.rejected)
+
+
+# Between the plan and its claim (2, 3) nothing is open, and whoever runs the loop runs the attempt again.
+@pytest.mark.parametrize("at", [1, *range(4, 21)])
+def test_wherever_a_run_dies_the_limit_is_lowered_once_and_comes_back(at: int):
+    world = World(qps=surge(3.0, until_s=CALM_S + 700))
+    loop, ledger, _ = loop_of(world)
+    world.wait(CALM_S)
+    dying = Dying(ledger, at)
+    with pytest.raises(SystemExit):
+        drive(world, dataclasses.replace(loop, ledger=dying), 1500)
+    drive(world, loop, 1500)
+    assert dying.count == at, "it died once"
+    assert world.queue_limit == 100_000 and not ledger.open_changes()
+    assert len(limits(world)) == 2 and limits(world)[0] < 100

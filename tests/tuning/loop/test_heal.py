@@ -8,6 +8,7 @@ import pytest
 
 from detection.errors import SlotuneError
 from detection.model import Service
+from tests.fakes.dying import Dying
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.peers import Peer, PeersRestart, PeersSource, PeersWorld
 from tests.fakes.world import KeptMails, WorldBatch, parts
@@ -15,7 +16,7 @@ from tuning.errors import ControlRefused
 from tuning.loop import prove
 from tuning.loop.once import run_once
 from tuning.loop.parts import Parts
-from tuning.model import Change, Receipt, Record, Report, Setting
+from tuning.model import Change, Receipt, Report, Setting
 from tuning.query import Query
 
 SERVICES = """
@@ -254,38 +255,6 @@ def test_an_unreadable_lever_is_a_sentence() -> None:
     world.peers[1].errors = 0.5
     reports = drive(world, loop, 60.0)
     assert "the restart lever cannot be read: GET http://r1:8000/about answered 404" in reports[0].plan.reason
-
-
-class Dying:
-    """A ledger whose process dies at one of its writes, once. at: the number of the write, counted from the plan on."""
-
-    def __init__(self, ledger: FakeLedger, at: int) -> None:
-        self._ledger, self._at, self.count = ledger, at, 0
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._ledger, name)
-
-    def _step(self, begins: bool = False) -> None:
-        if self.count or begins:
-            self.count += 1
-            if self.count == self._at:
-                raise SystemExit("killed")
-
-    def put(self, record: Record) -> bool:
-        self._step(record.kind == "choose_action")
-        new = self._ledger.put(record)
-        self._step()
-        return new
-
-    def open_change(self, *args: object, **kwargs: object) -> None:
-        self._step()
-        self._ledger.open_change(*args, **kwargs)  # type: ignore[arg-type]
-        self._step()
-
-    def update_change(self, *args: object, **kwargs: object) -> None:
-        self._step()
-        self._ledger.update_change(*args, **kwargs)  # type: ignore[arg-type]
-        self._step()
 
 
 # Between the plan and its claim (2, 3) nothing is open, and whoever runs the loop runs the attempt again.
