@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.control.cells import ground_digest
+from benchmarks.control.cells import LOOP, Cells
+from benchmarks.control.policies.slotune import Acting
 from benchmarks.policies import evaluate, page
 from benchmarks.policies.fluid import LOOK, OPENS, SWEEP, Fluid
 from benchmarks.policies.incidents import STEPS, Incidents, table
 from benchmarks.policies.write import rounded, write
+from tests.fakes.planning import make_incident, make_observation
+from tuning import planning
+from tuning.planning import LEARNED
 from tuning.planning.features import FEATURES
 from tuning.planning.moves import NAMES
+from tuning.planning.settings import PlanningSettings
 from tuning.planning.weights_file import read
 
 ROOT = Path(__file__).parents[2]
@@ -134,13 +140,33 @@ def test_a_few_steps_of_each_training_write_weights_that_can_be_read(tmp_path):
         assert read(name, str(tmp_path / f"{name}.json")).scores(np.zeros((1, len(FEATURES)))).shape == (1, len(NAMES))
 
 
-def test_a_learned_policy_is_no_part_of_the_ground(tmp_path):
+def test_a_learned_policy_is_no_part_of_the_ground():
     """Its file may come and go without throwing away what the simple policies' cells hold."""
-    folder = ROOT / "benchmarks" / "control" / "policies"
-    learned = [folder / "ppo.py", folder / "evolved.py"]
-    assert all(path.exists() for path in learned)
-    assert not any(path.stem in (folder / "__init__.py").read_text() for path in learned)
-    assert len(ground_digest()) == 16
+    registry = (ROOT / "benchmarks" / "control" / "policies" / "__init__.py").read_text()
+    for name in LEARNED:
+        assert name in LOOP and (ROOT / "benchmarks" / "control" / "policies" / f"{name}.py").exists()
+        assert name not in registry
+
+
+def test_a_cell_of_a_learned_policy_belongs_to_its_weights(tmp_path):
+    cells = Cells("key", tmp_path)
+    for part in ("hpa", *LEARNED):
+        cells.put("report 1", 1, part, {"of": part})
+        assert cells.get("report 1", 1, part) == {"of": part}
+    names = sorted(path.name for path in (tmp_path / "key").iterdir())
+    assert [re.sub(r"-[0-9a-f]{16}", "-DIGEST", name) for name in names] == [
+        "report-1.1.evolved-DIGEST.json", "report-1.1.hpa.json", "report-1.1.ppo-DIGEST.json",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_in_the_proving_ground_a_learned_policy_is_carried_out(name):
+    """A surge that a larger batch carries: the loop makes what the policy chooses, and only there."""
+    chosen = Acting(planning.get(name)(PlanningSettings()))
+    plan = chosen.propose(make_incident(), make_observation(), ())
+    assert plan.mode == "act" and plan.chosen.changes
+    assert planning.get(name)(PlanningSettings()).propose(make_incident(), make_observation(), ()).mode == "observe"
+    assert chosen.name == name and chosen.spares(make_incident(), make_observation(), (), plan.chosen.changes[0]) == ""
 
 
 # The table -------------------------------------------------------------------------------------------------------
