@@ -111,6 +111,7 @@ def train(
     if place.exists():
         model.set_parameters(str(place), device="cpu")
         model.num_timesteps = int((kept / "ppo.steps").read_text())
+        lanes.rng = np.random.default_rng([seed, model.num_timesteps])  # other incidents than those of the beginning
     best = _best_of(kept)
     while model.num_timesteps < steps:
         if time.process_time() - began > limit_s:
