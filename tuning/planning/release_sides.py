@@ -109,10 +109,14 @@ def same_limit(sides: Sides) -> bool:
     return limits[0] is None or limits[1] is None or limits[1] <= limits[0]
 
 
-def begins(sides: Sides, values: FloatArray, least: float = math.log(th.RELEASE_SLOWER)) -> bool:
+def begins(
+    sides: Sides, values: FloatArray, least: float = math.log(th.RELEASE_SLOWER), counted: float = 0.0
+) -> bool:
     """Whether what moved up began with the release: not before it, and not much later by something else.
 
     A brief excursion long before says nothing: it is the last stretch, which lasts until now, that is placed.
+    counted: the deviation that shares of so many requests have by chance, in the unit of the values. Their median
+    deviation may be 0 where most points count no failure at all, and then every single one would be an excursion.
     """
     times, known = sides.whole.span.times(), np.isfinite(values)
     calm = values[known & (times < sides.onset[0])]
@@ -120,6 +124,7 @@ def begins(sides: Sides, values: FloatArray, least: float = math.log(th.RELEASE_
         return True  # what was before it is known from the history alone, which cannot place it
     middle = float(np.median(calm))
     spread = 1.4826 * float(np.median(np.abs(calm - middle)))  # of a normal scatter, by its median deviation
+    spread = max(spread, counted)
     high = values[known] > middle + max(th.RELEASE_SCATTER * spread, least / 2)
     began_s = _lasting_start(times[known], high)
     return began_s is not None and sides.onset[0] <= began_s <= sides.onset[1]

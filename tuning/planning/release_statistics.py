@@ -86,11 +86,13 @@ def times(slower: Interval) -> str:
 
 @dataclass(frozen=True)
 class Rise:
-    """Two shares of requests, and the standard error of their difference."""
+    """Two shares of requests, the standard error of their difference, and the deviation that the old one has by chance
+    over the requests of one rate window."""
 
     old: float
     new: float
     error: float
+    counted: float = 0.0
 
     def beyond(self, least: float) -> bool:
         """Whether the difference is surely beyond `least` (above it, or below where that is negative)."""
@@ -113,7 +115,7 @@ def share_rise(sides: Sides, signal: str) -> Rise | None:
 
     Points that overlap (a rate's window is longer than a step) are fewer than they look.
     """
-    shares, variance = [], 0.0
+    shares, variance, by_chance = [], 0.0, []
     for side in (sides.before, sides.after):
         values, rate = side.values[signal], median(side.values.get("qps"))
         known = values[np.isfinite(values)]
@@ -125,5 +127,7 @@ def share_rise(sides: Sides, signal: str) -> Rise | None:
         counted = max(share, 1 / (rate * seconds)) * (1 - min(share, 1.0)) / (rate * seconds)
         apart = max(1.0, known.size * side.span.step_s / sides.rate_window_s)
         scattered = float(known.var(ddof=1)) / apart if known.size >= th.RELEASE_POINTS else 0.0
+        in_window = max(1.0, rate * sides.rate_window_s)
+        by_chance.append(math.sqrt(max(share * (1 - share), 1 / in_window) / in_window))
         variance += max(counted, scattered, th.SHARE_NOISE**2 / apart)
-    return Rise(shares[0], shares[1], math.sqrt(variance))
+    return Rise(shares[0], shares[1], math.sqrt(variance), by_chance[0])

@@ -252,7 +252,7 @@ def _errors(
     allowed = max(observation.service.slo.error_rate, th.RELEASE_ERRORS)
     if found is None or found.new <= allowed or not found.beyond(th.RELEASE_ERRORS):
         return None
-    if not rs.begins(sides, sides.whole.values["error_rate"], least=th.RELEASE_ERRORS):
+    if not rs.begins(sides, sides.whole.values["error_rate"], th.RELEASE_ERRORS, found.counted):
         return None
     return Moved(
         "errors",
@@ -267,7 +267,7 @@ def _quality(release: Release, sides: Sides, observation: Observation, signal: s
     found, least = st.share_rise(sides, signal), observation.service.slo.accuracy_drop
     if found is None or not found.beyond(-least):
         return None
-    if not rs.begins(sides, -sides.whole.values[signal], least=least):
+    if not rs.begins(sides, -sides.whole.values[signal], least, found.counted):
         return None
     return Moved(
         signal,

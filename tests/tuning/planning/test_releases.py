@@ -268,3 +268,18 @@ def test_wrong_answers_count_whatever_the_incident_is_called_by(onset_of_accurac
     shown = dataclasses.replace(shown, settings={})
     situation = dataclasses.replace(SITUATION, now=read_now(shown, SETTINGS))
     assert diagnose(what, shown, situation, SETTINGS).cause == cause
+
+
+def test_one_wrong_answer_just_before_the_release_is_chance_where_most_windows_have_none():
+    """Four requests a second: a rate window counts so few that a single wrong answer is a point of them or more."""
+    made = seen({"accuracy": 0.77, "qps": 4.0}, before={"accuracy": 1.0, "qps": 4.0}, scatter=0.0)
+    accuracy = made.window.values["accuracy"]
+    accuracy[-AGE - 4 : -AGE] = 1 - 1 / (4.0 * SETTINGS.rate_window_s)
+    told = blamed(incident(RELEASE_S + 60), made, SETTINGS, overloaded=False)
+    assert told is not None and [moved.what for moved in told.moved] == ["accuracy"]
+
+
+@pytest.mark.parametrize("points_before", [5, 12])
+def test_answers_that_were_wrong_before_the_release_are_not_its_fault(points_before):
+    made = seen({"accuracy": 0.77}, before={"accuracy": 1.0}, scatter=0.0, began=AGE + points_before)
+    assert blamed(incident(RELEASE_S + 60), made, SETTINGS, overloaded=False) is None
