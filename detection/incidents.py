@@ -19,6 +19,7 @@ SYMPTOMS = (
     "unanswered",
     "saturation",
     "gpu_memory",
+    "training",
     "quality",
     "data",
     "fluctuation",
@@ -36,6 +37,7 @@ _BY_SIGNAL: Mapping[str, str] = {
     "mean_ms": "latency",
     **{f"{one}_{which}": "latency" for one in ("ttft", "itl", "e2e") for which in ("ms", "p50_ms", "p95_ms", "p99_ms")},
     "batch_ms": "latency",
+    "iteration_ms": "training",
     "queue_ms": "saturation",
     "queue_depth": "saturation",
     "preemptions_per_s": "saturation",
@@ -146,7 +148,8 @@ def _ranked(anomalies: Sequence[Anomaly]) -> tuple[Anomaly, ...]:
 
 def _severity(symptom: str, tier: Tier) -> Severity:
     if tier == "act":
-        return "critical"
+        # nobody waits for the answer of a training job
+        return "warning" if symptom == "training" else "critical"
     return "info" if symptom in ("idle", "traffic") else "warning"
 
 

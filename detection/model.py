@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 FloatArray = NDArray[np.float64]
 Mode = Literal["observe", "approve", "act"]
+ServiceKind = Literal["inference", "training"]
 Tier = Literal["warn", "act"]
 Severity = Literal["info", "warning", "critical"]
 Kind = Literal["rule", "vote", "joint", "own"]
@@ -60,7 +61,7 @@ class Objective(Value):
     for_s: float = 60.0
 
 
-OBJECTIVES = ("p95_ms", "ttft_p95_ms", "itl_p95_ms", "e2e_p95_ms")
+OBJECTIVES = ("p95_ms", "ttft_p95_ms", "itl_p95_ms", "e2e_p95_ms", "iteration_ms")
 """The signals that may be promised, in the order in which they are told; each is a limit of `Slo` by the same name."""
 
 
@@ -69,7 +70,8 @@ class Slo(Value):
     (`ttft_p95_for_s`, ...) says nothing else.
 
     Limits in ms of the P95 of a request (p95_ms: of the duration that its preset names), of the time to the first
-    token, of the time per output token, of the whole request; at least one. Shares: error_rate, abort_rate (aborted,
+    token, of the time per output token, of the whole request; or of the mean time of a training job's iteration
+    (iteration_ms); at least one. Shares: error_rate, abort_rate (aborted,
     or ended without an answer).
     """
 
@@ -83,12 +85,13 @@ class Slo(Value):
     itl_p95_for_s: float | None = None
     e2e_p95_ms: float | None = None
     e2e_p95_for_s: float | None = None
+    iteration_ms: float | None = None
     abort_rate: float = 0.05
 
     @model_validator(mode="after")
     def _some(self) -> Self:
         if not self.objectives:
-            raise ValueError("promises nothing: give p95, ttft_p95, itl_p95 or e2e_p95")
+            raise ValueError("promises nothing: give p95, ttft_p95, itl_p95 or e2e_p95 (iteration, of a training job)")
         return self
 
     @property
@@ -99,6 +102,7 @@ class Slo(Value):
             "ttft_p95_ms": (self.ttft_p95_ms, self.ttft_p95_for_s),
             "itl_p95_ms": (self.itl_p95_ms, self.itl_p95_for_s),
             "e2e_p95_ms": (self.e2e_p95_ms, self.e2e_p95_for_s),
+            "iteration_ms": (self.iteration_ms, None),
         }
         return tuple(
             Objective(signal=signal, limit_ms=limit, for_s=self.for_s if own is None else own)
@@ -183,7 +187,9 @@ class InputSample(Value):
 
 
 class Service(Value):
-    """One inference service: how to find its series, what it promises, what may be changed.
+    """One inference service, or a training job: how to find its series, what it promises, what may be changed.
+
+    kind: a training job is only watched; it has no lever.
 
     selectors: Prometheus label matchers (equality) that single out its series. engine: a name of
     tuning/planning/engines, what turns its load into latency, and edges_ms the bounds of the buckets behind a
@@ -198,6 +204,7 @@ class Service(Value):
     serving: str
     engine: str = "dynamic_batching"
     edges_ms: dict[str, tuple[float, ...]] = {}
+    kind: ServiceKind = "inference"
     selectors: dict[str, str] = {}
     slo: Slo
     mode: Mode = "observe"

@@ -14,6 +14,7 @@ from detection.model import Anomaly, MetricWindow, Score, Service, Span
 from detection.ranker import Judge
 from detection.ranking import ranked
 from detection.settings import DetectionSettings
+from detection.training import TRAINING_SIGNALS
 
 __all__ = ["BaselineSet", "DetectionState"]
 
@@ -49,8 +50,9 @@ _STATISTICAL = (
 def signals_needed(services: Sequence[Service], settings: DetectionSettings | None = None) -> tuple[str, ...]:
     """The signals that a sweep has to read: what the rules look at and what the baselines are learned from."""
     settings = settings or DetectionSettings()
+    jobs = TRAINING_SIGNALS if any(service.kind == "training" for service in services) else ()
     ruled = [rule.signal for service in services for rule in rules_for(service, settings)]
-    return tuple(dict.fromkeys((*_STATISTICAL, *ruled, *own_signals.names(services))))
+    return tuple(dict.fromkeys((*_STATISTICAL, *jobs, *ruled, *own_signals.names(services))))
 
 
 def unknown_names(

@@ -165,12 +165,12 @@ class DetectionSettings(Section):
         "sigma",
         "sustained",
     )
-    """Which detectors run. `rules` alone is a plain threshold monitor (absent data comes with it); see
+    """Which detectors run. `rules` alone is a plain threshold monitor (absent data and training jobs come with it); see
     docs/detection.md for each."""
 
     rules: dict[str, RuleOverride] = {}
     """Changes to the threshold rules, by rule name (latency_p95, latency_p99, errors, queue_backlog, gpu_memory,
-    load_failures, absent_data, idle, quality)."""
+    load_failures, absent_data, idle, quality, iteration)."""
 
     limits: tuple[LimitSettings, ...] = ()
     """Threshold rules of one's own, beside the ones above."""
@@ -238,10 +238,11 @@ class DetectionSettings(Section):
         return self
 
     def running(self) -> tuple[str, ...]:
-        """Names of the detectors that run: `absent` along with `rules`, `dynamic` where series are named for it."""
+        """Names of the detectors that run: `absent` and `training` along with `rules`, `dynamic` where series are named
+        for it."""
         names = set(self.detectors)
         if "rules" in names:
-            names.add("absent")
+            names |= {"absent", "training"}
         if self.dynamic_series:
             names.add("dynamic")
         return tuple(sorted(names))

@@ -96,6 +96,7 @@ def _service(service: ServiceSettings, at: Path, own: Mapping[str, OwnPreset]) -
         with contextlib.suppress(ConfigError):  # said where the preset itself is wrong
             yield from _by_preset(service, at, _preset(service.serving, own))
     yield from _exporters(service, at)
+    yield from _kind(service, at)
     for place, name in enumerate(service.chain):
         if name not in SIGNALS and name not in service.signals:
             near = nearest(name, [*SIGNALS, *service.signals])
@@ -107,6 +108,30 @@ def _service(service: ServiceSettings, at: Path, own: Mapping[str, OwnPreset]) -
     for name, lever in (("batch_size", service.levers.batch_size), ("replicas", service.levers.replicas)):
         if lever is not None and lever.minimum == lever.maximum and not getattr(lever, "timeout_max_ms", 0):
             yield (*at, "levers", name, "maximum"), f"min and max are both {lever.maximum}: nothing can be changed"
+
+
+def _kind(service: ServiceSettings, at: Path) -> Iterator[tuple[Path, str]]:
+    """What a training job cannot have, and what only it can."""
+    promised = service.slo.iteration_ms is not None
+    if service.kind == "inference":
+        if promised:
+            yield (*at, "slo", "iteration_ms"), "is what a training job promises: write kind: training, or p95 instead"
+        if service.serving == "training":
+            yield (*at, "serving"), "is the preset of training jobs: write kind: training beside it"
+        return
+    for name in type(service.levers).model_fields:
+        if getattr(service.levers, name) is not None:
+            yield (
+                (*at, "levers", name),
+                "a training job is only watched, and nothing of it is ever changed: take the lever out",
+            )
+    if service.mode != "observe":
+        yield (*at, "mode"), f"a training job is only watched: write mode: observe instead of {service.mode}"
+    if not promised:
+        yield (*at, "slo"), "promises no iteration: write how long one may take on average, as in iteration: 500ms"
+    for name in ("p95_ms", "ttft_p95_ms", "itl_p95_ms", "e2e_p95_ms"):
+        if getattr(service.slo, name) is not None:
+            yield (*at, "slo", name), "is a promise about requests, and a training job answers none: write iteration"
 
 
 def _exporters(service: ServiceSettings, at: Path) -> Iterator[tuple[Path, str]]:

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, mod
 from pydantic_core import PydanticCustomError
 
 from detection import presets
-from detection.model import InputSample, Lever, Mode, OwnPreset, OwnSignal, Service, Slo
+from detection.model import InputSample, Lever, Mode, OwnPreset, OwnSignal, Service, ServiceKind, Slo
 from detection.settings import DetectionSettings
 from tuning.actuators.settings import (
     OPTIONS,
@@ -407,7 +407,8 @@ OwnOrQuery = Annotated[
 
 NO_PROMISE = "no_promise"
 """The mistake of an SLO without a latency."""
-_PROMISES = ("p95", "ttft_p95", "itl_p95", "e2e_p95")
+_NO_PROMISE = "is missing (or ttft_p95, itl_p95, e2e_p95 of a language model, iteration of a training job)"
+_PROMISES = ("p95", "ttft_p95", "itl_p95", "e2e_p95", "iteration")
 
 
 class SloSettings(Section):
@@ -428,6 +429,9 @@ class SloSettings(Section):
 
     e2e_p95_ms: float | None = Field(None, gt=0, le=86_400_000)
     """P95 of whole requests must stay under this, where `p95` speaks of something else."""
+
+    iteration_ms: float | None = Field(None, gt=0, le=86_400_000)
+    """The mean time of an iteration must stay under this (`kind: training` alone)."""
 
     for_s: float = Field(60.0, ge=0)
     """How long a latency may be broken before it is an incident."""
@@ -453,7 +457,7 @@ class SloSettings(Section):
     @model_validator(mode="after")
     def _something(self) -> Self:
         if all(getattr(self, f"{name}_ms") is None for name in _PROMISES):
-            raise PydanticCustomError(NO_PROMISE, "is missing (or ttft_p95, itl_p95, e2e_p95 of a language model)")
+            raise PydanticCustomError(NO_PROMISE, _NO_PROMISE)
         return self
 
 
@@ -477,13 +481,16 @@ class InputSettings(Section):
 
 
 class ServiceSettings(Section):
-    """One inference service."""
+    """One inference service, or one training job."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     """Its name: in mails, task ids and the ledger."""
 
     serving: str = Field(min_length=1, max_length=100)
     """Serving system, which decides the queries: a preset of slotune, of a package, or of `presets` here."""
+
+    kind: ServiceKind = "inference"
+    """`training`: a training job, which is watched and has no lever (docs/training.md)."""
 
     selectors: dict[str, str] = Field(min_length=1)
     """Prometheus labels that single out its series."""
@@ -526,11 +533,12 @@ class ServiceSettings(Section):
         presets_here: those that services.yaml brings, by name.
         """
         own = (presets_here or {}).get(self.serving)
+        watched = self.kind == "training"
         like = own.like if own is not None else self.serving
         levers = {}
         for name in ("batch_size", "replicas", "precision", "release", "variant", "admission", "restart"):
             lever: BaseLever | None = getattr(self.levers, name)
-            if lever is None:
+            if lever is None or watched:
                 continue
             actuator = str(getattr(lever, "actuator"))  # noqa: B009 - each subclass narrows it to its own literal
             options = lever.model_dump(mode="json", include=set(OPTIONS[actuator].model_fields))
@@ -558,9 +566,10 @@ class ServiceSettings(Section):
             serving=self.serving,
             engine=presets.REGISTRY[like].engine if like in presets.REGISTRY else "dynamic_batching",
             edges_ms=dict(presets.REGISTRY[like].edges_ms) if like in presets.REGISTRY else {},
+            kind=self.kind,
             selectors=self.selectors,
             slo=Slo(**self.slo.model_dump()),
-            mode=self.mode,
+            mode="observe" if watched else self.mode,
             levers=levers,
             labels=self.labels,
             queries={name: query for name, query in self.signals.items() if isinstance(query, str)},

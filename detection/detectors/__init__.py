@@ -24,6 +24,7 @@ from detection.detectors.pca_residual import PcaResidual
 from detection.detectors.rules import RULES, ThresholdRules
 from detection.detectors.sigma import Sigma
 from detection.detectors.sustained import Sustained
+from detection.detectors.training import TrainingJobs
 from detection.errors import ConfigError
 from detection.methods import Method, Methods
 from detection.model import Service
@@ -48,6 +49,7 @@ REGISTRY: Registry = {
     "rules": ThresholdRules,
     "sigma": lambda services, settings: Sigma(),
     "sustained": lambda services, settings: Sustained(),
+    "training": TrainingJobs,
 }
 
 

@@ -22,7 +22,13 @@ def rules_for(service: Service, settings: DetectionSettings) -> tuple[Rule, ...]
     return (*usual, *map(_own, own))
 
 
-_OF_OBJECTIVE = {"p95_ms": "latency_p95", "ttft_p95_ms": "ttft_p95", "itl_p95_ms": "itl_p95", "e2e_p95_ms": "e2e_p95"}
+_OF_OBJECTIVE = {
+    "p95_ms": "latency_p95",
+    "ttft_p95_ms": "ttft_p95",
+    "itl_p95_ms": "itl_p95",
+    "e2e_p95_ms": "e2e_p95",
+    "iteration_ms": "iteration",
+}
 
 
 def _promised(slo: Slo) -> tuple[Rule, ...]:
@@ -51,7 +57,7 @@ def _rules(slo: Slo) -> tuple[Rule, ...]:
     )
 
 
-_EVERYTHING = Slo(p95_ms=1.0, ttft_p95_ms=1.0, itl_p95_ms=1.0, e2e_p95_ms=1.0)
+_EVERYTHING = Slo(p95_ms=1.0, ttft_p95_ms=1.0, itl_p95_ms=1.0, e2e_p95_ms=1.0, iteration_ms=1.0)
 RULES = tuple(sorted(rule.name for rule in _rules(_EVERYTHING)))
 """The names that `detection.rules` may change, besides absent_data."""
 

@@ -25,6 +25,7 @@ from detection.presets import (
     tensorrt_llm,
     tgi,
     torchserve,
+    training,
     triton,
     vllm,
 )
@@ -50,6 +51,7 @@ OURS: dict[str, Preset] = {
         tgi.PRESET,
         torchserve.PRESET,
         triton.PRESET,
+        training.PRESET,
         vllm.PRESET,
     )
 }

@@ -25,8 +25,8 @@ SERVICES = [
 SIGNALS = ("p95_ms", "mean_ms", "qps", "queue_depth", "error_rate")
 FORECAST = ("calm/p95_ms", "busy/p95_ms")
 # what a value ten times its usual means to a detector that looks at latency; a confirmer opens nothing by itself, and
-# what lasts is judged only where weeks are known (tests/detection/test_weekly.py)
-SEES_LATENCY = sorted(set(detectors.REGISTRY) - {"absent", "fluctuation", "local_outlier", "sustained"})
+# what lasts is judged only where weeks are known (tests/detection/test_weekly.py), and a training job answers nobody
+SEES_LATENCY = sorted(set(detectors.REGISTRY) - {"absent", "fluctuation", "local_outlier", "sustained", "training"})
 
 
 def settings_of(name: str) -> DetectionSettings:

@@ -267,7 +267,7 @@ def test_a_gap_in_one_source_is_filled_from_the_other() -> None:
 
 def test_every_preset_is_tried() -> None:
     tried = {preset for preset, _ in SERVERS.values()}
-    elsewhere = {"slotune_demo"}  # tests/demo
+    elsewhere = {"slotune_demo", "training"}  # tests/demo, test_training.py
     elsewhere |= {"dynamo", "llamacpp", "sglang", "tensorrt_llm", "tgi"}  # test_language_presets.py
     assert tried | elsewhere == set(presets.REGISTRY)
 

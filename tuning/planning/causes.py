@@ -145,6 +145,19 @@ _TABLE = (
         curable=False,
         told_by=(("data_drift",), ("data_missing",), ("data_outside",), ("data_schema",), ("data_age",)),
     ),
+    Cause(
+        "training_stalled", "a training job makes no progress", curable=False, told_by=(("iterations_per_s",),)
+    ),
+    Cause("loss_rising", "the loss of a training job rises", curable=False, told_by=(("loss",),)),
+    Cause("slower_iterations", "an iteration takes longer than it did", curable=False, told_by=(("iteration_ms",),)),
+    Cause(
+        "data_bound",
+        "a training job waits for its data",
+        curable=False,
+        told_by=(("iteration_ms", "data_wait_ms"),),
+    ),
+    Cause("gpu_rests", "the GPU of a training job rests", curable=False, told_by=(("iteration_ms", "gpu_util"),)),
+    Cause("loss_flat", "the loss of a training job stands still", curable=False, told_by=(("loss",),)),
     Cause("errors", "requests fail", curable=False, told_by=(("error_rate",),)),
     Cause("idle_capacity", "far more capacity than the traffic needs", ("replicas",), told_by=(("qps", "busy"),)),
     Cause("stale_data", "the numbers are old or missing", curable=False, told_by=((),)),

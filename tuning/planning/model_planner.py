@@ -65,6 +65,8 @@ class ModelPlanner:
 
     def propose(self, incident: Incident, observation: Observation, past: Sequence[Record]) -> Plan:
         """The cheapest option that is predicted to meet the SLO, or a hold; all others with their reasons."""
+        if observation.service.kind == "training":
+            return self._rules.watched(incident, observation)
         observation = replace(observation, objective=broken(incident, observation, self._settings))
         case = self._case(incident, observation, past)
         if case.diagnosis.cause == "idle_capacity":

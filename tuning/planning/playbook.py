@@ -32,6 +32,8 @@ class PlaybookPlanner:
         self._rules = Rules(settings)
 
     def propose(self, incident: Incident, observation: Observation, past: Sequence[Record]) -> Plan:
+        if observation.service.kind == "training":
+            return self._rules.watched(incident, observation)
         observation = replace(observation, objective=broken(incident, observation, self._settings))
         engine = self._engines[observation.service.engine]
         situation = engine.assess(incident, observation, self._settings, -math.inf)

@@ -12,7 +12,7 @@ from detection.model import Incident
 from tuning.formats import points
 from tuning.model import Change, Diagnosis, Observation, Option, Plan, Record
 from tuning.planning import admission as ad
-from tuning.planning import explain
+from tuning.planning import explain, training
 from tuning.planning import reading as rd
 from tuning.planning import thresholds as th
 from tuning.planning import variants as va
@@ -149,6 +149,12 @@ class Rules:
         if setting is None:
             return None, _unreadable(observation, ad.LEVER)
         return None, setting.useless or "how many requests a lower limit would refuse cannot be predicted"
+
+    def watched(self, incident: Incident, observation: Observation) -> Plan:
+        """The plan about a training job: what is wrong with it, and a hold."""
+        diagnosis = training.diagnosed(incident, observation, self._settings)
+        now = rd.read_now(observation, self._settings)
+        return self.plan(incident, observation, now, diagnosis, training.held(diagnosis), ())
 
     def plan(
         self,
