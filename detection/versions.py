@@ -74,6 +74,19 @@ def changes(window: VersionWindow) -> list[VersionChange]:
     return found
 
 
+def arriving(window: VersionWindow, version: str) -> VersionChange | None:
+    """The change to a version that has begun to answer too lately to be believed by what answers alone; None where it
+    answers for longer, or not at all. For whoever knows otherwise that it is being brought in."""
+    values = window.shares.get(version)
+    answers = np.flatnonzero(np.nan_to_num(values) > 0) if values is not None else np.empty(0, dtype=int)
+    if not answers.size or answers[0] < window.span.points - LASTS_POINTS:
+        return None
+    earlier = {name: np.nan_to_num(share[: answers[0]]) for name, share in window.shares.items()}
+    told = {name: float(share[np.flatnonzero(share)[-1]]) for name, share in earlier.items() if share.any()}
+    old = max(sorted(told), key=lambda name: told[name], default="")
+    return VersionChange(old, version, float(window.span.times()[answers[0]]), None) if old else None
+
+
 def window_of(service: str, span: Span, counted: dict[str, FloatArray]) -> VersionWindow:
     """The shares of what was counted for each version (requests per second, replicas), shape (span.points,) each."""
     names = sorted(counted)

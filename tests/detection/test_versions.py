@@ -8,7 +8,7 @@ import pytest
 from detection.errors import SourceUnreachable
 from detection.model import Service, Slo, Span, VersionWindow
 from detection.sources.prometheus import PrometheusSource, Row
-from detection.versions import changes, served, window_of
+from detection.versions import VersionChange, arriving, changes, served, window_of
 
 NAN = float("nan")
 
@@ -55,6 +55,24 @@ def test_changes(name):
     shares, expected = CASES[name]
     found = [(c.old, c.new, c.at_s, c.whole_s) for c in changes(window(**shares))]
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        ({"v1": [1, 1, 1, 1, 0.9, 0.8], "v2": [0, 0, 0, 0, 0.1, 0.2]}, VersionChange("1", "2", 40.0, None)),
+        ({"v1": [1, 1, 1, 1, 1, 0.9], "v2": [NAN, NAN, NAN, NAN, NAN, 0.1]}, VersionChange("1", "2", 50.0, None)),
+        ({"v1": [1, 1, 1, 1, 0, 0], "v2": [0, 0, 0, 0, 1, 1]}, VersionChange("1", "2", 40.0, None)),
+        ({"v1": [1, 1, NAN, NAN, 0, 0], "v2": [0, 0, NAN, NAN, 1, 1]}, VersionChange("1", "2", 40.0, None)),
+        ({"v1": [1, 0.99, 0.99, 0.99, 0.99, 0.99], "v2": [0, 0.01, 0.01, 0.01, 0.01, 0.01]}, None),
+        ({"v1": [1, 1, 1, 1, 1, 1], "v2": [0, 0, 0, 0, 0, 0]}, None),
+        ({"v1": [1, 1, 1, 1, 1, 1]}, None),
+        ({"v1": [NAN] * 6, "v2": [NAN, NAN, NAN, NAN, 1, 1]}, None),
+    ],
+    ids=["replica by replica", "one point", "at once", "after a gap", "a client asks for it", "loaded, unused", "unknown", "nothing before"],
+)  # fmt: skip
+def test_a_version_that_is_known_to_arrive_is_seen_with_its_first_answer(shares, expected):
+    assert arriving(window(**shares), "2") == expected
 
 
 def test_the_version_that_answers_most_now():

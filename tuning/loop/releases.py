@@ -16,7 +16,7 @@ import pydantic
 from detection.errors import SlotuneError
 from detection.model import MetricWindow, Service, Span, VersionWindow
 from detection.ports import TellsVersions
-from detection.versions import VersionChange, changes, served
+from detection.versions import VersionChange, arriving, changes, served
 from tuning import releases as rl
 from tuning.loop.open_incidents import stored_json
 from tuning.loop.parts import Parts
@@ -91,7 +91,11 @@ def _seen(
     version = str(shown.values.get("version", "")) if shown is not None else ""
     if window is not None and by_metrics and (not version or version in window.shares):
         logged = str(shown.facts.get("note") or "") if shown is not None else ""
-        return _Seen(by_metrics, tuple(changes(window)), note=logged)
+        found = tuple(changes(window))
+        arrives = arriving(window, version) if version else None
+        if arrives is not None and all(change.new != version for change in found):
+            return _Seen(version, (*found, arrives), note=logged)
+        return _Seen(by_metrics, found, note=logged)
     if shown is None or not version:
         return None
     note = str(shown.facts.get("image") or shown.facts.get("note") or "")

@@ -138,6 +138,20 @@ def test_a_reverted_version_that_its_owner_puts_back_is_left_alone():
     assert reports[0].refusal.until_s is not None
 
 
+@pytest.mark.parametrize("after_s", [5.0, 10.0, 20.0])
+def test_a_release_is_written_down_by_the_first_sweep_after_it_and_once(after_s):
+    """The lever shows the version before so many points have it that the metrics alone are believed."""
+    world = World()
+    loop, ledger, _ = loop_of(world)
+    released(world, loop)
+    world.wait(after_s)
+    run_once(loop, world.now, world.wait_until)
+    seen = releases_of(ledger.find(Query(kinds=("release",))))
+    assert [(one.old, one.new, one.hands) for one in seen] == [("1", "2", "others")]
+    drive(world, loop, 100, every_s=5.0)
+    assert len(releases_of(ledger.find(Query(kinds=("release",))))) == 1
+
+
 def test_nothing_is_changed_before_it_shows_whether_the_release_is_to_blame():
     """Swept often: the SLO breaks before the new version's rates are its own, and a larger batch would do at that."""
     world = World(alpha_ms=6.0)
