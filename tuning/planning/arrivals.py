@@ -25,9 +25,12 @@ def arrivals(observation: Observation, onset: float, now: Reading, settings: Pla
     times, asked = tail(window, "qps", -math.inf)
     if not (times >= since - 1e-9).any():
         return None
-    if now.busy is None or now.busy > th.MAY_QUEUE:
+    counted = _depths(window)[1].size >= th.LEVEL_POINTS
+    if now.busy is None or now.busy > th.MAY_QUEUE or counted:
+        # A server that is full for a part of each window only (bursts, a neighbour) looks busy for that part on
+        # average, so a queue that is counted is asked whatever the busy share. A rise is looked for in what is asked
+        # for: what a full server answers stands still while the load grows.
         saturated = (now.busy or 0.0) > th.SATURATED
-        # A rise is looked for in what is asked for: what a full server answers stands still while the load grows.
         asked = np.maximum(asked + queue_growth(window, times, asked, since, rate_window_s, saturated), 0.0)
     start = trend_start(times, asked, [k * rate_window_s for k in th.TREND_WINDOWS], rate_window_s)
     part = times >= (since if start is None else min(start, since)) - 1e-9
@@ -43,7 +46,7 @@ def queue_growth(
     Over the same window as the rate, arrivals = answered + growth exactly. A saturated server answers at a constant
     rate, so there a shorter window is as exact and shows sooner that a burst is over.
     """
-    depth_t, depth = tail(window, "queue_depth", -math.inf)
+    depth_t, depth = _depths(window)
     if depth.size >= th.LEVEL_POINTS:
         span = max(2 * window.span.step_s, rate_window_s * th.SATURATED_WINDOW) if saturated else rate_window_s
         before = np.interp(times - span, depth_t, depth)
@@ -55,6 +58,11 @@ def queue_growth(
     if slope * (wait_t[-1] - wait_t[0]) < th.WAIT_RISE * float(wait.max()) / 1e3:
         return np.zeros_like(qps)
     return np.where(times >= since - 1e-9, qps * slope / (1 - slope), 0.0)
+
+
+def _depths(window: MetricWindow) -> tuple[FloatArray, FloatArray]:
+    """(times, counts) of what waits, all that was seen."""
+    return tail(window, "queue_depth", -math.inf)
 
 
 def draining_arrivals(window: MetricWindow, capacity: float) -> Interval | None:

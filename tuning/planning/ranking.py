@@ -96,7 +96,7 @@ def best(ranked: list[Ranked], settings: PlanningSettings, limits: Mapping[str, 
     """
     eligible = [item for item in ranked if item.eligible(settings, limits)]
     if eligible:
-        winner = min(eligible, key=order)
+        winner = min(eligible, key=lambda item: order(item, settings))
         if winner.candidate.cost_per_hour <= th.FREE:
             return winner
         free = [item for item in ranked if probable(item, settings, limits)]
@@ -118,7 +118,7 @@ def least_loss(ranked: list[Ranked], settings: PlanningSettings, limits: Mapping
     likeliest that more probably does than not. None: what is lost would buy nothing."""
     eligible = [item for item in ranked if item.eligible(settings, limits)]
     if eligible:
-        return min(eligible, key=lambda item: (item.candidate.loss, *order(item)))
+        return min(eligible, key=lambda item: (item.candidate.loss, *order(item, settings)))
     open_ = [item for item in ranked if not item.barred and item.drains and item.success >= th.WORTH_A_LOSS]
     return min(open_, key=likeliest, default=None)
 
@@ -218,8 +218,12 @@ def likeliest(item: Ranked) -> tuple[float, ...]:
     return (-round(th.UNSURE_STEPS * item.success), round(candidate.cost_per_hour, 4), *chance, *candidate.size)
 
 
-def order(item: Ranked) -> tuple[object, ...]:
-    """Of options that do: the price, then what was measured first, then the fewer changes, then the surer.
+def order(item: Ranked, settings: PlanningSettings) -> tuple[object, ...]:
+    """Of options that do: the price, then what was measured first, then those with room for what may come on top, then
+    the fewer changes, then the surer.
+
+    Room is asked for with the same confidence as the SLO: what does at the load of now is undone by a load that grows
+    on, so at the same price a pair that has room goes before a single step that has none.
 
     A gain that nobody measured is no reason to pay: whatever cannot be undone in seconds is `too_wide` unless its whole
     interval lies under the SLO, and its gate measures it before it goes live. A batch larger than any that was seen is
@@ -229,6 +233,7 @@ def order(item: Ranked) -> tuple[object, ...]:
     return (
         round(candidate.cost_per_hour, 4),
         float(item.guessed),
+        float(predicted.room < settings.confidence),
         len(candidate.changes),
         -round(th.CHANCE_STEPS * item.success),
         round(item.time_to_effect_s / th.EFFECT_STEP_S),

@@ -23,7 +23,8 @@ BASELINE_HISTORY_S = 6 * 3600.0
 # Arrivals ----------------------------------------------------------------------------------------------------------
 
 MAY_QUEUE = 0.85
-"""Busy share from which a queue may grow, so that answers are not arrivals; below it a queue is the batch's wait."""
+"""Busy share from which a queue may grow, so that answers are not arrivals; below it a queue is the batch's wait, where
+it is told by the time that requests wait and not counted."""
 SATURATED = 0.95
 """Busy share from which the rate of answers is the capacity, so that a shorter window of the queue is as exact."""
 SATURATED_WINDOW = 1 / 3

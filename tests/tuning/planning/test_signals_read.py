@@ -98,16 +98,32 @@ GROWING = [0.0] * 37 + [50.0 * k for k in range(24)]
         (0.99, {"qps": 80.0, "queue_depth": GROWING}, 90.0),
         (0.86, {"qps": 80.0, "queue_depth": GROWING}, 90.0),
         (None, {"qps": 80.0, "queue_depth": GROWING}, 90.0),
-        (0.85, {"qps": 80.0, "queue_depth": GROWING}, 80.0),
+        (0.5, {"qps": 80.0, "queue_depth": GROWING}, 90.0),
         (0.99, {"qps": 80.0}, 80.0),
         # The wait grows by half a second per second: twice as many come as are answered.
         (0.99, {"qps": 80.0, "queue_ms": [0.0] * 37 + [2500.0 * k for k in range(24)]}, 160.0),
+        (0.86, {"qps": 80.0, "queue_ms": [0.0] * 37 + [2500.0 * k for k in range(24)]}, 160.0),
+        (0.85, {"qps": 80.0, "queue_ms": [0.0] * 37 + [2500.0 * k for k in range(24)]}, 80.0),
         (0.99, {"qps": 80.0, "queue_ms": [0.0] * 37 + [5000.0 * k for k in range(24)]}, 800.0),
         (0.99, {"qps": 80.0, "queue_ms": [0.0] * 37 + [1000.0 + 5.0 * k for k in range(24)]}, 80.0),
     ],
 )
 def test_arrivals_are_answers_and_what_joins_the_queue(busy, signals, rate):
     assert arriving(busy, **signals).qps.value == pytest.approx(rate, rel=0.01)
+
+
+@pytest.mark.parametrize("period", [8, 12, 24])
+@pytest.mark.parametrize("busy", [0.4, 0.6, 0.84])
+def test_a_queue_that_fills_and_empties_hides_no_arrivals(period, busy):
+    """100/s come all the time to a server that is full for half of each period (a neighbour, bursts), and rests on
+    average: what it answers waves by a third, and its fall at the end is no fall of what comes."""
+    depth = np.array([400.0 * abs((k % period) / (period / 2) - 1) for k in range(61)])
+    before = np.concatenate([depth[:4], depth[:-4]])  # four steps of 5 s: the rate window of 20 s
+    answered = 100.0 - (depth - before) / 20.0
+    found = arriving(busy, qps=list(answered), queue_depth=list(depth))
+    assert np.ptp(answered[-24:]) > 10.0
+    assert found.qps.value == pytest.approx(100.0, rel=0.01)
+    assert (found.method, found.slope) == ("constant", 0.0)
 
 
 def test_without_a_rate_nothing_is_known_of_arrivals():
