@@ -131,10 +131,12 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no further case after so long")
     parser.add_argument("--json", type=Path, default=None, help="where the figures go (default: benchmarks/results)")
     parser.add_argument("--cost", type=float, default=None, metavar="DAYS", help="what a rehearsal costs instead")
+    parser.add_argument("--services", type=int, default=1, help="with --cost: how many services")
+    parser.add_argument("--jobs", type=int, default=1, help="with --cost: processes for what comes after the loop")
     args = parser.parse_args()
     logging.disable(logging.CRITICAL)
     if args.cost is not None:
-        print(json.dumps(cost.measure(args.cost), indent=1))
+        print(json.dumps(cost.measure(args.cost, args.services, args.jobs), indent=1))
         return 0
     first = args.first if args.first is not None else (FIRST if args.stream == "report" else 0)
     rows, dropped, began = [], 0, time.monotonic()

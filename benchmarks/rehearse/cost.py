@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 import time
 
 import numpy as np
@@ -55,20 +56,32 @@ def settings_text(services: int) -> str:
     return "prometheus: {rate_window: 60s, step: 60s}\nservices:" + each
 
 
-def measure(days: float, services: int = 1) -> dict[str, object]:
-    """CPU and wall seconds, and the process' largest memory in MB."""
+def measure(days: float, services: int = 1, jobs: int = 1) -> dict[str, object]:
+    """CPU seconds of all processes, wall seconds; memory in MB: the largest of this process, of the others each."""
     names = [f"service-{k}" for k in range(services)]
     found = {name: history(days, k) for k, name in enumerate(names)}
     for name, one in found.items():
         found[name] = History(MetricWindow(name, one.window.span, one.window.values, "histogram"), {})
-    cpu, wall = time.process_time(), time.monotonic()
-    result = study(loads(settings_text(services)), found, "cost", lambda _share: None).rehearsal
+    cpu, wall = _cpu_s(), time.monotonic()
+    result = study(loads(settings_text(services)), found, "cost", _tell, jobs=jobs).rehearsal
     return {
         "days": days,
         "services": services,
         "incidents": len(result.incidents),
         "changes": sum(service.changes for service in result.services),
-        "cpu_s": round(time.process_time() - cpu, 1),
+        "jobs": jobs,
+        "cpu_s": round(_cpu_s() - cpu, 1),
         "wall_s": round(time.monotonic() - wall, 1),
         "memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "memory_each_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024),
     }
+
+
+def _cpu_s() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def _tell(share: float) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{share:.1%}", end="", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +47,9 @@ def rehearse(
         Path | None, typer.Option("--html", help="Writes a page with a timeline of every incident.")
     ] = None,
     table: Annotated[Path | None, typer.Option("--csv", help="Writes the incidents as CSV.")] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=0, help="Processes for what comes after the loop; 0: one for each core.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON on stdout.")] = False,
 ) -> None:
     """Replay history through the whole loop: what it would have changed and saved, and how sure that is.
@@ -68,7 +72,8 @@ def rehearse(
             keep(save, found)
         results: list[Rehearsal] = []
         for place, (one, label) in enumerate(zip(chosen, labels, strict=False)):
-            results.append(study(one, found, label, _part(tell, place, len(chosen))).rehearsal)
+            share = _part(tell, place, len(chosen))
+            results.append(study(one, found, label, share, jobs=jobs or _cores()).rehearsal)
     if html is not None:
         from slotune.rehearsal.page import page
 
@@ -84,6 +89,10 @@ def rehearse(
         return
     for result in results:
         typer.echo((f"With {result.label}:\n" if len(results) > 1 else "") + render(result) + "\n")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _part(tell: Callable[[float], None], place: int, parts: int) -> Callable[[float], None]:

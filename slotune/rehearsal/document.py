@@ -10,7 +10,7 @@ from slotune.rehearsal.words import summary
 
 COLUMNS = (
     "settings", "service", "incident", "symptom", "cause", "start_s", "end_s", "how", "changes", "recorded_min",
-    "rehearsed_min", "low", "high", "modelled", "off", "reason",
+    "rehearsed_min", "low", "high", "modelled", "off", "not_lent", "reason",
 )  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def rows(found: Rehearsal) -> list[tuple[object, ...]]:
             found.label, i.service, i.id, i.symptom, i.cause, i.start_s, i.end_s, i.how, "; ".join(i.changes),
             round(i.recorded_min, 3), round(i.rehearsed_min.value, 3), round(i.rehearsed_min.low, 3),
             round(i.rehearsed_min.high, 3), round(i.rehearsed_min.modelled, 4),
-            "" if i.off is None else round(i.off, 4), i.reason,
+            "" if i.off is None else round(i.off, 4), "; ".join(i.not_lent), i.reason,
         )
         for i in found.incidents
     ]  # fmt: skip

@@ -10,6 +10,15 @@ from slotune.rehearsal.counterfactual import Counterfactual
 from tuning.model import Change, Knob, Receipt, Setting
 from tuning.ports import Actuator
 
+LENT = ("batch_size", "replicas", "precision")
+"""Levers whose effect the model knows. A variant is another model with a speed of its own, a restart heals what the
+history shows of one replica, a release changes everything: of none of them a history says what it would have done."""
+
+
+def not_lent(service: Service) -> tuple[str, ...]:
+    """The service's levers that no rehearsal can lend."""
+    return tuple(sorted(set(service.levers) - set(LENT)))
+
 
 class RehearsedLever:
     """One lever of the services of a rehearsal."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from detection.model import BucketWindow, MetricWindow, Service, Span
 from detection.sources.recorded import RecordedSource
 from slotune.rehearsal.counterfactual import Counterfactual
-from slotune.rehearsal.levers import actuators
+from slotune.rehearsal.levers import LENT, actuators
 from slotune.rehearsal.quiet import QuietTimes
 from slotune.rehearsal.virtual_time import VirtualExecutor, VirtualTime
 from slotune.runner import Clock, Runner
@@ -77,8 +77,10 @@ def settings_for(settings: Settings, step_s: float, length_s: float = 0.0) -> Se
 
 
 def acting(service: Service) -> Service:
-    """The service with every lever in mode act: a rehearsal asks what would have been done."""
-    levers = {name: lever.model_copy(update={"mode": None}) for name, lever in service.levers.items()}
+    """The service with every lever in mode act: a rehearsal asks what would have been done. Without those that it
+    cannot lend."""
+    lent = {name: lever for name, lever in service.levers.items() if name in LENT}
+    levers = {name: lever.model_copy(update={"mode": None}) for name, lever in lent.items()}
     return service.model_copy(update={"mode": "act", "levers": levers})
 
 

@@ -43,7 +43,8 @@ class Incident:
 
     start_s, end_s: the stretch that its minutes are counted in. off: how far the modelled P95 of the recorded setting
     is from the measured one (0.1: 10 %), None where nothing was modelled. recorded_min: minutes over the SLO as
-    recorded; rehearsed_min: with slotune.
+    recorded; rehearsed_min: with slotune. not_lent: levers of the service that a rehearsal cannot lend and that might
+    have helped here, where what could be lent did not cure it.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Incident:
     off: float | None
     recorded_min: float
     rehearsed_min: Amount
+    not_lent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

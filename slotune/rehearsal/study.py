@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +12,13 @@ from numpy.typing import NDArray
 from detection.errors import ConfigError
 from detection.model import FloatArray
 from slotune.rehearsal import history as histories
+from slotune.rehearsal import words
 from slotune.rehearsal.counterfactual import Counterfactual, Draw, History, possible, usual
 from slotune.rehearsal.drivers import drivers
 from slotune.rehearsal.episodes import Episode, episodes
+from slotune.rehearsal.levers import not_lent
 from slotune.rehearsal.loop import Progress, Rehearsed, rehearse, settings_for
+from slotune.rehearsal.processes import in_processes
 from slotune.rehearsal.result import Amount, Curves, Incident, Rehearsal, Rival, ServiceResult
 from slotune.rehearsal.rivals import autoscaled, foreseen
 from tuning.settings import Settings
@@ -44,10 +48,16 @@ class Found:
 
 
 def study(
-    settings: Settings, recorded: Mapping[str, History], label: str, progress: Progress, *, rivals: bool = True
+    settings: Settings,
+    recorded: Mapping[str, History],
+    label: str,
+    progress: Progress,
+    *,
+    rivals: bool = True,
+    jobs: int = 1,
 ) -> Found:
-    """Rehearse every service that has a history. rivals: also what others would have done. ConfigError when none can be
-    rehearsed."""
+    """Rehearse every service that has a history. rivals: also what others would have done. jobs: processes for what
+    follows the loop, service by service. ConfigError when none can be rehearsed."""
     services = {service.name: service for service in settings.service_values()}
     left_out = [f"There is no history of {name}." for name in services if name not in recorded]
     kept: dict[str, History] = {}
@@ -78,13 +88,14 @@ def study(
     by_service: dict[str, list[Episode]] = {name: [] for name in kept}
     for episode in episodes(done.records):
         by_service[episode.service].append(episode)
-    results = []
-    for place, (name, world) in enumerate(sorted(worlds.items())):
-        results.append(_service(world, kept[name], by_service[name], start_s, end_s, rivals=rivals))
-        progress(_LOOP_SHARE + (1 - _LOOP_SHARE) * (place + 1) / len(worlds))
+    tasks = {
+        name: partial(_service, world, kept[name], by_service[name], start_s, end_s, rivals=rivals)
+        for name, world in sorted(worlds.items())
+    }
+    results = in_processes(tasks, jobs, lambda share: progress(_LOOP_SHARE + (1 - _LOOP_SHARE) * share))
     if done.failures:
         left_out.append(f"{done.failures} sweeps failed: {next(s for s in done.said if 'failed' in s)}")
-    return Found(Rehearsal(label, (end_s - start_s) / _DAY_S, tuple(results), tuple(left_out)), done)
+    return Found(Rehearsal(label, (end_s - start_s) / _DAY_S, tuple(results.values()), tuple(left_out)), done)
 
 
 def minutes_over(values: FloatArray, slo_ms: float, step_s: float) -> float:
@@ -131,12 +142,17 @@ def _service(
         cost_added=hours * cost,
         modelled=float(world.departed[inside].mean()),
         rivals=_rivals(world, recorded, start_s, end_s, inside, slo_ms, cost) if rivals else (),
-        notes=histories.oddities(recorded),
+        notes=(*histories.oddities(recorded), *_lent(world)),
         curves=Curves(
             times[inside], was[inside], now[inside], world.drivers.ready[inside], world.ready[inside],
             world.departed[inside].astype(np.float64),
         ),
     )  # fmt: skip
+
+
+def _lent(world: Counterfactual) -> tuple[str, ...]:
+    lacking = not_lent(world.service)
+    return (f"Not lent in a rehearsal: {', '.join(lacking)}.",) if lacking else ()
 
 
 def _ends(found: Sequence[Episode], was: FloatArray, times: FloatArray, slo_ms: float, end_s: float) -> list[float]:
@@ -169,6 +185,10 @@ def _incident(
         low, high = (float(np.quantile([*tried, value], q)) for q in (0.05, 0.95))
         amount = Amount(value, max(0.0, min(low, value) - doubt), max(high, value) + doubt, share)
     known = off is None or off <= OFF_LIMIT
+    reason = one.reason if known else f"the model is {off:.0%} off on the recorded setting. {one.reason}".strip()
+    lacking = () if one.how in ("cured", "passed") else not_lent(world.service)
+    if lacking:
+        reason = f"{reason} {words.untold(lacking)}".strip()
     return Incident(
         id=one.id,
         service=one.service,
@@ -177,12 +197,13 @@ def _incident(
         start_s=one.opened_s,
         end_s=until_s,
         how=one.how if known else "cannot tell",
-        reason=one.reason if known else f"the model is {off:.0%} off on the recorded setting. {one.reason}".strip(),
+        reason=reason,
         changes=one.changes,
         steps=one.steps,
         off=off,
         recorded_min=minutes_over(was, slo_ms, step_s),
         rehearsed_min=amount,
+        not_lent=lacking,
     )
 
 

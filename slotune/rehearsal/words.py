@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from slotune.rehearsal.result import Amount, Incident, Rehearsal
@@ -50,6 +51,11 @@ def days(number: float) -> str:
         return f"{number:.0f} days"
     hours = 24 * number
     return f"{hours:.0f} hours" if hours >= 2 else f"{60 * hours:.0f} minutes"
+
+
+def untold(levers: Sequence[str]) -> str:
+    """What is said of levers that no rehearsal can lend."""
+    return f"Cannot tell whether {' or '.join(levers)} would have helped: a rehearsal cannot lend it."
 
 
 def amount(found: Amount) -> str:

@@ -40,7 +40,9 @@ def next_step(steps: Sequence[Step], plan: Plan) -> Next | Done:
         return Next(last.rate_per_s)
     if last.verdict in _ENDS:
         return Done(_ENDS[last.verdict])
-    over = [step.rate_per_s for step in steps if step.verdict in ("broken", "stopped")]
+    over = broken_rates(steps)
+    if last.verdict == "broken" and over == [last.rate_per_s]:
+        return Next(last.rate_per_s)  # chance breaks a rate that is well carried now and then: once more, to be sure
     if not over:
         if last.rate_per_s >= plan.bound_per_s * (1 - 1e-9):
             return Done("the bound is reached")
@@ -57,11 +59,21 @@ def next_step(steps: Sequence[Step], plan: Plan) -> Next | Done:
     return Next(math.sqrt(held * broke), climbing=False)
 
 
+def broken_rates(steps: Sequence[Step]) -> list[float]:
+    """The rates that broke an objective; none that was met when it was tried again, or below one that was met."""
+    met = max((step.rate_per_s for step in steps if step.verdict == "met"), default=0.0)
+    broken = [step.rate_per_s for step in steps if step.verdict in ("broken", "stopped")]
+    return [rate for rate in broken if rate > met]
+
+
 def _once(steps: Sequence[Step]) -> bool:
     """Whether the generator failed at this rate for the first time: something else may have kept the machine busy."""
     return not any(step.verdict == "generator" and step.rate_per_s == steps[-1].rate_per_s for step in steps[:-1])
 
 
 def _climbed(steps: Sequence[Step]) -> int:
-    """How many steps the climb had, the one that broke among them."""
-    return next((k + 1 for k, step in enumerate(steps) if step.verdict in ("broken", "stopped")), len(steps))
+    """How many steps the climb had, those at the rate that broke among them."""
+    over = broken_rates(steps)
+    top = next((step.rate_per_s for step in steps if step.rate_per_s in over), None)
+    first = next((k for k, step in enumerate(steps) if step.rate_per_s == top), len(steps))
+    return first + sum(step.rate_per_s == top for step in steps)

@@ -133,7 +133,8 @@ def knee(steps: Sequence[Step], drawn: Sequence[Mapping[str, FloatArray]], plan:
     usable = [k for k, step in enumerate(steps) if step.verdict in ("met", "broken", "stopped", "errors")]
     usable.sort(key=lambda k: steps[k].rate_per_s)
     held = [steps[k].rate_per_s for k in usable if steps[k].verdict == "met"]
-    over = [steps[k].rate_per_s for k in usable if steps[k].verdict != "met"]
+    # What broke once and was met when it was tried again, or at a higher rate, was chance.
+    over = [rate for k in usable if steps[k].verdict != "met" and (rate := steps[k].rate_per_s) > max(held, default=0)]
     if not over:
         return Knee(None, max(held, default=0.0), None)
     under = [rate for rate in held if rate < min(over)]

@@ -112,6 +112,22 @@ def test_what_the_model_explains_badly_cannot_be_told():
     assert told.incidents[0].how == "cannot tell" and "off on the recorded setting" in told.incidents[0].reason
 
 
+def test_levers_that_no_rehearsal_can_lend_are_named_where_they_might_have_helped():
+    with_restart = SERVICES.replace(
+        "levers:\n      replicas: {connection: kube, min: 1, max: 6, namespace: a, target: b, cost_per_hour: 2.0, "
+        "effect_delay: 30s}",
+        "levers:\n      restart: {actuator: kubernetes_restart, connection: kube, namespace: a, target: b}",
+    )
+    assert "restart:" in with_restart
+    told = study(loads(with_restart), {"ranker": overloaded()}, "x", lambda _share: None).rehearsal
+    (one,) = told.incidents
+    assert (one.how, one.changes, one.not_lent) == ("held", (), ("restart",))
+    assert "Cannot tell whether restart would have helped" in one.reason
+    assert "Not lent in a rehearsal: restart." in told.services[0].notes
+    assert "Cannot tell whether restart" in render(told) and "Not lent" in page([told])
+    assert dict(zip(COLUMNS, rows(told)[0], strict=True))["not_lent"] == "restart"
+
+
 GOOD = history()
 N = GOOD.window.span.points
 

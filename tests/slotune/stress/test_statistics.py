@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from slotune.stress.climb import Done, next_step
-from slotune.stress.model import LOCAL, LOST, OK, PENDING, REFUSED, TIMED_OUT, Plan
+from slotune.stress.model import LOCAL, LOST, OK, PENDING, REFUSED, TIMED_OUT, Plan, Step
 from slotune.stress.statistics import back_after, crossing, knee, monotone, summarise, turn
 from tests.slotune.stress.queue_of_one import raw, seen, true_knee
 
@@ -50,6 +52,38 @@ def test_a_service_that_never_breaks_has_no_knee_and_turns_nowhere():
     assert (found.value, found.high) == (None, None) and found.low == pytest.approx(10.0)
     assert turn(steps, drawn, "p95_ms") is None
     assert why == "the bound is reached"
+
+
+def stepped(rates: str) -> list[Step]:
+    """ "5 6.5! 6.5": rates in their order, those with ! broken."""
+    rng, found = np.random.default_rng(1), []
+    for text in rates.split():
+        rate = float(text.rstrip("!?"))
+        step, _ = summarise(raw(rate, 20.0, rng), PLAN, rng)
+        verdict = "broken" if text.endswith("!") else "stopped" if text.endswith("?") else "met"
+        found.append(replace(step, rate_per_s=rate, verdict=verdict))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("so_far", "then", "climbing"),
+    [
+        ("5 6.5!", 6.5, True),
+        ("5 6.5! 6.5", 6.5 * 1.3, True),
+        ("5 6.5! 6.5!", np.sqrt(5 * 6.5), False),
+        ("5 6.5?", np.sqrt(5 * 6.5), False),
+        ("5 6.5! 6.5 8.45!", 8.45, True),
+        ("5 6.5! 6.5 8.45! 8.45!", np.sqrt(6.5 * 8.45), False),
+    ],
+)
+def test_a_rate_that_broke_once_is_tried_again_before_the_climb_ends(so_far, then, climbing):
+    """What was far over ended early, and needs no second try."""
+    ahead = next_step(stepped(so_far), PLAN)
+    assert not isinstance(ahead, Done) and ahead.rate_per_s == pytest.approx(then) and ahead.climbing is climbing
+
+
+def test_narrowing_down_ends_after_its_steps_whatever_was_tried_again():
+    assert isinstance(next_step(stepped("5 6.5! 6.5 8.45! 8.45! 7.4 7.9! 7.7 7.8 7.85"), PLAN), Done)
 
 
 def test_a_service_that_is_broken_from_the_start_has_its_knee_below():
