@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system demo test unit lint types integration e2e faults \
-	bench-admission bench-degrade bench-detection bench-learning bench-control bench-llm bench-verdicts bench-ledger bench-page bench-quantization bench-rehearse bench-releases bench-restarts mutants test-kubernetes test-vllm test-triton test-servers test-prefect train-policies docs clean
+	bench-admission bench-degrade bench-detection bench-learning bench-control bench-llm bench-verdicts bench-ledger bench-page bench-quantization bench-rehearse bench-releases bench-restarts bench-stress mutants test-kubernetes test-vllm test-triton test-servers test-prefect train-policies docs clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -87,6 +87,9 @@ bench-restarts: setup ## Leaking replicas, real processes under a limit of memor
 
 bench-admission: setup ## Goodput with and without the admission lever under three times the load
 	@$(PY) -m benchmarks.admission $(ARGS)
+
+bench-stress: setup ## How far off the knee of a stress test is, and how often its interval holds the truth (two minutes)
+	@$(PY) -m benchmarks.stress $(ARGS)
 
 bench-degrade: setup ## Goodput with and without the variant lever under three times the load
 	@$(PY) -m benchmarks.degrade $(ARGS)

@@ -127,9 +127,9 @@ def stress(
     )
     tls = access.tls.context() if where.scheme == "https" else None
     if tune:
-        if watched is None or html is not None:
-            raise ConfigError("--tune needs --service, and writes no --html")
-        _tuned(ask, spoken, plan, watched, seconds(timeout, "--timeout"), tls, as_json=as_json)
+        if watched is None:
+            raise ConfigError("--tune needs --service: it changes what services.yaml allows it to change")
+        _tuned(ask, spoken, plan, watched, seconds(timeout, "--timeout"), tls, html, as_json=as_json)
         return
     found = _stressed(ask, spoken, plan, watched, seconds(timeout, "--timeout"), tls, not with_loop)
     if html is not None:
@@ -180,6 +180,7 @@ def _tuned(
     watched: Watched,
     timeout_s: float,
     tls: SSLContext | None,
+    html: Path | None,
     *,
     as_json: bool,
 ) -> None:
@@ -194,6 +195,10 @@ def _tuned(
     _more_sockets()
     _say(f"{plan.bound_per_s:.3g}/s at {ask.address} while it is tuned. Ctrl-C ends it.")
     found = asyncio.run(tune(test, watched, _say))
+    if html is not None:
+        from slotune.stress.tuned_page import tuned_page
+
+        _write(html, tuned_page(found))
     typer.echo(json.dumps(document(found), indent=2) if as_json else render(found))
     if found.ended:
         raise typer.Exit(_INTERRUPTED)

@@ -17,6 +17,7 @@ from demo.prometheus import Prometheus, Target
 from detection.errors import ConfigError
 from slotune.stress import tune
 from slotune.stress.tune import Level, Stage, Tuned
+from slotune.stress.tuned_page import tuned_page
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.world import SERVICES, KeptMails, World, parts
 from tuning.model import Interval
@@ -65,7 +66,12 @@ def test_the_table_says_what_was_gained_and_what_was_not_tried():
     assert text.startswith("ranker at 40/s: P95 120 ms -> 42 ms (-65%) with INT8.")
     assert "as it was          P95 120 ms [110 ms to 130 ms], busy 45%" in text and "nothing was changed: no room" in text
     assert json.loads(json.dumps(tune.document(found), allow_nan=False))["stages"][1]["kept"] is False
+    page = tuned_page(found)
+    assert page.startswith("<!doctype html>") and "120 ms [110 ms to 130 ms]" in page and "42 ms [40 ms to 45 ms]" in page
+    assert "improved, kept" in page and "nothing was changed" in page and "72%" in page
     undone = Tuned("ranker", 40.0, CALM, (), "it was interrupted")
+    nameless = tuned_page(Tuned("<b>", 40.0, Level(None, None, 1.0), (), "it was interrupted"))
+    assert "&lt;b&gt;" in nameless and "no answer" in nameless and "Ended early" in nameless
     assert "no stage was kept" in tune.render(undone) and "Ended early: it was interrupted." in tune.render(undone)
 
 
