@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from detection import own_signals, presets
 from detection.errors import SlotuneError
-from detection.model import MetricWindow, Reading, Service, Span
+from detection.model import MetricWindow, Objective, Reading, Service, Span
 from detection.outside_text import printable
 from detection.signals import SIGNALS, percentile
 from detection.sources.prometheus import PrometheusSource
@@ -78,20 +78,10 @@ def _service(
 
 def _slo(service: Service, window: MetricWindow) -> Iterator[Result]:
     """The SLO against what the histogram can show, and against what it shows."""
-    slo_ms, bounds = service.slo.p95_ms, window.bounds_ms
-    if slo_ms is not None and bounds and window.percentile_source == "histogram":
-        if slo_ms > bounds[-1]:
-            yield Result(
-                False,
-                f"{service.name}: its histogram ends at {bounds[-1]:g} ms, below the SLO of {slo_ms:g} ms: a P95 "
-                "beyond its end cannot be seen, only a mean; give the server buckets above the SLO, or a lower SLO",
-            )
-        elif slo_ms < bounds[0]:
-            yield Result(
-                False,
-                f"{service.name}: the first bucket of its histogram ends at {bounds[0]:g} ms, above the SLO of "
-                f"{slo_ms:g} ms: any P95 below is made up; give the server buckets around the SLO",
-            )
+    if window.percentile_source == "histogram":
+        edges_ms = {**service.edges_ms, "p95_ms": window.bounds_ms}
+        for one in service.slo.objectives:
+            yield from _bounds(service.name, one, edges_ms.get(one.signal, ()))
     for one in service.slo.objectives:
         value = window.last(one.signal)
         if value is not None and value > one.limit_ms:
@@ -100,6 +90,23 @@ def _slo(service: Service, window: MetricWindow) -> Iterator[Result]:
             yield Result(
                 True, f"{service.name}: {said}: an incident opens once it has been so for {one.for_s:g} s", True
             )
+
+
+def _bounds(name: str, one: Objective, edges_ms: Sequence[float]) -> Iterator[Result]:
+    """A promise that its histogram cannot show. edges_ms: of the finite buckets; () where they are not known."""
+    of = "its histogram" if one.signal == "p95_ms" else f"its histogram of {percentile(one.signal)}"
+    if edges_ms and one.limit_ms > edges_ms[-1]:
+        yield Result(
+            False,
+            f"{name}: {of} ends at {edges_ms[-1]:g} ms, below the SLO of {one.limit_ms:g} ms: a P95 "
+            "beyond its end cannot be seen, only a mean; give the server buckets above the SLO, or a lower SLO",
+        )
+    elif edges_ms and one.limit_ms < edges_ms[0]:
+        yield Result(
+            False,
+            f"{name}: the first bucket of {of} ends at {edges_ms[0]:g} ms, above the SLO of "
+            f"{one.limit_ms:g} ms: any P95 below is made up; give the server buckets around the SLO",
+        )
 
 
 def _missing(service: Service, window: MetricWindow, present: Sequence[str]) -> Iterator[Result]:

@@ -102,3 +102,14 @@ def test_what_a_signal_is_a_symptom_of(signal, symptom):
     anomaly = Anomaly(id="a", service="chat", signal=signal, tier="act", since_s=0, at_s=1, observed=1.0, expected_low=None,
                       expected_high=None, score=1, detectors=("rules",), reason="")  # fmt: skip
     assert symptom_of(anomaly) == symptom and signal in SIGNALS
+
+
+def test_without_traffic_there_is_no_first_token_and_no_incident():
+    """A gap is neither 0 nor over the limit: nothing is said of a service that nobody asks, also where the last that was
+    measured was a single slow answer."""
+    chat = service(ttft_p95_ms=100.0, itl_p95_ms=10.0, for_s=60.0)
+    span = Span(0, 600, 5)
+    calm, slow = np.where(span.times() < 200, 5.0, np.nan), np.where(span.times() == 200, 900.0, np.nan)
+    for values in (np.full(span.points, np.nan), calm, np.where(np.isnan(calm), slow, calm)):
+        window = {"chat": MetricWindow("chat", span, {"ttft_p95_ms": values, "itl_p95_ms": values})}
+        assert not any(score.tier for score in ThresholdRules([chat], DetectionSettings()).score(window, {}, 600.0))

@@ -224,6 +224,26 @@ def test_a_promise_of_which_nothing_is_seen_is_told_with_what_that_may_mean(stac
     assert "kv_usage is missing" in text and "no change of the limit is proposed" in text
 
 
+@pytest.mark.parametrize(
+    ("promise", "words"),
+    [
+        ({"itl_p95_ms": 4.0}, "the first bucket of its histogram of ITL P95 ends at 10 ms, above the SLO of 4 ms"),
+        ({"e2e_p95_ms": 200.0}, "the first bucket of its histogram of end-to-end P95 ends at 300 ms, above the SLO of 200 ms"),
+        ({"itl_p95_ms": 9e4}, "its histogram of ITL P95 ends at 80000 ms, below the SLO of 90000 ms"),
+        ({"itl_p95_ms": 25.0, "ttft_p95_ms": 500.0}, ""),
+    ],
+)
+def test_a_promise_outside_the_buckets_of_its_own_histogram_is_told(
+    stack: Stack, settings: Settings, promise: dict[str, float], words: str
+) -> None:
+    slo = settings.services[0].slo.model_copy(update={"p95_ms": None, **promise})
+    wish = {"serving": "vllm", "selectors": {"service": "ranker"}, "slo": slo}
+    service = settings.services[0].model_copy(update=wish)
+    stack.prometheus.series = {"histogram_quantile(0.95": [({"service": "ranker"}, lambda _: "20")]}
+    text = said(stack, settings.model_copy(update={"services": (service,)}))
+    assert words in text and ("made up" in text or "cannot be seen" in text) is bool(words)
+
+
 def test_a_promise_that_a_server_cannot_show_is_told(stack: Stack, settings: Settings) -> None:
     slo = settings.services[0].slo.model_copy(update={"p95_ms": None, "ttft_p95_ms": 500.0})
     service = settings.services[0].model_copy(update={"serving": "tgi", "selectors": {"service": "ranker"}, "slo": slo})

@@ -230,3 +230,24 @@ def test_as_many_sequences_as_run_since_the_onset_were_seen_running(rate, factor
         assert step.base_ms + 58.0 * (step.sequence_ms + 110 * step.kv_ms) == pytest.approx(5 + 0.02 * 58, rel=0.05)
     else:
         assert since.steps == calm
+
+
+@pytest.mark.parametrize(
+    "missing", [("itl_ms", "prefill_ms"), ("prompt_tokens", "output_tokens"), ("qps", "arrivals_per_s")]
+)
+def test_metrics_of_an_unknown_version_end_in_a_sentence_and_no_change(missing):
+    """What another version calls otherwise is absent: nothing learned, or no lengths, or no load."""
+    seen = observed(sequences=1, state=None if "itl_ms" in missing else LEARNED, **waiting({"running": 1.0}))
+    left = {name: values for name, values in seen.window.values.items() if name not in missing}
+    plan = propose(dataclasses.replace(seen, window=dataclasses.replace(seen.window, values=left)))
+    assert plan.chosen.changes == () and plan.reason.startswith("hold:"), plan.reason
+    assert "cannot be predicted yet: nothing is changed on a guess" in plan.reason
+
+
+def test_counters_that_begin_anew_teach_nothing_and_the_plan_stays_what_it_was():
+    """A restart in the middle of the incident: no rate for a moment, then rates as before."""
+    seen = observed(sequences=1, **waiting({"running": 1.0}))
+    holes = {name: np.where(np.arange(61) == 50, np.nan, values) for name, values in seen.window.values.items()}
+    restarted = dataclasses.replace(seen, window=dataclasses.replace(seen.window, values=holes))
+    one, other = propose(seen), propose(restarted)
+    assert one.chosen.changes and one.chosen.changes[0].new == other.chosen.changes[0].new
