@@ -109,7 +109,8 @@ def main(python: Path, folder: Path, path: Path, kept: Path | None, minutes: flo
                     file.write(json.dumps(found) + "\n")
     finally:
         host.close()
-    document = {"command": "python -m benchmarks.llm --real --python PATH", "real": True, "figures": figures(rows), "rows": rows}
+    command = "python -m benchmarks.llm --real --python PATH"
+    document = {"command": command, "real": True, "figures": figures(rows), "rows": rows}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document["figures"], indent=1))
