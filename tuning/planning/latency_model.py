@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -71,8 +72,9 @@ class LatencyModel:
     def known(self) -> bool:
         return self.n >= 1.0
 
+    @cached_property
     def _grid(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """For each kappa: its weight (sums to 1), the best s1 and the variance of s1."""
+        """For each kappa: its weight (sums to 1), the best s1 and the variance of s1. """
         rest = 1.0 - _KAPPA
         gram = self.w * rest**2 + 2 * self.wb * rest * _KAPPA + self.wbb * _KAPPA**2
         cross = self.wy * rest + self.wby * _KAPPA
@@ -82,7 +84,7 @@ class LatencyModel:
 
     def predict(self, rows: float) -> tuple[float, float]:
         """Mean and standard deviation of s(rows) in ms, misfit and extrapolation included. Needs `known`."""
-        weight, s1, var = self._grid()
+        weight, s1, var = self._grid
         shape = (1 - _KAPPA) + _KAPPA * rows
         mean = float(weight @ (s1 * shape))
         spread = float(weight @ ((s1 * shape - mean) ** 2 + var * shape**2))
@@ -90,7 +92,7 @@ class LatencyModel:
 
     def at(self, rows: float) -> tuple[FloatArray, FloatArray]:
         """The posterior of s(rows): weights (sum 1) and milliseconds, one per kappa of the grid. Needs `known`."""
-        weight, s1, _ = self._grid()
+        weight, s1, _ = self._grid
         return weight, s1 * ((1 - _KAPPA) + _KAPPA * rows)
 
     def doubt(self, rows: float) -> float:
@@ -149,7 +151,7 @@ class LatencyModel:
 
     def draws(self, count: int) -> tuple[Curve, ...]:
         """`count` curves at equal steps of the posterior of kappa, s1 spread within each. Needs `known`."""
-        weight, s1, var = self._grid()
+        weight, s1, var = self._grid
         levels = (np.arange(count) + 0.5) / count
         kappas = np.interp(levels, np.cumsum(weight) - weight / 2, _KAPPA)
         # The order of the s1 quantiles is mixed against that of kappa (golden ratio), so that both vary.
@@ -161,7 +163,7 @@ class LatencyModel:
 
     def curve(self) -> Curve:
         """The posterior mean curve. Needs `known`."""
-        weight, s1, _ = self._grid()
+        weight, s1, _ = self._grid
         return Curve(float(weight @ (s1 * (1 - _KAPPA))), float(weight @ (s1 * _KAPPA)))
 
     def dump(self) -> dict[str, object]:
