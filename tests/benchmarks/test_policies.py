@@ -183,6 +183,12 @@ def test_who_wins_where_counts_the_curable_incidents_and_lets_several_win():
     assert won == {"slotune": 1, "ppo": 2, "hpa": 0}
 
 
+def test_a_comparison_is_over_the_curable_incidents_with_its_interval():
+    ratio, low, high = page.against({"by_case": CASES}, "ppo", "slotune")
+    assert ratio == pytest.approx(3.1 / 4.0)
+    assert (low, high) == pytest.approx((0.5, 1.05))
+
+
 def test_minutes_by_trouble_count_a_pair_for_both():
     found = page.by_trouble({"by_case": CASES})
     assert found["surge step"] == (2, {"slotune": 4.0, "ppo": 3.1, "hpa": 10.0})
