@@ -88,6 +88,8 @@ def main() -> int:
     whole = len(parts) == 2 and not (args.quick or args.policies) and args.count >= COUNT and args.seeds >= SEEDS
     path = args.json or (RESULTS if whole else None)
     if path is not None:
+        if not whole:
+            document["command"] = f"python -m benchmarks.control {' '.join(sys.argv[1:])}"
         document["planning"] = cost.measure()
         print("planning:", document["planning"])
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ def lines(drawn: Mapping[str, Any], trained: Mapping[str, Mapping[str, Any]]) ->
         f"{drawn['cases']} drawn incidents of the report's stream ({counted}), on which nothing was chosen",
         "(benchmarks/results/policies.json):",
         "",
-        "| policy | cured by its first change | within two | wrong changes | minutes over the SLO (curable) | "
+        "| policy | cured by its first change | within two | wrong changes | minutes over the SLO, all (curable) | "
         "replica-hours | fewest minutes, of the curable |",
         "|---|---|---|---|---|---|---|",
         *(_policy(name, drawn["policies"][name], won[name], kinds.get("curable", 0)) for name in names),
