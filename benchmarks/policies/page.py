@@ -117,8 +117,8 @@ def _trouble(name: str, count: int, minutes: Mapping[str, float], names: Sequenc
 def _compared(name: str, ratio: float, low: float, high: float) -> str:
     told = "more" if low > 1 else "less" if high < 1 else "no difference that so few incidents could show"
     return (
-        f"`{name}` against slotune, minutes over the SLO on the curable ones: {ratio:.2f} times as many (95 % bootstrap "
-        f"interval {low:.2f} to {high:.2f}): {told}."
+        f"`{name}` against slotune, minutes over the SLO on the curable ones: {ratio:.2f} times as many (95 % "
+        f"bootstrap interval {low:.2f} to {high:.2f}): {told}."
     )
 
 

@@ -102,7 +102,7 @@ CLIP = 3.0
 
 def vector(seen: Seen) -> FloatArray:
     """Shape (n, features), finite, within CLIP of 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         columns = [np.broadcast_to(feature(seen), seen["limit_ms"].shape) for feature in _TABLE.values()]
     values = np.stack(columns, axis=1)
     return np.clip(np.where(np.isfinite(values), values, 0.0), -CLIP, CLIP)
