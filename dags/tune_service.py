@@ -7,8 +7,9 @@ only. It joins the incident that is open. The note of a run says what came of it
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
-from airflow.sdk import TriggerRule, dag, get_current_context, task
+from airflow.sdk import TriggerRule, XComArg, dag, get_current_context, task
 
 from slotune_airflow import steps
 from slotune_airflow.forms import tune_params
@@ -41,33 +42,12 @@ def tune_service() -> None:
     def approved() -> list[str]:
         return steps.approved(get_current_context())
 
-    @task(task_display_name="adjust the batch size", trigger_rule=ONE_OF_THEM)
-    def adjust_batch_size() -> dict[str, object]:
-        return steps.pull_lever(get_current_context(), "batch_size")
+    def pull(step: str, lever: str, words: str, **more: Any) -> XComArg:
+        @task(task_id=step, task_display_name=words, trigger_rule=ONE_OF_THEM, **more)
+        def pulled() -> dict[str, object]:
+            return steps.pull_lever(get_current_context(), lever)
 
-    @task(task_display_name="scale the replicas", trigger_rule=ONE_OF_THEM)
-    def scale_replicas() -> dict[str, object]:
-        return steps.pull_lever(get_current_context(), "replicas")
-
-    @task(task_display_name="quantise to INT8", trigger_rule=ONE_OF_THEM, **on_queue(FACTS.build_queue))
-    def quantize_int8() -> dict[str, object]:
-        return steps.pull_lever(get_current_context(), "precision")
-
-    @task(task_display_name="revert the release", trigger_rule=ONE_OF_THEM)
-    def revert_release() -> dict[str, object]:
-        return steps.pull_lever(get_current_context(), "release")
-
-    @task(task_display_name="switch the variant", trigger_rule=ONE_OF_THEM)
-    def switch_variant() -> dict[str, object]:
-        return steps.pull_lever(get_current_context(), "variant")
-
-    @task(task_display_name="limit what is taken in", trigger_rule=ONE_OF_THEM)
-    def limit_admission() -> dict[str, object]:
-        return steps.pull_lever(get_current_context(), "admission")
-
-    @task(task_display_name="restart a replica", trigger_rule=ONE_OF_THEM)
-    def restart_replica() -> dict[str, object]:
-        return steps.pull_lever(get_current_context(), "restart")
+        return pulled()
 
     @task(task_display_name="hold: change nothing", trigger_rule=ONE_OF_THEM)
     def hold() -> str:
@@ -82,8 +62,16 @@ def tune_service() -> None:
         return steps.email_report(get_current_context())
 
     choice, answer = choose_action(), approved()
-    levers = [adjust_batch_size(), scale_replicas(), quantize_int8(), revert_release(), switch_variant(),
-              limit_admission(), restart_replica()]  # fmt: skip
+    levers = [
+        pull("adjust_batch_size", "batch_size", "adjust the batch size"),
+        pull("scale_replicas", "replicas", "scale the replicas"),
+        pull("quantize_int8", "precision", "quantise to INT8", **on_queue(FACTS.build_queue)),
+        pull("revert_release", "release", "revert the release"),
+        pull("switch_variant", "variant", "switch the variant"),
+        pull("limit_admission", "admission", "limit what is taken in"),
+        pull("break_circuit", "breaker", "break a circuit"),
+        pull("restart_replica", "restart", "restart a replica"),
+    ]
     held, report = hold(), email_report().as_teardown()
     approve = ask_person("approve", response_timeout=FACTS.approval)
     verify = VerifyP95Operator(task_id="verify_p95", task_display_name="verify P95")

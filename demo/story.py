@@ -19,6 +19,7 @@ LEVER_KINDS = {
     "restart_replica": "restart",
     "switch_variant": "variant",
     "limit_admission": "admission",
+    "break_circuit": "breaker",
 }
 
 

@@ -119,8 +119,9 @@ class Slo(Value):
 class Lever(Value):
     """One lever of a service: what may be changed, within which bounds, and through what.
 
-    name: "batch_size", "replicas", "precision", "release", "variant", "admission" or "restart" (the tasks
-    adjust_batch_size, scale_replicas, quantize_int8, revert_release, switch_variant, limit_admission, restart_replica).
+    name: "batch_size", "replicas", "precision", "release", "variant", "admission", "breaker" or "restart"
+    (the tasks adjust_batch_size, scale_replicas, quantize_int8, revert_release, switch_variant, limit_admission,
+    break_circuit, restart_replica).
     actuator: a name in the actuators' registry. minimum, maximum: bounds of the lever's main knob.
     mode: overrides the service's mode for this lever. options: the rest of the lever's own settings, validated by
     tuning.settings and read by its actuator (connection, namespace, target, timeout bounds, ...).

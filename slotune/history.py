@@ -26,6 +26,7 @@ LEVER_KINDS = (
     "revert_release",
     "switch_variant",
     "limit_admission",
+    "break_circuit",
     "restart_replica",
 )
 SUMMARY_KINDS = ("open_incidents", "choose_action", "guard", "verify_p95", "keep", "roll_back", "hold", *LEVER_KINDS)

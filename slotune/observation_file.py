@@ -88,7 +88,7 @@ def parse(text: str, where: str = "observation") -> tuple[Incident, Observation]
 
 
 def _service(part: _Service, where: str) -> Service:
-    known = {"batch_size", "replicas", "precision", "release", "variant", "admission", "restart"}
+    known = {"batch_size", "replicas", "precision", "release", "variant", "admission", "breaker", "restart"}
     for name in sorted(set(part.levers) - known):
         raise ConfigError(f"service.levers.{name}: no lever is called so; known are {', '.join(sorted(known))}",
                           where=where)  # fmt: skip

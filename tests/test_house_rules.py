@@ -86,7 +86,7 @@ NOT_DEAD = {
         "phase_start", "step_complete", "phase_finish", "on_dag_run_success", "on_dag_run_failed",
     },
     "named in a registry by text": {
-        "Command", "HttpTemplate", "HttpConfig", "HttpRelease", "HttpRestart", "HttpVariant", "HttpAdmission", "KubernetesAdmission", "TritonAdmission", "KubernetesRestart", "MlflowRelease", "TritonRelease", "TritonVariant", "KubernetesPatch", "KubernetesRelease", "KubernetesReplicas", "ModelRepository", "PodSpec", "Triton", "TritonRepository",
+        "Command", "HttpTemplate", "HttpConfig", "HttpRelease", "HttpRestart", "HttpVariant", "HttpAdmission", "HttpBreaker", "KubernetesAdmission", "TritonAdmission", "KubernetesRestart", "MlflowRelease", "TritonRelease", "TritonVariant", "KubernetesPatch", "KubernetesRelease", "KubernetesReplicas", "ModelRepository", "PodSpec", "Triton", "TritonRepository",
     },
     "for airflow_local_settings.py (docs/operations.md)": {"preload"},
     "for simulations and replays, which drive the loop by hand": {"run_once"},

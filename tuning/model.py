@@ -18,7 +18,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Knob = Whole | Finite | str
 """What a lever can be set to: finite, so that it can be written down and read back everywhere."""
 Verdict = Literal["improved", "unchanged", "worse", "inconclusive"]
-LeverName = Literal["batch_size", "replicas", "precision", "release", "variant", "admission", "restart"]
+LeverName = Literal["batch_size", "replicas", "precision", "release", "variant", "admission", "breaker", "restart"]
 
 STEPS: tuple[str, ...] = (
     "pull_metrics",
@@ -32,6 +32,7 @@ STEPS: tuple[str, ...] = (
     "revert_release",
     "switch_variant",
     "limit_admission",
+    "break_circuit",
     "restart_replica",
     "hold",
     "settle",
@@ -49,6 +50,7 @@ LEVER_STEPS: dict[str, str] = {
     "release": "revert_release",
     "variant": "switch_variant",
     "admission": "limit_admission",
+    "breaker": "break_circuit",
     "restart": "restart_replica",
 }
 ONE_WAY = frozenset({"restart"})
@@ -75,13 +77,13 @@ class Setting(Value):
 
     values: knobs by name (batch_size: batch_size, batch_timeout_ms, of a language model max_num_seqs,
     max_num_batched_tokens; replicas: min_replicas, max_replicas, replicas; precision: version, precision; release:
-    version; variant: variant; admission: queue_limit, concurrency_limit or rate_limit). others: the
-    knobs of each replica that shows something else than `values`, which is what most of them show. version: the token
-    for an optimistic lock. owner: who writes this knob. useless: why a change of it would do nothing, "" where it
-    would: no plan is made with it then. facts: what was read beside the knobs and cannot be set with them
-    (kv_cache_tokens, block_size, max_model_len), absent where it is not known. absent: where a knob stands that is not
-    among the values (restart: a process that is not there is gone), None where nobody knows. replicas: of the lever
-    restart, one by one.
+    version; variant: variant; admission: queue_limit, concurrency_limit or rate_limit; breaker: the state of each route
+    by its name). others: the knobs of each replica that shows something else than `values`, which is what most of them
+    show. version: the token for an optimistic lock. owner: who writes this knob. useless: why a change of it would do
+    nothing, "" where it would: no plan is made with it then. facts: what was read beside the knobs and cannot be set
+    with them (kv_cache_tokens, block_size, max_model_len), absent where it is not known. absent: where a knob stands
+    that is not among the values (restart: a process that is not there is gone), None where nobody knows. replicas: of
+    the lever restart, one by one.
     """
 
     lever: str

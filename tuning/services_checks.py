@@ -105,6 +105,7 @@ def _service(service: ServiceSettings, at: Path, own: Mapping[str, OwnPreset]) -
         if not key or key == "__name__" or any(not c.isprintable() for c in key):
             yield (*at, "selectors"), f"{printable(key, 60)!r} is no label that can single out a service's series"
     yield from _one_version(service, at)
+    yield from _routes(service, at)
     for name, lever in (("batch_size", service.levers.batch_size), ("replicas", service.levers.replicas)):
         if lever is not None and lever.minimum == lever.maximum and not getattr(lever, "timeout_max_ms", 0):
             yield (*at, "levers", name, "maximum"), f"min and max are both {lever.maximum}: nothing can be changed"
@@ -141,6 +142,17 @@ def _exporters(service: ServiceSettings, at: Path) -> Iterator[tuple[Path, str]]
             yield (*at, "exporters", name), f"there is no exporter {printable(name, 60)!r}{near}"
         elif wrong := problem(labels):
             yield (*at, "exporters", name), wrong
+
+
+def _routes(service: ServiceSettings, at: Path) -> Iterator[tuple[Path, str]]:
+    """Routes whose signals the service does not have."""
+    routes = service.levers.breaker.routes if service.levers.breaker is not None else ()
+    for index, route in enumerate(routes):
+        for key, signal in (("failed", route.failed), ("p95", route.p95)):
+            if signal and signal not in service.signals:
+                near = nearest(signal, list(service.signals))
+                place = (*at, "levers", "breaker", "routes", index, key)
+                yield place, f"the service has no signal {printable(signal, 60)!r} under `signals:`{near}"
 
 
 def _one_version(service: ServiceSettings, at: Path) -> Iterator[tuple[Path, str]]:

@@ -19,6 +19,7 @@ from tuning.actuators.settings import (
     OPTIONS,
     CommandOptions,
     HttpAdmissionOptions,
+    HttpBreakerOptions,
     HttpConfigOptions,
     HttpOptions,
     HttpReleaseOptions,
@@ -287,6 +288,14 @@ class KubernetesAdmissionLever(KubernetesAdmissionOptions, BaseAdmissionLever):
     """How it is changed."""
 
 
+class HttpBreakerLever(HttpBreakerOptions, BaseLever):
+    """A route whose errors or latency explode gets no requests until a probe goes well (task break_circuit), through
+    requests that are written here."""
+
+    actuator: Literal["http_breaker"] = "http_breaker"
+    """How it is changed."""
+
+
 class BaseRestartLever(BaseLever):
     """What both restart levers have in common."""
 
@@ -390,12 +399,17 @@ class Levers(Section):
     the rest is refused. The last lever, and only for as long. `actuator` says how it is changed. Its mode is approve
     where the service's is act, unless it names its own."""
 
+    breaker: HttpBreakerLever | None = None
+    """Routes of which one may be taken out: a dependency, a replica or a backend whose errors or latency explode while
+    the others are well gets no requests until a probe goes well. Its mode is approve where the service's is act, unless
+    it names its own."""
+
     restart: RestartLever | None = None
     """One replica that is slower than the others, leaks memory or answers wrongly: drained and started again.
     `actuator` says how."""
 
 
-ASKED_FIRST = ("release", "variant", "admission")
+ASKED_FIRST = ("release", "variant", "admission", "breaker")
 """Levers about which a person is asked unless they name their own mode: what they change, somebody else decided."""
 
 
@@ -536,7 +550,7 @@ class ServiceSettings(Section):
         watched = self.kind == "training"
         like = own.like if own is not None else self.serving
         levers = {}
-        for name in ("batch_size", "replicas", "precision", "release", "variant", "admission", "restart"):
+        for name in ("batch_size", "replicas", "precision", "release", "variant", "admission", "breaker", "restart"):
             lever: BaseLever | None = getattr(self.levers, name)
             if lever is None or watched:
                 continue

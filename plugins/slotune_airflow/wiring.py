@@ -16,7 +16,7 @@ from slotune_airflow.failures import tell_failure
 from tuning.settings import Settings
 
 LET_IT_CHOOSE = "let it choose"
-ALL_LEVERS = ("batch_size", "replicas", "precision", "release", "variant", "admission", "restart")
+ALL_LEVERS = ("batch_size", "replicas", "precision", "release", "variant", "admission", "breaker", "restart")
 WITH_A_VALUE = ("batch_size", "replicas")
 SHOWN = 20
 """Bounds that fit below the form's field."""

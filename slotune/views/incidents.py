@@ -29,6 +29,7 @@ TITLES = {
     "revert_release": "Revert of the release",
     "switch_variant": "Switch of the variant",
     "limit_admission": "Limit of what is taken in",
+    "break_circuit": "Circuit of a route",
     "restart_replica": "Restart of a replica",
     "hold": "Hold",
     "settle": "Settle",

@@ -38,7 +38,7 @@ def test_task_ids_are_the_words_of_the_flow(dag_bag):
 
 def test_tune_service_branches_and_always_reports(dag_bag):
     dag = dag_bag.dags["tune_service"]
-    levers = {"adjust_batch_size", "scale_replicas", "quantize_int8", "revert_release", "switch_variant", "limit_admission", "restart_replica"}
+    levers = {"adjust_batch_size", "scale_replicas", "quantize_int8", "revert_release", "switch_variant", "limit_admission", "break_circuit", "restart_replica"}
     assert dag.task_dict["choose_action"].downstream_task_ids == levers | {"hold", "approve"}
     assert all(dag.task_dict[lever].downstream_task_ids == {"settle"} for lever in levers)
     assert dag.task_dict["verify_p95"].downstream_task_ids == {"keep", "roll_back"}

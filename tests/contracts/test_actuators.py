@@ -166,6 +166,27 @@ def _http_admission(stack: ExitStack) -> Subject:
     )
 
 
+def _http_breaker(stack: ExitStack) -> Subject:
+    endpoint = stack.enter_context(config_endpoint({"eu": "100", "us": "100"}))
+    time = FakeTime()
+    connections = FakeConnections({"c": endpoint.url})
+    calls = {
+        "states": {"closed": "100", "half_open": "5", "open": "off"},
+        "routes": [{"name": name, "state_at": f"/{name}", "capacity": 50, "failed": "x"} for name in ("eu", "us")],
+        "read": {"path": "/config"},
+        "write": {"method": "POST", "path": "/config", "body": {"{route}": "{state}"}},
+    }
+    names = {"100": "closed", "5": "half_open", "off": "open"}
+    return Subject(
+        actuators.get("http_breaker")(connections, time.clock, time.sleep),
+        service("breaker", "http_breaker", connection="c", request_timeout_s=0.5, **calls),
+        Change(lever="breaker", old={"eu": "closed"}, new={"eu": "open"}),
+        lambda: names.get(str(endpoint.config["eu"]), str(endpoint.config["eu"])),
+        lambda: endpoint.config.update(eu="50"),
+        lambda: connections.known.update(c="http://127.0.0.1:9"),
+    )
+
+
 def _triton_admission(stack: ExitStack) -> Subject:
     stub = stack.enter_context(triton())
     policy = {"max_queue_size": 500, "timeout_action": "REJECT"}
@@ -405,6 +426,7 @@ MAKERS: dict[str, Callable[[ExitStack], Subject]] = {
     "command": _command,
     "http": _http,
     "http_admission": _http_admission,
+    "http_breaker": _http_breaker,
     "http_config": _http_config,
     "http_release": _http_release,
     "http_variant": _http_variant,
@@ -428,7 +450,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
 
 
 def _main(subject: Subject) -> str:
-    return next(knob for knob in ("min_replicas", "version", "variant", "queue_limit", "batch_size") if knob in subject.change.new)
+    return next(knob for knob in ("min_replicas", "version", "variant", "queue_limit", "batch_size", "eu") if knob in subject.change.new)
 
 
 def test_the_registry_is_sorted_complete_and_names_itself() -> None:
@@ -437,7 +459,7 @@ def test_the_registry_is_sorted_complete_and_names_itself() -> None:
     time = FakeTime()
     for name, factory in actuators.REGISTRY.items():
         assert factory(FakeConnections({}), time.clock, time.sleep).name == name
-    with pytest.raises(ConfigError, match="command, http, http_admission, http_config, http_release, http_restart, http_variant, kubernetes, kubernetes_admission, kubernetes_patch, kubernetes_release, kubernetes_restart, mlflow_release, model_repository, pod_spec, triton"):
+    with pytest.raises(ConfigError, match="command, http, http_admission, http_breaker, http_config, http_release, http_restart, http_variant, kubernetes, kubernetes_admission, kubernetes_patch, kubernetes_release, kubernetes_restart, mlflow_release, model_repository, pod_spec, triton"):
         actuators.get("nope")
 
 

@@ -26,6 +26,7 @@ REGISTRY: dict[str, Factory] = {
     "command": _lazy("command", "Command"),
     "http": _lazy("http", "HttpTemplate"),
     "http_admission": _lazy("http_admission", "HttpAdmission"),
+    "http_breaker": _lazy("http_breaker", "HttpBreaker"),
     "http_config": _lazy("http_config", "HttpConfig"),
     "http_release": _lazy("http_release", "HttpRelease"),
     "http_restart": _lazy("http_restart", "HttpRestart"),

@@ -19,6 +19,7 @@ MAIN_KNOBS = {
     "release": (),
     "variant": (),
     "admission": (),
+    "breaker": (),
     "restart": (),
 }
 
@@ -126,8 +127,8 @@ def stale_data(plan: Plan, facts: GuardFacts) -> Refusal | None:
 def error_budget(plan: Plan, facts: GuardFacts) -> Refusal | None:
     if facts.error_rate is None or facts.error_rate < facts.safety.error_budget:
         return None
-    if plan.chosen.levers in (("release",), ("restart",)):
-        return None  # the version that fails, or the replica, is what is taken away
+    if plan.chosen.levers in (("release",), ("restart",), ("breaker",)):
+        return None  # the version that fails, the replica or the route, is what is taken away
     if plan.chosen.levers in (("variant",), ("admission",)) and plan.diagnosis.curable:
         return None  # what is refused for want of capacity is what a faster variant answers, or is refused at the door
     return refuse(

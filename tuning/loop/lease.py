@@ -41,10 +41,10 @@ def tend(parts: Parts, change: OpenChange, at_s: float) -> str | None:
     Raises a SlotuneError where the lease cannot be tended, or cannot end when it should.
     """
     attempt = attempts.of(parts.ledger, change.plan)
-    held = _held(parts, attempt.plan)
-    step = _last_step(parts, attempt, held, at_s)
+    held = held_now(parts, attempt.plan)
+    step = last_step(parts, attempt, held, at_s)
     moved = {c.lever: c for c in attempt.plan.chosen.changes}
-    found = {name: lease.found(c, _ours(attempt, step, name), held[name].values) for name, c in moved.items()}
+    found = {name: lease.found(c, ours(attempt, step, name), held[name].values) for name, c in moved.items()}
     if later := _later(parts, change.service, held, found):
         attempt = _without(attempt, later)
         if not attempt.plan.chosen.changes:
@@ -56,13 +56,13 @@ def tend(parts: Parts, change: OpenChange, at_s: float) -> str | None:
     if action == "close":
         return _end(parts, attempt, at_s)
     if action == "release":
-        return _release(parts, attempt, held, at_s)
+        return release(parts, attempt, held, at_s)
     if action == "take_back" and step is not None:
         return _take_back(parts, change, attempt, step, at_s)
     return _due(parts, change, attempt, held, at_s) if action == "tend" else None
 
 
-def _held(parts: Parts, plan: Plan) -> dict[str, Setting]:
+def held_now(parts: Parts, plan: Plan) -> dict[str, Setting]:
     truth = act.truth(parts, plan)
     unread = {lever: setting.reason for lever, setting in truth.items() if isinstance(setting, Unreadable)}
     if unread:
@@ -71,7 +71,7 @@ def _held(parts: Parts, plan: Plan) -> dict[str, Setting]:
     return {lever: setting for lever, setting in truth.items() if isinstance(setting, Setting)}
 
 
-def _last_step(parts: Parts, attempt: Attempt, held: Mapping[str, Setting], at_s: float) -> Attempt | None:
+def last_step(parts: Parts, attempt: Attempt, held: Mapping[str, Setting], at_s: float) -> Attempt | None:
     """The newest step back that was made; a step that landed and was not written down is written down now."""
     if not attempt.steps_back:
         return None
@@ -86,7 +86,7 @@ def _last_step(parts: Parts, attempt: Attempt, held: Mapping[str, Setting], at_s
     return step.plus(record)
 
 
-def _ours(attempt: Attempt, step: Attempt | None, lever: str) -> Mapping[str, Knob] | None:
+def ours(attempt: Attempt, step: Attempt | None, lever: str) -> Mapping[str, Knob] | None:
     """What slotune left a lever at; None: what was planned."""
     if step is None or lever not in step.plan.chosen.levers:
         return attempt.left(lever)
@@ -194,7 +194,7 @@ def _tell_paid(parts: Parts, attempt: Attempt, reason: str, price: str, at_s: fl
     tell.tell_all(parts, mail)
 
 
-def _release(parts: Parts, attempt: Attempt, held: Mapping[str, Setting], at_s: float) -> str:
+def release(parts: Parts, attempt: Attempt, held: Mapping[str, Setting], at_s: float) -> str:
     plan = attempt.plan
     now = "; ".join(f"{c.lever} is {_words(held[c.lever].values, c)}" for c in plan.chosen.changes)
     reason = f"Somebody else has set it ({now}), and that is final: the lease of {plan.chosen.text()} ends."
@@ -226,7 +226,7 @@ def _take_back(parts: Parts, change: OpenChange, attempt: Attempt, step: Attempt
         raise Temporary(f"{reason} The step is not taken back: {stop.reason}")
     prove.undo(parts, step, at_s)
     reason = reason.replace("made P95 worse", "made P95 worse, so the step was taken back", 1)
-    _renew(parts, plan, at_s, reason)
+    renew(parts, plan, at_s, reason)
     return reason
 
 
@@ -241,7 +241,7 @@ def _due(parts: Parts, change: OpenChange, attempt: Attempt, held: Mapping[str, 
     decision = lease.due(change, window, at_s, parts.settings.safety, renewals=attempt.renewals)
     expired = change.expires_at_s is not None and at_s >= change.expires_at_s
     if decision.action == "renew":
-        _renew(parts, plan, at_s, decision.reason)
+        renew(parts, plan, at_s, decision.reason)
         return decision.reason
     if decision.action == "ask_person":
         return _ask(parts, change, at_s, decision.reason)
@@ -273,10 +273,10 @@ def _spare(parts: Parts, attempt: Attempt, held: Mapping[str, Setting], at_s: fl
         return None
     seen = observe(parts, service, at_s)
     reason = parts.planner.spares(incident, seen, past(parts, service.name, plan.incident_id, at_s), step)
-    return _make_step(parts, attempt, step, seen.window, at_s, reason) if reason else None
+    return make_step(parts, attempt, step, seen.window, at_s, reason) if reason else None
 
 
-def _renew(parts: Parts, plan: Plan, at_s: float, reason: str) -> None:
+def renew(parts: Parts, plan: Plan, at_s: float, reason: str) -> None:
     body: dict[str, object] = {"plan_id": plan.id, "renewed": True, "reason": reason}
     record = records.noted(plan, make_id(plan.id, "lease", at_s), "keep", body, at_s)
     parts.ledger.update_change(plan.id, "leased", record, expires_at_s=at_s + (plan.lease_s or 3600.0))
@@ -312,11 +312,11 @@ def _step_back(
             limit_qps=plan.revert_below_qps,
         )
         if step is not None:
-            return _make_step(parts, attempt, step, window, at_s, reason)
+            return make_step(parts, attempt, step, window, at_s, reason)
     return None
 
 
-def _make_step(
+def make_step(
     parts: Parts, attempt: Attempt, step: Change, window: MetricWindow | None, at_s: float, reason: str
 ) -> str:
     service = parts.service(attempt.plan.service)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from detection.errors import Temporary
 from tuning import attempt as attempts
 from tuning.attempt import Attempt
-from tuning.loop import act, late, lease, prove, records, tell
+from tuning.loop import act, breaker, late, lease, prove, records, tell
 from tuning.loop.care import Care
 from tuning.loop.parts import Parts
 from tuning.model import Change, OpenChange
@@ -57,7 +57,8 @@ def reconcile_all(parts: Parts, at_s: float, *, alive: Callable[[str], bool]) ->
 
 def _look_after(parts: Parts, change: OpenChange, at_s: float, alive: Callable[[str], bool], care: Care) -> str | None:
     if change.state == "leased":
-        return lease.tend(parts, change, at_s)
+        tend = breaker.tend if "breaker" in change.plan.chosen.levers else lease.tend
+        return tend(parts, change, at_s)
     attempt = attempts.of(parts.ledger, change.plan)
     if change.run and alive(change.run):
         if not _overdue(parts, attempt, at_s):

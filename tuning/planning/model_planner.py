@@ -21,6 +21,8 @@ from tuning.planning import passing as ps
 from tuning.planning import reading as rd
 from tuning.planning import thresholds as th
 from tuning.planning import variants as va
+from tuning.planning.breaking import LEVER as BREAKER
+from tuning.planning.breaking import cut, lease_s
 from tuning.planning.causes import CAUSES
 from tuning.planning.diagnosis import diagnose
 from tuning.planning.forecast import Forecast
@@ -77,6 +79,10 @@ class ModelPlanner:
         healed = cure(incident, observation, case.diagnosis, past, self._settings, case.situation.now.busy)
         if healed is not None:
             return self._plan(case, *healed)
+        if (out := cut(incident, observation, past, self._settings)) is not None:
+            plan = self._plan(case, *out)
+            leased = lease_s(observation.service.levers.get(BREAKER)) if plan.chosen.changes else None
+            return plan.model_copy(update={"lease_s": leased})
         if not case.diagnosis.curable:
             return self._plan(case, Option(changes=(), reason=explain.uncured(case.diagnosis)), ())
         if not case.situation.identified:

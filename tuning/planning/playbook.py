@@ -13,6 +13,8 @@ from typing import Any
 from detection.model import Incident
 from tuning.model import Change, Observation, Option, Plan, Record
 from tuning.planning import explain
+from tuning.planning.breaking import LEVER as BREAKER
+from tuning.planning.breaking import cut, lease_s
 from tuning.planning.diagnosis import diagnose
 from tuning.planning.objectives import broken
 from tuning.planning.ports import Engine
@@ -44,6 +46,10 @@ class PlaybookPlanner:
         healed = cure(incident, observation, diagnosis, past, self._settings, situation.now.busy)
         if healed is not None:
             return self._rules.plan(incident, observation, situation.now, diagnosis, *healed)
+        if (out := cut(incident, observation, past, self._settings)) is not None:
+            plan = self._rules.plan(incident, observation, situation.now, diagnosis, *out)
+            leased = lease_s(observation.service.levers.get(BREAKER)) if plan.chosen.changes else None
+            return plan.model_copy(update={"lease_s": leased})
         plan = self._rules.propose(incident, observation, situation.now, diagnosis, past)
         if engine.rules_apply or not plan.chosen.changes:
             return plan

@@ -348,6 +348,7 @@ RISK = {
     "precision": 0.15,
     "variant": 0.05,
     "admission": 0.03,
+    "breaker": 0.03,
     "pair": 0.02,
 }
 """How hard a step is to undo, 0..1: an order, not a probability. INT8 loads a model that nobody has served; a variant

@@ -122,9 +122,8 @@ def decide(outcome: Outcome, plan: Plan, attempts: int, settings: SafetySettings
     elif plan.one_way:
         rule = ONE_WAY[outcome.verdict, outcome.resolved, looked_twice]
     else:
-        # Somebody wants the version that was taken away, or an answer: a revert or a limit that helped nothing is not
-        # harmless.
-        free = plan.chosen.cost_per_hour <= 0 and not {"release", "admission"} & set(plan.chosen.levers)
+        # Somebody wants the version that was taken away, an answer, or the route: what helped nothing is not harmless.
+        free = plan.chosen.cost_per_hour <= 0 and not {"release", "admission", "breaker"} & set(plan.chosen.levers)
         harmless = free and all(guarded.ok for guarded in outcome.guards)
         stays = harmless and settings.keep_free_changes
         rule = CHANGE[outcome.verdict, outcome.resolved, looked_twice, stays]

@@ -28,6 +28,9 @@ _KNOBS = {
     "rate_limit": "rate limit (1/s)",
 }
 
+_BY_NAME = ONE_WAY | {"breaker"}
+"""Levers whose knobs are named after what they move: a process, a route."""
+
 _IDENTIFIER = re.compile(rf"\b({'|'.join(name for name in _KNOBS if '_' in name)})\b(?![/=])")
 _ECHO = re.compile(r"(?i)\b(hold)[.:]\s+hold:")
 
@@ -114,7 +117,7 @@ def changes_text(report: Report) -> str:
     ]
     parts = []
     for lever, old, new in pairs:
-        if lever in ONE_WAY:
+        if lever in _BY_NAME:
             parts.append(Change(lever=lever, old=old, new=new).text())
             continue
         moved = [k for k in new if old.get(k) != new[k] and k in _KNOBS] or [k for k in new if k in _KNOBS]
@@ -125,7 +128,7 @@ def changes_text(report: Report) -> str:
 def option_text(option: Option) -> str:
     parts = []
     for change in option.changes:
-        if change.lever in ONE_WAY:
+        if change.lever in _BY_NAME:
             parts.append(change.text())
             continue
         moved = [k for k in change.new if change.old.get(k) != change.new[k]] or list(change.new)

@@ -65,7 +65,7 @@ class BeforeAfterVerifier:
             found = found.model_copy(update={"resolved": False})
         if control is not None or found.verdict not in ("inconclusive", "unchanged") or vanished(before, after):
             return found
-        again = serves_again(before, after, self._settings)
+        again = serves_again(before, after, self._settings, at_any_load=plan.chosen.levers == ("breaker",))
         risen = (found.p95_after_ms or 0.0) > (found.p95_before_ms or math.inf)
         if plan.chosen.levers == ("release",):
             # Failed or wrong answers were never slower: P95 has nothing to say but that it is met.

@@ -143,11 +143,14 @@ def _error_noise(before: Evidence, after: Evidence, old: float, new: float) -> f
     return max(noise, math.sqrt(max(share * (1 - share), 0.0) * sum(1 / n for n in requests if n)))
 
 
-def serves_again(before: Evidence, after: Evidence, settings: VerificationSettings) -> str:
+def serves_again(
+    before: Evidence, after: Evidence, settings: VerificationSettings, *, at_any_load: bool = False
+) -> str:
     """What to say where the share of failed requests was over its objective, and clearly fell under it while no less
     was asked for; empty where not.
 
     A queue that refuses at its limit keeps P95 where it is: what a change does shows in what is no longer refused.
+    at_any_load: what failed did not fail for want of capacity, so that a lower load explains nothing.
     """
     old, new = mean_of(before.window, "error_rate"), mean_of(after.window, "error_rate")
     rates = [mean_of(side.window, "qps") for side in (before, after)]
@@ -155,7 +158,7 @@ def serves_again(before: Evidence, after: Evidence, settings: VerificationSettin
         return ""
     if not new <= after.slo.error_rate < old or old >= 1 or new >= 1:
         return ""
-    if rates[1] / (1 - new) < (1 - settings.load_tolerance) * rates[0] / (1 - old):
+    if not at_any_load and rates[1] / (1 - new) < (1 - settings.load_tolerance) * rates[0] / (1 - old):
         return ""
     if old - new <= Z98 * _error_noise(before, after, old, new):
         return ""

@@ -160,7 +160,7 @@ FIXED = {
     "STAND_INS": 1,
     "PAIR_BATCHES": 3,
     "SHORT_WAIT": 0.05,
-    "RISK": {"batch_size": 0.02, "smaller batch": 0.03, "replicas": 0.02, "precision": 0.15, "variant": 0.05, "admission": 0.03, "pair": 0.02},
+    "RISK": {"batch_size": 0.02, "smaller batch": 0.03, "replicas": 0.02, "precision": 0.15, "variant": 0.05, "admission": 0.03, "breaker": 0.03, "pair": 0.02},
     "LEAST_CHANCE": 0.35,
     "LEAST_CARRIES": 0.05,
     "DEMOTED": 0.4,
