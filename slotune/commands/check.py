@@ -75,6 +75,11 @@ def _bounds(lever: Lever) -> str:
     """The lever with what bounds it."""
     if lever.name == "restart":
         return f"restart (at most {lever.maximum:g} a day, {lever.minimum:g} others ready)"
+    if lever.name == "admission":
+        return f"admission (not below {lever.minimum:g})"
+    if lever.name == "breaker":
+        routes = lever.options.get("routes")
+        return f"breaker ({len(routes) if isinstance(routes, list) else 0} routes)"
     return f"{lever.name} {lever.minimum:g}..{lever.maximum:g}"
 
 

@@ -14,6 +14,7 @@ from tests.fakes.world import KeptMails, WorldBatch, WorldSource, parts
 from tuning.loop.once import run_once
 from tuning.loop.parts import Parts
 from tuning.model import Report
+from tuning.orders import order, order_record
 
 SERVICES = """
 prometheus: {rate_window: 15s, step: 5s}
@@ -138,6 +139,27 @@ def test_what_a_person_sets_is_final():
     world.ways["eu"].state = "closed"
     drive(world, loop, 30)
     assert not ledger.open_changes() and any("gets its requests again" in mail.subject for mail in mails.mails)
+
+
+def test_on_a_persons_word_it_gets_its_requests_again_at_once():
+    world = RoutesWorld(eu=Way(errors=during(0.9, CALM_S + 120)), us=Way())
+    loop, ledger, _ = loop_of(world, SERVICES.replace("open_for: 60s", "open_for: 10m"))
+    drive(world, loop, CALM_S + 200)
+    assert steps(world) == ["open"]
+    (lease,) = ledger.open_changes()
+    ledger.put(order_record(order("hand_back", "ann", world.now_s, service="ranker", about=lease.plan_id, why="mended")))
+    drive(world, loop, 45)
+    assert steps(world) == ["open", "closed"] and not ledger.open_changes()
+
+
+def test_a_stop_holds_the_probe_up_and_is_told():
+    world = RoutesWorld(eu=Way(errors=during(0.9, CALM_S + 100)), us=Way())
+    loop, ledger, mails = loop_of(world, SERVICES.replace("open_for: 60s", "open_for: 3m"))
+    drive(world, loop, CALM_S + 150)
+    ledger.put(order_record(order("pause", "ann", world.now_s, service="ranker", why="let it be")))
+    drive(world, loop, 400)
+    assert steps(world) == ["open"]
+    assert any("what is due is not done" in mail.text for mail in mails.mails), [mail.subject for mail in mails.mails]
 
 
 def test_a_probe_that_nobody_measures_proves_nothing():
