@@ -16,7 +16,8 @@ _TREES = 150
 _PARAMETERS = {
     "objective": "binary:logistic",
     "eta": 0.05,
-    "max_depth": 3,
+    "max_depth": 2,
+    "num_parallel_tree": 3,
     "subsample": 0.8,
     "colsample_bytree": 0.5,
     "lambda": 2.0,
@@ -25,7 +26,7 @@ _PARAMETERS = {
     "seed": 0,
 }
 """Small trees, many, slowly: some dozen labels are few. Not searched for on any labels."""
-_STEPS = 40
+_STEPS = 200
 """Thresholds that are tried, at equal shares of the incidents."""
 NEVER = 2.0
 """A threshold that no probability reaches."""
@@ -56,11 +57,23 @@ def missing(examples: Sequence[Example], settings: LearningSettings) -> str:
     return f"{len(labels)} incidents are labelled ({real} real); needed: {', '.join(short)}" if short else ""
 
 
-def learn(examples: Sequence[Example], at_s: float) -> Ranker:
+def learn(examples: Sequence[Example], at_s: float, unseen: Unseen | None = None) -> Ranker:
     """Trees over all examples; the curve and the thresholds come from services that the trees had not seen.
 
-    Both kinds of label have to be there. Raises RankerUnusable where XGBoost is not installed.
+    Both kinds of label have to be there. unseen: out_of_fold(examples), where it is known already. Raises
+    RankerUnusable where XGBoost is not installed.
     """
+    unseen = unseen or out_of_fold(examples)
+    incidents, chance = unseen.incidents, unseen.chance
+    keep_at, raise_at = thresholds(incidents.real, incidents.act, chance)
+    held = held_out(incidents, chance)
+    booster = _fitted(examples, unseen.names)
+    trees = bytes(booster.save_raw("ubj"))
+    return Ranker(at_s, unseen.names, trees, unseen.slope, unseen.offset, keep_at, raise_at, held)
+
+
+def out_of_fold(examples: Sequence[Example]) -> Unseen:
+    """What trees say that were learned from the other folds, and the curve that makes probabilities of it."""
     names = tuple(sorted({name for one in examples for name in one.evidence}))
     folds = folds_of(examples)
     margin = np.zeros(len(examples))
@@ -71,13 +84,7 @@ def learn(examples: Sequence[Example], at_s: float) -> Ranker:
             trees = _fitted([examples[i] for i in inside], names)
             margin[outside] = trees.predict(matrix([examples[i].evidence for i in outside], names), output_margin=True)
     incidents = _by_incident(examples, margin, folds)
-    slope, offset = _curve(incidents)
-    chance = logistic(incidents.margin, slope, offset)
-    keep_at, raise_at = thresholds(incidents.real, incidents.act, chance)
-    held = held_out(incidents, chance)
-    booster = _fitted(examples, names)
-    trees = bytes(booster.save_raw("ubj"))
-    return Ranker(at_s, names, trees, slope, offset, keep_at, raise_at, held)
+    return Unseen(names, incidents, *_curve(incidents))
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,21 @@ class Incidents:
     act: NDArray[np.bool_]
     weight: NDArray[np.float64]
     fold: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """The incidents by trees that had not seen them. names: the evidence. slope, offset: of the logistic curve."""
+
+    names: tuple[str, ...]
+    incidents: Incidents
+    slope: float
+    offset: float
+
+    @property
+    def chance(self) -> NDArray[np.float64]:
+        """The calibrated probability of each incident's highest judgement: (incidents,)."""
+        return logistic(self.incidents.margin, self.slope, self.offset)
 
 
 def folds_of(examples: Sequence[Example]) -> NDArray[np.int64]:
@@ -122,9 +144,7 @@ def _fitted(examples: Sequence[Example], names: Sequence[str]):  # type: ignore[
     return library().train({**_PARAMETERS, "monotone_constraints": monotone}, data, _TREES)
 
 
-def _by_incident(
-    examples: Sequence[Example], margin: NDArray[np.float64], folds: NDArray[np.int64]
-) -> Incidents:
+def _by_incident(examples: Sequence[Example], margin: NDArray[np.float64], folds: NDArray[np.int64]) -> Incidents:
     rows: dict[str, list[int]] = {}
     for i, one in enumerate(examples):
         rows.setdefault(one.incident_id, []).append(i)
@@ -168,22 +188,28 @@ def held_out(incidents: Incidents, chance: NDArray[np.float64]) -> Held:
     )
 
 
-def thresholds(
-    real: NDArray[np.bool_], act: NDArray[np.bool_], chance: NDArray[np.float64]
-) -> tuple[float, float]:
+def thresholds(real: NDArray[np.bool_], act: NDArray[np.bool_], chance: NDArray[np.float64]) -> tuple[float, float]:
     """(keep_at, raise_at) with the most real incidents at no more false alarms than without them; arrays (incidents,).
 
-    Of several that find as many, those with fewest false alarms. To leave everything as it is, is one of the choices
-    (0 and NEVER).
+    One probability for both: two thresholds fit a few dozen incidents too well to hold elsewhere. Of several that find
+    as many, those with fewest false alarms, and of these the highest. To leave everything as it is, is one of the
+    choices (0 and NEVER).
     """
     alarms_before = int((act & ~real).sum())
-    best = (int((act & real).sum()), -alarms_before, 0.0, NEVER)
-    tried = np.unique(np.quantile(chance, np.linspace(0, 1, _STEPS + 1))) if chance.size else np.empty(0)
-    for keep_at in np.concatenate([[0.0], tried]):
-        kept = act & (chance >= keep_at)
-        for raise_at in np.concatenate([tried, [NEVER]]):
-            on = kept | (~act & (chance >= raise_at))
-            found, alarms = int((on & real).sum()), int((on & ~real).sum())
-            if alarms <= alarms_before and (found, -alarms) > best[:2]:
-                best = (found, -alarms, float(keep_at), float(raise_at))
-    return best[2], best[3]
+    before = (int((act & real).sum()), -alarms_before)
+    at = threshold_at(real, chance, alarms_before)
+    on = chance >= at
+    better = (int((on & real).sum()), -int((on & ~real).sum())) > before
+    return (at, at) if better else (0.0, NEVER)
+
+
+def threshold_at(real: NDArray[np.bool_], chance: NDArray[np.float64], alarms: int) -> float:
+    """The probability from which on most real incidents are found at no more than that many false alarms; of several,
+    the one with fewest false alarms, and of these the highest. NEVER where none finds any."""
+    best, found_at = (0, 0, 0.0), NEVER
+    for at in np.unique(np.quantile(chance, np.linspace(0, 1, _STEPS + 1))) if chance.size else ():
+        on = chance >= at
+        found, false = int((on & real).sum()), int((on & ~real).sum())
+        if false <= alarms and (found, -false, float(at)) > best:
+            best, found_at = (found, -false, float(at)), float(at)
+    return found_at

@@ -16,20 +16,20 @@ from detection.model import Anomaly
 from detection.ranker_fitting import Example
 from detection.settings import DetectionSettings
 
-MERGE_S = 1800.0
-
 
 @dataclass(frozen=True)
 class Heard:
     """One series. stamps: judged timestamps. said: (epoch seconds, anomaly), in the order of time. families: how it is
-    left out, by the name of the way. windows: (start, end) of its labelled events, widened by their tolerance."""
+    left out, by the name of the way. windows: (start, end) of its labelled events, widened by their tolerance.
+    begins_s: where the labels, and scoring, begin."""
 
     name: str
     stamps: np.ndarray
     said: tuple[tuple[float, Anomaly], ...]
     families: dict[str, str]
     windows: tuple[tuple[float, float], ...]
-    gap_s: float
+    step_s: float
+    begins_s: float
 
 
 def heard(root: Path, tier: str) -> list[Heard]:
@@ -42,12 +42,13 @@ def heard(root: Path, tier: str) -> list[Heard]:
         said = _replayed(group)
         for recording in group:
             row = manifest.loc[recording.name]
-            mine = windows[windows.series == recording.name]
-            spans = tuple((a - row.tol_s, b + row.tol_s) for a, b in zip(mine.start, mine.end, strict=True))
+            events = windows[windows.series == recording.name]
+            spans = tuple((a - row.tol_s, b + row.tol_s) for a, b in zip(events.start, events.end, strict=True))
             ways = {"family": str(row.family), "group": str(row.group)}
             stamps = np.rint(recording.stamps[np.isfinite(recording.stamps)])
-            gap_s = max(MERGE_S, 3 * float(row.resolution_s))
-            found.append(Heard(recording.name, stamps, tuple(said.get(recording.name, ())), ways, spans, gap_s))
+            (begins_s,) = _seconds(pd.Series([row.score_start]))
+            mine = tuple(said.get(recording.name, ()))
+            found.append(Heard(recording.name, stamps, mine, ways, spans, float(row.resolution_s), float(begins_s)))
     return found
 
 
@@ -67,12 +68,16 @@ def _replayed(group: Sequence[Recording]) -> dict[str, list[tuple[float, Anomaly
 
 
 def examples(series: Heard) -> list[Example]:
-    """What an installation would have learned from: an alarm is real where it overlaps an event, and each anomaly is
+    """What an installation would have learned from: an incident is real where it overlaps an event, and each anomaly is
     kept after 1, 2, 4, 8, ... judgements, as live (tuning.loop.examples)."""
     found, label, begun, last = [], "", 0.0, -np.inf
-    ends = _alarms(series)
+    # as live: over when nothing was seen for close_after_s, or not at the next judgement
+    gap_s = max(DetectionSettings().close_after_s, series.step_s) + 1.0
+    ends = _incidents(series, gap_s)
     for at_s, anomaly in series.said:
-        if at_s - last > series.gap_s:
+        if at_s < series.begins_s:
+            continue  # nobody labelled that part
+        if at_s - last > gap_s:
             label, begun = f"{series.name}@{at_s:.0f}", at_s
         last = at_s
         if anomaly.at_s == at_s and anomaly.evidence and anomaly.seen & (anomaly.seen - 1) == 0:
@@ -81,12 +86,14 @@ def examples(series: Heard) -> list[Example]:
     return found
 
 
-def _alarms(series: Heard) -> dict[float, float]:
-    """By the beginning of each alarm (what is said without a longer gap), its end."""
+def _incidents(series: Heard, gap_s: float) -> dict[float, float]:
+    """By the beginning of each incident (what is said without a longer gap), its end."""
     ends: dict[float, float] = {}
     begun, last = 0.0, -np.inf
     for at_s, _ in series.said:
-        if at_s - last > series.gap_s:
+        if at_s < series.begins_s:
+            continue
+        if at_s - last > gap_s:
             begun = at_s
         ends[begun] = last = at_s
     return ends

@@ -9,7 +9,7 @@ import pytest
 
 from detection.model import Anomaly
 from detection.ranker import Held, Judge, Ranker, RankerUnusable
-from detection.ranker_fitting import NEVER, Example, folds_of, learn, missing, thresholds
+from detection.ranker_fitting import NEVER, Example, folds_of, learn, missing, out_of_fold, threshold_at, thresholds
 from detection.ranking import ranked
 from detection.settings import DetectionSettings, LearningSettings
 
@@ -159,7 +159,27 @@ def test_thresholds_find_more_at_no_more_false_alarms():
     real = np.array([True, True, True, False, False])
     act = np.array([True, False, False, True, False])
     keep_at, raise_at = thresholds(real, act, np.array([0.9, 0.8, 0.7, 0.1, 0.2]))
-    assert 0.1 < keep_at <= 0.9 and 0.2 < raise_at <= 0.7
+    assert keep_at == raise_at and 0.2 < raise_at <= 0.7
+
+
+@pytest.mark.parametrize(
+    ("alarms", "found"), [(0, {0.9, 0.8}), (1, {0.9, 0.8, 0.6}), (2, {0.9, 0.8, 0.6}), (9, {0.9, 0.8, 0.6})]
+)
+def test_a_threshold_finds_most_within_its_false_alarms_and_makes_none_for_nothing(alarms, found):
+    chance = np.array([0.9, 0.8, 0.7, 0.6, 0.2])
+    real = np.array([True, True, False, True, False])
+    at = threshold_at(real, chance, alarms)
+    assert set(chance[real & (chance >= at)]) == found
+    assert (chance[~real] >= at).sum() == (1 if 0.6 in found else 0)
+
+
+def test_where_no_threshold_finds_anything_none_is_reached():
+    assert threshold_at(np.array([False, True]), np.array([0.9, 0.1]), 0) == NEVER
+    assert threshold_at(np.array([], bool), np.array([]), 3) == NEVER
+
+
+def test_what_is_known_of_the_unseen_need_not_be_found_out_again(ranker):
+    assert learn(examples(), NOW_S, out_of_fold(examples())) == ranker
 
 
 @pytest.mark.parametrize(
