@@ -109,6 +109,11 @@ def best(ranked: list[Ranked], settings: PlanningSettings, limits: Mapping[str, 
         return min(late, key=soonest, default=None)
     singles = [item for item in open_ if len(item.candidate.changes) == 1]
     top = min(open_, key=likeliest)
+    if top.candidate.cost_per_hour > th.FREE:
+        # What goes before a paid option that is sure goes all the more before one that is not.
+        free = [item for item in open_ if probable(item, settings, limits)]
+        if free:
+            return min(free, key=likeliest)
     sure = [item for item in singles if item.success >= top.success - th.PAIR_GAIN]
     return min(sure, key=likeliest) if sure else top
 

@@ -153,6 +153,32 @@ def test_a_free_step_that_probably_suffices_goes_before_one_that_costs(change, f
     assert (ranking.best([paid, free], SETTINGS, LIMITS) is free) is first
 
 
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [
+        ({}, True),
+        ({"unknown": True}, False),
+        ({"meets": 0.699}, False),
+        ({"p95": 90.1}, False),
+        ({"cost": 0.0001}, False),
+        ({"cost": 0.00005}, True),
+        ({"risk": 0.1}, False),
+        ({"barred": "tried"}, False),
+        ({"drain": math.inf}, False),
+        ({"meets": 0.7, "posterior": Posterior(2.0, 1.0, 0, 1)}, False),
+    ],
+)
+def test_a_free_step_that_probably_suffices_goes_before_one_that_costs_and_is_not_sure_either(change, first):
+    free, paid = option(**(FREE | change)), option("replicas", cost=2.4, meets=0.899)
+    assert ranking.best([paid, free], SETTINGS, LIMITS) is (free if first else paid)
+    assert ranking.best([free, paid], SETTINGS, LIMITS) is (free if first else paid)
+
+
+def test_of_free_steps_that_probably_suffice_the_likeliest_goes_first():
+    less, more = option(**FREE), option(**(FREE | {"meets": 0.8}))
+    assert ranking.best([less, more, option("replicas", cost=2.4, meets=0.88)], SETTINGS, LIMITS) is more
+
+
 def test_a_probable_free_step_does_not_pass_one_that_is_free_and_sure():
     probable, sure = option(**FREE), option(meets=0.95, size=(2.0, 32.0))
     assert ranking.best([probable, sure], SETTINGS, LIMITS) is sure
@@ -291,7 +317,12 @@ def test_what_failed_here_is_barred(posterior, tried, reason):
     ("levers", "tried", "harmful", "reason"),
     [
         ("batch_size+replicas", {"batch_size"}, set(), ""),
-        ("batch_size+replicas", {"batch_size"}, {"batch_size"}, "batch_size was tried for this incident and made it worse"),
+        (
+            "batch_size+replicas",
+            {"batch_size"},
+            {"batch_size"},
+            "batch_size was tried for this incident and made it worse",
+        ),
         ("batch_size", {"batch_size"}, {"batch_size"}, "batch_size was tried for this incident and made it worse"),
         ("replicas", {"batch_size"}, {"batch_size"}, ""),
     ],
