@@ -22,6 +22,7 @@ from slotune.rehearsal.episodes import Episode, episodes
 from slotune.rehearsal.history import from_source, save
 from slotune.rehearsal.loop import rehearse, settings_for
 from tuning.ledger import SqlLedger
+from tuning.model import Plan
 
 pytestmark = [pytest.mark.e2e, pytest.mark.server, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
@@ -56,14 +57,20 @@ def recorded(folder: Path, scenario: str, longest_s: float = 600.0):
     return settings, found, records, json.loads(summary.read_text())
 
 
-def decided(found: list[Episode]) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """By incident: its symptom, cause, and every plan that changed something with its verdict."""
+def predicted(plan: Plan) -> float | None:
+    """The P95 that a plan expects, to four digits."""
+    found = plan.chosen.predicted_p95_ms
+    return None if found is None else float(f"{found.value:.4g}")
+
+
+def decided(found: list[Episode]) -> list[tuple[str, str, list[tuple[str, float | None, str]]]]:
+    """By incident: its symptom, cause, and every plan that changed something with what it expected and its verdict."""
     return [
         (
             one.symptom,
             one.cause,
             [
-                (attempt.plan.chosen.text(), outcome.verdict + (" resolved" if outcome.resolved else ""))
+                (attempt.plan.chosen.text(), predicted(attempt.plan), outcome.verdict + (" resolved" if outcome.resolved else ""))
                 for attempt in one.attempts
                 for outcome in sorted(attempt.outcomes.values(), key=lambda outcome: outcome.at_s)
             ],
@@ -91,7 +98,8 @@ def test_what_the_demo_did_is_done_again(tmp_path):
     live = episodes(records)
     assert summary["resolved"] and any(one.changes for one in live)
     first_s = min(record.at_s for record in records)
+    # The live loop began as soon as its services.yaml was written, and what it learned then is a part of its plans.
+    written_s = (tmp_path / "home" / "run" / "services.yaml").stat().st_mtime
+    start_s = first_s - BEAT_S * ((first_s - written_s) // BEAT_S)
     span = histories["ranker"].window.span
-    # The loop's beat, as far before its first record as the history goes: sweeps meet the moments of the live ones.
-    start_s = first_s - BEAT_S * ((first_s - span.start_s) // BEAT_S)
     assert decided(rehearsed(settings, histories, start_s, span.end_s)) == decided(live)

@@ -74,7 +74,7 @@ class LatencyModel:
 
     @cached_property
     def _grid(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """For each kappa: its weight (sums to 1), the best s1 and the variance of s1. """
+        """For each kappa: its weight (sums to 1), the best s1 and the variance of s1."""
         rest = 1.0 - _KAPPA
         gram = self.w * rest**2 + 2 * self.wb * rest * _KAPPA + self.wbb * _KAPPA**2
         cross = self.wy * rest + self.wby * _KAPPA
