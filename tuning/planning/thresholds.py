@@ -354,9 +354,11 @@ RISK = {
 """How hard a step is to undo, 0..1: an order, not a probability. INT8 loads a model that nobody has served; a variant
 was measured before it was listed; a pair has two ways to fail."""
 
-LIMIT_SHARES = (1.0, 0.85, 0.7, 0.5)
+LIMIT_SHARES = (1.0, 0.85, 0.7, 0.5, 0.35, 0.25)
 """Limits of a queue that are weighed, over the longest that meets the SLO by the middle of what is known: steps of
-about the doubt of a batch's time (`MISFIT`, `BATCH_NOISE`, and the load's), down to half."""
+about the doubt of a batch's time (`MISFIT`, `BATCH_NOISE`, and the load's), down to a quarter, for where batch times
+come and go the queue has to be short enough for the slow ones (on a busy machine the demo's were four times the mean,
+and nothing down to half was predicted to do)."""
 REFUSING_NOISE = 0.02
 """Least relative scatter of a minute's P95 where the queue is full: the steps of a histogram."""
 LIMIT_WINS = 1.2

@@ -79,9 +79,9 @@ def test_what_a_limit_is_by_its_knob_and_no_limit_is_none():
     ("knob", "per", "least", "expected"),
     [
         # of 100 ms two batches of 20 ms are the request's own and the one before it: 60 ms of 400 requests/s fit
-        ("queue_limit", "replica", 1, [24, 20, 16, 12]),
-        ("queue_limit", "service", 1, [48, 40, 33, 24]),
-        ("concurrency_limit", "replica", 1, [32, 27, 22, 16]),
+        ("queue_limit", "replica", 1, [24, 20, 16, 12, 8, 6]),
+        ("queue_limit", "service", 1, [48, 40, 33, 24, 16, 12]),
+        ("concurrency_limit", "replica", 1, [32, 27, 22, 16, 11, 8]),
         ("rate_limit", "service", 1, [760, 720, 640, 560]),
         ("queue_limit", "replica", 18, [24, 20, 18]),
     ],
@@ -92,7 +92,7 @@ def test_the_limits_that_are_weighed_fit_the_objective_and_keep_the_bound(knob, 
 
 
 def test_only_lower_limits_are_weighed_and_none_where_the_present_one_cannot_be_told():
-    assert ad.lower(observed(18), 8, 0.02, 2, 100.0) == [16, 12]
+    assert ad.lower(observed(18), 8, 0.02, 2, 100.0) == [16, 12, 8, 6]
     assert ad.lower(observed(5000, useless="the limit shows 0"), 8, 0.02, 2, 100.0) == []
     assert ad.lower(observed(0), 8, 0.02, 2, 100.0)[0] == 24, "no limit yet"
     assert ad.lower(dataclasses.replace(observed(), settings={}), 8, 0.02, 2, 100.0) == []

@@ -93,7 +93,7 @@ FIXED = {
     "RELEASE_SCATTER": 3.0,
     "RELEASE_LASTING": 0.8,
     "SHARE_NOISE": 0.001,
-    "LIMIT_SHARES": (1.0, 0.85, 0.7, 0.5),
+    "LIMIT_SHARES": (1.0, 0.85, 0.7, 0.5, 0.35, 0.25),
     "REFUSING_NOISE": 0.02,
     "LIMIT_WINS": 1.2,
     "LIMIT_RATES": (0.95, 0.9, 0.8, 0.7),
