@@ -64,6 +64,15 @@ print(get("http_config").__module__, detect.__module__)
     assert run(site, code, cwd=tmp_path).split() == ["slotune.tuning.actuators", "slotune.detection.pipeline"]
 
 
+def test_the_weights_of_the_learned_planners_come_with_it(site, tmp_path):
+    code = """
+from slotune.tuning import planning
+from slotune.tuning.planning.settings import PlanningSettings
+print(*(planning.get(name)(PlanningSettings()).name for name in planning.LEARNED))
+"""
+    assert run(site, code, cwd=tmp_path).split() == ["evolved", "ppo"]
+
+
 def test_every_module_of_the_wheel_can_be_imported(site, tmp_path):
     code = """
 import importlib, pkgutil, slotune
