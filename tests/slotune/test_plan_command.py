@@ -36,6 +36,12 @@ def test_json_is_a_plan_and_nothing_but():
     assert made.chosen.levers == ("batch_size",)
 
 
+@pytest.mark.parametrize("name", ["evolved", "ppo"])
+def test_a_learned_planner_can_be_asked_and_only_watches(name):
+    made = json.loads(run("--observation", str(EXAMPLE), "--json", "--planner", name).stdout)
+    assert made["mode"] == "observe" and f"{name} rates" in made["reason"]
+
+
 def test_the_playbook_can_be_asked():
     made = json.loads(run("--observation", str(EXAMPLE), "--json", "--planner", "playbook").stdout)
     assert made["chosen"]["predicted_p95_ms"] is None
