@@ -39,7 +39,7 @@ def test_each_promise_may_have_its_own_patience():
 def test_an_slo_that_promises_nothing_is_a_mistake():
     with pytest.raises(ServicesFileError) as caught:
         loads(FOUR_LINES.replace("ttft_p95: 800ms, itl_p95: 60ms", "error_rate: 1%"))
-    assert "is missing (or ttft_p95, itl_p95, e2e_p95 of a language model)" in str(caught.value)
+    assert "is missing (or ttft_p95, itl_p95, e2e_p95 of a language model, iteration of a training job)" in str(caught.value)
     with pytest.raises(ValueError, match="promises nothing"):
         Slo(error_rate=0.1)
 
@@ -93,7 +93,7 @@ def test_requests_that_end_without_an_answer_are_something_to_act_on():
 @pytest.mark.parametrize(
     ("signal", "symptom"),
     [
-        *((signal, "latency") for signal in OBJECTIVES),
+        *((signal, "training" if signal == "iteration_ms" else "latency") for signal in OBJECTIVES),
         ("itl_p50_ms", "latency"), ("preemptions_per_s", "saturation"), ("unanswered_rate", "unanswered"),
         ("rejected_per_s", "errors"),
     ],
