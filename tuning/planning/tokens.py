@@ -16,7 +16,7 @@ from tuning.planning import thresholds as th
 from tuning.planning import token_flow as tf
 from tuning.planning import variants as va
 from tuning.planning.arrivals import arrivals, backlog, burstiness
-from tuning.planning.reading import Reading, first, number, read_now, settled
+from tuning.planning.reading import Reading, first, number, read_now, settled, tail
 from tuning.planning.settings import PlanningSettings
 from tuning.planning.situation import Situation, baseline, calm_window, narrowed
 from tuning.planning.step_model import Measured, StepModel
@@ -63,6 +63,7 @@ def assess(
     since = settled(window, fresh, settings)
     after = tf.measured(window, stride_s / 3, since_s=since, limit=limit, budget=budget)
     slow, slow_sd = pace(kept, after)
+    seen = tf.measured(window, stride_s, since_s=since, limit=limit, budget=budget)
     if not kept.known:
         kept = _with_overhead(sm.learn(StepModel(), after), window, since)
     pace_of = _replica_pace(observation, kept, stride_s / 3, since)
@@ -80,7 +81,7 @@ def assess(
         slowest=max(sorted(pace_of), key=lambda label: pace_of[label], default=""),
         backlog=backlog(now, window, settings),
         identified=kept.known and size is not None and limit is not None and rate is not None and rate.qps.value > 0,
-        steps=_since(kept, slow, slow_sd, tf.measured(window, stride_s, since_s=since, limit=limit, budget=budget)),
+        steps=kept if _preempts(window, since) else _since(kept, slow, slow_sd, seen),
         learned={**learned, name: kept} if kept.known else learned,
         model_key=name,
         size=size,
@@ -93,6 +94,13 @@ def assess(
 
 def _more_than_noise(slow: float | None, slow_sd: float) -> float:
     return 1.0 if slow is None or abs(slow - 1) <= max(th.SLOW_NOISE, 2 * slow_sd) else slow
+
+
+def _preempts(window: MetricWindow, since_s: float) -> bool:
+    """Whether sequences throw each other out: what runs then is not what the setting carries, and how long it takes
+    says little of the same number of sequences that are left alone."""
+    _, rate = tail(window, "preemptions_per_s", since_s)
+    return bool(rate.size and float(np.median(rate)) > th.PREEMPTS)
 
 
 def _since(kept: StepModel, slow: float | None, slow_sd: float, after: list[Measured]) -> StepModel:

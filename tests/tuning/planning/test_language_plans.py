@@ -232,6 +232,14 @@ def test_as_many_sequences_as_run_since_the_onset_were_seen_running(rate, factor
         assert since.steps == calm
 
 
+def test_sequences_that_throw_each_other_out_teach_nothing():
+    steps = {name: {**line, "updated_s": 0.0} for name, line in LEARNED["steps"].items()}
+    surge = observed(rate=900.0, arrivals_per_s=900.0, itl_p95_ms=20.0, preemptions_per_s=5.0, state={"steps": steps})
+    incident = make_incident("latency").model_copy(update={"opened_at_s": surge.at_s - 5.0 * (60 - ONSET)})
+    since = ENGINE.assess(incident, surge, SETTINGS, float("-inf"))
+    assert since.steps == since.learned[since.model_key]
+
+
 @pytest.mark.parametrize(
     "missing", [("itl_ms", "prefill_ms"), ("prompt_tokens", "output_tokens"), ("qps", "arrivals_per_s")]
 )
