@@ -281,7 +281,8 @@ class ModelPlanner:
             return ""
         if case.engine.restarts:
             limit_ms = case.limits.get(case.observation.promise.signal, 0.0)
-            luck = ps.may_be_luck(p95, limit_ms, age_s, window_s)
+            # A queue that takes longer to drain than a rate window lasts is not the luck of a few requests.
+            luck = stay.drain_s <= window_s and ps.may_be_luck(p95, limit_ms, age_s, window_s)
             if waits := ps.before_a_restart(stay, case.limits, self._settings, p95, depth, luck):
                 return waits
         if not meets:

@@ -131,6 +131,15 @@ def test_a_moment_of_bad_luck_restarts_nothing():
     assert plan.reason.startswith("hold: the present setting is predicted to do"), plan.reason
 
 
+@pytest.mark.parametrize(("queue", "luck"), [(200.0, True), (60_000.0, False)])
+def test_a_queue_that_takes_long_to_drain_is_no_luck_of_a_moment(queue, luck):
+    late = np.where(np.arange(61) < 57, 0.0, queue)
+    seen = observed(ttft_p95_ms=9000.0, queue_depth=late)
+    incident = make_incident("latency").model_copy(update={"opened_at_s": seen.at_s - 15.0})
+    plan = get("model")(SETTINGS).propose(incident, seen, ())
+    assert ("a change restarts servers" in plan.reason) is luck, plan.reason
+
+
 def test_options_meet_the_same_requests_whose_rate_and_mean_lengths_are_what_was_asked_for():
     seen = observed()
     situation = ENGINE.assess(make_incident(), seen, SETTINGS, float("-inf"))
