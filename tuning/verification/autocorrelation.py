@@ -20,6 +20,9 @@ from detection.model import FloatArray
 PHI: FloatArray = np.concatenate([np.linspace(0.0, 0.9, 19), np.array([0.93, 0.95, 0.965, 0.98])])
 HISTORY_BLOCK = 60
 """Points of a history block: long against the autocorrelation, short against the day's course."""
+ROUNDING = 1e-9
+"""Noise that is not told from none, as a share of the level (or of 1): well above what floating point makes of equal
+numbers, far below what anybody measures."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,16 @@ class _Fit:
 
 
 def _fit(points: FloatArray, floor_variance: float) -> _Fit:
-    """Exact AR(1) likelihood with gaps: the step over a gap of k has correlation phi**k (marginal variance 1)."""
+    """Exact AR(1) likelihood with gaps: the step over a gap of k has correlation phi**k (marginal variance 1).
+
+    Finite whatever the points are: a series without variance (or a single point) says nothing about phi, and no noise
+    is less than that of rounding. Needs one finite point.
+    """
     index = np.flatnonzero(np.isfinite(points))
     y = points[index]
     n = y.size
+    if not n:
+        raise ValueError("a level needs at least one finite point")
     phi = PHI[:, None]
     rho = phi ** np.diff(index)[None, :]
     variance = np.concatenate([np.ones((PHI.size, 1)), 1.0 - rho**2], axis=1)
@@ -95,9 +104,13 @@ def _fit(points: FloatArray, floor_variance: float) -> _Fit:
     information = (w1**2).sum(axis=1)
     level = (w1 * wy).sum(axis=1) / information
     squares = ((wy - w1 * level[:, None]) ** 2).sum(axis=1)
-    freedom = n - 1
+    # One point has no noise of its own to tell: the floor is all there is, as of two points.
+    freedom = max(1, n - 1)
+    least = (ROUNDING * max(1.0, float(np.abs(y).max()))) ** 2
     # A floor on the marginal variance: without it a constant series would prove anything.
-    floored = np.maximum(squares, freedom * floor_variance)
+    floored = np.maximum(squares, freedom * max(floor_variance, least))
+    if np.var(y) <= least:
+        return _Fit(level, 1.0 / information, floored, freedom, np.zeros(PHI.size))
     log_likelihood = -0.5 * (np.log(variance).sum(axis=1) + np.log(information) + freedom * np.log(floored))
     return _Fit(level, 1.0 / information, floored, freedom, log_likelihood)
 
@@ -110,7 +123,7 @@ def phi_weights(sides: Sequence[_Fit], history: FloatArray | None, prior: float)
     if history is not None:
         for start in range(0, history.size - HISTORY_BLOCK // 2, HISTORY_BLOCK):
             block = history[start : start + HISTORY_BLOCK]
-            if np.isfinite(block).sum() >= HISTORY_BLOCK // 2 and np.nanstd(block) > 0:
+            if np.isfinite(block).sum() >= HISTORY_BLOCK // 2:
                 # Each block has a level and a noise of its own: the day's course is no autocorrelation.
                 log_weight = log_weight + _fit(block, 0.0).log_likelihood
     weight = np.exp(log_weight - log_weight.max())

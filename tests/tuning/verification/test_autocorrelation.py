@@ -119,3 +119,34 @@ def test_what_is_known_of_the_load_shifts_and_widens() -> None:
     assert moved.below(4.0) == pytest.approx(stats.t.cdf(1.0, 8))
     assert moved.interval(0.8) == pytest.approx([-1 + 5 * stats.t.ppf(0.1, 8), -1 + 5 * stats.t.ppf(0.9, 8)], abs=1e-6)
     assert moved.shifted(0.0, 9.0).extra_variance == 25.0
+
+
+FLAT = {
+    "flat": np.full(12, math.log(41.3)),
+    "flat but for rounding": math.log(41.3) + 1e-15 * RNG.normal(size=12),
+    "one point": np.array([math.log(41.3)]),
+    "two equal points": np.full(2, math.log(41.3)),
+    "two points": np.array([3.0, 3.2]),
+    "one point among gaps": np.array([np.nan, 3.0, np.nan]),
+}
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.01])
+@pytest.mark.parametrize("before", FLAT.values(), ids=list(FLAT))
+@pytest.mark.parametrize("after", FLAT.values(), ids=list(FLAT))
+def test_a_shift_of_flat_or_short_series_is_finite(before: FloatArray, after: FloatArray, floor: float) -> None:
+    for found in shift(Side(before), Side(after), history=np.full(240, 3.0), prior=0.35, noise_floor=floor):
+        assert np.isfinite([found.mean, *found.interval(0.9), found.below(0.0)]).all()
+        assert found.weight.sum() == pytest.approx(1.0) and (found.scale > 0).all()
+
+
+def test_a_series_without_variance_says_nothing_about_phi() -> None:
+    prior = phi_weights([], None, 0.35)
+    for name in ("flat", "flat but for rounding", "one point", "two equal points"):
+        np.testing.assert_allclose(phi_weights([_fit(FLAT[name], 0.0)], None, 0.35), prior)
+    np.testing.assert_allclose(phi_weights([], np.full(240, math.log(41.3)), 0.35), prior)
+
+
+def test_no_point_is_no_level() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        _fit(np.full(3, np.nan), 0.0)

@@ -414,3 +414,27 @@ def test_a_trouble_that_grows_is_compared_with_what_nothing_would_have_led_to(af
     outcome = judge(before, after)
     assert outcome.verdict == verdict
     assert ("grew slower" in outcome.reason) == (unhelped_ms is not None)
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.01])
+@pytest.mark.parametrize("history", [None, 100.0, 41.3], ids=["no history", "flat history", "another flat history"])
+@pytest.mark.parametrize("counts", [(1, 1), (2, 2), (15, 1), (2, 15), (3, 3), (3, 15), (15, 15)], ids=str)
+@pytest.mark.parametrize("levels", [(41.3, 41.3), (100.0, 100.0), (100.0, 80.0)], ids=str)
+def test_a_flat_or_short_series_gives_an_outcome_that_the_ledger_can_read(
+    levels: tuple[float, float], counts: tuple[int, int], history: float | None, floor: float
+) -> None:
+    settings = VerificationSettings(min_points=3, noise_floor=floor)
+    sides = [np.where(np.arange(N) < count, level, np.nan) for level, count in zip(levels, counts, strict=True)]
+    days = None
+    if history is not None:
+        span = Span(-STEP_S * 239, STEP_S * (N - 1), STEP_S)
+        days = MetricWindow("ranker", span, {"p95_ms": np.full(span.points, history)})
+    before, after = evidence(sides[0], history=days), evidence(sides[1], start_s=600)
+    outcome = BeforeAfterVerifier(settings).judge(a_plan(), before, after)
+    assert Outcome.model_validate_json(outcome.model_dump_json()) == outcome
+    if min(counts) < 3:
+        assert outcome.verdict == "inconclusive" and outcome.effect is None
+    else:
+        assert outcome.effect is not None
+        assert outcome.effect.low <= outcome.effect.value <= outcome.effect.high < math.inf
+        assert outcome.effect.value == pytest.approx(levels[1] / levels[0])
