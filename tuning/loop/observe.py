@@ -101,7 +101,7 @@ def past(parts: Parts, service: str, incident_id: str | None, at_s: float) -> Se
         )
     )
     plans = {r.parent_id for r in came_of_it}
-    tried = ("choose_action", "guard", "verify_p95", *pulled)
+    tried = ("choose_action", "guard", "verify_p95", "hold", *pulled)
     incidents = {r.incident_id for r in came_of_it if r.incident_id is not None} | {incident_id} - {None}
     told = parts.ledger.find(Query(kinds=(*tried, "roll_back"), incident_ids=tuple(sorted(map(str, incidents)))))
     behind = [r for r in told if r.id in plans or (r.incident_id == incident_id and r.kind in tried)]

@@ -159,8 +159,11 @@ def is_stale(observation: Observation, settings: PlanningSettings) -> str:
 def tried_levers(incident: Incident, past: Sequence[Record]) -> frozenset[str]:
     """Levers that an earlier attempt at this incident pulled without an improvement.
 
-    Reads the ledger's `choose_action` (Plan), `guard` (Refusal) and `verify_p95` (Outcome) records. A refused plan, a
-    dry run, a hold and an undo were not tries; a plan without an outcome was one (it did not end well).
+    Reads the ledger's `choose_action` (Plan), `guard` (Refusal), `verify_p95` (Outcome) and `hold` (end) records. A
+    refused plan, a dry run, a hold and an undo were not tries, nor was a plan that ended with the old setting in force
+    and no answer: its run died before the call, and what was never in force says nothing of its lever. That is forgiven
+    once, since an endpoint that loses calls looks the same. Any other plan without an outcome was a try (it did not end
+    well).
     """
     return frozenset(_failed(incident, past))
 
@@ -175,15 +178,20 @@ def _failed(incident: Incident, past: Sequence[Record]) -> dict[str, set[object]
     mine = [record for record in past if record.incident_id == incident.id]
     verdicts = {r.body.get("plan_id"): r.body.get("verdict") for r in mine if r.kind == "verify_p95"}
     refused = {r.body.get("plan_id") for r in mine if r.kind == "guard" and "guard" in r.body}
+    unmade = {r.body.get("plan_id") for r in mine if r.kind == "hold" and r.body.get("unmade")}
+    forgiven: set[str] = set()
     levers: dict[str, set[object]] = {}
-    for record in mine:
+    for record in sorted(mine, key=lambda record: (record.at_s, record.id)):
         plan = record.body
         if record.kind != "choose_action" or plan.get("rollback_of") or plan.get("dry_run"):
             continue
         verdict = verdicts.get(plan.get("id"))
         if (verdict is None and plan.get("id") not in refused) or (verdict is not None and verdict != "improved"):
             for lever in levers_of(plan):
-                levers.setdefault(lever, set()).add(verdict)
+                if verdict is None and plan.get("id") in unmade and lever not in forgiven:
+                    forgiven.add(lever)
+                else:
+                    levers.setdefault(lever, set()).add(verdict)
     return levers
 
 

@@ -8,10 +8,12 @@ import pytest
 
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.world import KeptMails, World, WorldBatch, parts
-from tuning.loop import act, late, once, prove, records, tell
+from tuning.attempt import value
+from tuning.loop import act, late, once, prove, reconcile, records, tell
 from tuning.loop.once import run_once
 from tuning.loop.parts import Parts
 from tuning.model import Plan, Receipt, Report
+from tuning.query import Query
 
 
 class Killed(BaseException):
@@ -67,6 +69,51 @@ def test_a_lever_task_killed_around_the_change_is_run_again_proven_kept_and_mail
     assert {tuple(apply.items()) for apply in world.applies} == {tuple(plan.chosen.changes[0].new.items())}
     assert report.outcome.verdict == "improved" and report.decision.step == "keep"
     assert not ledger.open_changes() and len(mails.mails) == 1 and "Resolved" in mails.mails[0].subject
+
+
+def swept(world: World, loop: Parts, plan: Plan) -> None:
+    """No scheduler runs the task again: sweeps find what it left, until that is over."""
+    for _ in range(40):
+        reconcile.reconcile_all(loop, world.now(), alive=lambda _run: False)
+        if plan.id not in {change.plan_id for change in loop.ledger.open_changes()}:
+            return
+        world.wait(15)
+    raise AssertionError("no sweep ended it")
+
+
+def test_a_lever_whose_run_died_before_the_call_is_chosen_again_for_the_same_incident():
+    world, ledger, loop, plan, mails = killed_at_the_lever(after=False)
+    swept(world, loop, plan)
+    assert world.batch_size == 1 and not records.receipts(ledger, plan)
+    for _ in range(40):
+        run_once(loop, world.now, world.wait_until)
+        if world.batch_size > 1 and not ledger.open_changes():
+            break
+        world.wait(15)
+    made = [r for r in ledger.find(Query(kinds=("adjust_batch_size",), phase="result")) if r.body.get("changed")]
+    (again,) = (records.load(ledger, str(r.parent_id), Plan) for r in made)
+    assert again.incident_id == plan.incident_id and again.id != plan.id
+    assert again.chosen.changes == plan.chosen.changes
+    assert "Resolved" in mails.mails[-1].subject
+
+
+def test_a_lever_whose_calls_keep_getting_lost_is_given_up():
+    world, ledger, loop, plan, _mails = killed_at_the_lever(after=False)
+    dying = replace(loop, actuator=lambda _service, _lever: DeadlyBatch(world, False))
+    swept(world, loop, plan)
+    with pytest.raises(Killed):
+        for _ in range(40):
+            run_once(dying, world.now, world.wait_until)
+            world.wait(15)
+    (opened,) = ledger.open_changes()
+    assert opened.incident_id == plan.incident_id
+    swept(world, loop, opened.plan)
+    for _ in range(20):
+        run_once(loop, world.now, world.wait_until)
+        world.wait(15)
+    plans = [value(r, Plan) for r in ledger.find(Query(kinds=("choose_action",), incident_ids=(plan.incident_id,)))]
+    assert sum("batch_size" in one.chosen.levers for one in plans if one is not None) == 2
+    assert world.batch_size == 1
 
 
 def test_a_lever_task_that_is_run_a_third_time_adds_no_receipt():
