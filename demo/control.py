@@ -12,7 +12,7 @@ from typing import Any
 from demo import web
 from demo.processes import LOOPBACK
 
-KNOBS = ("batch_size", "batch_timeout_ms")
+KNOBS = ("batch_size", "batch_timeout_ms", "max_queue")
 
 
 class FleetControl:

@@ -85,13 +85,14 @@ def test_replicas_come_go_are_scraped_and_share_one_config(tmp_path: Path):
         replicas.on_scale("demo", "ranker", 2)
         wait_until(lambda: replicas.ready("demo", "ranker") == 2, 20.0, "two replicas")
         assert replicas.ready("demo", "other") == 0
-        assert web.call(f"{fleet.url}/config", {"batch_size": 4})["batch_size"] == 4
+        assert web.call(f"{fleet.url}/config", {"batch_size": 4, "max_queue": 12})["batch_size"] == 4
         wait_until(lambda: prometheus.value('count(up{service="ranker"} == 1)') == 2, 20.0, "two targets up")
         replicas.on_scale("demo", "ranker", 3)
         wait_until(lambda: replicas.ready("demo", "ranker") == 3, 20.0, "three replicas")
         newest = replicas.running[-1]
         assert newest.name == "ranker-3"
         wait_until(lambda: web.call(f"http://{newest.address}/config")["batch_size"] == 4, 5.0, "the newest being told")
+        assert web.call(f"http://{newest.address}/config")["max_queue"] == 12
         replicas.running[0].child.stop()
         wait_until(lambda: seen[-1] == ["ranker-2", "ranker-3", "ranker-4"], 20.0, "a dead replica being replaced")
         replicas.on_scale("demo", "ranker", 1)

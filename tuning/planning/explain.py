@@ -78,6 +78,14 @@ def refusal(told: Refusing, earlier_s: Sequence[float], lease_s: float, below_qp
     return f"Refused: {share.value:.0%} of the requests ({between}) for {lasts}{back}. Answered in time: {in_time}."
 
 
+def wins_little(with_it_per_s: float, as_it_is_per_s: float) -> str:
+    """Why requests are not refused: answers in time per second with the limit, and without it."""
+    return (
+        f"a limit would refuse requests and win too little: {with_it_per_s:.3g}/s would be answered in time, as it is "
+        f"{as_it_is_per_s:.3g}/s"
+    )
+
+
 def refuses(text: str, share: float | None) -> str:
     """Why nothing more is done while a limit that was lowered refuses requests. text: the change; share: 0..1."""
     told = "requests" if share is None else f"{share:.0%} of the requests"

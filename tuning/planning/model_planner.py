@@ -160,7 +160,7 @@ class ModelPlanner:
             kept = Ranked(base, stay, ef.Posterior(*th.WORKED_PRIOR, 0, 0), 0.0)
             return self._plan(case, _option(case, kept, passing).model_copy(update={"meets_slo": True}), ())
         case = self._corrected(case, stay) if case.engine.restarts else case
-        ranked = self._worthwhile(case, base, self._rank(case, base))
+        ranked = [_won_by(item, stay) for item in self._worthwhile(case, base, self._rank(case, base))]
         winner, text = self._winner(case, ranked, stay)
         rejected = [
             _option(
@@ -212,7 +212,7 @@ class ModelPlanner:
             lossy = [item for item in ranked if va.LEVER in item.candidate.levers]
             winner = ranking.least_loss(lossy, self._settings, case.limits) or winner
         if winner is None:
-            sheds = [replace(item, wins=_wins(item, stay)) for item in ranked if ad.LEVER in item.candidate.levers]
+            sheds = [item for item in ranked if ad.LEVER in item.candidate.levers]
             winner = ranking.least_refused(sheds, self._settings, case.limits)
         return winner, self._winning(case, winner) if winner is not None else ""
 
@@ -452,9 +452,12 @@ def _refusal(item: Ranked, stay: Predicted | None) -> Refusing | None:
     )
 
 
-def _wins(item: Ranked, stay: Predicted) -> bool:
-    """Whether clearly more is answered in time with a limit than as it is."""
-    return (item.predicted.in_time_per_s or 0.0) > th.LIMIT_WINS * (stay.in_time_per_s or 0.0)
+def _won_by(item: Ranked, stay: Predicted) -> Ranked:
+    """A limit is barred unless clearly more is answered in time with it than as it is."""
+    if item.barred or ad.LEVER not in item.candidate.levers:
+        return item
+    with_it, as_it_is = item.predicted.in_time_per_s or 0.0, stay.in_time_per_s or 0.0
+    return item if with_it > th.LIMIT_WINS * as_it_is else replace(item, barred=explain.wins_little(with_it, as_it_is))
 
 
 def _refuses_too_much(case: Case, candidate: Candidate, predicted: Predicted) -> str:

@@ -18,8 +18,7 @@ from tuning.planning.settings import PlanningSettings
 @dataclass(frozen=True)
 class Ranked:
     """An option with all that decides. barred: why it may not be chosen at all ("" if it may). half: it was tried for
-    the incident, and may still be half of a pair. wins: more is answered in time with it than as it is, where that is
-    the question."""
+    the incident, and may still be half of a pair."""
 
     candidate: Candidate
     predicted: Predicted
@@ -27,7 +26,6 @@ class Ranked:
     rate_window_s: float
     barred: str = ""
     half: bool = False
-    wins: bool = True
 
     @property
     def success(self) -> float:
@@ -131,10 +129,10 @@ def least_loss(ranked: list[Ranked], settings: PlanningSettings, limits: Mapping
 def least_refused(ranked: list[Ranked], settings: PlanningSettings, limits: Mapping[str, float]) -> Ranked | None:
     """Of limits of what is taken in, the highest that surely meets the SLO with headroom: it keeps most of what bursts
     bring; where none surely does, the likeliest that more probably does than not. None: nothing would be won."""
-    eligible = [item for item in ranked if item.eligible(settings, limits) and item.wins]
+    eligible = [item for item in ranked if item.eligible(settings, limits)]
     if eligible:
         return min(eligible, key=lambda item: (round(_refused(item), 2), -_limit(item)))
-    open_ = [i for i in ranked if i.wins and not i.barred and i.drains and i.success >= th.WORTH_A_LOSS]
+    open_ = [i for i in ranked if not i.barred and i.drains and i.success >= th.WORTH_A_LOSS]
     return min(open_, key=lambda item: (-round(item.success, 2), -_limit(item)), default=None)
 
 

@@ -11,10 +11,14 @@ import pytest
 
 from detection.model import Lever
 from tests.fakes.planning import SATURATED, make_incident, make_observation, make_service, make_settings
-from tuning.model import Record, Setting
+from tuning.model import Change, Diagnosis, Interval, Record, Setting
 from tuning.planning import admission as ad
+from tuning.planning import explain, model_planner, whatif
 from tuning.planning import get as planner
-from tuning.planning import whatif
+from tuning.planning import thresholds as th
+from tuning.planning.effects import Posterior
+from tuning.planning.ports import Candidate, Predicted
+from tuning.planning.ranking import Ranked
 from tuning.planning.settings import PlanningSettings
 from tuning.planning.whatif import Lane
 
@@ -120,3 +124,32 @@ def test_it_comes_after_all_else_and_the_playbook_predicts_no_refusals():
     bound = observed(levers=("batch_size", "replicas"), batch=32, replicas=10, signals=FULL)
     plan = plan_of(bound, "playbook")
     assert plan.chosen.changes == () and "cannot be predicted" in plan.reason
+
+
+def limiting(in_time_per_s: float | None, lever: str = "admission") -> Ranked:
+    change = Change(lever=lever, old={"queue_limit": 5000}, new={"queue_limit": 18})
+    p95 = Interval(value=60.0, low=50.0, high=70.0)
+    predicted = Predicted({"p95_ms": p95}, 1.0, 1.0, 1.0, 0.9, 0.0, 0.5, in_time_per_s=in_time_per_s)
+    return Ranked(Candidate({"queue_limit": 18}, (change,)), predicted, Posterior(*th.WORKED_PRIOR, 0, 0), 20.0)
+
+
+@pytest.mark.parametrize(
+    ("with_it", "as_it_is", "barred"),
+    [
+        (121.0, 100.0, ""),
+        (119.0, 100.0, "win too little: 119/s would be answered in time, as it is 100/s"),
+        (30.0, None, ""),
+        (None, None, "win too little: 0/s"),
+    ],
+)
+def test_a_limit_that_wins_too_little_is_barred_and_the_hold_says_so(with_it, as_it_is, barred):
+    found = model_planner._won_by(limiting(with_it), limiting(as_it_is).predicted)
+    assert (barred in found.barred) if barred else found.barred == ""
+    if barred:
+        text = explain.nothing(Diagnosis(cause="load_surge"), [found], {"p95_ms": 100.0})
+        assert text == f"hold: more traffic than usual; {found.barred}, and nothing else within bounds meets 100 ms"
+
+
+def test_what_is_no_limit_need_not_win_answers():
+    other = limiting(None, "batch_size")
+    assert model_planner._won_by(other, limiting(100.0).predicted) is other
