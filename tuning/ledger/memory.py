@@ -72,12 +72,16 @@ class MemoryLedger:
         return self.records.get(record_id)
 
     def find(self, query: Query) -> Sequence[Record]:
-        ids = sorted(set(self._candidates(query)), key=self._number.__getitem__, reverse=True)
-        found = [record for i in ids if (record := self.records.get(i)) is not None and self._is_meant(query, record)]
+        found = self._meant(query)
         if query.order == "time":
             found.sort(key=lambda record: -record.at_s)
         found = found[: query.limit]
         return found if query.bodies else [record.model_copy(update={"body": {}}) for record in found]
+
+    def _meant(self, query: Query) -> list[Record]:
+        """Newest written first."""
+        ids = sorted(set(self._candidates(query)), key=self._number.__getitem__, reverse=True)
+        return [record for i in ids if (record := self.records.get(i)) is not None and self._is_meant(query, record)]
 
     def _candidates(self, query: Query) -> list[str]:
         """Ids among which everything is that may be meant."""
@@ -125,10 +129,13 @@ class MemoryLedger:
         return query.holding is None or query.holding in to_json(record.body)
 
     def standing(self, at_s: float, memory_s: float) -> Standing:
+        return self._standing(at_s, memory_s)
+
+    def _standing(self, at_s: float, memory_s: float) -> Standing:
         unproven = [unproven_of(change) for change in self.changes.values() if change.state != "leased"]
         since_s = at_s - memory_s
         results = Query(kinds=tuple(LEVER_STEPS.values()), phase="result", since_s=since_s)
-        return standing_of(unproven, [r for r in self.find(results) if r.at_s <= at_s or not self._past(r, since_s)])
+        return standing_of(unproven, [r for r in self._meant(results) if r.at_s <= at_s or not self._past(r, since_s)])
 
     def _past(self, record: Record, since_s: float) -> bool:
         """Whether something that was written later is older than the caps remember (see tuning.ledger.claims)."""
@@ -139,7 +146,7 @@ class MemoryLedger:
         if change.plan_id in self.closed:
             raise ChangeAlreadyOpen(f"Plan {change.plan_id} was carried out and closed already.")
         if change.plan_id not in self.changes:
-            standing = self.standing(change.opened_at_s, caps.memory_s if caps is not None else 0.0)
+            standing = self._standing(change.opened_at_s, caps.memory_s if caps is not None else 0.0)
             claim = claim_of(change.plan, change.opened_at_s)
             if (taken := one_open_change(claim, standing)) is not None:
                 raise ChangeAlreadyOpen(taken.reason, until_s=taken.until_s)
