@@ -167,6 +167,7 @@ def test_the_page_escapes_what_it_is_given_and_says_what_the_command_line_says()
     ("ratio", "unit", "number", "said"),
     [
         (True, "ms", 0.7, "-30%"), (True, "ms", 2.9, "+190%"), (True, "ms", 282.35, "x 282"), (True, "ms", None, "-"),
+        (True, "ms", 5330.4, "x 5,330"), (True, "ms", 999.7, "x 1,000"),
         (False, "share", 0.012, "+1.20 points"), (False, "", -2.53e-8, "+0"), (False, "", -0.25, "-0.25"),
     ],
 )  # fmt: skip

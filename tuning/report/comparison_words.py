@@ -38,7 +38,12 @@ def value(line: Line, number: float | None) -> str:
         return ms(number)
     if line.unit == "share":
         return f"{number:.2%}"
-    return f"{number:.3g}" + (f" {line.unit}" if line.unit else "")
+    return _short(number) + (f" {line.unit}" if line.unit else "")
+
+
+def _short(number: float) -> str:
+    """Three digits, and never as a power of ten where people would write it out."""
+    return f"{number:,.0f}" if 999.5 <= abs(number) < 1e9 else f"{number:.3g}"
 
 
 def effect(line: Line, number: float | None) -> str:
@@ -46,7 +51,7 @@ def effect(line: Line, number: float | None) -> str:
     if number is None:
         return "-"
     if line.ratio:
-        return change(number) if number < _TIMES else f"x {number:.3g}"
+        return change(number) if number < _TIMES else f"x {_short(number)}"
     if line.unit == "share":
         return f"{100 * number:+.2f} points"
     return f"{number:+.3g}" if abs(number) >= _NOTHING else "+0"
