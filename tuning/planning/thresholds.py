@@ -301,6 +301,11 @@ PREEMPTED = 0.02
 """Preemptions per finished request from which gaps between tokens and prefill times hold more than iterations."""
 OVERHEAD_WEIGHT = 0.2
 """Weight of a newly seen overhead against the one known."""
+QUEUED_GENERATIONS = 5
+"""Full caches of sequences that are simulated to see what a replica answers that is never without a queue: the first
+and the last do not count, and three give its rate to a few percent ..."""
+QUEUED_REQUESTS = (40, 240)
+"""... within these requests: fewer scatter, more cost as much as the look itself."""
 WHOLE_PROMPT = 0.5
 """Share of an iteration's room up to which a prompt mostly goes through in one."""
 LENGTH_SPREAD = (0.02, 1.6)

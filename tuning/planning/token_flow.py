@@ -30,6 +30,7 @@ SIGNALS = (
     "replicas",
     "ttft_ms",
     "queue_ms",
+    "queue_depth",
     "prefill_ms",
     "prompt_tokens",
     "output_tokens",
@@ -229,10 +230,16 @@ def iterations(prompt: float, room: float) -> float:
 
 def overhead_ms(window: MetricWindow | None, since_s: float, until_s: float = math.inf) -> float | None:
     """Time to first token outside queue and prefill (parsing, tokenising, the network), ms; None where it is not
-    exported."""
+    exported, or where requests waited all the time.
+
+    A server tells the time to first token when that token comes, and the other two when the request has its answer:
+    where a queue grows, the first is of later requests than the others, and their difference is the queue's.
+    """
     if window is None or not {"ttft_ms", "queue_ms", "prefill_ms"} <= set(window.values):
         return None
-    rest = window.values["ttft_ms"] - window.values["queue_ms"] - window.values["prefill_ms"]
-    times = window.span.times()
-    rest = rest[np.isfinite(rest) & (times >= since_s) & (times < until_s)]
+    ttft, queue, prefill = (window.values[name] for name in ("ttft_ms", "queue_ms", "prefill_ms"))
+    times, waiting = window.span.times(), window.values.get("queue_depth")
+    nobody_waits = queue <= prefill if waiting is None else (queue <= prefill) & ~(waiting > 0)
+    rest = ttft - queue - prefill
+    rest = rest[np.isfinite(rest) & nobody_waits & (times >= since_s) & (times < until_s)]
     return max(0.0, float(np.median(rest))) if rest.size else None

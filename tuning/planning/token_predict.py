@@ -57,6 +57,11 @@ class Flow:
         return max(1.0, min(self.limits.max_num_seqs, fed, holds))
 
     @property
+    def overfills(self) -> bool:
+        """Whether sequences in every seat would outgrow the cache by the time that they end."""
+        return self.limits.max_num_seqs * (self.size.prompt + self.size.output) > self.limits.kv_tokens
+
+    @property
     def capacity(self) -> float:
         """Requests per second when the queue never empties: n / (out (a + b n) + n c p), the rate(n) of llm-d's queue
         analyser with the prompts' time spread over those that run."""
@@ -254,6 +259,8 @@ def look(
     capacity = flow.capacity
     if run.preempted and flow.qps > th.STABLE * capacity:
         capacity = min(capacity, _thrashing(run, last_s, capacity))
+    elif waiting >= th.WAITS and flow.overfills:
+        capacity = min(capacity, _from_a_queue(flow, settings.seed))
     grown = (waiting + (flow.qps - capacity) * settled_s) / capacity if flow.qps >= th.STABLE * capacity else 0.0
     # In the fluid the look's requests have waited up to what the queue has grown to by its end.
     outside = overhead_ms + 1e3 * max(0.0, grown)
@@ -305,6 +312,23 @@ def _thrashing(run: tq.Run, last_s: float, capacity: float) -> float:
     """Answers per second of a replica that computes preempted sequences again."""
     done = sum(at_s <= last_s for at_s in run.finished)
     return max(0.05 * capacity, done / last_s) if last_s > 0 else capacity
+
+
+def _from_a_queue(flow: Flow, seed: int) -> float:
+    """Answers per second of a replica that is never without a queue.
+
+    Where the cache holds fewer sequences than there are seats, a queue fills it to the brim, and sequences throw each
+    other out that would have fitted had they come one by one: a load that is carried from an empty server on may never
+    be carried from a queue on (a metastable failure: Bronson et al., "Metastable failures in distributed systems",
+    HotOS 2021).
+    """
+    generation = math.ceil(flow.sequences)
+    count = int(np.clip(th.QUEUED_GENERATIONS * generation, *th.QUEUED_REQUESTS))
+    computed, cached, output = _sized(flow.size, count, seed + 7919 * flow.stream, inside=False)
+    run = tq.simulate(Requests([0.0] * count, computed, cached, output), flow.step, flow.limits)
+    # The first generation begins together, the last ones have nobody behind them.
+    ended = run.finished[min(generation, count // 3) : count - min(generation, count // 3)]
+    return (len(ended) - 1) / (ended[-1] - ended[0]) if len(ended) > 1 and ended[-1] > ended[0] else math.inf
 
 
 def _worse_half(sound: Shown, slow: Shown, share: float) -> Shown:

@@ -83,6 +83,16 @@ def test_the_overhead_follows_slowly():
     assert model.overhead_ms == 25.0 and 25.0 < model.with_overhead(125.0).overhead_ms < 50.0
 
 
+def test_a_growing_queue_is_no_overhead():
+    """First tokens of later requests, queue times of those that have their answer already: what parts them is the queue."""
+    grows = np.where(np.arange(61) < 40, 0.0, np.arange(61) - 40.0)
+    signals = {"ttft_ms": 45.0 + 300.0 * grows, "queue_ms": 100.0 * grows, "prefill_ms": 40.0}
+    assert tf.overhead_ms(make_window(signals), -math.inf) == pytest.approx(5.0)
+    assert tf.overhead_ms(make_window(signals), AT_S - 90.0) is None, "somebody waited all the time"
+    unseen = signals | {"queue_ms": 0.0, "queue_depth": grows}
+    assert tf.overhead_ms(make_window(unseen), AT_S - 90.0) is None, "those who wait are in no histogram yet"
+
+
 def test_a_time_right_after_a_gap_teaches_nothing():
     signals = dict(token_signals(60.0))
     signals["itl_ms"] = np.where(np.arange(61) == 40, np.nan, signals["itl_ms"])

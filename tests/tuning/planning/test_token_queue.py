@@ -7,6 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from tuning.planning.settings import PlanningSettings
+from tuning.planning.token_flow import Lengths
+from tuning.planning.token_predict import Flow, Shown, look
 from tuning.planning.token_queue import Limits, Requests, Run, StepTime, simulate
 
 STEP = StepTime(base_ms=10.0, sequence_ms=1.0, prefill_ms=0.1)
@@ -109,3 +112,25 @@ def test_cached_tokens_make_iterations_longer_where_they_cost():
 def test_a_prompt_larger_than_the_cache_does_not_stop_the_others():
     run = simulate(requests((0.0, 5000, 5), (0.1, 50, 5)), STEP, Limits(8, 2048, kv_tokens=1000))
     assert math.isnan(run.e2e_s[0]) and math.isfinite(run.e2e_s[1])
+
+
+def shown(seats: int, *, waiting: float, kv_tokens: float = 8192, qps: float = 0.88) -> Shown:
+    """Prompts of 400 tokens and answers of 300, of which a cache of 8,192 holds 14 at once."""
+    size = Lengths(400.0, 560.0, 300.0, 450.0, 0.0)
+    flow = Flow(qps, 1.0, StepTime(10.0, 0.2, 1.0), Limits(seats, 512, kv_tokens), size, 0)
+    return look(flow, waiting, 40.0, PlanningSettings(), 0.0, {})
+
+
+def test_a_load_that_an_empty_cache_carries_is_not_carried_from_a_queue_on():
+    assert shown(64, waiting=0.0).capacity > 1.3
+    assert shown(64, waiting=24.0).capacity < 0.85
+    assert shown(64, waiting=24.0).p95["ttft_p95_ms"] > 20 * shown(64, waiting=0.0).p95["ttft_p95_ms"]
+
+
+def test_fewer_seats_than_the_cache_holds_carry_it_with_a_queue_too():
+    assert shown(10, waiting=24.0).capacity > 1.1
+    assert shown(10, waiting=24.0).p95["ttft_p95_ms"] < 3000.0
+
+
+def test_where_the_cache_holds_every_seat_a_queue_takes_nothing_away():
+    assert shown(64, waiting=24.0, kv_tokens=80_000).capacity == shown(64, waiting=0.0, kv_tokens=80_000).capacity
