@@ -68,7 +68,8 @@ class SafetySettings(BaseModel):
     """The load must have been that low for this long."""
 
     replicas_per_step: int = Field(1, ge=1)
-    """Replicas handed back at a time; each step is settled and looked at before the next."""
+    """Replicas handed back at a time; each step is settled and looked at before the next. Where what was measured since
+    the change says with room to spare that far fewer do, a step is larger: at most half of the replicas that serve."""
 
     in_flight_s: float = Field(120.0, ge=0)
     """How long a change without an answer may still land; before that an open intent is not closed as "not made"."""

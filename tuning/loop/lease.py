@@ -267,13 +267,15 @@ def _spare(parts: Parts, attempt: Attempt, held: Mapping[str, Setting], at_s: fl
     added = next((change for change in plan.chosen.changes if change.lever == "replicas"), None)
     if added is None:
         return None
-    step = lease.next_step_back(added, held[added.lever], parts.settings.safety)
+    steps = lease.steps_back(added, held[added.lever], parts.settings.safety)
     incident = value(record, Incident) if (record := parts.ledger.get(plan.incident_id)) is not None else None
-    if step is None or incident is None:
+    if not steps or incident is None:
         return None
-    seen = observe(parts, service, at_s)
-    reason = parts.planner.spares(incident, seen, past(parts, service.name, plan.incident_id, at_s), step)
-    return make_step(parts, attempt, step, seen.window, at_s, reason) if reason else None
+    seen, known = observe(parts, service, at_s), past(parts, service.name, plan.incident_id, at_s)
+    for step in steps:
+        if reason := parts.planner.spares(incident, seen, known, step):
+            return make_step(parts, attempt, step, seen.window, at_s, reason)
+    return None
 
 
 def renew(parts: Parts, plan: Plan, at_s: float, reason: str) -> None:
@@ -325,7 +327,7 @@ def make_step(
     if lever is not None:
         # A step back waits for itself only, not for what the change was made of (INT8, a queue that drained).
         source = "summary" if window is None else window.percentile_source
-        own_s = timing.settle_s(parts.settings.verification, lever, source)
+        own_s = timing.back_s(parts.settings.verification, lever, step, source)
         back = back.model_copy(update={"settle_s": min(back.settle_s, own_s)})
     parts.ledger.put(records.plan_record(back))
     try:

@@ -117,7 +117,9 @@ class ModelPlanner:
         later = {name: float(seen[name].max()) * grown[name] for name in case.limits}
         worst = max(case.limits, key=lambda name: later[name] / case.limits[name])
         p95, limit = later[worst], case.limits[worst]
-        if p95 > th.SPARED_P95 * limit or then.load > th.SPARED_LOAD or then.carries < th.SPARED_CARRIES:
+        several = int(stay.setting["replicas"]) - int(fewer.setting["replicas"]) > 1
+        most_p95, most_load = th.SPARED_AT_ONCE if several else (th.SPARED_P95, th.SPARED_LOAD)
+        if p95 > most_p95 * limit or then.load > most_load or then.carries < th.SPARED_CARRIES:
             return ""
         return (
             f"{fewer.setting['replicas']} replicas are predicted to do: busy {then.load:.0%} at the highest load seen, "

@@ -473,6 +473,9 @@ back before its lease ends ..."""
 SPARED_LOAD = 0.65
 """... if the rest are no busier than this then (with 0.8, a ramp of 2/s on a development incident outgrew what was
 left: a second change) ..."""
+SPARED_AT_ONCE = (0.7, 0.55)
+"""The same two (P95 over its objective, busy share) for several replicas at once: the further a prediction reaches from
+what was seen, the more room it is given."""
 SPARED_CARRIES = 0.95
 """... and carry that load with this probability, whatever is not known of the batch times."""
 NOT_SPARED = ("stale_data", "errors")

@@ -162,13 +162,36 @@ def _load(window: MetricWindow, at_s: float, for_s: float) -> tuple[float, float
     return float(finite[-1]), float(finite.max()), float(finite.size) * window.span.step_s
 
 
+def steps_back(change: Change, now: Setting, settings: SafetySettings) -> list[Change]:
+    """The steps towards the old number of replicas that may be weighed, the largest first: all of the way where that
+    leaves half of what serves, then half as many each, down to `safety.replicas_per_step`. Each is absolute."""
+    main = "min_replicas" if "min_replicas" in change.old else "replicas"
+    old, current = change.old.get(main), now.values.get(main)
+    if not isinstance(old, int | float) or not isinstance(current, int | float) or current <= old:
+        step = next_step_back(change, now, settings)
+        return [] if step is None else [step]
+    least = settings.replicas_per_step
+    at_once = max(least, min(int(current - old), int(current) // 2))
+    sizes = [at_once]
+    while sizes[-1] > least:
+        sizes.append(max(least, sizes[-1] // 2))
+    return [step for size in sizes if (step := next_step_back(change, now, settings, at_once=size)) is not None]
+
+
 def next_step_back(
-    change: Change, now: Setting, settings: SafetySettings, *, qps: float | None = None, limit_qps: float | None = None
+    change: Change,
+    now: Setting,
+    settings: SafetySettings,
+    *,
+    qps: float | None = None,
+    limit_qps: float | None = None,
+    at_once: int | None = None,
 ) -> Change | None:
     """The next change towards the old values; None when they are in force already.
 
-    Replicas go back a few at a time. With `qps` and `limit_qps` (what the old setting carries) the load is re-predicted
-    as load * N / (N - 1) per replica before each step, and a step that would not carry it is not taken (None).
+    Replicas go back a few at a time (at_once; default: `safety.replicas_per_step`). With `qps` and `limit_qps` (what
+    the old setting carries) the load is re-predicted as load * N / (N - 1) per replica before each step, and a step
+    that would not carry it is not taken (None).
     """
     if same_knobs(change.old, now.values):
         return None
@@ -182,7 +205,7 @@ def next_step_back(
         if isinstance(current, str) or isinstance(old, str) or current is None:
             target[knob] = old
         elif current > old:
-            target[knob] = max(old, current - settings.replicas_per_step)
+            target[knob] = max(old, current - (at_once or settings.replicas_per_step))
         else:
             target[knob] = old
     _keep_order(target, now)

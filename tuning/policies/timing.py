@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from detection.model import Lever
 from tuning.attempt import Attempt
 from tuning.guards.settings import SafetySettings
+from tuning.model import Change
 from tuning.verification.settings import VerificationSettings
 
 
@@ -14,6 +15,19 @@ def settle_s(verification: VerificationSettings, lever: Lever, percentile_source
     """How long to wait after a change before looking: the window behind P95 and the lever's own delay, in seconds."""
     window_s = verification.summary_window_s if percentile_source == "summary" else verification.rate_window_s
     return max(verification.settle_min_s, window_s + lever.effect_delay_s)
+
+
+def back_s(
+    verification: VerificationSettings, lever: Lever, step: Change, percentile_source: str = "histogram"
+) -> float:
+    """How long to wait after a step back. Replicas that go are gone at once, however long one takes to start: only the
+    window behind P95 has to pass."""
+    gone = step.lever == "replicas" and any(
+        isinstance(old := step.old.get(knob), int | float) and isinstance(new, int | float) and new < old
+        for knob, new in step.new.items()
+    )
+    waited = lever.model_copy(update={"effect_delay_s": 0.0}) if gone else lever
+    return settle_s(verification, waited, percentile_source)
 
 
 def look_until_s(

@@ -173,9 +173,21 @@ def test_replicas_that_are_spared_go_back_before_the_lease_ends_and_the_rest_sta
     said = tend(world, replace(loop, planner=planner), 600)
     assert [replicas for _, replicas in lever.told] == [3]
     assert said == ["handing back: replicas 4 -> 3. 3 do."]
-    assert planner.asked[0] == ("i", 3) and planner.asked[-1] == ("i", 2)
+    assert planner.asked[:2] == [("i", 2), ("i", 3)] and planner.asked[-1] == ("i", 2)
     (lease_,) = ledger.open_changes()
     assert lease_.state == "leased"
+
+
+def test_many_replicas_go_back_at_once_where_far_fewer_do_and_half_of_what_serves_stays_at_least():
+    world = World(qps=lambda _t: 180.0)
+    world.batch_size = 8
+    world.wait(200)
+    change = Change(lever="replicas", old={"replicas": 2}, new={"replicas": 12})
+    loop, ledger, _mails, lever = leased(world, change, limit_qps=100.0, replicas=12)
+    tend(world, replace(loop, planner=Sparing(enough=3)), 900)
+    assert [replicas for _, replicas in lever.told] == [6, 3]
+    assert lever.told[1][0] - lever.told[0][0] >= 20.0 + loop.settings.verification.look_s
+    assert [change.state for change in ledger.open_changes()] == ["leased"]
 
 
 def test_only_replicas_are_spared_and_nobody_is_asked_of_what_costs_nothing():

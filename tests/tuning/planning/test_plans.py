@@ -272,11 +272,22 @@ def test_borrowed_replicas_are_spared_where_fewer_do():
     assert spared(planner="playbook") == ""
 
 
+def test_several_borrowed_replicas_are_spared_at_once_where_far_fewer_do():
+    """Four take 110/s each of 222/s: room enough for a step of four, and for single ones where there is less."""
+    eight = {"replicas": after(2.0, 8.0)}
+    assert spared(eight, old=8, new=4).startswith("4 replicas are predicted to do: busy 50%")
+    assert spared(eight, old=8, new=7, p95_ms=42.0) and spared(eight | {"qps": after(60.0, 540.0)}, old=8, new=7)
+
+
 @pytest.mark.parametrize(
     ("change", "why_not"),
     [
         ({"old": 3, "new": 2, "signals": {"replicas": after(2.0, 3.0)}}, "440/s on two replicas: 99 % of full batches"),
         ({"old": 4, "new": 3, "signals": {"replicas": after(2.0, 4.0)}}, "on three: 66 %"),
+        ({"old": 8, "new": 4, "signals": {"replicas": after(2.0, 8.0)}, "p95_ms": 42.0},
+         "P95 at 0.8 of the objective is too close for a step of four"),
+        ({"old": 8, "new": 4, "signals": {"replicas": after(2.0, 8.0), "qps": after(60.0, 540.0)}},
+         "four at 61 % are too busy for a step of four"),
         ({"p95_ms": 35.0}, "P95 is at 0.86 of the objective already"),
         ({"signals": {"qps": [60.0] * 37 + [1050.0] * 8 + [440.0] * 16}}, "it was 1050/s a while ago: 95 % of five"),
         ({"signals": {"p95_ms": [30.0] * 60 + [52.0]}}, "the highest P95 seen lately is what counts"),

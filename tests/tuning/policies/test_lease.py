@@ -8,7 +8,7 @@ import pytest
 from detection.model import MetricWindow, Span
 from tuning.guards import SafetySettings
 from tuning.model import Change, Diagnosis, Knob, OpenChange, Option, Plan, Setting
-from tuning.policies.lease import covered, due, found, next_step_back
+from tuning.policies.lease import covered, due, found, next_step_back, steps_back
 
 SETTINGS = SafetySettings(revert_hysteresis=0.15, revert_for_s=600.0, lease_renewals=2)
 NOW_S = 10_000.0
@@ -88,6 +88,32 @@ def test_replicas_go_back_one_at_a_time() -> None:
         {"replicas": 2},
         {"replicas": 1},
     ]
+
+
+@pytest.mark.parametrize(
+    ("old", "now", "targets"),
+    [
+        (1, 1, []),
+        (1, 2, [1]),
+        (3, 8, [4, 6, 7]),  # five were added: half of the eight at most, then half of that, then one
+        (1, 12, [6, 9, 11]),
+        (7, 13, [7, 10, 12]),
+        (4, 2, [4]),  # fewer than before: somebody's hand, and the way back is up
+    ],
+)
+def test_how_many_replicas_may_go_back_at_once(old: int, now: int, targets: list[int]) -> None:
+    change = Change(lever="replicas", old={"replicas": old}, new={"replicas": 20})
+    steps = steps_back(change, Setting(lever="replicas", values={"replicas": now}), SETTINGS)
+    assert [step.new["replicas"] for step in steps] == targets
+    assert all(step.old == {"replicas": now} for step in steps)
+
+
+def test_several_at_once_are_never_fewer_than_the_setting_says() -> None:
+    change = Change(lever="replicas", old={"min_replicas": 1, "max_replicas": 2}, new={"min_replicas": 9})
+    now = Setting(lever="replicas", values={"min_replicas": 9, "max_replicas": 9})
+    steps = steps_back(change, now, SETTINGS.model_copy(update={"replicas_per_step": 3}))
+    assert [step.new["min_replicas"] for step in steps] == [5, 6]
+    assert all(step.new["max_replicas"] >= step.new["min_replicas"] for step in steps)
 
 
 def test_bounds_go_back_without_ever_crossing() -> None:

@@ -7,8 +7,8 @@ import pytest
 from detection.model import Lever
 from tuning.attempt import Attempt
 from tuning.guards import SafetySettings
-from tuning.model import Diagnosis, Option, Plan, Receipt
-from tuning.policies.timing import longest_apply_s, look_until_s, overdue_s, settle_s, worst_case_rollback_s
+from tuning.model import Change, Diagnosis, Option, Plan, Receipt
+from tuning.policies.timing import back_s, longest_apply_s, look_until_s, overdue_s, settle_s, worst_case_rollback_s
 from tuning.verification.settings import VerificationSettings
 
 VERIFICATION = VerificationSettings(
@@ -27,6 +27,19 @@ def lever(delay_s: float = 0.0, **options: object) -> Lever:
 )
 def test_settling_is_the_window_and_the_delay_and_at_least_its_least(delay_s, source, expected_s) -> None:
     assert settle_s(VERIFICATION, lever(delay_s), source) == expected_s
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "expected_s"),
+    [
+        ("replicas", {"min_replicas": 6}, {"min_replicas": 3}, 40.0),  # gone at once: the window behind P95 alone
+        ("replicas", {"min_replicas": 3}, {"min_replicas": 6}, 110.0),  # a step that is taken back starts replicas
+        ("batch_size", {"batch_size": 8}, {"batch_size": 1}, 110.0),
+    ],
+)
+def test_what_only_goes_away_waits_for_nothing_to_start(name, old, new, expected_s) -> None:
+    slow = Lever(name=name, actuator="x", effect_delay_s=80.0)
+    assert back_s(VERIFICATION, slow, Change(lever=name, old=old, new=new)) == expected_s
 
 
 def attempt(made_s: float | None = None, **more: object) -> Attempt:
