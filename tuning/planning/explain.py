@@ -189,11 +189,13 @@ def no_gain(option: Predicted, stay: Predicted, limits: Mapping[str, float], *, 
     return f"it would show {_title(name)} {ms(option.shown[name].value)}, and so does the present setting"
 
 
-def uncured(diagnosis: Diagnosis) -> str:
-    """Why a cause that no lever cures gets no change: it is over, or a person has to look."""
+def uncured(diagnosis: Diagnosis, symptom: str = "") -> str:
+    """Why a cause that no lever cures gets no change: it is over, nothing was wrong where a person asked (symptom:
+    by_hand), or a person has to look."""
     evidence = "; ".join(diagnosis.evidence)
     if diagnosis.cause == "healthy":
-        return f"hold: it recovered by itself: {evidence}; no change is needed"
+        how = "what is promised is kept" if symptom == "by_hand" else "it recovered by itself"
+        return f"hold: {how}: {evidence}; no change is needed"
     if diagnosis.cause == "fresh_release":
         return f"hold: {evidence}"
     return f"hold: {evidence}: no lever cures that"

@@ -84,7 +84,8 @@ class ModelPlanner:
             leased = lease_s(observation.service.levers.get(BREAKER)) if plan.chosen.changes else None
             return plan.model_copy(update={"lease_s": leased})
         if not case.diagnosis.curable:
-            return self._plan(case, Option(changes=(), reason=explain.uncured(case.diagnosis)), ())
+            why = explain.uncured(case.diagnosis, case.incident.symptom)
+            return self._plan(case, Option(changes=(), reason=why), ())
         if not case.situation.identified:
             if not case.engine.rules_apply or not case.limits:
                 reason = f"hold: {explain.unpredictable(case.diagnosis, case.observation.promise.signal)}"

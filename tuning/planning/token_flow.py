@@ -228,6 +228,36 @@ def iterations(prompt: float, room: float) -> float:
     return 1.0 if share < th.WHOLE_PROMPT else share + th.WHOLE_PROMPT
 
 
+@dataclass(frozen=True)
+class Answered:
+    """What a service answered while its queue never emptied, and how sure that is (Poisson): that is its capacity."""
+
+    per_s: float
+    error: float
+
+
+def answered(window: MetricWindow, since_s: float, rate_window_s: float) -> Answered | None:
+    """From the newest stretch without an empty queue; None where there is none of a rate window's length.
+
+    The rates of its first rate window are left out: they hold answers of the time before.
+    """
+    depth, rate = window.values.get("queue_depth"), window.values.get("qps")
+    if depth is None or rate is None:
+        return None
+    times = window.span.times()
+    stands = np.nan_to_num(depth, nan=th.WAITS) >= th.WAITS
+    empty = np.flatnonzero(~stands | (times < since_s))
+    first = int(empty[-1]) + 1 if empty.size else 0
+    if first >= times.size or not np.isfinite(depth[first:]).any():
+        return None
+    inside = np.isfinite(rate) & (times >= times[first] + rate_window_s)
+    if not inside.any():
+        return None
+    per_s = float(rate[inside].mean())
+    count = per_s * (float(times[-1]) - float(times[first]))
+    return Answered(per_s, 1.0 / math.sqrt(max(count, 1.0)))
+
+
 def overhead_ms(window: MetricWindow | None, since_s: float, until_s: float = math.inf) -> float | None:
     """Time to first token outside queue and prefill (parsing, tokenising, the network), ms; None where it is not
     exported, or where requests waited all the time.

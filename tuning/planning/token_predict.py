@@ -39,7 +39,8 @@ _Z = [
 
 @dataclass(frozen=True)
 class Flow:
-    """What one draw of one candidate comes to: one replica's arrivals and its engine. gain: of another precision."""
+    """What one draw of one candidate comes to: one replica's arrivals and its engine. answered: requests per
+    second that a replica was seen to answer from a queue (inf: not seen)."""
 
     qps: float
     cv2: float
@@ -47,6 +48,7 @@ class Flow:
     limits: Limits
     size: Lengths
     stream: int
+    answered: float = math.inf
 
     @property
     def sequences(self) -> float:
@@ -120,6 +122,8 @@ def _predict(
 ) -> Predicted:
     gain, gain_sd = _gain(candidate, observation, situation, knowledge)
     flows = [_flow(candidate, situation, step, draw, gain, gain_sd) for draw, step in enumerate(steps)]
+    seen = situation.answered if gain == 1.0 else None
+    flows = [replace(flow, answered=_answered(seen, situation, draw)) for draw, flow in enumerate(flows)]
     settled_s = candidate.delay_s + settings.rate_window_s + settings.verify_window_s
     waiting = situation.backlog / int(candidate.setting["replicas"])
     looked = functools.partial(
@@ -176,6 +180,13 @@ def _flow(
     flow = Flow(qps / replicas, split_cv2(situation.cv2, replicas), step, limits, size, draw)
     doubt = math.hypot(situation.steps.doubt(flow.running), situation.slow_sd if situation.pace != 1.0 else 0.0)
     return _slower(flow, math.exp(doubt * z_doubt + gain_sd * z_gain))
+
+
+def _answered(seen: tf.Answered | None, situation: TokenSituation, draw: int) -> float:
+    """Requests per second that one replica answers from a queue, as measured; inf where none stands."""
+    if seen is None:
+        return math.inf
+    return seen.per_s / max(1, situation.now.replicas or 1) * math.exp(seen.error * float(_Z[-1][draw]))
 
 
 def _slower(flow: Flow, factor: float) -> Flow:
@@ -261,6 +272,9 @@ def look(
         capacity = min(capacity, _thrashing(run, last_s, capacity))
     elif waiting >= th.WAITS and flow.overfills:
         capacity = min(capacity, _from_a_queue(flow, settings.seed))
+    if waiting >= th.WAITS and flow.overfills and flow.limits.max_num_seqs > flow.sequences:
+        # The cache and not the seats says how many run, as it does now: then what is answered now is what will be.
+        capacity = min(capacity, flow.answered)
     grown = (waiting + (flow.qps - capacity) * settled_s) / capacity if flow.qps >= th.STABLE * capacity else 0.0
     # In the fluid the look's requests have waited up to what the queue has grown to by its end.
     outside = overhead_ms + 1e3 * max(0.0, grown)

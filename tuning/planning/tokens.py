@@ -26,7 +26,8 @@ from tuning.planning.token_flow import Lengths
 @dataclass(frozen=True, kw_only=True)
 class TokenSituation(Situation):
     """steps: the iteration time as learned, before `slow`. size: lengths now (None: not exported). kv_tokens: room of
-    one replica's cache. max_num_seqs, max_num_batched_tokens: the limits now (None: not known)."""
+    one replica's cache. max_num_seqs, max_num_batched_tokens: the limits now (None: not known). answered: while its
+    queue never emptied (None: it does)."""
 
     steps: StepModel
     learned: Mapping[str, StepModel]
@@ -36,6 +37,7 @@ class TokenSituation(Situation):
     block_tokens: int = th.BLOCK_TOKENS
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
+    answered: tf.Answered | None = None
 
     @property
     def pace(self) -> float:
@@ -89,6 +91,7 @@ def assess(
         block_tokens=tf.block_tokens(observation),
         max_num_seqs=limit,
         max_num_batched_tokens=budget,
+        answered=tf.answered(window, fresh, settings.rate_window_s),
     )
 
 

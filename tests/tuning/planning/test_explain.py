@@ -165,6 +165,11 @@ def test_a_cause_that_no_lever_cures(cause, text):
     assert explain.uncured(Diagnosis(cause=cause, evidence=("P95 is fine",), curable=False)) == text
 
 
+def test_who_asks_by_hand_about_a_sound_service_is_told_no_recovery():
+    healthy = Diagnosis(cause="healthy", evidence=("P95 is fine",), curable=False)
+    assert explain.uncured(healthy, "by_hand") == "hold: what is promised is kept: P95 is fine; no change is needed"
+
+
 def lost(item, meets: float = 0.01):
     """The same option with so little hope."""
     return dataclasses.replace(item, predicted=dataclasses.replace(item.predicted, meets=meets))

@@ -93,6 +93,20 @@ def test_a_growing_queue_is_no_overhead():
     assert tf.overhead_ms(make_window(unseen), AT_S - 90.0) is None, "those who wait are in no histogram yet"
 
 
+def test_what_is_answered_while_a_queue_stands_is_read_once_it_has_stood_for_a_rate_window():
+    """61 points, one in 5 s; the queue stands from the 41st on (AT_S - 100)."""
+    count = np.arange(61)
+    signals = {"queue_depth": np.where(count < 40, 0.0, 9.0), "qps": np.where(count < 42, 3.0, 0.8)}
+    found = tf.answered(make_window(signals), -math.inf, 10.0)
+    assert found is not None and found.per_s == pytest.approx(0.8)
+    assert found.error == pytest.approx(1 / math.sqrt(0.8 * 100))
+    assert tf.answered(make_window(signals), AT_S - 5.0, 10.0) is None, "since a change it stands for less than a window"
+    emptied = signals | {"queue_depth": np.where(count == 59, 0.0, 9.0)}
+    assert tf.answered(make_window(emptied), -math.inf, 10.0) is None
+    assert tf.answered(make_window({"qps": 1.0}), -math.inf, 10.0) is None, "no server that tells who waits"
+    assert tf.answered(make_window({"qps": 1.0, "queue_depth": np.full(61, np.nan)}), -math.inf, 10.0) is None
+
+
 def test_a_time_right_after_a_gap_teaches_nothing():
     signals = dict(token_signals(60.0))
     signals["itl_ms"] = np.where(np.arange(61) == 40, np.nan, signals["itl_ms"])

@@ -114,10 +114,12 @@ def test_a_prompt_larger_than_the_cache_does_not_stop_the_others():
     assert math.isnan(run.e2e_s[0]) and math.isfinite(run.e2e_s[1])
 
 
-def shown(seats: int, *, waiting: float, kv_tokens: float = 8192, qps: float = 0.88) -> Shown:
+def shown(
+    seats: int, *, waiting: float, kv_tokens: float = 8192, qps: float = 0.88, answered: float = math.inf
+) -> Shown:
     """Prompts of 400 tokens and answers of 300, of which a cache of 8,192 holds 14 at once."""
     size = Lengths(400.0, 560.0, 300.0, 450.0, 0.0)
-    flow = Flow(qps, 1.0, StepTime(10.0, 0.2, 1.0), Limits(seats, 512, kv_tokens), size, 0)
+    flow = Flow(qps, 1.0, StepTime(10.0, 0.2, 1.0), Limits(seats, 512, kv_tokens), size, 0, answered)
     return look(flow, waiting, 40.0, PlanningSettings(), 0.0, {})
 
 
@@ -134,3 +136,10 @@ def test_fewer_seats_than_the_cache_holds_carry_it_with_a_queue_too():
 
 def test_where_the_cache_holds_every_seat_a_queue_takes_nothing_away():
     assert shown(64, waiting=24.0, kv_tokens=80_000).capacity == shown(64, waiting=0.0, kv_tokens=80_000).capacity
+
+
+def test_what_was_answered_from_a_queue_says_more_than_the_model_where_the_cache_goes_on_to_hold_what_runs():
+    assert shown(64, waiting=24.0, answered=0.5).capacity == 0.5 == shown(32, waiting=24.0, answered=0.5).capacity
+    assert shown(10, waiting=24.0, answered=0.5).capacity > 1.1
+    assert shown(64, waiting=0.0, answered=0.5).capacity > 1.3
+    assert shown(64, waiting=24.0, kv_tokens=80_000, answered=0.5).capacity > 1.3
