@@ -45,12 +45,14 @@ _SIGNS = {
 
 @dataclass(frozen=True)
 class Mutation:
-    """number: its place in the module. text: what became what."""
+    """number: its place in the module. text: what became what. lines: first and last line of the statement that holds
+    it (of a compound one its head alone); (0, 0) where it is executed when the module is imported."""
 
     number: int
     line: int
     kind: str
     text: str
+    lines: tuple[int, int] = (0, 0)
 
 
 def mutations(source: str) -> list[Mutation]:
@@ -76,10 +78,19 @@ class _Walk(ast.NodeTransformer):
         self.found: list[Mutation] = []
         self._steers = False
         self._top = True
+        self._lines = (0, 0)
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        outer = self._lines
+        if isinstance(node, ast.stmt) and not self._top:
+            self._lines = _lines(node)
+        found: ast.AST = super().visit(node)
+        self._lines = outer
+        return found
 
     def _here(self, node: ast.AST, kind: str, text: str) -> bool:
         number = len(self.found)
-        self.found.append(Mutation(number, getattr(node, "lineno", 0), kind, text))
+        self.found.append(Mutation(number, getattr(node, "lineno", 0), kind, text, self._lines))
         return number == self.wanted
 
     # What is left alone ------------------------------------------------------------------------------------------
@@ -201,6 +212,11 @@ class _Walk(ast.NodeTransformer):
                 if self._here(node, kind, f"{value:g} -> {other:g}"):
                     return ast.copy_location(ast.Constant(other), node)
         return node
+
+
+def _lines(node: ast.stmt) -> tuple[int, int]:
+    body = getattr(node, "body", None)
+    return node.lineno, max(node.lineno, body[0].lineno - 1) if body else node.end_lineno or node.lineno
 
 
 def _up(value: int | float) -> int | float:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import json
+import math
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -24,8 +26,19 @@ from tests.mutants.targets import ROOT
 QUICK = "not server and not airflow and not e2e and not faults"
 
 
+OPTIONS = (
+    "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "timeout=0", "--rootdir", str(ROOT), "-m", QUICK,
+    "--no-header", "--tb=no",
+)  # fmt: skip
+"""No limit of wall time: on a busy machine it would end a test, and that would look like a test that noticed."""
+ASLEEP = 20.0
+"""Wall time, in CPU limits, after which a mutant that uses no CPU is ended too."""
+KILLED, SURVIVED, ENDLESS, UNIMPORTABLE, BROKEN = "killed", "survived", "endless", "unimportable", "broken"
+_VERDICTS = {0: SURVIVED, 1: KILLED, 2: UNIMPORTABLE}
+"""By pytest's exit code: a test failed; collecting failed, so no test looked at anything."""
+
 Job = tuple[Path, int | None, Sequence[str], float]
-"""Module, number of the mutation, tests, seconds they may take."""
+"""Module, number of the mutation, its tests (files, or node ids in the order wanted), seconds of CPU that they may use."""
 
 
 class _Swap(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -47,6 +60,18 @@ class _Swap(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(self.code, module.__dict__)
 
 
+@dataclass(frozen=True)
+class _Only:
+    """Runs these tests of what was collected, in this order."""
+
+    tests: Sequence[str]
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        place = {test: k for k, test in enumerate(self.tests)}
+        items[:] = sorted((i for i in items if i.nodeid in place), key=lambda i: place[i.nodeid])
+
+
 @dataclass
 class Started:
     """A mutant whose tests run. `verdict` asks how it went and does not wait."""
@@ -57,16 +82,16 @@ class Started:
     took_s: float = 0.0
 
     def verdict(self) -> str:
-        """ "" while it runs, then killed, survived, too slow or broken (pytest could not even start: it says nothing)."""
+        """ "" while it runs, then: killed (a test failed), survived, endless (used up its CPU time: a busy machine is
+        no reason), unimportable (no test could be collected) or broken (pytest could not even start)."""
         self.took_s = time.monotonic() - self.began_s
         done, status = os.waitpid(self.pid, os.WNOHANG)
-        if done:
-            return {0: "survived", 1: "killed", 2: "killed"}.get(os.waitstatus_to_exitcode(status), "broken")
-        if self.took_s < self.limit_s:
+        if not done:
+            if self.took_s > ASLEEP * self.limit_s:
+                os.kill(self.pid, signal.SIGKILL)
             return ""
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        return "too slow"
+        code = os.waitstatus_to_exitcode(status)
+        return ENDLESS if code in (-signal.SIGXCPU, -signal.SIGKILL) else _VERDICTS.get(code, BROKEN)
 
 
 def start(module: Path, number: int | None, tests: Sequence[str], limit_s: float) -> Started:
@@ -75,7 +100,7 @@ def start(module: Path, number: int | None, tests: Sequence[str], limit_s: float
     began_s = time.monotonic()
     pid = os.fork()
     if pid == 0:
-        _child(module, number, tests)
+        _child(module, number, tests, limit_s)
     return Started(pid, limit_s, began_s)
 
 
@@ -94,10 +119,12 @@ def run_all(jobs: Sequence[Job], workers: int, tell: Callable[[int, str, float],
         time.sleep(0.02)
 
 
-def _child(module: Path, number: int | None, tests: Sequence[str]) -> None:
-    """Never returns. Exit code: pytest's (2 also where the mutant cannot be imported)."""
+def _child(module: Path, number: int | None, tests: Sequence[str], limit_s: float) -> None:
+    """Never returns. Exit code: pytest's."""
     code = 99
     try:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(limit_s), math.ceil(limit_s) + 5))
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
@@ -106,8 +133,8 @@ def _child(module: Path, number: int | None, tests: Sequence[str]) -> None:
             tree = mutated((ROOT / module).read_text(encoding="utf-8"), number)
             name = ".".join(module.with_suffix("").parts)
             sys.meta_path.insert(0, _Swap(name, ROOT / module, compile(tree, str(ROOT / module), "exec")))
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", QUICK, "--no-header", "--tb=no"]
-        code = int(pytest.main([*options, *tests]))
+        files = dict.fromkeys(test.partition("::")[0] for test in tests)
+        code = int(pytest.main([*OPTIONS, *files], plugins=[_Only(tests)] if "::" in "".join(tests) else []))
     finally:
         os._exit(code)
 

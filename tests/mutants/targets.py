@@ -7,9 +7,20 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 TARGETS = {
+    "detection/detectors/training.py": ("tests/detection/test_training.py",),
+    "detection/ensemble.py": ("tests/detection/test_scoring.py", "tests/detection/test_pipeline.py"),
+    "detection/incidents.py": ("tests/detection/test_incidents.py", "tests/detection/test_pipeline.py"),
     "detection/scoring.py": ("tests/detection/test_scoring.py", "tests/detection/test_pipeline.py"),
+    "detection/training.py": ("tests/detection/test_training.py",),
+    "tuning/attempt.py": ("tests/tuning/loop/test_attempt.py", "tests/tuning/loop/test_loop_once.py"),
     "tuning/guards": ("tests/tuning/guards",),
-    "tuning/planning": ("tests/tuning/planning", "tests/contracts/test_planners.py"),
+    "tuning/ledger/memory.py": ("tests/contracts/test_ledger.py",),
+    "tuning/planning": (
+        "tests/tuning/planning",
+        "tests/contracts/test_engines.py",
+        "tests/contracts/test_planners.py",
+        "tests/detection/test_training.py",
+    ),
     "tuning/policies": ("tests/tuning/policies",),
     "tuning/verification": ("tests/tuning/verification",),
 }
