@@ -15,30 +15,27 @@ from pydantic_core import PydanticCustomError
 from detection import presets
 from detection.model import InputSample, Lever, Mode, OwnPreset, OwnSignal, Service, ServiceKind, Slo
 from detection.settings import DetectionSettings
-from tuning.actuators.settings import (
-    OPTIONS,
-    CommandOptions,
-    HttpAdmissionOptions,
-    HttpBreakerOptions,
+from tuning.actuators.settings import OPTIONS
+from tuning.actuators.settings.admission import HttpAdmissionOptions, KubernetesAdmissionOptions, TritonAdmissionOptions
+from tuning.actuators.settings.batch_size import (
     HttpConfigOptions,
     HttpOptions,
-    HttpReleaseOptions,
-    HttpRestartOptions,
-    HttpVariantOptions,
-    KubernetesAdmissionOptions,
-    KubernetesOptions,
     KubernetesPatchOptions,
-    KubernetesReleaseOptions,
-    KubernetesRestartOptions,
-    MlflowReleaseOptions,
-    ModelRepositoryOptions,
     PodSpecOptions,
-    TritonAdmissionOptions,
     TritonOptions,
-    TritonReleaseOptions,
-    TritonRepositoryOptions,
-    TritonVariantOptions,
 )
+from tuning.actuators.settings.breaker import HttpBreakerOptions
+from tuning.actuators.settings.command import CommandOptions
+from tuning.actuators.settings.precision import ModelRepositoryOptions, TritonRepositoryOptions
+from tuning.actuators.settings.release import (
+    HttpReleaseOptions,
+    KubernetesReleaseOptions,
+    MlflowReleaseOptions,
+    TritonReleaseOptions,
+)
+from tuning.actuators.settings.replicas import KubernetesOptions
+from tuning.actuators.settings.restart import HttpRestartOptions, KubernetesRestartOptions
+from tuning.actuators.settings.variant import HttpVariantOptions, TritonVariantOptions
 from tuning.channel_settings import ChannelSettings, NotifySettings, channels_of
 from tuning.cron import cron_problem
 from tuning.guards.settings import SafetySettings

@@ -5,7 +5,8 @@ from __future__ import annotations
 from detection.model import Service
 from tuning.actuators._http import budget_of
 from tuning.actuators._knob_endpoints import KnobEndpoints
-from tuning.actuators.settings import BatchEndpointOptions, EndpointOptions
+from tuning.actuators.settings.batch_size import BatchEndpointOptions
+from tuning.actuators.settings.endpoints import EndpointOptions
 from tuning.errors import ConfigError
 from tuning.model import Change, Receipt
 

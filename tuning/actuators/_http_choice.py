@@ -9,7 +9,7 @@ from tuning.actuators import _json_pointer as pointers
 from tuning.actuators import _options as options
 from tuning.actuators import _request_template as templates
 from tuning.actuators._http import Http
-from tuning.actuators.settings import HttpRequest
+from tuning.actuators.settings.endpoints import HttpRequest
 from tuning.errors import ControlRefused
 
 LETTERS = 120

@@ -1,6 +1,6 @@
 """Where the precision lever gets its INT8 version from: the user's model and rows, judged, published once.
 
-Options: tuning.actuators.settings.PrecisionOptions, and `drift`, which the loop puts there: what learn_baselines knows
+Options: settings.precision.PrecisionOptions, and `drift`, which the loop puts there: what learn_baselines knows
 about the service.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from detection.model import Service
 from tuning.actuators import _options as options
-from tuning.actuators.settings import PrecisionOptions
+from tuning.actuators.settings.precision import PrecisionOptions
 from tuning.errors import QuantizationRefused
 from tuning.ports import Connections
 from tuning.quantization import pipeline

@@ -14,7 +14,7 @@ from detection.model import Service, make_id
 from tuning.actuators import _options as options
 from tuning.actuators._http import Budget, Http, budget_of, connections_of
 from tuning.actuators._swap import Knobs, show, swap
-from tuning.actuators.settings import EndpointOptions
+from tuning.actuators.settings.endpoints import EndpointOptions
 from tuning.errors import NotOwner
 from tuning.model import Change, Receipt, Setting
 from tuning.ports import Connection, Connections

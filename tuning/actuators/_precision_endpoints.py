@@ -4,7 +4,7 @@ To INT8: find or make an artefact that passed every gate (tuning.actuators._int8
 to load it, read back. Back: serve the old version, which is still in memory. When one replica refuses, those already
 changed go back too. Shared by the implementations, which say how one server is read and told.
 
-Options: tuning.actuators.settings.PrecisionOptions; `repository` is a path that this process and the servers share.
+Options: settings.precision.PrecisionOptions; `repository` is a path that this process and the servers share.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tuning.actuators import _options as options
 from tuning.actuators._http import Budget, Http, Unanswered, budget_of, connections_of
 from tuning.actuators._int8_source import LEVER, Around, Int8Source
 from tuning.actuators._swap import Knobs, swap
-from tuning.actuators.settings import PrecisionOptions
+from tuning.actuators.settings.precision import PrecisionOptions
 from tuning.errors import ConfigError, ControlRefused, ControlUnreachable, NotOwner, QuantizationRefused
 from tuning.model import Change, Knob, Receipt, Setting
 from tuning.ports import Connections

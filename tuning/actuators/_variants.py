@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tuning.actuators.settings import VariantOptions
+from tuning.actuators.settings.variant import VariantOptions
 from tuning.errors import ConfigError
 from tuning.model import Setting
 

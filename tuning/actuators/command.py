@@ -4,7 +4,7 @@ No shell: a command is a list of words. The values stand in it as {batch_size} a
 password of the connection come as SLOTUNE_URL, SLOTUNE_USER and SLOTUNE_PASSWORD, so that no secret is on a command
 line. Exit 0 is a yes, 75 (EX_TEMPFAIL) and no program "try again", anything else a no with the last line of its errors.
 
-Options: tuning.actuators.settings.CommandOptions.
+Options: settings.command.CommandOptions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tuning.actuators._http import LIMIT_BYTES, Unanswered
 from tuning.actuators._knob_endpoints import READ_BACKS, check_owner, setting_of
 from tuning.actuators._pointer_knobs import Where
 from tuning.actuators._swap import Knobs, swap
-from tuning.actuators.settings import CommandOptions
+from tuning.actuators.settings.command import CommandOptions
 from tuning.errors import ControlRefused, ControlUnreachable
 from tuning.model import Change, Receipt, Setting
 from tuning.ports import Connection, Connections

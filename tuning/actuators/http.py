@@ -4,7 +4,7 @@ Where a knob stands in the answer of the read request is a JSON pointer; where i
 place in its path or body. A server that takes only its whole configuration gets what it showed, with the knobs changed
 (`{current}`), so that nothing else of it is overwritten with something old.
 
-Options: tuning.actuators.settings.HttpOptions. Everything else is as for every batch lever over HTTP: one endpoint per
+Options: settings.batch_size.HttpOptions. Everything else is as for every batch lever over HTTP: one endpoint per
 replica or one for the whole, all changed or none, read back.
 """
 
@@ -20,7 +20,7 @@ from tuning.actuators._batch_endpoints import BatchEndpoints
 from tuning.actuators._http import Http
 from tuning.actuators._pointer_knobs import Where
 from tuning.actuators._swap import Knobs
-from tuning.actuators.settings import HttpOptions, ReadRequest, WriteRequest
+from tuning.actuators.settings.batch_size import HttpOptions, ReadRequest, WriteRequest
 from tuning.errors import ControlRefused
 
 

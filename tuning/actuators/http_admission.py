@@ -1,7 +1,7 @@
 """A limit of what is taken in, at a server or a gateway that can be told over HTTP, as services.yaml writes it.
 
 The length of a queue, requests at once, a rate. Where it stands in the answer of the read request is a JSON pointer, in
-the write request `{limit}`. Options: tuning.actuators.settings.HttpAdmissionOptions.
+the write request `{limit}`. Options: settings.admission.HttpAdmissionOptions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tuning.actuators import _request_template as templates
 from tuning.actuators._http import Http
 from tuning.actuators._knob_endpoints import KnobEndpoints
 from tuning.actuators._swap import Knobs
-from tuning.actuators.settings import HttpAdmissionOptions
+from tuning.actuators.settings.admission import HttpAdmissionOptions
 from tuning.model import Change, Receipt, Setting
 
 

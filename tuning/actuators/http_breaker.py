@@ -2,7 +2,7 @@
 
 A route is a dependency, a replica, a version or a backend that requests go to. What the endpoint calls its states (a
 weight of 100, 5 and 0; enabled, probing and disabled) stands in services.yaml. Options:
-tuning.actuators.settings.HttpBreakerOptions.
+settings.breaker.HttpBreakerOptions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tuning.actuators import _request_template as templates
 from tuning.actuators._http import Http
 from tuning.actuators._knob_endpoints import KnobEndpoints
 from tuning.actuators._swap import Knobs
-from tuning.actuators.settings import STATES, HttpBreakerOptions
+from tuning.actuators.settings.breaker import STATES, HttpBreakerOptions
 from tuning.errors import ConfigError
 from tuning.model import Change, Receipt
 

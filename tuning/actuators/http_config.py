@@ -1,6 +1,6 @@
 """Batch size and batch timeout through `GET`/`POST /config` of every replica of a service.
 
-Options: tuning.actuators.settings.HttpConfigOptions. A connection pods://NAMESPACE/NAME?port=8000&cluster=CONNECTION
+Options: settings.batch_size.HttpConfigOptions. A connection pods://NAMESPACE/NAME?port=8000&cluster=CONNECTION
 stands for every ready pod of a workload.
 """
 
@@ -12,7 +12,7 @@ from tuning.actuators import _options as options
 from tuning.actuators._batch_endpoints import BatchEndpoints
 from tuning.actuators._http import Http
 from tuning.actuators._swap import Knobs
-from tuning.actuators.settings import HttpConfigOptions
+from tuning.actuators.settings.batch_size import HttpConfigOptions
 from tuning.errors import ControlRefused
 
 

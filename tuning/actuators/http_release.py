@@ -1,7 +1,7 @@
 """The version that serves, on any server that can be told over HTTP, as services.yaml writes the requests.
 
 Where the version stands in the answer of the read request is a JSON pointer; where it stands in the write request is
-`{version}` in its path or body. Options: tuning.actuators.settings.HttpReleaseOptions.
+`{version}` in its path or body. Options: settings.release.HttpReleaseOptions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tuning.actuators import _options as options
 from tuning.actuators._choice_endpoints import ChoiceEndpoints
 from tuning.actuators._http import Http
 from tuning.actuators._swap import Knobs
-from tuning.actuators.settings import HttpReleaseOptions
+from tuning.actuators.settings.release import HttpReleaseOptions
 
 
 class HttpRelease(ChoiceEndpoints):

@@ -2,7 +2,7 @@
 
 The read request shows which process answers (its start time, a boot id); the write request tells it to finish what it
 has begun and start again. Made is the restart once another process answers there. Options:
-tuning.actuators.settings.HttpRestartOptions.
+settings.restart.HttpRestartOptions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tuning.actuators import _request_template as templates
 from tuning.actuators import _restarts as restarts
 from tuning.actuators._http import Http, Unanswered, connections_of
 from tuning.actuators._restarts import GONE, LEVER, UP
-from tuning.actuators.settings import HttpRestartOptions
+from tuning.actuators.settings.restart import HttpRestartOptions
 from tuning.errors import ControlRefused, NotApplied, OutcomeUnknown
 from tuning.model import Change, Receipt, ReplicaSeen, Setting
 from tuning.ports import Connections

@@ -2,7 +2,7 @@
 
 A field of a control endpoint, an alias of a model, the route of a header rule at a gateway: where it stands in the
 answer of the read request is a JSON pointer, in the write request `{variant}`. What the server calls a variant is its
-`value`. Options: tuning.actuators.settings.HttpVariantOptions.
+`value`. Options: settings.variant.HttpVariantOptions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tuning.actuators import _variants as variants
 from tuning.actuators._choice_endpoints import ChoiceEndpoints
 from tuning.actuators._http import Http
 from tuning.actuators._swap import Knobs
-from tuning.actuators.settings import HttpVariantOptions
+from tuning.actuators.settings.variant import HttpVariantOptions
 from tuning.model import Setting
 
 

@@ -1,6 +1,6 @@
 """Replicas through whoever owns them: the bounds of an HPA or a KEDA ScaledObject, or the scale subresource.
 
-Options: tuning.actuators.settings.KubernetesOptions.
+Options: settings.replicas.KubernetesOptions.
 
 Knobs: with an HPA or KEDA min_replicas and max_replicas (and replicas, to read only); with nobody replicas.
 """
@@ -26,7 +26,7 @@ from tuning.actuators._kubernetes_pods import Pods
 from tuning.actuators._kubernetes_shape import Object
 from tuning.actuators._kubernetes_stand_down import stand_down, writer_of
 from tuning.actuators._kubernetes_writes import check_old, check_owner, holder_of, moved, show, write
-from tuning.actuators.settings import KubernetesOptions
+from tuning.actuators.settings.replicas import KubernetesOptions
 from tuning.errors import ConfigError, NoCapacity, NotOwner, OutcomeUnknown, SlotuneError, StillStarting
 from tuning.model import Change, Knob, Receipt, Setting
 from tuning.ports import Connections

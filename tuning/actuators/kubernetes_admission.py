@@ -2,7 +2,7 @@
 
 The connections of an Istio DestinationRule, the rate of a traffic policy, a KServe InferenceService's
 containerConcurrency. How it is written: _kubernetes_knobs. Options:
-tuning.actuators.settings.KubernetesAdmissionOptions.
+settings.admission.KubernetesAdmissionOptions.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from detection.model import Service
 from tuning.actuators import _admission as admission
 from tuning.actuators import _options as options
 from tuning.actuators._kubernetes_knobs import KubernetesFields, Target
-from tuning.actuators.settings import KubernetesAdmissionOptions
+from tuning.actuators.settings.admission import KubernetesAdmissionOptions
 from tuning.model import Change, Receipt, Setting
 
 

@@ -2,7 +2,7 @@
 
 A KServe InferenceService's containerConcurrency, a key of a ConfigMap, a field of your own custom resource. What the
 operator does with the field takes its time (the lever's effect_delay). How it is written: _kubernetes_knobs. Options:
-tuning.actuators.settings.KubernetesPatchOptions.
+settings.batch_size.KubernetesPatchOptions.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from detection.model import Service
 from tuning.actuators import _options as options
 from tuning.actuators._kubernetes_knobs import KubernetesFields, Target
 from tuning.actuators._pointer_knobs import Where
-from tuning.actuators.settings import KubernetesPatchOptions
+from tuning.actuators.settings.batch_size import KubernetesPatchOptions
 
 
 class KubernetesPatch(KubernetesFields):

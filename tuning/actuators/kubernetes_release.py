@@ -6,7 +6,7 @@ one that fails or does not finish in time is ended by putting the newer template
 above the Deployment or an Argo Rollout would undo it, nothing is changed, and the setting says which fields the commit
 has to change.
 
-Options: tuning.actuators.settings.KubernetesReleaseOptions.
+Options: settings.release.KubernetesReleaseOptions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tuning.actuators._kubernetes_shape import Object
 from tuning.actuators._kubernetes_stand_down import ROLLOUT_REF
 from tuning.actuators._kubernetes_templates import Template, differences, in_force, templates
 from tuning.actuators._kubernetes_writes import until_read
-from tuning.actuators.settings import KubernetesReleaseOptions
+from tuning.actuators.settings.release import KubernetesReleaseOptions
 from tuning.errors import (
     ConfigError,
     Conflict,

@@ -5,7 +5,7 @@ preStop, SIGTERM, its grace period), so that it finishes what it has begun. Only
 is evicted, by its uid: another pod of the same name is another process. Nothing else is written anywhere, so that no
 owner of the replicas (an HPA, KEDA, GitOps) notices more than a pod that comes and goes.
 
-Options: tuning.actuators.settings.KubernetesRestartOptions.
+Options: settings.restart.KubernetesRestartOptions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tuning.actuators._kubernetes_pods import age_s
 from tuning.actuators._kubernetes_shape import Object
 from tuning.actuators._kubernetes_writes import until_read
 from tuning.actuators._restarts import GONE, LEVER, UP
-from tuning.actuators.settings import KubernetesRestartOptions
+from tuning.actuators.settings.restart import KubernetesRestartOptions
 from tuning.errors import Conflict, ControlRefused, NotOwner, OutcomeUnknown, SlotuneError
 from tuning.model import Change, Receipt, ReplicaSeen, Setting
 from tuning.ports import Connections

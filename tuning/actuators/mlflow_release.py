@@ -5,7 +5,7 @@ with what its run logged: metrics, and the name of the dataset. A server that re
 the old version until then, and the proof says so. Needs an MLflow server with aliases (2.3 or later); spoken to over
 its REST API with the connection's login or token, so no MLflow client is needed.
 
-Options: tuning.actuators.settings.MlflowReleaseOptions.
+Options: settings.release.MlflowReleaseOptions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tuning.actuators import _options as options
 from tuning.actuators._choice_endpoints import ChoiceEndpoints
 from tuning.actuators._http import Http
 from tuning.actuators._swap import Knobs
-from tuning.actuators.settings import MlflowReleaseOptions
+from tuning.actuators.settings.release import MlflowReleaseOptions
 from tuning.errors import ControlRefused, ControlUnreachable
 from tuning.model import Setting
 

@@ -2,7 +2,7 @@
 
 Load brings a version in beside the old one and serves it; the old one stays in memory, so the way back is one call. The
 server may keep recorded inputs (`GET /recorded-inputs`) and compare live answers with another version (`POST /shadow`);
-both are used where they are there. Options: tuning.actuators.settings.ModelRepositoryOptions.
+both are used where they are there. Options: settings.precision.ModelRepositoryOptions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tuning.actuators import _answers as answers
 from tuning.actuators import _options as options
 from tuning.actuators._http import LIMIT_BYTES, Http, Unanswered, segment
 from tuning.actuators._precision_endpoints import PrecisionEndpoints, Row, Served
-from tuning.actuators.settings import ModelRepositoryOptions
+from tuning.actuators.settings.precision import ModelRepositoryOptions
 from tuning.errors import ControlRefused, ControlUnreachable
 
 SAMPLE_LIMIT_BYTES = 16 * LIMIT_BYTES

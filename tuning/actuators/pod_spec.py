@@ -8,7 +8,7 @@ ReplicaSet. A StatefulSet whose first new pod never gets ready may need that pod
 not replace it by itself); the message says so. After a rollout the template and the pods' own specs are read again:
 both have to hold the value.
 
-Options: tuning.actuators.settings.PodSpecOptions.
+Options: settings.batch_size.PodSpecOptions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tuning.actuators._kubernetes_rollouts import appliers, hindrance, progress
 from tuning.actuators._kubernetes_stand_down import ROLLOUT_REF, controller_of, gitops_tool
 from tuning.actuators._kubernetes_writes import until_read
 from tuning.actuators._options import bounded
-from tuning.actuators.settings import PodSpecOptions
+from tuning.actuators.settings.batch_size import PodSpecOptions
 from tuning.errors import ConfigError, Conflict, ControlRefused, NotApplied, NotOwner, OutcomeUnknown, SlotuneError
 from tuning.model import Change, Knob, Receipt, Setting
 from tuning.ports import Connections

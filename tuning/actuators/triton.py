@@ -6,7 +6,7 @@ preferred_batch_size, which Triton fills in by itself, has to follow, or the loa
 model (a second instance beside the old one for a moment); a load that fails leaves the old one serving. Ensembles,
 models with sequences, and a batch smaller than an ensemble around the model takes are refused: see _triton_api.
 
-Options: tuning.actuators.settings.TritonOptions; extra settings of the connection: see _triton_api.
+Options: settings.batch_size.TritonOptions; extra settings of the connection: see _triton_api.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tuning.actuators._batch_endpoints import BatchEndpoints
 from tuning.actuators._http import Http, Unanswered
 from tuning.actuators._swap import Knobs
 from tuning.actuators._triton_api import Config
-from tuning.actuators.settings import TritonOptions
+from tuning.actuators.settings.batch_size import TritonOptions
 from tuning.errors import ControlRefused, ControlUnreachable
 from tuning.model import Setting
 

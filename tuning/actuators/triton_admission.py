@@ -2,7 +2,7 @@
 
 A load with the complete configuration, as every change of Triton's (see _triton_api); what waits meanwhile waits on. 0
 is Triton's own word for "no limit". Needs --model-control-mode=explicit. Options:
-tuning.actuators.settings.TritonAdmissionOptions.
+settings.admission.TritonAdmissionOptions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tuning.actuators import _triton_api as api
 from tuning.actuators._http import Http
 from tuning.actuators._knob_endpoints import KnobEndpoints
 from tuning.actuators._swap import Knobs
-from tuning.actuators.settings import TritonAdmissionOptions
+from tuning.actuators.settings.admission import TritonAdmissionOptions
 from tuning.errors import ControlRefused
 from tuning.model import Change, Receipt, Setting
 

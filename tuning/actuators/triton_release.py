@@ -5,7 +5,7 @@ old version alone; what is on disk stays there. The rest of the configuration is
 --model-control-mode=explicit. A restart of Triton reads config.pbtxt again: whoever released the version has to change
 its version_policy there, or take the version from the repository.
 
-Options: tuning.actuators.settings.TritonReleaseOptions.
+Options: settings.release.TritonReleaseOptions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tuning.actuators import _triton_api as api
 from tuning.actuators._choice_endpoints import ChoiceEndpoints
 from tuning.actuators._http import Http
 from tuning.actuators._swap import Knobs
-from tuning.actuators.settings import TritonReleaseOptions
+from tuning.actuators.settings.release import TritonReleaseOptions
 
 
 class TritonRelease(ChoiceEndpoints):

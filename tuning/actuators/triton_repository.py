@@ -21,7 +21,7 @@ from detection.model import Service
 from tuning.actuators import _triton_api as api
 from tuning.actuators._http import Http, Unanswered
 from tuning.actuators._precision_endpoints import PrecisionEndpoints, Row, Served
-from tuning.actuators.settings import TritonRepositoryOptions
+from tuning.actuators.settings.precision import TritonRepositoryOptions
 from tuning.errors import ControlRefused, ControlUnreachable
 from tuning.model import Setting
 

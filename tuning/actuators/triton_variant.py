@@ -2,7 +2,7 @@
 
 As a release is reverted: a load whose `version_policy` names one version alone; what is on disk stays there. A restart
 of Triton reads config.pbtxt again, and so leads back to what that names. Needs --model-control-mode=explicit.
-Options: tuning.actuators.settings.TritonVariantOptions.
+Options: settings.variant.TritonVariantOptions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tuning.actuators import _variants as variants
 from tuning.actuators._choice_endpoints import ChoiceEndpoints
 from tuning.actuators._http import Http
 from tuning.actuators._swap import Knobs
-from tuning.actuators.settings import TritonVariantOptions
+from tuning.actuators.settings.variant import TritonVariantOptions
 from tuning.model import Setting
 
 

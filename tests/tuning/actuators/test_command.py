@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tests.fakes.actuators import FakeConnections, FakeTime, service
 from tuning.actuators.command import Command
-from tuning.actuators.settings import CommandOptions
+from tuning.actuators.settings.command import CommandOptions
 from tuning.errors import ControlRefused, ControlUnreachable, OutcomeUnknown
 from tuning.model import Change
 from tuning.ports import Connection

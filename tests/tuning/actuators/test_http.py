@@ -20,7 +20,7 @@ from tests.fakes.actuators import FakeConnections, FakeTime, config_endpoint, se
 from tuning.actuators import _json_pointer as pointers
 from tuning.actuators import _request_template as templates
 from tuning.actuators.http import HttpTemplate
-from tuning.actuators.settings import HttpOptions
+from tuning.actuators.settings.batch_size import HttpOptions
 from tuning.errors import ConfigError, ControlRefused, NotApplied, NotOwner, OutcomeUnknown
 from tuning.model import Change
 from tuning.ports import Connection

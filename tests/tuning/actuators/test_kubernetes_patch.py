@@ -14,7 +14,7 @@ from tests.fakes.actuators import service
 from tests.fakes.kubernetes import World
 from tuning.actuators._kubernetes_fields import object_ref, reason_to_stand_down
 from tuning.actuators.kubernetes_patch import KubernetesPatch
-from tuning.actuators.settings import KubernetesPatchOptions
+from tuning.actuators.settings.batch_size import KubernetesPatchOptions
 from tuning.errors import ConfigError, ControlRefused, NotOwner
 from tuning.model import Change
 

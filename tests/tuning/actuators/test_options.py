@@ -12,7 +12,9 @@ from tests.fakes.actuators import FakeConnections, FakeTime, service
 from tuning import actuators
 from tuning.actuators import _options as options
 from tuning.actuators._http import beside
-from tuning.actuators.settings import OPTIONS, HttpConfigOptions, ModelRepositoryOptions
+from tuning.actuators.settings import OPTIONS
+from tuning.actuators.settings.batch_size import HttpConfigOptions
+from tuning.actuators.settings.precision import ModelRepositoryOptions
 from tuning.ports import Connection
 from tuning.quantization.gates import GateLimits
 from tuning.settings import Levers
