@@ -16,7 +16,8 @@ from detection.exporters import EXPORTERS, problem
 from detection.model import OwnPreset, OwnSignal
 from detection.outside_text import printable
 from detection.signals import SIGNALS
-from tuning.settings import ServiceSettings, Settings
+from tuning.service_settings import ServiceSettings
+from tuning.settings import Settings
 from tuning.yaml_sentences import nearest
 
 Path = tuple[str | int, ...]

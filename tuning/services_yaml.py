@@ -23,8 +23,9 @@ from pydantic.fields import FieldInfo
 from detection import own_signals, pipeline
 from detection.errors import ConfigError
 from detection.outside_text import printable
+from tuning.service_settings import NO_PROMISE
 from tuning.services_checks import mistakes
-from tuning.settings import NO_PROMISE, Settings
+from tuning.settings import Settings
 from tuning.yaml_sentences import nearest, sentence
 from tuning.yaml_tree import NotReadable, compose, merged
 

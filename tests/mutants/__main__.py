@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import sys
 import time
@@ -57,6 +58,13 @@ def main() -> int:
     parser.add_argument("--lines", default="", help="only mutants of these lines: FIRST-LAST")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=math.inf,
+        help="begin no mutant after that (in a drawn order: what was done is a sample)",
+    )
+    parser.add_argument("--kept", default="", help="a folder: which tests come to which lines, for several runs")
     parser.add_argument("--list", action="store_true", help="show the mutants and run nothing")
     args = parser.parse_args()
     chosen = _choose(args)
@@ -64,8 +72,12 @@ def main() -> int:
         for module, mutation in chosen:
             print(f"{module}:{mutation.line} {mutation.kind}: {mutation.text}")
         return 0
+    if args.minutes < math.inf:
+        random.Random(args.seed).shuffle(chosen)
     began = time.monotonic()
-    found = _run(chosen, _reach(sorted({module for module, _ in chosen})), args.jobs)
+    found = _run(
+        chosen, _reach(sorted({module for module, _ in chosen}), args.kept), args.jobs, began + 60 * args.minutes
+    )
     print("\nnot noticed:")
     for f in found:
         if f.verdict in UNNOTICED:
@@ -108,26 +120,28 @@ def _some(of_one: list[tuple[Path, Mutation]], args: argparse.Namespace) -> list
     return [of_one[k] for k in sorted(picked)]
 
 
-def _reach(chosen: list[Path]) -> dict[Path, Reach]:
+def _reach(chosen: list[Path], kept: str) -> dict[Path, Reach]:
     """Which tests come to which lines of these modules; each area's tests run once for that, without a mutant.
 
     Raises SystemExit where they fail: nothing could be learned then.
     """
     runner.warm(sorted({test for module in chosen for test in suite_of(module)}))
     areas: dict[tuple[str, ...], list[Path]] = {}
-    for module in chosen:
-        areas.setdefault(tuple(sorted(suite_of(module))), []).append(module)
+    wanted = {tuple(sorted(suite_of(module))) for module in chosen}
+    for module in modules():
+        if (tests := tuple(sorted(suite_of(module)))) in wanted:
+            areas.setdefault(tests, []).append(module)
     found: dict[Path, Reach] = {}
     for tests, of in areas.items():
         began = time.monotonic()
-        reach = reach_of(of, runner.OPTIONS, tests)
+        reach = reach_of(of, runner.OPTIONS, tests, kept)
         took_s = time.monotonic() - began
         print(f"{of[0].parent}: {len(reach.took_s)} tests, {took_s:.1f} s traced, without a mutant", flush=True)
         found |= dict.fromkeys(of, reach)
     return found
 
 
-def _run(chosen: list[tuple[Path, Mutation]], reach: dict[Path, Reach], workers: int) -> list[Found]:
+def _run(chosen: list[tuple[Path, Mutation]], reach: dict[Path, Reach], workers: int, until_s: float) -> list[Found]:
     found: dict[int, Found] = {}
 
     def tell(place: int, verdict: str, took_s: float) -> None:
@@ -139,7 +153,7 @@ def _run(chosen: list[tuple[Path, Mutation]], reach: dict[Path, Reach], workers:
     for module, m in chosen:
         tests = reach[module].of(module, m.lines, module.stem)
         jobs.append((module, m.number, tests, 30.0 + 6 * sum(reach[module].took_s[test] for test in tests)))
-    runner.run_all(jobs, workers, tell)
+    runner.run_all(jobs, workers, tell, until_s)
     return [found[place] for place in sorted(found)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -75,14 +76,19 @@ class _Tracer:
         return local
 
 
-def reach_of(modules: Sequence[Path], options: Sequence[str], tests: Sequence[str]) -> Reach:
-    """Run the tests once, without a mutant. Raises SystemExit where one fails: nothing could be learned then."""
+def reach_of(modules: Sequence[Path], options: Sequence[str], tests: Sequence[str], kept: str = "") -> Reach:
+    """Run the tests once, without a mutant. kept: a folder where an earlier run's answer lies, or this one's is put.
+
+    Raises SystemExit where a test fails: nothing could be learned then.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "reach.json"
-        pid = os.fork()
-        if pid == 0:
-            _trace(modules, [*options, *tests], file)
-        os.waitpid(pid, 0)
+        named = hashlib.sha256(repr((modules, tests)).encode()).hexdigest()[:16]
+        file = Path(kept or folder) / f"reach-{named}.json"
+        if not file.is_file():
+            pid = os.fork()
+            if pid == 0:
+                _trace(modules, [*options, *tests], file)
+            os.waitpid(pid, 0)
         body = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"code": 99}
     if body["code"] != 0:
         raise SystemExit(

@@ -104,11 +104,13 @@ def start(module: Path, number: int | None, tests: Sequence[str], limit_s: float
     return Started(pid, limit_s, began_s)
 
 
-def run_all(jobs: Sequence[Job], workers: int, tell: Callable[[int, str, float], None]) -> None:
-    """Every job, `workers` at once; `tell` gets its place, verdict and seconds. One thread: forking allows no second."""
+def run_all(jobs: Sequence[Job], workers: int, tell: Callable[[int, str, float], None], until_s: float) -> None:
+    """Every job, `workers` at once, none begun after `until_s` (monotonic); `tell` gets its place, verdict and seconds. One thread: forking allows no second."""
     waiting = list(enumerate(jobs))
     running: dict[int, Started] = {}
     while waiting or running:
+        if time.monotonic() > until_s:
+            waiting = []
         while waiting and len(running) < workers:
             place, job = waiting.pop(0)
             running[place] = start(*job)

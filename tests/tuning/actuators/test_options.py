@@ -15,9 +15,9 @@ from tuning.actuators._http import beside
 from tuning.actuators.settings import OPTIONS
 from tuning.actuators.settings.batch_size import HttpConfigOptions
 from tuning.actuators.settings.precision import ModelRepositoryOptions
+from tuning.lever_settings import Levers
 from tuning.ports import Connection
 from tuning.quantization.gates import GateLimits
-from tuning.settings import Levers
 
 ROOT = Path(__file__).parents[3]
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from tuning.actuators.settings.endpoints import MAX_TIMEOUT_S, EndpointOptions, ReadOne, WriteOne
-from tuning.actuators.settings.fields import no_rollout, of_a_wish
-from tuning.settings_base import ConnectionName, Section
+from tuning.actuators.settings.fields import ClusterOptions, no_rollout, of_a_wish
+from tuning.settings_base import Section
 
 
 class AdmissionOptions(Section):
@@ -73,26 +73,14 @@ class TritonAdmissionOptions(AdmissionOptions, EndpointOptions):
     """How long loading the model may take; large models and warm-up need more."""
 
 
-class KubernetesAdmissionOptions(CountedOptions):
+class KubernetesAdmissionOptions(ClusterOptions, CountedOptions):
     """kubernetes_admission: a limit in a field of an object that a gateway or an operator reads."""
-
-    connection: ConnectionName
-    """Connection of the cluster's API server."""
-
-    namespace: str = Field(min_length=1)
-    """Namespace of the object."""
 
     kind: str = Field(min_length=1)
     """Its kind: group/version/plural (networking.istio.io/v1/destinationrules), or v1/configmaps."""
 
-    target: str = Field(min_length=1)
-    """Its name."""
-
     limit_at: str
     """JSON pointer to the limit, for example /spec/trafficPolicy/connectionPool/http/http1MaxPendingRequests."""
-
-    request_timeout_s: float = Field(10.0, gt=0, le=MAX_TIMEOUT_S)
-    """How long one call to the API server may take."""
 
     @field_validator("limit_at")
     @classmethod

@@ -9,8 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from tuning.actuators import _json_pointer as pointers
 from tuning.actuators import _request_template as templates
 from tuning.actuators.settings.endpoints import MAX_TIMEOUT_S, EndpointOptions, HttpRequest, ReadOne
-from tuning.actuators.settings.fields import no_rollout, of_a_wish
-from tuning.settings_base import ConnectionName, Section
+from tuning.actuators.settings.fields import ClusterOptions, no_rollout, of_a_wish
+from tuning.settings_base import Section
 
 MAX_BATCH_TIMEOUT_MS = 60_000.0
 
@@ -125,20 +125,11 @@ class HttpOptions(BatchEndpointOptions):
         return self
 
 
-class KubernetesPatchOptions(TimeoutBounds):
+class KubernetesPatchOptions(ClusterOptions, TimeoutBounds):
     """kubernetes_patch: batch size and batch timeout in fields of an object that an operator reads."""
-
-    connection: ConnectionName
-    """Connection of the cluster's API server."""
-
-    namespace: str = Field(min_length=1)
-    """Namespace of the object."""
 
     kind: str = Field(min_length=1)
     """Its kind: group/version/plural (serving.kserve.io/v1beta1/inferenceservices), or v1/configmaps."""
-
-    target: str = Field(min_length=1)
-    """Its name."""
 
     batch_size_at: str
     """JSON pointer to the batch size, for example /spec/predictor/containerConcurrency; it has to be there."""
@@ -148,9 +139,6 @@ class KubernetesPatchOptions(TimeoutBounds):
 
     batch_timeout_unit: Literal["us", "ms", "s"] = "ms"
     """The unit of the object's batch timeout."""
-
-    request_timeout_s: float = Field(10.0, gt=0, le=MAX_TIMEOUT_S)
-    """How long one call to the API server may take."""
 
     @field_validator("batch_size_at", "batch_timeout_at")
     @classmethod
@@ -175,20 +163,11 @@ class TritonOptions(BatchEndpointOptions):
     """How long loading the model may take; large models and warm-up need more."""
 
 
-class PodSpecOptions(Section):
+class PodSpecOptions(ClusterOptions):
     """pod_spec: batch size in an environment variable or argument of the pod template."""
-
-    connection: ConnectionName
-    """Connection of the cluster's API server."""
-
-    namespace: str = Field(min_length=1)
-    """Namespace of the workload."""
 
     kind: Literal["Deployment", "StatefulSet"] = "Deployment"
     """Kind of the workload."""
-
-    target: str = Field(min_length=1)
-    """Name of the workload."""
 
     container: str = ""
     """The container; default: the only one."""
@@ -212,9 +191,6 @@ class PodSpecOptions(Section):
 
     tokens_max: int = Field(8192, ge=1)
     """Most tokens of one iteration that may be set."""
-
-    request_timeout_s: float = Field(10.0, gt=0, le=MAX_TIMEOUT_S)
-    """How long one call to the API server may take."""
 
     rollout_timeout_s: float = Field(600.0, gt=0)
     """After this long without a finished rollout the old pod template is put back."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from tuning.actuators.settings.endpoints import MAX_TIMEOUT_S, EndpointOptions, ReadOne, WriteOne
-from tuning.settings_base import ConnectionName, Section
+from tuning.actuators.settings.fields import ClusterOptions
 
 
 class ReadVersion(ReadOne):
@@ -65,20 +65,8 @@ class MlflowReleaseOptions(EndpointOptions):
     """The alias that the server follows."""
 
 
-class KubernetesReleaseOptions(Section):
+class KubernetesReleaseOptions(ClusterOptions):
     """kubernetes_release: a Deployment back to the pod template of an earlier ReplicaSet."""
-
-    connection: ConnectionName
-    """Connection of the cluster's API server."""
-
-    namespace: str = Field(min_length=1)
-    """Namespace of the Deployment."""
-
-    target: str = Field(min_length=1)
-    """Name of the Deployment."""
-
-    request_timeout_s: float = Field(10.0, gt=0, le=MAX_TIMEOUT_S)
-    """How long one call to the API server may take."""
 
     rollout_timeout_s: float = Field(600.0, gt=0)
     """After this long without a finished rollout the newer pod template is put back."""

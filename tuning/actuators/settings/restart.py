@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from tuning.actuators.settings.endpoints import MAX_TIMEOUT_S, EndpointOptions, ReadOne, WriteOne
-from tuning.settings_base import ConnectionName, Section
+from tuning.actuators.settings.fields import ClusterOptions
 
 
 class ReadIncarnation(ReadOne):
@@ -46,29 +46,17 @@ class HttpRestartOptions(EndpointOptions):
     """How long the next process may take to answer."""
 
 
-class KubernetesRestartOptions(Section):
+class KubernetesRestartOptions(ClusterOptions):
     """kubernetes_restart: the pod of one replica is evicted, and its owner makes the next one."""
-
-    connection: ConnectionName
-    """Connection of the cluster's API server."""
-
-    namespace: str = Field(min_length=1)
-    """Namespace of the workload."""
 
     kind: str = "Deployment"
     """Kind of the workload: Deployment, StatefulSet, or a scalable custom resource as group/version/plural."""
-
-    target: str = Field(min_length=1)
-    """Name of the workload."""
 
     port: int = Field(8000, ge=1, le=65535)
     """The port by which Prometheus calls a pod (podIP:port is its label), where the label is not the pod's name."""
 
     grace_s: float | None = Field(None, ge=0)
     """How long the pod may take to finish what it has begun; default: what the pod itself says."""
-
-    request_timeout_s: float = Field(10.0, gt=0, le=MAX_TIMEOUT_S)
-    """How long one call to the API server may take."""
 
     ready_timeout_s: float = Field(300.0, gt=0)
     """How long the next pod may take to be ready."""
