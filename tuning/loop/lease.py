@@ -7,7 +7,7 @@ value that a person has set meanwhile is final: the lease ends, and nothing is t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -45,16 +45,19 @@ def tend(parts: Parts, change: OpenChange, at_s: float) -> str | None:
     step = last_step(parts, attempt, held, at_s)
     moved = {c.lever: c for c in attempt.plan.chosen.changes}
     found = {name: lease.found(c, ours(attempt, step, name), held[name].values) for name, c in moved.items()}
+    free = _free_half(parts, attempt)
     if later := _later(parts, change.service, held, found):
         attempt = _without(attempt, later)
-        if not attempt.plan.chosen.changes:
+        if moved.keys() <= later | free:
             reason = f"A later change of slotune's stands in its place ({', '.join(sorted(later))}): the lease ends."
             prove.close(parts, attempt, at_s, "keep", reason)
             return reason
-    stands = [stand for lever, stand in found.items() if lever not in later]
+    stands = [s for lever, s in found.items() if lever not in later and (s == "foreign" or lever not in free)]
+    if "foreign" not in stands:
+        attempt = _without(attempt, free)
     action = lease.TEND[_together(stands), _how(parts, step, at_s)]
     if action == "close":
-        return _end(parts, attempt, at_s)
+        return _end(parts, attempt, at_s, stays=[moved[lever] for lever in sorted(free - later)])
     if action == "release":
         return release(parts, attempt, held, at_s)
     if action == "take_back" and step is not None:
@@ -107,6 +110,15 @@ def _later(
     return frozenset(lever for lever in foreign if lever in left and same_knobs(left[lever], held[lever].values))
 
 
+def _free_half(parts: Parts, attempt: Attempt) -> frozenset[str]:
+    """The levers of a lease that stay when it ends, since they cost nothing; none where a person asks for all of it."""
+    changes = attempt.plan.chosen.changes
+    free = frozenset(change.lever for change in changes) - {change.lever for change in lease.lent(changes)}
+    if free and to_hand_back(records.orders(parts.ledger, attempt.plan.service), attempt.plan.id) is not None:
+        return frozenset()
+    return free
+
+
 def _without(attempt: Attempt, levers: frozenset[str]) -> Attempt:
     """The rest of a temporary change: what is still its own, and goes back when its time is up."""
     chosen = attempt.plan.chosen
@@ -133,9 +145,12 @@ def _how(parts: Parts, step: Attempt | None, at_s: float) -> lease.LastStep:
     return "worse" if outcome.verdict == "worse" and harm else "done"
 
 
-def _end(parts: Parts, attempt: Attempt, at_s: float) -> str:
+def _end(parts: Parts, attempt: Attempt, at_s: float, stays: Sequence[Change] = ()) -> str:
+    """stays: the half of a pair that costs nothing and was not lent."""
     by_us = bool(attempt.steps_back)
     reason = "The temporary change was handed back." if by_us else "The temporary change was set back by somebody."
+    if stays:
+        reason = f"{reason} What costs nothing stays: {'; '.join(change.text() for change in stays)}."
     if price := _paid(parts, attempt, at_s):
         reason = f"{reason} It cost {price}."
     prove.close(parts, attempt, at_s, "keep", reason)

@@ -365,7 +365,7 @@ def undo(parts: Parts, plan: Plan | Attempt, at_s: float) -> list[Receipt]:
         return []
     before = {r.lever: r.before for r in reversed(attempt.receipts) if r.changed}
     left = {lever: knobs for lever in done.chosen.levers if (knobs := attempt.left(lever)) is not None}
-    inverse = undoing.plan if undoing is not None else done.inverse(before, left, at_s)
+    inverse = undoing.plan if undoing is not None else _inverse(parts, service, done.inverse(before, left, at_s))
     begun = not parts.ledger.put(records.plan_record(inverse))
     receipts = []
     for change in inverse.chosen.changes:
@@ -385,6 +385,11 @@ def undo(parts: Parts, plan: Plan | Attempt, at_s: float) -> list[Receipt]:
                 known = records.load(parts.ledger, known.id, Receipt)
         receipts.append(known)
     return receipts
+
+
+def _inverse(parts: Parts, service: Service, inverse: Plan) -> Plan:
+    settle_s = timing.undo_s(parts.settings.verification, service.levers, inverse)
+    return inverse.model_copy(update={"settle_s": settle_s})
 
 
 def _put_back(

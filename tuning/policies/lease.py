@@ -102,6 +102,16 @@ TEND: Mapping[tuple[Hashable, ...], TendAction] = table(
 )
 
 
+_PAID = frozenset({"replicas", "variant", "admission", "breaker"})
+"""Levers that take something as long as they are in force: money, right answers, or an answer at all."""
+
+
+def lent(changes: Sequence[Change]) -> tuple[Change, ...]:
+    """Of the changes of a lease those that go back when it ends: what is paid for. The free half of a pair was proven
+    with it and stays; where nothing of a lease is paid for, all of it was meant for a while."""
+    return tuple(change for change in changes if change.lever in _PAID) or tuple(changes)
+
+
 def found(change: Change, ours: Mapping[str, Knob] | None, now: Mapping[str, Knob]) -> Found:
     """Where a lever of a lease stands. ours: what slotune left it at last (None: not known, the plan's new value)."""
     if same_knobs(change.old, now):

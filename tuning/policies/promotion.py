@@ -37,7 +37,12 @@ CHANGE = table(
     (_VERDICTS, _RESOLVED, _BOOL, _BOOL),
     [
         (("worse", ANY, ANY, ANY), Rule("roll_back", "following", "{p95} or a guard metric got worse: {why}")),
-        (("inconclusive", ANY, False, ANY), Rule("settle", "done", "One longer look: {why}")),
+        (("inconclusive", frozenset({True, None}), False, ANY), Rule("settle", "done", "One longer look: {why}")),
+        # However much of it a longer look could show, it is not enough: the time is another change's.
+        (
+            ("inconclusive", False, False, ANY),
+            Rule("roll_back", "following", "{p95} is over its objective, and nothing shows that it helps: {why}"),
+        ),
         # Undoing it would bring back a trouble that is over as far as anybody can see; what costs is leased and tested.
         (("inconclusive", True, True, ANY), Rule("keep", "done", _MET)),
         (

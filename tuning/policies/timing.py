@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from detection.model import Lever
 from tuning.attempt import Attempt
 from tuning.guards.settings import SafetySettings
-from tuning.model import Change
+from tuning.model import Change, Plan
 from tuning.verification.settings import VerificationSettings
 
 
@@ -28,6 +28,19 @@ def back_s(
     )
     waited = lever.model_copy(update={"effect_delay_s": 0.0}) if gone else lever
     return settle_s(verification, waited, percentile_source)
+
+
+def undo_s(verification: VerificationSettings, levers: Mapping[str, Lever], inverse: Plan) -> float:
+    """How long to wait after a roll-back: for its own steps, not for what the change was made of or was waiting for
+    (replicas that had to start, a queue that drained), and never longer than that."""
+    sources = ("histogram", "summary")
+    own_s = [
+        back_s(verification, levers[step.lever], step, source)
+        for step in inverse.chosen.changes
+        for source in sources
+        if step.lever in levers
+    ]
+    return min(inverse.settle_s, max(own_s, default=inverse.settle_s))
 
 
 def look_until_s(

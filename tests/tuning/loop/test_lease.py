@@ -12,6 +12,7 @@ from tests.fakes.world import SERVICES, KeptMails, World, WorldBatch, parts
 from tuning.errors import NotApplied
 from tuning.loop import lease, records
 from tuning.model import Change, Decision, Diagnosis, OpenChange, Option, Plan, Receipt, Record, Setting
+from tuning.orders import order, order_record
 
 CONFIG = SERVICES.replace("hold_again: 60s", "hold_again: 60s, revert_for: 60s, lease_renewals: 1")
 
@@ -111,6 +112,28 @@ def test_a_later_change_of_one_lever_leaves_the_rest_of_a_lease_to_be_handed_bac
     assert world.batch_size == 16 and not ledger.open_changes()
     assert levers["replicas"].replicas == (2 if theirs else 1)
     assert said[-1] == "handed back" if ends == "handed back" else "Somebody else has set it" in said[0]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_free_half_of_a_pair_stays_when_the_paid_one_goes_back_unless_a_person_asks_for_all_of_it(asked):
+    world = World(qps=lambda _t: 50.0)
+    world.batch_size = 8
+    world.wait(200)
+    loop, ledger, _mails, _lever = leased(world, BATCH, limit_qps=100.0)
+    more = Change(lever="replicas", old={"replicas": 1}, new={"replicas": 2})
+    opened = ledger.changes["p"]
+    plan = opened.plan.model_copy(update={"chosen": opened.plan.chosen.model_copy(update={"changes": (BATCH, more)})})
+    ledger.changes["p"] = opened.model_copy(update={"plan": plan})
+    levers = {"batch_size": WorldBatch(world), "replicas": Replicas(2, world)}
+    loop = replace(loop, actuator=lambda _service, lever: levers[lever])
+    if asked:
+        ledger.put(order_record(order("hand_back", "ada", world.now_s, service="ranker", about="p", why="cost")))
+    said = tend(world, loop, 900)
+    assert levers["replicas"].replicas == 1 and not ledger.open_changes()
+    assert world.batch_size == (1 if asked else 8)
+    closed = [str(r.body.get("reason")) for r in ledger.records.values() if r.kind == "keep"]
+    assert said[-1] == "handed back"
+    assert any("What costs nothing stays: batch_size 1 -> 8" in reason for reason in closed) is not asked
 
 
 def test_a_step_that_made_it_worse_is_taken_back_and_the_lease_goes_on():

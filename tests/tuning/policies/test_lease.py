@@ -8,7 +8,7 @@ import pytest
 from detection.model import MetricWindow, Span
 from tuning.guards import SafetySettings
 from tuning.model import Change, Diagnosis, Knob, OpenChange, Option, Plan, Setting
-from tuning.policies.lease import covered, due, found, next_step_back, steps_back
+from tuning.policies.lease import covered, due, found, lent, next_step_back, steps_back
 
 SETTINGS = SafetySettings(revert_hysteresis=0.15, revert_for_s=600.0, lease_renewals=2)
 NOW_S = 10_000.0
@@ -80,6 +80,21 @@ def steps(change: Change, values: dict[str, Knob]) -> list[dict[str, Knob]]:
         taken.append(step.new)
         assert len(taken) < 20
     return taken
+
+
+@pytest.mark.parametrize(
+    ("levers", "back"),
+    [
+        (("batch_size", "replicas"), ["replicas"]),
+        (("precision", "replicas"), ["replicas"]),
+        (("replicas",), ["replicas"]),
+        (("batch_size",), ["batch_size"]),  # meant for a while, whatever it costs
+        (("variant",), ["variant"]),
+    ],
+)
+def test_what_of_a_lease_goes_back(levers: tuple[str, ...], back: list[str]) -> None:
+    changes = [Change(lever=name, old={"x": 1}, new={"x": 2}) for name in levers]
+    assert [change.lever for change in lent(changes)] == back
 
 
 def test_replicas_go_back_one_at_a_time() -> None:

@@ -54,6 +54,7 @@ def outcome(verdict: str, resolved: bool | None, *, harmed: bool = False) -> Out
         ("worse", False, 3, False, "roll_back", "ask_person"),
         ("inconclusive", None, 1, False, "settle", "done"),
         ("inconclusive", None, 1, True, "roll_back", "next_attempt"),
+        ("inconclusive", False, 1, False, "roll_back", "next_attempt"),  # not enough, whatever a longer look would show
         ("inconclusive", False, 3, True, "roll_back", "ask_person"),
         ("inconclusive", True, 1, False, "settle", "done"),
         ("inconclusive", True, 1, True, "keep", "done"),

@@ -8,7 +8,15 @@ from detection.model import Lever
 from tuning.attempt import Attempt
 from tuning.guards import SafetySettings
 from tuning.model import Change, Diagnosis, Option, Plan, Receipt
-from tuning.policies.timing import back_s, longest_apply_s, look_until_s, overdue_s, settle_s, worst_case_rollback_s
+from tuning.policies.timing import (
+    back_s,
+    longest_apply_s,
+    look_until_s,
+    overdue_s,
+    settle_s,
+    undo_s,
+    worst_case_rollback_s,
+)
 from tuning.verification.settings import VerificationSettings
 
 VERIFICATION = VerificationSettings(
@@ -40,6 +48,25 @@ def test_settling_is_the_window_and_the_delay_and_at_least_its_least(delay_s, so
 def test_what_only_goes_away_waits_for_nothing_to_start(name, old, new, expected_s) -> None:
     slow = Lever(name=name, actuator="x", effect_delay_s=80.0)
     assert back_s(VERIFICATION, slow, Change(lever=name, old=old, new=new)) == expected_s
+
+
+@pytest.mark.parametrize(
+    ("levers", "settle_s", "expected_s"),
+    [
+        (("replicas",), 300.0, 75.0),  # they go at once: the longest window behind P95 alone
+        (("replicas",), 60.0, 60.0),  # never longer than after the change
+        (("replicas", "precision"), 300.0, 155.0),
+        (("gone",), 300.0, 300.0),  # a lever that services.yaml has no more
+    ],
+)
+def test_a_roll_back_waits_for_its_own_steps_and_not_for_a_start_or_a_queue(levers, settle_s, expected_s) -> None:
+    known = {name: Lever(name=name, actuator="x", effect_delay_s=80.0) for name in ("replicas", "precision")}
+    steps = tuple(Change(lever=name, old={"replicas": 6}, new={"replicas": 3}) for name in levers)
+    inverse = Plan(
+        id="p", incident_id="i", service="ranker", decided_at_s=1000.0, mode="act", diagnosis=Diagnosis(cause="x"),
+        chosen=Option(changes=steps), settle_s=settle_s, rollback_of="q",
+    )  # fmt: skip
+    assert undo_s(VERIFICATION, known, inverse) == expected_s
 
 
 def attempt(made_s: float | None = None, **more: object) -> Attempt:

@@ -98,6 +98,14 @@ def test_improved_is_not_resolved_while_p95_is_over_its_objective() -> None:
     assert (outcome.verdict, outcome.resolved) == ("improved", False)
 
 
+@pytest.mark.parametrize(("last_ms", "resolved"), [(80.0, None), (130.0, False)])
+def test_a_p95_that_is_under_its_objective_only_lately_asks_for_a_longer_look(last_ms, resolved) -> None:
+    """Two thirds of the look were over it: whether it is met depends on when one looks."""
+    before = evidence(noisy(140, seed=1, sigma=0.3))
+    came = np.concatenate([noisy(150, seed=2, sigma=0.3, n=N - 5).clip(110), np.full(5, last_ms)])
+    assert judge(before, evidence(came, start_s=1000)).resolved is resolved
+
+
 def test_without_an_objective_nobody_knows_whether_it_is_resolved() -> None:
     before, after = evidence(noisy(200, seed=1), slo=None), evidence(noisy(60, seed=2), start_s=600, slo=None)
     assert judge(before, after).resolved is None
