@@ -95,8 +95,13 @@ class SafetySettings(BaseModel):
     hold_again_s: float = Field(600.0, ge=0)
     """An incident for which nothing could be done is looked at again this often while it is still firing."""
 
-    passing_again_s: float = Field(120.0, ge=0)
-    """The same for an incident that was expected to pass by itself, or whose SLO was met when it was looked at."""
+    passing_again_s: float = Field(60.0, ge=0)
+    """The same for an incident that was expected to pass by itself, or whose SLO was met when it was looked at, and for
+    one that has changed since (`hold_moved`): a rate window later there is something else to see."""
+
+    hold_moved: float = Field(0.3, gt=0)
+    """Share by which the load or the number of ready replicas must have risen or fallen since nothing could be done,
+    for a look before `hold_again` is over; less comes and goes with any traffic."""
 
     approval_timeout_s: float = Field(1800.0, ge=60)
     """Mode approve: how long a person may take to answer; no answer in time means no change."""

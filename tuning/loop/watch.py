@@ -32,6 +32,7 @@ from tuning.loop.parts import Parts
 from tuning.loop.window_store import DIGEST, digest, pack, unpack
 from tuning.model import Plan
 from tuning.policies import next_attempt as policy
+from tuning.policies.moved import moved
 from tuning.policies.trouble import HALTED
 from tuning.ports import Ledger
 from tuning.query import Query
@@ -313,4 +314,16 @@ def next_attempt(parts: Parts, incident: Incident, at_s: float) -> int | None:
     firing = [anomaly for anomaly in incident.anomalies if anomaly.tier == "act" and anomaly.at_s >= at_s - 1.0]
     wrong_s = max((anomaly.newest_s for anomaly in firing), default=None)
     last = attempts.of(parts.ledger, newest) if newest is not None else None
-    return policy.next_attempt(last, at_s, parts.settings.safety, firing=bool(firing), wrong_s=wrong_s)
+    safety = parts.settings.safety
+    number, sooner = (
+        policy.next_attempt(last, at_s, safety, firing=bool(firing), wrong_s=wrong_s, moved=changed)
+        for changed in (False, True)
+    )
+    if number == sooner or last is None:
+        return number
+    windows, _, stored_s = _stored_windows(parts.ledger)
+    seen = windows.get(incident.service) if stored_s == at_s else None
+    why = moved(seen, last.plan.decided_at_s, at_s, safety.hold_moved)
+    if why:
+        _log.info("open_incidents: %s is looked at again: %s", incident.service, why)
+    return sooner if why else number

@@ -1,10 +1,11 @@
 """Whether an incident needs another attempt now: a table from how the last one ended to what follows. Pure.
 
 What bounds the attempts is the levers that were really pulled. A hold is looked at again while the incident is still
-firing, at most every `safety.hold_again`; one that said "it passes by itself" sooner, at most every
-`safety.passing_again`; one that waits for what a release moved, at the next sweep. A success that did not last is
-looked at again as soon as something is wrong that its proof had not seen: the objective was kept, so that is news. A
-rule that only holds on for a while, or an alert of others that still stands is none: it is looked at again like a hold.
+firing, at most every `safety.hold_again`; one that said "it passes by itself", or whose load or replicas have moved
+since, sooner, at most every `safety.passing_again`; one that waits for what a release moved, at the next sweep. A
+success that did not last is looked at again as soon as something is wrong that its proof had not seen: the objective
+was kept, so that is news. A rule that only holds on for a while, or an alert of others that still stands is none: it is
+looked at again like a hold.
 """
 
 from __future__ import annotations
@@ -49,12 +50,18 @@ AFTER: dict[Last, Action] = {
 
 
 def next_attempt(
-    last: Attempt | None, at_s: float, settings: SafetySettings, *, firing: bool, wrong_s: float | None = None
+    last: Attempt | None,
+    at_s: float,
+    settings: SafetySettings,
+    *,
+    firing: bool,
+    wrong_s: float | None = None,
+    moved: bool = False,
 ) -> int | None:
     """The number of the attempt to start now; None while one is under way, or when there is nothing more to try.
 
     last: the newest attempt (None: there was none). firing: the incident's anomalies are being seen right now.
-    wrong_s: when something of it was last seen to be wrong (None: now).
+    wrong_s: when something of it was last seen to be wrong (None: now). moved: what the last attempt saw has changed.
     """
     if last is None:
         return 1
@@ -63,11 +70,12 @@ def next_attempt(
         return last.plan.attempt + 1 if at_s >= refusal.until_s else None
     action = AFTER[_how_it_ended(last, settings)]
     quiet_s = at_s - (last.last_s if last.last_s is not None else last.plan.decided_at_s)
+    soon_s = min(settings.passing_again_s, settings.hold_again_s)
     least_s = {
         "start_when_firing": 0.0,
         "start_at_news": settings.hold_again_s,
-        "start_while_firing": settings.hold_again_s,
-        "start_if_it_stays": min(settings.passing_again_s, settings.hold_again_s),
+        "start_while_firing": soon_s if moved else settings.hold_again_s,
+        "start_if_it_stays": soon_s,
     }
     if action == "start":
         return last.plan.attempt + 1

@@ -90,6 +90,19 @@ def test_errors_without_load_end_in_one_mail_that_says_why_and_no_change():
     assert len(mails.mails) == 1 and "error" in mails.mails[0].text.lower()
 
 
+@pytest.mark.parametrize(("grown", "looks"), [(1.0, 1), (2.0, 2)])
+def test_a_hold_is_looked_at_again_before_its_time_where_the_load_has_moved_and_mailed_once(grown, looks):
+    """Errors are no lever's to mend; what comes on top of them may be, and the mail says nothing twice."""
+    world, ledger, mails, loop = world_and_loop(
+        SERVICES.replace("hold_again: 60s", "hold_again: 1h"),
+        qps=lambda t: 40.0 if t < 240 else 40.0 * grown,
+        error_share=lambda t: 0.3 if t > 90 else 0.0,
+    )
+    drive(world, loop, 600)
+    assert kinds(ledger).count("hold") == looks and world.applies == []
+    assert len(mails.mails) == 1
+
+
 def test_a_change_that_makes_it_worse_is_rolled_back_and_the_roll_back_is_verified():
     # A larger batch takes 40 times as long: the queue grows faster than before.
     world, ledger, mails, loop = world_and_loop(qps=lambda t: 60.0 if t < 120 else 130.0, batch_hurts=40.0)

@@ -83,6 +83,23 @@ def test_another_attempt(last: Attempt | None, after_s: float, firing: bool, num
     assert next_attempt(last, ENDED_S + after_s, SETTINGS, firing=firing) == number
 
 
+@pytest.mark.parametrize(
+    ("last", "after_s", "firing", "number"),
+    [
+        (HELD, 119.0, True, None),
+        (HELD, 120.0, True, 2),  # what it held on is another thing by now
+        (HELD, 120.0, False, None),
+        (attempt(refusals=refused("one_open_change")), 120.0, True, 2),
+        (attempt(refusals=refused("bounds")), 10_000.0, True, None),
+        (attempt(tries=3), 10_000.0, True, None),
+        (attempt(told=False), 10_000.0, True, None),
+        (attempt(decided=decided("ask_person")), 10_000.0, True, None),
+    ],
+)
+def test_a_hold_is_looked_at_again_sooner_where_what_it_saw_has_moved(last, after_s, firing, number):
+    assert next_attempt(last, ENDED_S + after_s, SETTINGS, firing=firing, moved=True) == number
+
+
 JUDGED_S = ENDED_S - 20.0
 PROVEN = attempt(
     decided=decided("done"),
