@@ -124,7 +124,7 @@ class BeforeAfterVerifier:
             value=math.exp(adjusted.level.mean), low=math.exp(low), high=math.exp(high), level=settings.interval_level
         )
         verdict, reason = self._verdict(adjusted.level, effect, before, after, control)
-        if control is None and verdict in ("inconclusive", "unchanged") and _outgrown(before, after):
+        if control is None and _outgrown(before, after) and (verdict != "worse" or self._answers_more(before, after)):
             # What P95 was is no measure of what it would be: the old setting carried that load, and not this one.
             verdict = "improved"
         if cut := self._cut_off(_name(after), verdict, old, new, control):
@@ -230,6 +230,11 @@ class BeforeAfterVerifier:
     def _known(met: bool | None, new: Points, slo_ms: float) -> bool | None:
         """Beyond the last bucket nobody knows whether an objective is met that lies there as well."""
         return None if met is False and new.censored and slo_ms > (new.top_ms or 0.0) else met
+
+    def _answers_more(self, before: Evidence, after: Evidence) -> bool:
+        """Whether P95 rose with a queue of requests while so many more are answered than before that no error of the
+        model explains it: the change carries more, and not yet enough."""
+        return bool(_load_explains("worse", before, after, self._settings))
 
     def _cut_off(self, name: str, verdict: Verdict, old: Points, new: Points, control: Control | None) -> str:
         """Why a verdict cannot rest on points that are beyond the last bucket; empty when it can. A level that is only

@@ -267,6 +267,24 @@ def test_a_load_that_outgrew_the_old_setting_is_a_win_of_the_one_that_carries_it
 
 
 @pytest.mark.parametrize(
+    ("qps", "new_expected", "errors", "found"),
+    [
+        (170.0, math.inf, 0.0, ("improved", False)),  # it answers what the old setting could not, and not yet enough
+        (140.0, math.inf, 0.0, ("worse", False)),  # so few more that the model alone would say so
+        (170.0, 150.0, 0.0, ("worse", False)),  # the old setting would carry that load
+        (170.0, math.inf, 0.2, ("worse", False)),  # requests fail since
+    ],
+)
+def test_a_queue_that_outgrows_a_change_which_answers_far_more_is_no_harm_of_it(qps, new_expected, errors, found) -> None:
+    before = evidence(noisy(105, seed=1, sigma=0.2), qps=100.0, expected_p95_ms=100.0, error_rate=0.0)
+    after = evidence(
+        noisy(800, seed=2, sigma=0.2), start_s=600, qps=qps, expected_p95_ms=new_expected, error_rate=errors
+    )
+    outcome = judge(before, after)
+    assert (outcome.verdict, outcome.resolved) == found
+
+
+@pytest.mark.parametrize(
     ("level", "expected", "found"),
     [
         (60.0, math.inf, ("improved", True)),
