@@ -76,7 +76,7 @@ bench-page: setup ## How long the page and /metrics take with 1,000 services and
 bench-quantization: setup ## INT8 against FP32: speed, accuracy, engine sizes
 	@$(PY) -m benchmarks.quantization $(ARGS)
 
-bench-rehearse: setup ## Rehearsals against what the live loop then achieves (ARGS="--cost 30": what a month of one service costs)
+bench-rehearse: setup ## Rehearsals against what the live loop then achieves (ARGS="--days 30 --services 50": what a month of fifty costs)
 	@$(PY) -m benchmarks.rehearse $(ARGS)
 
 bench-releases: setup ## Bad releases named and taken back, harmless ones left alone, in a simulated service

@@ -2,8 +2,9 @@
 
 Every drawn incident of benchmarks.control runs twice: undisturbed, which is recorded and rehearsed, and under the live
 loop, which is the truth. The report's incidents are numbers of their stream that no other benchmark uses and that
-nothing was chosen on. Finished cases are kept in `--keep FOLDER`, and a run goes on from them. `--cost DAYS`: what a
-rehearsal of one service over so many days costs, instead. A whole report writes benchmarks/results/rehearse.json.
+nothing was chosen on. Finished cases are kept in `--keep FOLDER`, and a run goes on from them. A whole report writes
+benchmarks/results/rehearse.json. `--days 30 --services 50`: what a rehearsal of so much costs, instead (written to
+benchmarks/results/rehearse-cost.json).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import json
 import logging
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +27,9 @@ from benchmarks.rehearse.live import SETTLED_S, Recorded, live, settings_of, und
 from slotune.rehearsal.study import minutes_over, study
 
 RESULTS = Path(__file__).parent.parent / "results" / "rehearse.json"
+COST = RESULTS.with_name("rehearse-cost.json")
 COUNT, FIRST = 20, 1000
+WHOLE = 30.0, 50
 _LEAST_MIN = 1.0
 """Below so many minutes a relative error says nothing."""
 
@@ -130,14 +134,13 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, default=None, help="folder of finished cases")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no further case after so long")
     parser.add_argument("--json", type=Path, default=None, help="where the figures go (default: benchmarks/results)")
-    parser.add_argument("--cost", type=float, default=None, metavar="DAYS", help="what a rehearsal costs instead")
-    parser.add_argument("--services", type=int, default=1, help="with --cost: how many services")
-    parser.add_argument("--jobs", type=int, default=1, help="with --cost: processes for what comes after the loop")
+    parser.add_argument("--days", type=float, default=None, help="what a rehearsal of so many days costs, instead")
+    parser.add_argument("--services", type=int, default=1, help="with --days: how many services")
+    parser.add_argument("--jobs", type=int, default=2, help="with --days: how many at once")
     args = parser.parse_args()
     logging.disable(logging.CRITICAL)
-    if args.cost is not None:
-        print(json.dumps(cost.measure(args.cost, args.services, args.jobs), indent=1))
-        return 0
+    if args.days is not None:
+        return _cost(args.days, args.services, args.jobs, args.keep)
     first = args.first if args.first is not None else (FIRST if args.stream == "report" else 0)
     rows, dropped, began = [], 0, time.monotonic()
     for number in range(first, first + args.count):
@@ -160,6 +163,17 @@ def main() -> int:
         command = f"python -m benchmarks.rehearse --stream {args.stream} --first {first} --count {len(rows) + dropped}"
         body = {"command": command, "simulated": True, **found, "rows": [asdict(row) for row in rows]}
         path.write_text(json.dumps(body, indent=1) + "\n")
+    return 0
+
+
+def _cost(days: float, services: int, jobs: int, keep: Path | None) -> int:
+    """Prints what a rehearsal costs; the whole (WHOLE, nothing kept from before) is written down."""
+    with tempfile.TemporaryDirectory(prefix="slotune-cost-") as own:
+        found = cost.measure(days, services, jobs, keep or Path(own))
+    print(json.dumps(asdict(found), indent=1))
+    if (days, services) == WHOLE and not found.kept:
+        command = f"python -m benchmarks.rehearse --days {days:g} --services {services} --jobs {jobs}"
+        COST.write_text(json.dumps({"command": command, **asdict(found)}, indent=1) + "\n")
     return 0
 
 

@@ -1,16 +1,25 @@
-"""What a rehearsal costs: one synthetic service over many days, two incidents a week, on this machine."""
+"""What a rehearsal costs: synthetic services over many days, two incidents a week each, on this machine."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import resource
 import sys
+import threading
 import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 from detection.model import MetricWindow, Span
 from slotune.rehearsal.counterfactual import History
-from slotune.rehearsal.study import study
+from slotune.rehearsal.fleet import Held, Rehearsing
+from slotune.rehearsal.kept import Folder, digest
+from slotune.rehearsal.reading import packed, unpacked
 from tuning.services_yaml import loads
 
 START_S, STEP_S = 1_699_920_000.0, 60.0
@@ -56,25 +65,83 @@ def settings_text(services: int) -> str:
     return "prometheus: {rate_window: 60s, step: 60s}\nservices:" + each
 
 
-def measure(days: float, services: int = 1, jobs: int = 1) -> dict[str, object]:
-    """CPU seconds of all processes, wall seconds; memory in MB: the largest of this process, of the others each."""
-    names = [f"service-{k}" for k in range(services)]
-    found = {name: history(days, k) for k, name in enumerate(names)}
-    for name, one in found.items():
-        found[name] = History(MetricWindow(name, one.window.span, one.window.values, "histogram"), {})
+@dataclass(frozen=True)
+class Cost:
+    """What a rehearsal took. cpu_s: of all processes. rss_mb: the most that they had at once, pages that they share
+    counted for each; pss_mb: counted once. kept: services that an earlier run had done."""
+
+    days: float
+    services: int
+    signals: int
+    jobs: int
+    kept: int
+    incidents: int
+    changes: int
+    cpu_s: float
+    wall_s: float
+    rss_mb: float
+    pss_mb: float
+
+
+def measure(days: float, services: int, jobs: int, folder: Path) -> Cost:
+    """Rehearse so many services in `folder`, from which a run that was stopped goes on."""
+    held, signals = {}, 0
+    for k in range(services):
+        file, name = folder / f"history-{days:g}-{k}.npz", f"service-{k}"
+        if not file.exists():
+            window = history(days, k).window
+            signals = len(window.values)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(packed(History(replace(window, service=name), {})))
+        held[name] = Held(digest(file.read_bytes()), partial(_load, file))
+    said: list[str] = []
+    rehearsing = Rehearsing(loads(settings_text(services)), held, "cost", Folder(folder), jobs, said.append)
+    before = len(list(folder.glob("*.result.json")))
     cpu, wall = _cpu_s(), time.monotonic()
-    result = study(loads(settings_text(services)), found, "cost", _tell, jobs=jobs).rehearsal
-    return {
-        "days": days,
-        "services": services,
-        "incidents": len(result.incidents),
-        "changes": sum(service.changes for service in result.services),
-        "jobs": jobs,
-        "cpu_s": round(_cpu_s() - cpu, 1),
-        "wall_s": round(time.monotonic() - wall, 1),
-        "memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "memory_each_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024),
-    }
+    with Watched() as most:
+        result = rehearsing.run(_tell)
+    return Cost(
+        days, services, signals or len(_load(folder / f"history-{days:g}-0.npz").window.values), jobs, before,
+        len(result.incidents), sum(service.changes for service in result.services), round(_cpu_s() - cpu, 1),
+        round(time.monotonic() - wall, 1), round(most.rss_mb), round(most.pss_mb),
+    )  # fmt: skip
+
+
+def _load(file: Path) -> History:
+    return unpacked(file.read_bytes())
+
+
+class Watched:
+    """The most memory that this process and its children had at once, looked at twice a second; as `with`."""
+
+    def __init__(self) -> None:
+        self.rss_mb = self.pss_mb = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.5):
+            pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
+            found = [one for pid in pids if (one := _memory_mb(pid)) is not None]
+            self.rss_mb = max(self.rss_mb, sum(rss for rss, _ in found))
+            self.pss_mb = max(self.pss_mb, sum(pss for _, pss in found))
+
+
+def _memory_mb(pid: int | None) -> tuple[float, float] | None:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return None
+    kb = {line.split(":")[0]: float(line.split()[1]) for line in lines[1:]}
+    return kb.get("Rss", 0.0) / 1024, kb.get("Pss", 0.0) / 1024
 
 
 def _cpu_s() -> float:

@@ -6,8 +6,9 @@ import csv
 import json
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,10 +18,13 @@ import typer
 from detection.errors import ConfigError
 
 if TYPE_CHECKING:
-    from slotune.rehearsal.counterfactual import History
+    from slotune.rehearsal.fleet import Held
+    from slotune.rehearsal.kept import Folder
     from slotune.rehearsal.result import Rehearsal
     from tuning.settings import Settings
 
+Tell = Callable[[float], None]
+Say = Callable[[str], None]
 _LONG_S, _LONG_STEP_S = 2 * 86_400.0, 60.0
 
 
@@ -48,8 +52,11 @@ def rehearse(
     ] = None,
     table: Annotated[Path | None, typer.Option("--csv", help="Writes the incidents as CSV.")] = None,
     jobs: Annotated[
-        int, typer.Option("--jobs", min=0, help="Processes for what comes after the loop; 0: one for each core.")
+        int, typer.Option("--jobs", min=0, help="Services that are rehearsed at once; 0: one for each core.")
     ] = 0,
+    work: Annotated[
+        Path | None, typer.Option("--work", help="Where finished services are kept, for a run that is stopped.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON on stdout.")] = False,
 ) -> None:
     """Replay history through the whole loop: what it would have changed and saved, and how sure that is.
@@ -58,22 +65,22 @@ def rehearse(
     ones. What was recorded is measured; what comes after a change is modelled, and every figure says which it is.
     """
     from slotune import compose
-    from slotune.rehearsal.study import study
+    from slotune.rehearsal.fleet import Rehearsing
     from slotune.rehearsal.words import render
 
     chosen = [compose.load_settings(config), *([compose.load_settings(settings)] if settings is not None else [])]
     labels = [str(config or "the settings"), str(settings)]
     chosen = [_only(one, tuple(service or ())) for one in chosen]
-    with _bar() as tell:
-        found = _recordings(recorded, chosen[0]) if recorded is not None else _history(chosen[0], last, step)
+    with _bar() as (tell, say), _folder(work, say) as folder, _stopped(folder):
+        folder.prune(time.time())
+        found, done = _histories(recorded, chosen[0], (last, step), folder, (tell, say))
         if save is not None:
-            from slotune.rehearsal.history import save as keep
-
-            keep(save, found)
+            _save(save, found)
         results: list[Rehearsal] = []
         for place, (one, label) in enumerate(zip(chosen, labels, strict=False)):
             share = _part(tell, place, len(chosen))
-            results.append(study(one, found, label, share, jobs=jobs or _cores()).rehearsal)
+            results.append(Rehearsing(one, found, label, folder, jobs or _cores(), say).run(share))
+        done()
     if html is not None:
         from slotune.rehearsal.page import page
 
@@ -106,25 +113,31 @@ def _only(settings: Settings, names: tuple[str, ...]) -> Settings:
             raise ConfigError(f"there is no service {name!r} in services.yaml; it has: {', '.join(known)}")
     if not names:
         return settings
-    return settings.model_copy(update={"services": [s for s in settings.services if s.name in names]})
+    return settings.model_copy(update={"services": tuple(s for s in settings.services if s.name in names)})
 
 
-def _recordings(path: Path, settings: Settings) -> dict[str, History]:
-    from slotune.rehearsal.history import from_recordings
+def _histories(
+    recorded: Path | None, settings: Settings, much: tuple[str, str], folder: Folder, told: tuple[Tell, Say]
+) -> tuple[dict[str, Held], Callable[[], None]]:
+    """By service, and what to do when they are not needed any more. much: --last and --step."""
+    from slotune.rehearsal.reading import recordings
 
-    return from_recordings(path, {service.name: service for service in settings.service_values()})
+    if recorded is not None:
+        return recordings(recorded, {service.name: service for service in settings.service_values()}), lambda: None
+    return _from_prometheus(settings, much, folder, told)
 
 
-def _history(settings: Settings, last: str, step: str) -> dict[str, History]:
-    from detection.model import Span
+def _from_prometheus(
+    settings: Settings, much: tuple[str, str], folder: Folder, told: tuple[Tell, Say]
+) -> tuple[dict[str, Held], Callable[[], None]]:
     from slotune import compose
     from slotune.commands.backtest import seconds
-    from slotune.rehearsal.history import from_source
+    from slotune.rehearsal.reading import Reading
 
+    last, step = much
     length_s = seconds(last, "--last")
     usual_s = settings.prometheus.step_s if length_s <= _LONG_S else max(_LONG_STEP_S, settings.prometheus.step_s)
     step_s = seconds(step, "--step") if step else usual_s
-    end_s = time.time() // step_s * step_s
     read = settings.model_copy(
         update={
             "prometheus": settings.prometheus.model_copy(
@@ -132,23 +145,70 @@ def _history(settings: Settings, last: str, step: str) -> dict[str, History]:
             )
         }
     )
-    source = compose.metrics_source(read, compose.environment_connections())
-    found = from_source(source, settings.service_values(), Span(end_s - length_s // step_s * step_s, end_s, step_s))
+    tell, say = told
+    connections = compose.environment_connections()
+    source = compose.metrics_source(read, connections)
+    asked = f"{read.model_dump_json()} {length_s} {step_s} {connections.get(read.prometheus.connection).url}"
+    reading = Reading(source, settings.service_values(), folder, asked, say)
+    found = reading.histories(reading.span(length_s, step_s, time.time()), tell)
     if not found:
+        reading.done()
         raise ConfigError(f"Prometheus has no series of any of these services in the last {last}")
-    return found
+    return found, reading.done
+
+
+def _save(folder: Path, found: Mapping[str, Held]) -> None:
+    from slotune.rehearsal.history import save
+
+    for name, held in found.items():
+        save(folder, {name: held.load()})
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[float], None]]:
+def _folder(work: Path | None, say: Say) -> Iterator[Folder]:
+    """Where finished services are kept; without a place of one's own one that is gone afterwards."""
+    from slotune.rehearsal.kept import Folder, usual_folder
+
+    if work is not None:
+        yield Folder(work)
+        return
+    try:
+        found = Folder(usual_folder())
+    except ConfigError as error:
+        with tempfile.TemporaryDirectory(prefix="slotune-rehearse-") as path:
+            say(f"Nothing is kept for a run that is stopped: {error}. --work names another folder.")
+            yield Folder(Path(path))
+        return
+    yield found
+
+
+@contextmanager
+def _stopped(folder: Folder) -> Iterator[None]:
+    """Ctrl-C ends in a sentence."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(
+            f"Stopped. What is finished is kept in {folder.path}: the same command goes on from there.", err=True
+        )
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def _bar() -> Iterator[tuple[Tell, Say]]:
+    """A bar of the share that is done, and a line above it for a sentence."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
-    shown = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not sys.stderr.isatty())
+    console = Console(stderr=True)
+    shown = Progress(*columns, TimeRemainingColumn(), console=console, disable=not sys.stderr.isatty())
     with shown:
         task = shown.add_task("rehearsing", total=1.0)
-        yield lambda share: shown.update(task, completed=share)
+        yield (
+            lambda share: shown.update(task, completed=share),
+            lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
+        )
 
 
 def _write(file: Path, text: str) -> None:

@@ -15,7 +15,7 @@ COLUMNS = (
 
 
 def document(found: Rehearsal) -> dict[str, Any]:
-    """Everything but the curves. Times are epoch seconds."""
+    """Everything but the curves and what only the caps count. Times are epoch seconds."""
     return {
         "settings": found.label,
         "summary": summary(found),
@@ -27,7 +27,7 @@ def document(found: Rehearsal) -> dict[str, Any]:
 
 
 def _service(service: Any) -> dict[str, Any]:
-    kept = {f.name: getattr(service, f.name) for f in dataclasses.fields(service) if f.name != "curves"}
+    kept = {f.name: getattr(service, f.name) for f in dataclasses.fields(service) if f.name not in ("curves", "made")}
     values = {name: _plain(value) for name, value in kept.items()}
     return values | {"saved_min": dataclasses.asdict(service.saved)}
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detection.model import make_id
-from slotune.rehearsal.result import Happened, How
+from slotune.rehearsal.result import Happened, How, Made
 from tuning.attempt import Attempt, fold, value
 from tuning.model import Plan, Record
 
@@ -57,6 +57,20 @@ class Episode:
     @property
     def changes(self) -> tuple[str, ...]:
         return tuple(change.text() for a in self.attempts if a.receipts_changed for change in a.plan.chosen.changes)
+
+    def made(self, end_s: float) -> tuple[Made, ...]:
+        """What was set, as the caps over all services count it; what has no verdict yet is unproven until `end_s`."""
+        found = []
+        for attempt in self.attempts:
+            if (at_s := attempt.first_made_s) is not None:
+                final = max((o.at_s for o in attempt.outcomes.values()), default=end_s)
+                until_s = end_s if attempt.final_decision is None else final
+                found.append(Made(at_s, max(at_s, until_s), len(attempt.plan.chosen.levers), proves=True))
+            if attempt.undo is not None and (undone_s := attempt.undo.first_made_s) is not None:
+                found.append(Made(undone_s, undone_s, len(attempt.plan.chosen.levers), proves=False))
+            for plan in attempt.steps_back:
+                found.append(Made(plan.decided_at_s, plan.decided_at_s, len(plan.chosen.levers), proves=False))
+        return tuple(sorted(found, key=lambda one: one.at_s))
 
     @property
     def steps(self) -> tuple[Happened, ...]:

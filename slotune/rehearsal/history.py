@@ -35,25 +35,27 @@ _SHARES = ("error_rate", "busy")
 _BUCKETS, _REPLICAS = "buckets.csv", "replicas"
 
 
-def from_recordings(path: Path, services: Mapping[str, Service]) -> dict[str, History]:
-    """Histories by service, of a file or a folder of them. ConfigError with the file and what is wrong with it."""
+def files(path: Path) -> list[Path]:
+    """The recordings at a path: a file, or those of a folder. ConfigError where there are none."""
     if not path.exists():
         raise ConfigError("there is no such file or folder", where=str(path))
-    files = sorted([*path.glob("*.csv"), *path.glob("*.csv.gz")]) if path.is_dir() else [path]
-    if not files:
+    found = sorted([*path.glob("*.csv"), *path.glob("*.csv.gz")]) if path.is_dir() else [path]
+    if not found:
         raise ConfigError("there are no .csv files in this folder", where=str(path))
-    found: dict[str, History] = {}
-    for file in files:
-        recording = recorded.of_service(file)
-        if recording.name not in services:
-            known = ", ".join(sorted(services))
-            raise ConfigError(
-                f"there is no service {recording.name!r} in services.yaml; it has: {known}", where=str(file)
-            )
-        window = replace(recording.window, percentile_source="histogram")
-        beside = file.parent / recording.name
-        found[recording.name] = History(window, _replicas(beside, window.span), _buckets(beside, window))
     return found
+
+
+def name_of(file: Path) -> str:
+    """Of the service that a recording is of."""
+    return file.name.removesuffix(".gz").removesuffix(".csv")
+
+
+def from_recording(file: Path) -> History:
+    """ConfigError with the file and what is wrong with it."""
+    recording = recorded.of_service(file)
+    window = replace(recording.window, percentile_source="histogram")
+    beside = file.parent / recording.name
+    return History(window, _replicas(beside, window.span), _buckets(beside, window))
 
 
 def _replicas(folder: Path, span: Span) -> dict[str, MetricWindow]:
@@ -180,7 +182,7 @@ def oddities(history: History) -> tuple[str, ...]:
 
 
 def save(folder: Path, histories: Mapping[str, History]) -> None:
-    """Writes histories as the recordings that `from_recordings` reads."""
+    """Writes histories as the recordings that `from_recording` reads."""
     for name, history in histories.items():
         _write(folder / f"{name}.csv", history.window.span, history.window.values)
         for replica, window in history.replicas.items():

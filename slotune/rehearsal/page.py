@@ -13,13 +13,12 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from detection.model import FloatArray
-from slotune.rehearsal.result import HOW, Curves, Incident, Rehearsal, ServiceResult
+from slotune.rehearsal.result import AROUND_S, HOW, Curves, Incident, Rehearsal, ServiceResult
 from slotune.rehearsal.words import amount, clock, how_known, plain, summary
 from tuning.formats import ms
 
 _W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 260, 96, 12, 38, 62
 _STRIP, _GAP = 26, 8
-_BEFORE_S, _AFTER_S = 600.0, 600.0
 _MOST_POINTS = 700
 TONE = {
     "cured": "good",
@@ -86,7 +85,7 @@ def _rivals(service: ServiceResult) -> list[tuple[str, str, str, str, int]]:
 def timeline(service: ServiceResult, one: Incident) -> Markup:
     """P95 as recorded and with slotune over one incident, its SLO, what was done, and the replicas below."""
     curves = service.curves
-    inside = (curves.times >= one.start_s - _BEFORE_S) & (curves.times <= one.end_s + _AFTER_S)
+    inside = (curves.times >= one.start_s - AROUND_S) & (curves.times <= one.end_s + AROUND_S)
     index = np.flatnonzero(inside)
     index = index[:: max(1, math.ceil(index.size / _MOST_POINTS))]
     if index.size < 2:

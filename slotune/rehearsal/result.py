@@ -8,6 +8,8 @@ from typing import Literal
 from detection.model import FloatArray
 
 How = Literal["cured", "eased", "not cured", "under way", "held", "passed", "cannot tell"]
+AROUND_S = 600.0
+"""So much before and after an incident is kept for its timeline."""
 HOW: dict[How, str] = {
     "cured": "a change brought P95 under its SLO, and it stayed",
     "eased": "a change helped and was kept, and P95 stayed over its SLO",
@@ -64,6 +66,17 @@ class Incident:
 
 
 @dataclass(frozen=True)
+class Made:
+    """Something that was set, as the caps over all services count it. at_s: when. proven_s: until when it was unproven
+    (`at_s` for what undoes a change). levers: how many. proves: whether it waits for a proof."""
+
+    at_s: float
+    proven_s: float
+    levers: int
+    proves: bool
+
+
+@dataclass(frozen=True)
 class Rival:
     """What somebody else would have done with the same history. minutes over the SLO; replica_hours in all."""
 
@@ -76,7 +89,8 @@ class Rival:
 
 @dataclass(frozen=True)
 class Curves:
-    """For the timelines, shape (n,) each. replicas: recorded, rehearsed. modelled: where numbers are."""
+    """For the timelines, shape (n,) each, the points around incidents. replicas: recorded, rehearsed. modelled: where
+    numbers are."""
 
     times: FloatArray
     recorded_ms: FloatArray
@@ -89,7 +103,8 @@ class Curves:
 @dataclass(frozen=True)
 class ServiceResult:
     """One service. minutes: over the SLO with slotune. quiet_days: days without trouble as recorded; quiet_changes:
-    changes made on them. replica_hours_added, cost_added: against the recorded replicas. modelled: share of the points.
+    changes made on them. made: what the caps of all services count. replica_hours_added, cost_added: against the
+    recorded replicas. modelled: share of the points.
     """
 
     service: str
@@ -109,6 +124,7 @@ class ServiceResult:
     modelled: float
     rivals: tuple[Rival, ...]
     notes: tuple[str, ...]
+    made: tuple[Made, ...]
     curves: Curves
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +17,7 @@ from slotune.rehearsal.drivers import drivers
 from slotune.rehearsal.episodes import Episode, episodes
 from slotune.rehearsal.levers import not_lent
 from slotune.rehearsal.loop import Progress, Rehearsed, rehearse, settings_for
-from slotune.rehearsal.processes import in_processes
-from slotune.rehearsal.result import Amount, Curves, Incident, Rehearsal, Rival, ServiceResult
+from slotune.rehearsal.result import AROUND_S, Amount, Curves, Incident, Rehearsal, Rival, ServiceResult
 from slotune.rehearsal.rivals import autoscaled, foreseen
 from tuning.settings import Settings
 
@@ -31,9 +29,12 @@ WARM_UP_S = 300.0
 """A loop that begins sees this much of the past."""
 _MARGIN_S = 300.0
 _AHEAD_S = 300.0
+_PIECES = 24
+_NEAR_SLO, _DRAWN_AFTER_S = 0.7, 1800.0
+"""Other draws are run until P95, recorded and rehearsed, has stayed below this share of the SLO for so long."""
 _DAY_S = 86_400.0
 Mask = NDArray[np.bool_]
-_LOOP_SHARE = 0.8
+_LOOP_SHARE = 0.5
 """The loop's share of a rehearsal's time, for the progress bar."""
 _FLOOR_MIN = 0.25
 _Z90 = 1.645
@@ -54,10 +55,9 @@ def study(
     progress: Progress,
     *,
     rivals: bool = True,
-    jobs: int = 1,
 ) -> Found:
-    """Rehearse every service that has a history. rivals: also what others would have done. jobs: processes for what
-    follows the loop, service by service. ConfigError when none can be rehearsed."""
+    """Rehearse every service that has a history, all in one loop. rivals: also what others would have done.
+    ConfigError when none can be rehearsed."""
     services = {service.name: service for service in settings.service_values()}
     left_out = [f"There is no history of {name}." for name in services if name not in recorded]
     kept: dict[str, History] = {}
@@ -88,14 +88,13 @@ def study(
     by_service: dict[str, list[Episode]] = {name: [] for name in kept}
     for episode in episodes(done.records):
         by_service[episode.service].append(episode)
-    tasks = {
-        name: partial(_service, world, kept[name], by_service[name], start_s, end_s, rivals=rivals)
-        for name, world in sorted(worlds.items())
-    }
-    results = in_processes(tasks, jobs, lambda share: progress(_LOOP_SHARE + (1 - _LOOP_SHARE) * share))
+    results = []
+    for name, world in sorted(worlds.items()):
+        results.append(_service(world, kept[name], by_service[name], start_s, end_s, rivals=rivals))
+        progress(_LOOP_SHARE + (1 - _LOOP_SHARE) * len(results) / len(worlds))
     if done.failures:
         left_out.append(f"{done.failures} sweeps failed: {next(s for s in done.said if 'failed' in s)}")
-    return Found(Rehearsal(label, (end_s - start_s) / _DAY_S, tuple(results.values()), tuple(left_out)), done)
+    return Found(Rehearsal(label, (end_s - start_s) / _DAY_S, tuple(results), tuple(left_out)), done)
 
 
 def minutes_over(values: FloatArray, slo_ms: float, step_s: float) -> float:
@@ -143,10 +142,22 @@ def _service(
         modelled=float(world.departed[inside].mean()),
         rivals=_rivals(world, recorded, start_s, end_s, inside, slo_ms, cost) if rivals else (),
         notes=(*histories.oddities(recorded), *_lent(world)),
-        curves=Curves(
-            times[inside], was[inside], now[inside], world.drivers.ready[inside], world.ready[inside],
-            world.departed[inside].astype(np.float64),
-        ),
+        made=tuple(sorted((m for one in found for m in one.made(end_s)), key=lambda m: m.at_s)),
+        curves=_curves(world, was, inside & _near(incidents, times)),
+    )  # fmt: skip
+
+
+def _near(incidents: Sequence[Incident], times: FloatArray) -> Mask:
+    near = np.zeros(times.size, dtype=bool)
+    for one in incidents:
+        near |= (times >= one.start_s - AROUND_S) & (times <= one.end_s + AROUND_S)
+    return near
+
+
+def _curves(world: Counterfactual, was: FloatArray, part: Mask) -> Curves:
+    return Curves(
+        world.window.span.times()[part], was[part], world.window.values["p95_ms"][part], world.drivers.ready[part],
+        world.ready[part], world.departed[part].astype(np.float64),
     )  # fmt: skip
 
 
@@ -178,7 +189,11 @@ def _incident(
     off = _off(world, recorded, one, until_s) if departed else None
     amount = Amount(value, value, value)
     if departed:
-        tried = [_redrawn(world, recorded, draw, one, until_s, part, slo_ms) for draw in draws]
+        # Where neither was near the SLO for long, no other draw is over it either: nothing is drawn there.
+        near = np.flatnonzero(part)[(np.fmax(was, now) > _NEAR_SLO * slo_ms)]
+        drawn_s = min(until_s, float(times[near[-1]]) + _DRAWN_AFTER_S) if near.size else one.opened_s
+        drawn, rest = part & (times <= drawn_s), minutes_over(now[times[part] > drawn_s], slo_ms, step_s)
+        tried = [rest + _redrawn(world, recorded, draw, one, drawn_s, drawn, slo_ms) for draw in draws]
         share = float(world.departed[part].mean())
         # The recorded setting's own misfit is a doubt of every modelled minute as well.
         doubt = max(_FLOOR_MIN, 0.5 * min(off or 0.0, OFF_LIMIT) * value)
@@ -227,14 +242,14 @@ def _off(world: Counterfactual, recorded: History, one: Episode, until_s: float)
     """
     times = world.window.span.times()
     model = np.full(times.size, np.nan)
-    begin_s = one.opened_s - _MARGIN_S
-    while begin_s < until_s:
+    begins = np.arange(one.opened_s - _MARGIN_S, until_s, _AHEAD_S)
+    chosen = np.unique(np.linspace(0, begins.size - 1, min(_PIECES, begins.size)).round().astype(int))
+    for begin_s in begins[chosen].tolist():
         end_s = min(begin_s + _AHEAD_S, until_s)
         twin = Counterfactual.under(world, world.draw, recorded, begin_s, modelled=True)
         twin.advance(end_s)
         part = (times > begin_s) & (times <= end_s)
         model[part] = twin.window.values["p95_ms"][part]
-        begin_s = end_s
     measured = recorded.window.values["p95_ms"]
     good = (times >= one.opened_s) & np.isfinite(model) & (model > 0) & (measured > 0)
     if not good.any():

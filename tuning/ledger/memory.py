@@ -24,20 +24,18 @@ _INDEXED = ("incident_id", "parent_id", "service", "kind")
 
 @dataclass
 class _Listed:
-    """The records with one value in a column, in the order of writing. ascending: no clock has stepped back."""
+    """The records with one value in a column, in the order of writing. youngest_s: of each and all before it."""
 
     ids: list[str] = field(default_factory=list)
-    times_s: list[float] = field(default_factory=list)
-    ascending: bool = True
+    youngest_s: list[float] = field(default_factory=list)
 
     def add(self, record: Record) -> None:
-        self.ascending = self.ascending and (not self.times_s or self.times_s[-1] <= record.at_s)
         self.ids.append(record.id)
-        self.times_s.append(record.at_s)
+        self.youngest_s.append(max(record.at_s, self.youngest_s[-1]) if self.youngest_s else record.at_s)
 
     def since(self, since_s: float | None) -> list[str]:
-        """Those that may be as young as that."""
-        return self.ids if since_s is None or not self.ascending else self.ids[bisect_left(self.times_s, since_s) :]
+        """Those that may be as young as that: what was written before the first that is, is older."""
+        return self.ids if since_s is None else self.ids[bisect_left(self.youngest_s, since_s) :]
 
 
 class MemoryLedger:

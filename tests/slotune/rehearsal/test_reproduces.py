@@ -12,7 +12,7 @@ from benchmarks.control.source import START_S
 from benchmarks.rehearse.live import SETTLED_S, Recorded, live, settings_of
 from slotune.rehearsal.counterfactual import Counterfactual, usual
 from slotune.rehearsal.drivers import drivers
-from slotune.rehearsal.history import from_recordings, save
+from slotune.rehearsal.history import from_recording, save
 from slotune.rehearsal.loop import rehearse, settings_for
 
 DECISIONS = ("open_incidents", "choose_action", "guard", "hold", "settle", "verify_p95", "keep", "roll_back")
@@ -61,8 +61,7 @@ def test_every_decision_of_a_live_run_is_taken_again(lost):
 def test_also_from_the_files_that_it_was_saved_in(lost, tmp_path):
     save(tmp_path, {"simulated": lost.history})
     which = scenario("one of three replicas lost")
-    services = {service.name: service for service in settings_of(which).service_values()}
-    (read,) = from_recordings(tmp_path, services).values()
+    read = from_recording(tmp_path / "simulated.csv")
     _, done = replay(which, read)
     assert decisions(done.records) == decisions(lost.ledger)
 

@@ -14,8 +14,9 @@ from detection.model import MetricWindow, Span
 from slotune.cli import build_app
 from slotune.rehearsal.counterfactual import History
 from slotune.rehearsal.document import COLUMNS, document, rows
-from slotune.rehearsal.history import from_recordings, problem, save
+from slotune.rehearsal.history import from_recording, problem, save
 from slotune.rehearsal.page import page
+from slotune.rehearsal.reading import recordings
 from slotune.rehearsal.rivals import Autoscaler
 from slotune.rehearsal.study import study
 from slotune.rehearsal.words import render, summary
@@ -167,14 +168,14 @@ def test_a_good_history_has_no_problem_and_a_language_model_cannot_be_rehearsed(
 
 def test_recordings_come_back_as_they_were_saved(tmp_path):
     save(tmp_path, {"ranker": GOOD})
-    read = from_recordings(tmp_path, {"ranker": SERVICE})["ranker"]
+    read = from_recording(tmp_path / "ranker.csv")
     assert read.window.span == GOOD.window.span
     for name, values in GOOD.window.values.items():
         np.testing.assert_array_equal(read.window.values[name], values)
     with pytest.raises(ConfigError, match=r"there is no service 'ranker' in services\.yaml; it has: other"):
-        from_recordings(tmp_path / "ranker.csv", {"other": SERVICE})
+        recordings(tmp_path / "ranker.csv", {"other": SERVICE})
     with pytest.raises(ConfigError, match="no such file or folder"):
-        from_recordings(tmp_path / "nowhere", {"ranker": SERVICE})
+        recordings(tmp_path / "nowhere", {"ranker": SERVICE})
 
 
 def test_the_command_from_files_to_files(tmp_path):
@@ -184,7 +185,7 @@ def test_the_command_from_files_to_files(tmp_path):
     arguments = [
         "rehearse", "--recorded", str(tmp_path / "recorded"), "--config", str(tmp_path / "services.yaml"),
         "--settings", str(tmp_path / "other.yaml"), "--html", str(tmp_path / "page.html"),
-        "--csv", str(tmp_path / "incidents.csv"), "--json",
+        "--csv", str(tmp_path / "incidents.csv"), "--work", str(tmp_path / "work"), "--json",
     ]  # fmt: skip
     done = CliRunner().invoke(build_app(["rehearse"]), arguments, catch_exceptions=False)
     assert done.exit_code == 0
