@@ -49,7 +49,7 @@ lint: setup ## ruff and the import directions
 	@$(VENV)/bin/ruff check .
 	@env PYTHONPATH=plugins:. $(VENV)/bin/lint-imports --no-cache 2>&1 | tail -n 3; exit $${PIPESTATUS[0]}
 
-types: setup ## mypy --strict
+types: setup ## mypy --strict, of the benchmarks too
 	@$(VENV)/bin/mypy
 
 bench-detection: setup ## Recall, false alarms, delay and cost of the detectors

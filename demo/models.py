@@ -13,6 +13,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,8 @@ def calibration(path: Path, *, rows: int, seed: int, scale: float = 1.0, now_s: 
     """Write labelled calibration rows as .npz. scale: other than 1 makes them unlike the traffic (another unit)."""
     inputs, labels = sample(rows, seed)
     inputs = (inputs * np.float32(scale)).astype(np.float32)
-    np.savez(path, **{INPUT: inputs, "labels": labels, "recorded_at_s": np.array(now_s)})
+    kept: dict[str, Any] = {INPUT: inputs, "labels": labels, "recorded_at_s": np.array(now_s)}
+    np.savez(path, **kept)
     return path
 
 

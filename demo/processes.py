@@ -123,9 +123,10 @@ def _group_of(user: str) -> int:
 
 def _descendants(pid: int) -> list[psutil.Process]:
     try:
-        return psutil.Process(pid).children(recursive=True)
+        found: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+    return found
 
 
 def end(family: Sequence[psutil.Process], grace_s: float) -> None:

@@ -17,7 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -126,7 +126,7 @@ def _run(part: Part, workers: int, limit_s: float) -> tuple[list[dict[str, objec
     todo, done = list(part.cases), {}
     began = time.monotonic()
     with ProcessPoolExecutor(max_workers=workers) as pool:
-        waiting = {}
+        waiting: dict[Future[list[dict[str, object]]], Case] = {}
         while todo or waiting:
             while todo and len(waiting) < workers and time.monotonic() - began < limit_s:
                 case = todo.pop(0)

@@ -68,5 +68,6 @@ def causes_of_pair(case: Case, alone: list[Scenario]) -> tuple[str, ...]:
         breaks.append(not cured(scenario, service))
     one, other = (scenario.causes[0] for scenario in alone)
     # Without the first there is the second alone, and the other way round.
-    found = [name for name, own, rest in ((one, *breaks), (other, *reversed(breaks))) if own or not rest]
-    return tuple(dict.fromkeys(found))
+    first, second = breaks
+    told = ((one, first, second), (other, second, first))
+    return tuple(dict.fromkeys(name for name, own, rest in told if own or not rest))

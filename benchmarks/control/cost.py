@@ -25,7 +25,7 @@ _SEEN_S = 75.0
 def measure() -> dict[str, object]:
     """CPU seconds (user and system) of one `slotune plan` process and of 100 plans in this one."""
     slotune = Path(sys.executable).with_name("slotune")
-    command = [slotune, "plan", "--observation", "docs/examples/observation.json", "--json"]
+    command: list[str | Path] = [slotune, "plan", "--observation", "docs/examples/observation.json", "--json"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -7,6 +7,7 @@ reported on the second. What is true of an incident (its causes, its SLO) comes 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
@@ -160,7 +161,7 @@ def _objective(calm: Scenario, room: float) -> float:
 
 def _surge(calm: Scenario, rng: np.random.Generator) -> Trouble:
     factor = _log(rng, 1.4, 6.0)
-    shapes = {
+    shapes: dict[str, Callable[[], dict[str, object]]] = {
         "step": lambda: {"surge": sc.step(factor)},
         "ramp": lambda: {"surge": sc.ramp(factor, rng.uniform(60.0, 480.0))},
         "daily": lambda: {"surge": sc.daily(factor, rng.uniform(300.0, 600.0))},

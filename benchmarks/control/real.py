@@ -110,7 +110,7 @@ class Scraped:
         rank = 0.95 * counts[-1]
         k = int(np.searchsorted(counts, rank))
         below, lower = (counts[k - 1], edges[k - 1]) if k else (0.0, 0.0)
-        return 1e3 * (lower + (edges[k] - lower) * (rank - below) / max(counts[k] - below, 1e-9))
+        return float(1e3 * (lower + (edges[k] - lower) * (rank - below) / max(counts[k] - below, 1e-9)))
 
     def _index(self, at_s: float) -> int:
         return int(np.argmin([abs(t - at_s) for t in self.times]))
@@ -204,7 +204,7 @@ def main() -> int:
         home = Path(folder)
         repository = models.repository(home / "models", models.cached(Path(".demo") / "models"), "ranker")
         address = f"127.0.0.1:{free_port()}"
-        options = ["--cpu", "0", "--model", "ranker", "--model-repository", repository, "--batch-size", "8"]
+        options = ["--cpu", "0", "--model", "ranker", "--model-repository", str(repository), "--batch-size", "8"]
         serve = [sys.executable, "-m", "demo.server", "--port", address.rsplit(":", 1)[1], *options]
         server = Child("server", serve, home / "server.log", cwd=ROOT)
         load: Child | None = None
@@ -213,7 +213,8 @@ def main() -> int:
             took = batch_seconds(address, (1, 2, 4, 8, 16))
             control = home / "control.json"
             Control((address,), ((1.0, None),), 1).write(control)
-            send = [sys.executable, "-m", "demo.load", "--control", control, "--out", home / "load.jsonl"]
+            out = str(home / "load.jsonl")
+            send = [sys.executable, "-m", "demo.load", "--control", str(control), "--out", out]
             load = Child("load", send, home / "load.log", cwd=ROOT, nice=-5)
             rows = _measure(address, control, took)
         finally:
@@ -224,7 +225,9 @@ def main() -> int:
 
 
 def _measure(address: str, control: Path, took: dict[int, float]) -> list[Row]:
-    scraped, rows, state = Scraped(address), [], {}
+    scraped = Scraped(address)
+    rows: list[Row] = []
+    state: dict[str, object] = {}
     batch = 0
     for k, (limit, of, share) in enumerate((*LEARN, *CHANGES)):
         qps = share * of / took[of]

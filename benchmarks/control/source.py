@@ -109,7 +109,7 @@ class SimulatedSource:
         for k, second in enumerate(new):
             sizes[k, :, : second.sizes.shape[1]] = second.sizes
         self._sizes.add(sizes)
-        rows = {
+        rows: dict[str, list[float]] = {
             "count": [s.latencies.size for s in new],
             "latency": [float(s.latencies.sum()) for s in new],
             "queue": [s.queue_s for s in new],
@@ -121,7 +121,7 @@ class SimulatedSource:
             "gap_s": [s.gaps[1] for s in new],
             "gap_q": [s.gaps[2] for s in new],
         }
-        gauges = {
+        gauges: dict[str, list[float]] = {
             "depth": [s.depth for s in new],
             "ready": [s.ready for s in new],
             "batch": [s.batch for s in new],
@@ -140,7 +140,7 @@ class SimulatedSource:
         hi, lo = ends[good], ends[good] - self.window
 
         def rise(name: str) -> FloatArray:
-            return self._sums[name][hi] - self._sums[name][lo]
+            return np.asarray(self._sums[name][hi] - self._sums[name][lo])
 
         def spread(values: FloatArray) -> FloatArray:
             full = np.full(ends.size, np.nan)

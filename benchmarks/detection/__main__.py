@@ -20,10 +20,10 @@ PICTURE = Path(__file__).resolve().parents[2] / "docs" / "img" / "detection-curv
 def controls() -> dict[str, Any]:
     """Noise for a day, a constant, and the constant with one unit more for an hour: shares of flagged judgements."""
     rng = np.random.default_rng(0)
-    at = 1_700_006_400.0 + 300.0 * np.arange(8 * 288)
+    at = 1_700_006_400.0 + np.arange(0.0, 8 * 86400.0, 300.0)
     blip = np.full(at.size, 50.0)
     blip[-100:-88] += 1
-    day = 1_700_006_400.0 + 60.0 * np.arange(1440)
+    day = 1_700_006_400.0 + np.arange(0.0, 86400.0, 60.0)
     made = {
         "noise, a week before": to_grid("a", at, {VALUE: rng.normal(10, 1, at.size)}),
         "noise, one day in all": to_grid("b", day, {VALUE: rng.normal(10, 1, day.size)}),

@@ -193,7 +193,7 @@ def seasonal(recording: Recording) -> np.ndarray:
             return np.zeros(new.size, bool)
         fit = STL(past, period=day).fit()
         sd = 1.4826 * np.median(np.abs(fit.resid)) + 1e-9
-        return np.abs(new - fit.trend[-1] - fit.seasonal[-day:][: new.size]) > 4 * sd
+        return np.asarray(np.abs(new - fit.trend[-1] - fit.seasonal[-day:][: new.size]) > 4 * sd)
 
     # at one minute a day has 1,440 points and STL takes minutes a fit: every fifth point stands for the rest
     coarse = recording.window.span.step_s < 200
@@ -215,6 +215,6 @@ def ecod(recording: Recording) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model.fit(past[:, None])
-            return model.predict(new[:, None]) > 0
+            return np.asarray(model.predict(new[:, None]) > 0)
 
     return _daily(recording, judge)

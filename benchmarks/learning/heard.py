@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,7 +42,7 @@ def heard(root: Path, tier: str) -> list[Heard]:
     for group in grouped(cases.series(root, tier)):
         said = _replayed(group)
         for recording in group:
-            row = manifest.loc[recording.name]
+            row: Any = manifest.loc[recording.name]
             events = windows[windows.series == recording.name]
             spans = tuple((a - row.tol_s, b + row.tol_s) for a, b in zip(events.start, events.end, strict=True))
             ways = {"family": str(row.family), "group": str(row.group)}

@@ -78,7 +78,7 @@ def fleet(ledger: TimedLedger, at_s: float) -> Parts:
     world = World()
     world.now_s = at_s
     world.batch_size = 8
-    return parts(world, ledger, KeptMails(), CONFIG.format(services=services))  # type: ignore[arg-type]
+    return parts(world, ledger, KeptMails(), CONFIG.format(services=services))
 
 
 def sweep(loop: Parts, at_s: float) -> None:

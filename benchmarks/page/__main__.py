@@ -76,17 +76,17 @@ def main() -> int:
         ledger = SqlLedger.open(f"sqlite:///{path}")
         ledger.put_blob(DIGEST, swept(made, now_s), at_s=now_s)
         client = TestClient(create_app(lambda: Reading(ledger, ledger.get_blob, made, now_s)))
-        found = {path: measure(client, path, args.repeats) for path in PATHS}
+        found = {url: measure(client, url, args.repeats) for url in PATHS}
         ledger.close()
     base = found["/style.css"]["median_ms"]
     print(f"{'request':<28}{'median ms':>11}{'first ms':>10}{'kB':>9}{'x style.css':>13}{'limit ms':>10}")
-    for path, row in found.items():
+    for url, row in found.items():
         row["ratio"] = round(row["median_ms"] / base, 1)
-        limit = LIMITS_MS.get(path)
-        print(f"{path:<28}{row['median_ms']:>11}{row['first_ms']:>10}{row['kb']:>9}{row['ratio']:>13}{limit or '':>10}")
+        limit = LIMITS_MS.get(url)
+        print(f"{url:<28}{row['median_ms']:>11}{row['first_ms']:>10}{row['kb']:>9}{row['ratio']:>13}{limit or '':>10}")
     body = {"command": f"python -m benchmarks.page --records {args.records}", "services": SERVICES, "requests": found}
     RESULTS.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
-    return int(any(found[path]["median_ms"] > limit for path, limit in LIMITS_MS.items()))
+    return int(any(found[url]["median_ms"] > limit for url, limit in LIMITS_MS.items()))
 
 
 if __name__ == "__main__":

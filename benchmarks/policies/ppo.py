@@ -41,7 +41,7 @@ class Lanes(VecEnv):
         self.world, self.free, self.moves = self._drawn(), np.ones((lanes, len(MOVES)), bool), np.zeros(lanes, int)
 
     def _drawn(self) -> Fluid:
-        rows = self.rng.integers(self.incidents.count, size=self.num_envs)
+        rows = np.asarray(self.rng.integers(self.incidents.count, size=self.num_envs))
         return Fluid(self.incidents.take(rows), int(self.rng.integers(2**31)))
 
     def _asked(self) -> np.ndarray:
@@ -145,7 +145,8 @@ def _keep(kept: Path, model: MaskablePPO, best: tuple[Layers, dict[str, float]])
     kept.mkdir(parents=True, exist_ok=True)
     model.save(str(kept / "ppo.zip"))
     (kept / "ppo.steps").write_text(str(model.num_timesteps))
-    arrays = {f"{kind}{k}": part for k, layer in enumerate(best[0]) for kind, part in zip("wb", layer, strict=True)}
+    layers = [(f"{kind}{k}", part) for k, layer in enumerate(best[0]) for kind, part in zip("wb", layer, strict=True)]
+    arrays: dict[str, Any] = dict(layers)
     np.savez(kept / "ppo.best.npz", names=list(best[1]), figures=list(best[1].values()), **arrays)
 
 

@@ -188,7 +188,9 @@ def _attention(graph: Graph, x: str, width: int, heads: int) -> str:
         return graph.op("Transpose", graph.op("Reshape", graph.matmul(x, width, width), split), perm=perm)
 
     query, key, value = head([0, 2, 1, 3]), head([0, 2, 3, 1]), head([0, 2, 1, 3])
-    scores = graph.op("Mul", graph.op("MatMul", query, key), graph.const(np.float32(1 / np.sqrt(width / heads))))
+    scores = graph.op(
+        "Mul", graph.op("MatMul", query, key), graph.const(np.asarray(1 / np.sqrt(width / heads), np.float32))
+    )
     mixed = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), value)
     joined = graph.op("Reshape", graph.op("Transpose", mixed, perm=[0, 2, 1, 3]), join)
     return graph.matmul(joined, width, width)

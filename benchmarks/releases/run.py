@@ -11,8 +11,9 @@ import numpy as np
 
 from benchmarks.control.runs import BATCH_DELAY_S, STEP_S, SWEEP_S
 from benchmarks.control.simulator import Faults, SimulatedService
-from benchmarks.control.source import START_S, SimulatedSource
+from benchmarks.control.source import SimulatedSource
 from benchmarks.releases.cases import END_S, NEW, OLD, RELEASE_S, Case
+from benchmarks.simulated import START_S
 from detection.model import Service, Span, VersionWindow
 from tests.fakes.ledger import FakeLedger
 from tuning import planning, verification

@@ -10,13 +10,15 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from detection.model import FloatArray
 from slotune.stress.climb import Done, next_step
-from slotune.stress.model import OK, Plan, Raw, Seen
+from slotune.stress.model import OK, Plan, Raw, Seen, Step
 from slotune.stress.statistics import knee, summarise
 
 RESULTS = Path(__file__).parent.parent / "results" / "stress.json"
@@ -96,7 +98,9 @@ def one(queue: Queue, truth: float, seed: int) -> Row:
     plan = Plan(
         start_per_s=truth / 7, bound_per_s=2 * truth, limits={"p95_ms": queue.limit_ms}, growth=1.3, step_s=queue.step_s
     )
-    rng, steps, drawn = np.random.default_rng(seed), [], []
+    rng = np.random.default_rng(seed)
+    steps: list[Step] = []
+    drawn: list[Mapping[str, FloatArray]] = []
     while not isinstance(ahead := next_step(steps, plan), Done):
         rate = ahead.rate_per_s
         seen = queue.seen(rate, max(40, round(rate * queue.step_s)), rng)

@@ -108,10 +108,10 @@ def _limit_rate(spec: Object, state: HpaState, current: int, wanted: int, now_s:
     rules = spec.get("behavior", {}).get("scaleUp" if up else "scaleDown", {})
     if rules.get("selectPolicy") == "Disabled":
         return current
-    default = [{"type": "Percent", "value": 100, "periodSeconds": 15}]
+    default: list[Object] = [{"type": "Percent", "value": 100, "periodSeconds": 15}]
     if up:
         default = [{"type": "Pods", "value": 4, "periodSeconds": 15}, *default]
-    limits = []
+    limits: list[int] = []
     for policy in rules.get("policies") or default:
         moved = sum(n for t, n in state.moves if now_s - t < policy["periodSeconds"] and (n > 0) == up)
         start = current - moved

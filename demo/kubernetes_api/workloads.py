@@ -305,7 +305,7 @@ def _progress(
     done = state["updatedReplicas"] == wanted == state["readyReplicas"] == state["replicas"]
     key = (f"{namespace}/{name}", f"{mark}/{workload['metadata']['generation']}")
     began_s = cluster.rollout_s.setdefault(key, now_s)
-    old = next((c for c in workload.get("status", {}).get("conditions", []) if c["type"] == "Progressing"), {})
+    old: Object = next((c for c in workload.get("status", {}).get("conditions", []) if c["type"] == "Progressing"), {})
     if workload["spec"].get("paused"):
         found = {"status": "Unknown", "reason": "DeploymentPaused", "message": "Deployment is paused"}
     elif done:

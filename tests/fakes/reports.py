@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from detection.model import Incident
 from tuning.model import (
     Change,
@@ -20,8 +22,8 @@ from tuning.model import (
 T0_S = 1_790_000_000.0
 
 
-def incident(**kwargs) -> Incident:
-    base = {
+def incident(**kwargs: object) -> Incident:
+    base: dict[str, Any] = {
         "id": "incident1", "service": "ranker", "symptom": "latency", "tier": "act", "severity": "critical",
         "opened_at_s": T0_S, "detected_at_s": T0_S + 25, "signals": ("p95_ms",), "anomalies": (),
         "reason": "P95 4310 ms is over the SLO of 150 ms",
@@ -29,10 +31,10 @@ def incident(**kwargs) -> Incident:
     return Incident(**{**base, **kwargs})
 
 
-def plan(**kwargs) -> Plan:
+def plan(**kwargs: object) -> Plan:
     change = Change(lever="batch_size", old={"batch_size": 1}, new={"batch_size": 8})
     dearer = Change(lever="replicas", old={"min_replicas": 1}, new={"min_replicas": 2})
-    base = {
+    base: dict[str, Any] = {
         "id": "plan1", "incident_id": "incident1", "service": "ranker", "decided_at_s": T0_S + 30, "mode": "act",
         "diagnosis": Diagnosis(cause="load surge", evidence=("QPS went from 48 to 160.",), queue_share=0.99),
         "chosen": Option(changes=(change,), predicted_p95_ms=Interval(value=41, low=30, high=58)),
@@ -42,7 +44,7 @@ def plan(**kwargs) -> Plan:
     return Plan(**{**base, **kwargs})
 
 
-def report(**kwargs) -> Report:
+def report(**kwargs: object) -> Report:
     """A resolved incident."""
     receipt = Receipt(
         id="receipt1", plan_id="plan1", service="ranker", lever="batch_size", before={"batch_size": 1},
@@ -54,7 +56,7 @@ def report(**kwargs) -> Report:
         guards=(Guarded(signal="error_rate", before=0, after=0, ok=True, reason="0 % before and after"),),
         reason="every point lies under the SLO",
     )  # fmt: skip
-    base = {
+    base: dict[str, Any] = {
         "id": "report1", "incident": incident(), "plan": plan(), "receipts": (receipt,), "outcome": outcome,
         "decision": Decision(step="keep", next="done", reason="P95 is under its objective."),
         "links": {"This run in Airflow": "http://127.0.0.1:8080/dags/tune_service"}, "at_s": T0_S + 100,

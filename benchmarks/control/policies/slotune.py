@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from benchmarks.control.runs import BATCH_DELAY_S, FOR_S, INT8_DELAY_S, STEP_S, SWEEP_S, Action, Run
 from benchmarks.control.scenarios import END_S, ONSET_S, Scenario
@@ -118,16 +118,16 @@ def slotune(scenario: Scenario, service: SimulatedService, seed: int, planner: s
     learn_latency(parts, START_S + service.now_s)
     run_until(parts, service, END_S, SWEEP_S)
     ledger = parts.ledger
+    assert isinstance(ledger, FakeLedger)
     run = _run_of(service, ledger.records.values(), levers)
     run.reasons += [str(r.body.get("reason")) for r in ledger.records.values() if r.kind in ("guard", "hold")]
     return run
 
 
-def _run_of(service: SimulatedService, records: object, levers: dict[str, SimulatedActuator]) -> Run:
+def _run_of(service: SimulatedService, records: Iterable[Record], levers: dict[str, SimulatedActuator]) -> Run:
     run = Run(service)
     plans: dict[str, Plan] = {}
-    for record in sorted(records, key=lambda r: r.at_s):  # type: ignore[call-overload]
-        assert isinstance(record, Record)
+    for record in sorted(records, key=lambda r: r.at_s):
         if record.kind in ("choose_action", "roll_back") and "chosen" in record.body:
             plan = Plan.model_validate(record.body)
             plans[plan.id] = plan
