@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from detection.model import Incident
 from tuning.model import Observation
 from tuning.planning import latency_model as lm
@@ -14,6 +16,7 @@ from tuning.planning import thresholds as th
 from tuning.planning import variants as va
 from tuning.planning.arrivals import arrivals, backlog, burstiness
 from tuning.planning.latency_model import LatencyModel
+from tuning.planning.phases import Phases
 from tuning.planning.reading import Reading, first, number, read_now, settled
 from tuning.planning.settings import PlanningSettings
 from tuning.planning.situation import Baseline, Situation, baseline, calm_window, narrowed
@@ -25,8 +28,9 @@ class BatchingSituation(Situation):
     """model: the line as it runs NOW (slowdown included). learned: the models to be kept, by key; model_key: the one
     that is served. slowing: a slowness that grows (None: it stands). slow_point: rows per batch and batch time (ms) of
     the slow replicas (None: none is slow, or only their latency is known). phase_s: how long slow and fast phases last
-    each, where batch times come and go. overhead_ms: latency outside queue and batch. rows_per_request: rows of one
-    request.
+    each, where batch times come and go; phases: equally likely explanations of that, where the line of before is known,
+    over the line as it runs now, which is then that of a server that never rests. overhead_ms: latency outside queue
+    and batch. rows_per_request: rows of one request.
     """
 
     model: LatencyModel
@@ -35,6 +39,7 @@ class BatchingSituation(Situation):
     slowing: Slowing | None = None
     slow_point: tuple[float, float] | None = None
     phase_s: float = 10.0
+    phases: tuple[Phases, ...] = ()
     overhead_ms: float = 0.0
     rows_per_request: float = 1.0
     version: str = ""
@@ -83,6 +88,16 @@ def assess(
     rate = arrivals(observation, fresh, now, settings)
     # What one slow replica and its sound peers make between them does not come and go.
     top = None if sound else speed.on_top(now, spread, None if slowing else speed.variation(window, since, kept))
+    phases: tuple[Phases, ...] = ()
+    if kept.known and slow is not None and top is not None and top >= max(th.COMES_AND_GOES, model.spread):
+        phases = speed.phases(observation, onset, kept, now, model.spread, settings)
+    if phases:
+        # What a server that never rests takes is known as surely as the phases are.
+        lasts = np.array([found.sustained for found in phases])
+        pace_now = float(np.median(lasts))
+        model = replace(kept.scaled(pace_now), spread=model.spread)
+        slow_sd = math.hypot(slow_sd, float(np.log(lasts).std()))
+        phases = tuple(replace(found, fast=found.fast / pace_now) for found in phases)
     return BatchingSituation(
         now=now,
         base=base,
@@ -103,6 +118,7 @@ def assess(
         backlog=backlog(now, observation.window, settings),
         identified=model.known and rate is not None and rate.qps.value > 0,
         slowing=None if sound else slowing,
+        phases=phases,
         phase_s=speed.phase_s(window, since, kept, top, settings.rate_window_s),
         overhead_ms=speed.overhead_ms(now, observation, onset, settings),
         rows_per_request=speed.rows_per_request(now),

@@ -18,6 +18,7 @@ from tuning.planning import variants as va
 from tuning.planning import whatif
 from tuning.planning.batching import BatchingSituation
 from tuning.planning.latency_model import normal_quantiles
+from tuning.planning.phases import Phases
 from tuning.planning.ports import Candidate, Knowledge, Predicted
 from tuning.planning.settings import PlanningSettings
 from tuning.planning.speed import Slowing, points
@@ -114,8 +115,8 @@ def predict(
     full = (situation.now.error_rate or 0.0) > observation.service.slo.error_rate
     answers = []
     for want, draws in zip(wanted, plan, strict=True):
-        mixed = [whatif.mix(_shares([(share, lanes[k], runs[k]) for share, k in parts], situation)) for parts in draws]
-        loads = [_load([lanes[k] for _, k in parts], len(phases_of(situation))) for parts in draws]
+        mixed = [whatif.mix([(share, runs[k]) for share, k in parts]) for parts in draws]
+        loads = [max(lanes[k].load for _, k in parts) for parts in draws]
         capacity = [sum(lanes[k].capacity * want.replicas * share for share, k in parts) for parts in draws]
         settled_s = want.delay_s + settings.rate_window_s + settings.verify_window_s
         drain_s = _drain_s(want, float(np.median(capacity)), situation, full=full)
@@ -147,13 +148,6 @@ def _shares_of(want: Tried, mixed: list[Forecasted], asked: list[float], limit_m
     return {"refused": refused, "in_time_per_s": float(np.median(late))}
 
 
-def _load(lanes: list[Lane], phases: int) -> float:
-    """Utilisation: of the busiest kind of replica, and over the phases of one, since phases share their queue."""
-    if phases == 1:
-        return max(lane.load for lane in lanes)
-    return lanes[0].qps / (sum(lane.capacity for lane in lanes) / len(lanes))
-
-
 def _lanes(
     want: Tried,
     situation: BatchingSituation,
@@ -163,7 +157,9 @@ def _lanes(
 ) -> list[tuple[float, Lane]]:
     """The replicas of one draw as (share of the requests, lane): sound ones, and slow ones where some are slow."""
     qps = want.taken_in(_asked(want, situation, draw))
-    doubt = math.hypot(situation.model.doubt(want.batch), situation.slow_sd)
+    phases = comes_and_goes(situation, draw)
+    # What is not known of the slowness is in the draws of its phases, where it comes and goes.
+    doubt = math.hypot(situation.model.doubt(want.batch), 0.0 if phases else situation.slow_sd)
     factor = math.exp(doubt * _Z_DOUBT[draw])
     settled_s = want.delay_s + settings.rate_window_s + settings.verify_window_s
     factor *= grown(situation.slowing, settled_s, float(_Z_LASTS[draw]))
@@ -171,8 +167,6 @@ def _lanes(
     each = qps / want.replicas
     rows = situation.rows_per_request
     batch = want.batch_of(max(1, int(want.batch // rows)))
-
-    phases = phases_of(situation)
 
     def lane(slow: float) -> Lane:
         return Lane(
@@ -184,15 +178,15 @@ def _lanes(
             beta_s=curve.beta_ms * rows * factor * slow / 1e3,
             spread=spread_of(situation),
             stream=draw,
-            # A phase in which the queue grows ends before it shows in the means of a rate window.
-            backlog=situation.backlog / want.replicas if len(phases) == 1 else 0.0,
-            horizon_s=settled_s if len(phases) == 1 else situation.phase_s,
+            backlog=situation.backlog / want.replicas,
+            horizon_s=settled_s,
             waiting_max=want.waiting_max(batch),
+            phases=phases,
         )
 
     slow = [ratio for ratio in situation.replica_slow if ratio > th.DILUTED_REPLICA]
     if not slow or len(slow) >= want.replicas:
-        return [(1.0 / len(phases), lane(phase)) for phase in phases]
+        return [(1.0, lane(1.0))]
     share = len(slow) / want.replicas
     ratio = float(np.mean(slow))
     if situation.slow_point is not None:
@@ -221,7 +215,7 @@ def slower_by_then(
     where another model computes. None where it is no more than noise, or where batch times come and go anyway.
     """
     mixed = bool(situation.replica_slow) and situation.replica_slow[-1] > th.DILUTED_REPLICA
-    if mixed or len(phases_of(situation)) > 1:
+    if mixed or comes_and_goes(situation, 0) is not None:
         return None
     if not same_model:
         factor = grown(situation.slowing, ahead_s, 0.0)
@@ -235,21 +229,17 @@ def slower_by_then(
     return factor if factor > 1 + max(th.SLOW_NOISE, doubt) else None
 
 
-def _shares(
-    parts: list[tuple[float, Lane, Forecasted]], situation: BatchingSituation
-) -> list[tuple[float, Forecasted]]:
-    """Shares of the requests with what they see. After a phase in which the queue grows, the first requests of the
-    next one wait for it to drain.
-    """
-    if len(phases_of(situation)) == 1 or len(parts) < 2:
-        return [(share, run) for share, _, run in parts]
-    (share, slow, late), (rest, fast, soon) = parts[0], parts[1]
-    excess, spare = slow.qps - slow.capacity, fast.capacity - fast.qps
-    if excess <= 0 or spare <= 0:
-        return [(share, late), (rest, soon)]
-    drains = min(1.0, excess / spare)
-    waits = whatif.draining(fast, min(excess * situation.phase_s, fast.waiting_max) / fast.capacity)
-    return [(share, late), (rest * drains, waits), (rest * (1 - drains) + 1e-9, soon)]
+def comes_and_goes(situation: BatchingSituation, draw: int) -> Phases | None:
+    """The phases of one draw: of what explains what was seen, where the line of before is known."""
+    if situation.phases:
+        # In an order of their own, as the other quantiles.
+        order = np.argsort(np.arange(len(situation.phases)) * 13**0.5 % 1.0)
+        return situation.phases[int(order[draw % order.size])]
+    factors = phases_of(situation)
+    if len(factors) == 1:
+        return None
+    slow, fast = factors
+    return Phases(0.5, slow / fast, 2 * situation.phase_s, fast)
 
 
 def phases_of(situation: BatchingSituation) -> tuple[float, ...]:
@@ -280,7 +270,7 @@ def _share_of_slow(cv: float, busy: float | None) -> float:
 
 def spread_of(situation: BatchingSituation) -> float:
     """Coefficient of variation of single batch times: what was learned, and what comes and goes on top."""
-    if len(phases_of(situation)) > 1:
+    if comes_and_goes(situation, 0) is not None:
         return float(np.clip(situation.spread, th.SPREAD_RANGE[0], th.SPREAD_MAX))
     return float(np.clip(math.hypot(situation.spread, situation.variation or 0.0), th.SPREAD_RANGE[0], th.SPREAD_MAX))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from tuning.planning import latency_model as lm
 from tuning.planning import thresholds as th
 from tuning.planning.forecast import line, trend_start
 from tuning.planning.latency_model import LatencyModel
+from tuning.planning.phases import Phases, Seen, posterior
 from tuning.planning.reading import Reading, settled, tail
 from tuning.planning.settings import PlanningSettings
 
@@ -123,6 +124,28 @@ def phase_s(window: MetricWindow, since_s: float, kept: LatencyModel, top: float
     if len(changes) < 2:
         return short
     return float(np.clip((changes[-1] - changes[0]) / (len(changes) - 1), short, th.PHASE_MAX_S))
+
+
+def phases(
+    observation: Observation, onset: float, kept: LatencyModel, now: Reading, spread: float, settings: PlanningSettings
+) -> tuple[Phases, ...]:
+    """What explains batch times that come and go since the onset, from each replica's means where they are exported; ()
+    where nothing was seen since. Needs `kept.known`."""
+    windows = [observation.replicas[name] for name in sorted(observation.replicas)] or [observation.window]
+    series = []
+    for window in windows[: th.PHASE_REPLICAS]:
+        since_s = min(onset, window.span.end_s - th.SETTLED_STEPS * window.span.step_s)
+        seen = points(window, math.inf, settings.rate_window_s * th.PHASE_STRIDE, since_s)[-th.PHASE_POINTS :]
+        if len(seen) >= 2:
+            series.append(np.array([(at_s, ms / kept.predict(rows)[0]) for at_s, rows, ms in seen]).T)
+    if not series and observation.replicas:
+        return phases(replace(observation, replicas={}), onset, kept, now, spread, settings)
+    each_s = (now.batch_ms or 0.0) / 1e3
+    busy = now.busy if now.busy is not None else th.PHASE_BUSY
+    batches = max(1.0, settings.rate_window_s * busy / each_s) if each_s > 0 else 1.0
+    noise = math.hypot(th.PHASE_NOISE, spread / math.sqrt(batches))
+    cv2 = None if now.batch_cv2 is None else (1 + now.batch_cv2) / (1 + spread**2) - 1
+    return posterior(Seen(series, settings.rate_window_s, onset, noise, cv2, busy, sizes=now.batch_size != 1), th.DRAWS)
 
 
 def line_of_stats(observation: Observation) -> LatencyModel:

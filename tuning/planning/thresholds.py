@@ -131,6 +131,41 @@ PHASE_MAX_S = 120.0
 """Longest phase: what is slow for longer is the present state, not something that comes and goes."""
 PHASE_CROSSING = 0.3
 """Standard deviations beyond the mean that a batch time must reach to count as a change of phase."""
+PHASE_PERIODS_S = (
+    4.0, 6.0, 8.0, 10.0, 12.0, 15.0, 18.0, 21.0, 24.0, 27.0, 30.0, 34.0, 38.0, 42.0, 47.0, 53.0, 60.0, 70.0,
+    85.0, 120.0,
+)  # fmt: skip
+"""Periods of a neighbour that comes and goes that are weighed, each as likely as the next before anything was seen:
+from what a batch hides to twice the minute that is looked back on, closer where its means tell them apart ..."""
+PHASE_SHARES = (0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75)
+"""... shares of the time that it is there ..."""
+PHASE_RATIOS = (1.2, 1.4, 1.65, 1.9, 2.2, 2.6, 3.0, 3.5, 4.1, 4.8, 5.6, 6.6, 8.0)
+"""... and how slow it makes a batch, in steps of the noise of a mean over a rate window."""
+PHASE_FAST = (1.0, 1.2, 1.45, 1.75, 2.1, 2.5)
+"""Batch times in between, over the learned line: another trouble may be there beside the neighbour ..."""
+FAST_AS_BEFORE = 0.7
+"""... as in a quarter of all incidents: how likely it is that in between all is as before."""
+PHASE_PLACES = 12
+"""Places of a period at which a series may begin: a twelfth of it is under the noise of what is averaged."""
+PHASE_STRIDE = 0.25
+"""Rate windows between the means that are looked at: closer ones tell hardly more ..."""
+PHASE_POINTS = 24
+"""... and how many, the newest: six rate windows, over which a neighbour's habits last."""
+PHASE_REPLICAS = 4
+"""Replicas whose means are looked at: each more tells less and takes as long."""
+PHASE_BUSY = 0.7
+"""Busy share that is taken where it is not exported: a service that broke its SLO hardly rests."""
+PHASE_NOISE = 0.06
+"""Relative error of a windowed mean over the line (`MISFIT`, `BATCH_NOISE`), beside the batches' own scatter."""
+PHASE_CV2_NOISE = 0.5
+"""Log error of the variation of single batches over some windows ..."""
+PHASE_CV2_HIDDEN = 1.5
+"""... and where less varies than would: full batches are those of slow phases, so that most of it may lie between sizes
+(a development incident with batches of 1.7 rows in between and 3.9 in slow phases showed a third)."""
+PERIODS_SEEN = 3.0
+"""Periods that a simulation must go through: fewer, and P95 is told by where it happens to begin."""
+PHASE_CV2_LEAST = 0.01
+"""Squared variation under which there is none to speak of."""
 
 # Diagnosis ---------------------------------------------------------------------------------------------------------
 

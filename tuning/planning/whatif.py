@@ -14,7 +14,7 @@ next batch of every lane. Lanes share one unit-rate stream of arrivals, so that 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from detection.model import FloatArray
 from tuning.planning import thresholds as th
 from tuning.planning.latency_model import normal_quantiles
+from tuning.planning.phases import Phases
 
 _FAR = 1e7
 _CV2_GRID = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0, 14.0, 20.0)
@@ -30,7 +31,7 @@ _CV2_GRID = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0, 14.0, 20.0)
 @dataclass(frozen=True)
 class Lane:
     """One replica under one setting. qps: arrivals at this replica. Times in seconds. waiting_max: requests that may
-    wait; more are refused (inf: none are)."""
+    wait; more are refused (inf: none are). phases: in which alpha and beta are multiplied (None: they stand)."""
 
     qps: float
     cv2: float
@@ -43,11 +44,22 @@ class Lane:
     backlog: float = 0.0
     horizon_s: float = 120.0
     waiting_max: float = math.inf
+    phases: Phases | None = None
 
     @property
     def capacity(self) -> float:
-        """Requests per second with every batch full."""
-        return self.batch / max(self.alpha_s + self.beta_s * self.batch, 1e-9)
+        """Requests per second with every batch full, on average over phases."""
+        return self.batch / max(self.full_s, 1e-9)
+
+    @property
+    def full_s(self) -> float:
+        """Seconds of a full batch; over phases, of a server that never rests."""
+        return (self.alpha_s + self.beta_s * self.batch) * (self.phases.sustained if self.phases else 1.0)
+
+    def within(self, factor: float, horizon_s: float) -> Lane:
+        """The lane in one phase, in which batches take `factor` times as long and a queue grows for `horizon_s`."""
+        alpha_s, beta_s = factor * self.alpha_s, factor * self.beta_s
+        return replace(self, alpha_s=alpha_s, beta_s=beta_s, horizon_s=horizon_s, backlog=0.0, phases=None)
 
     @property
     def load(self) -> float:
@@ -97,13 +109,54 @@ def simulate(lanes: list[Lane], *, batches: int, seed: int, requests: int = 20_0
     """Every lane over `batches` batches (or `requests` requests, whichever ends first); overloaded lanes by `fluid`.
 
     Deterministic for a seed. `stream` picks another stretch of the arrivals, so that draws of one setting differ.
+    Phases that are too long to be gone through several times are looked at one by one.
     """
+    apart = [_apart(lane, batches, requests) for lane in lanes]
+    if any(apart):
+        flat = [part for lane, parts in zip(lanes, apart, strict=True) for part in (parts or [lane])]
+        found = iter(simulate(flat, batches=batches, seed=seed, requests=requests))
+        return [_phased(parts, [next(found) for _ in parts]) if parts else next(found) for parts in apart]
     answers: list[Forecasted | None] = [fluid(lane) if lane.load >= th.STABLE else None for lane in lanes]
     index = [i for i, answer in enumerate(answers) if answer is None]
     if index:
         for i, answer in zip(index, _run([lanes[i] for i in index], batches, seed, requests), strict=True):
             answers[i] = _bounded(lanes[i], answer)
     return [answer for answer in answers if answer is not None]
+
+
+def _apart(lane: Lane, batches: int, requests: int) -> list[Lane]:
+    """The slow and the fast phase of a lane that carries its load, where the run holds too few periods; else []."""
+    phases = lane.phases
+    if phases is None or lane.load >= th.STABLE:
+        return []
+    # A batch takes what came during the one before: rows = qps (alpha + beta rows).
+    spare = 1 - lane.qps * lane.beta_s * phases.sustained
+    rows = lane.qps * max(lane.alpha_s * phases.sustained, lane.timeout_s) / spare if spare > 0 else lane.batch
+    seconds = min(requests, batches * float(np.clip(rows, 1, lane.batch))) / lane.qps
+    if seconds >= th.PERIODS_SEEN * phases.period_s:
+        return []
+    slow_s = phases.share * phases.period_s
+    return [lane.within(phases.slow, slow_s), lane.within(phases.fast, phases.period_s - slow_s)]
+
+
+def _phased(parts: list[Lane], found: list[Forecasted]) -> Forecasted:
+    """Slow and fast phases seen as one service. Where the queue grows in a slow phase, what came late in it is answered
+    in the next one, whose first requests wait for it to drain (the fluid limit)."""
+    (slow, fast), (late, soon) = parts, found
+    share = slow.horizon_s / (slow.horizon_s + fast.horizon_s)
+    excess, spare = slow.qps - slow.capacity, fast.capacity - fast.qps
+    if excess <= 0 or spare <= 0:
+        return mix([(share, late), (1 - share, soon)])
+    came_s = np.linspace(0.0, slow.horizon_s, 101)
+    ahead = np.minimum(excess * came_s, slow.waiting_max)
+    left_s = slow.horizon_s - came_s
+    answered = np.minimum(
+        ahead / slow.capacity, left_s + np.maximum(0.0, ahead - slow.capacity * left_s) / fast.capacity
+    )
+    drains = min(1.0, float(ahead[-1]) / spare / fast.horizon_s)
+    waits = queued(fast, np.linspace(0.0, ahead[-1] / fast.capacity, 101))
+    rest = 1 - share
+    return mix([(share, queued(slow, answered)), (rest * drains, waits), (rest * (1 - drains), soon)])
 
 
 def fluid(lane: Lane) -> Forecasted:
@@ -114,7 +167,7 @@ def fluid(lane: Lane) -> Forecasted:
     """
     if lane.backlog + max(0.0, lane.qps - lane.capacity) * lane.horizon_s > lane.waiting_max:
         return refusing(lane)
-    full_s = lane.alpha_s + lane.beta_s * lane.batch
+    full_s = lane.full_s
     end = (lane.backlog + max(0.0, lane.qps - lane.capacity) * lane.horizon_s) / lane.capacity
     start = end * max(0.0, 1 - 60.0 / lane.horizon_s) if lane.horizon_s > 0 else end
     # Just under saturation the fluid says 0; heavy traffic says about one spread of the queue over the horizon.
@@ -132,7 +185,7 @@ def refusing(lane: Lane) -> Forecasted:
     The one that takes place p waits for the rest of the batch under way and for the (p - 1) // batch before its own.
     What is refused is what exceeds the capacity. The scatter of the batch times adds up along the queue.
     """
-    full_s, batch = lane.alpha_s + lane.beta_s * lane.batch, float(lane.batch)
+    full_s, batch = lane.full_s, float(lane.batch)
     room = min(batch, lane.waiting_max)
     part = (np.arange(101) + 0.5) / 101
     place = np.maximum(1.0, np.ceil(lane.waiting_max - room + part * room))
@@ -152,7 +205,7 @@ def _bounded(lane: Lane, found: Forecasted) -> Forecasted:
     """A lane that is not overloaded, whose queue is full now and then: what would wait beyond its limit is refused."""
     if not math.isfinite(lane.waiting_max):
         return found
-    full_s = lane.alpha_s + lane.beta_s * lane.batch
+    full_s = (lane.alpha_s + lane.beta_s * lane.batch) * (lane.phases.slow if lane.phases else 1.0)
     longest_ms = 1e3 * (2 + math.ceil(lane.waiting_max / lane.batch)) * full_s
     kept = found.sample_ms[found.sample_ms <= longest_ms]
     if kept.size == found.sample_ms.size or not kept.size:
@@ -163,10 +216,10 @@ def _bounded(lane: Lane, found: Forecasted) -> Forecasted:
     return Forecasted(p50, p95, mean, min(mean, found.queue_ms), found.busy, found.noise, kept, refused)
 
 
-def draining(lane: Lane, wait_s: float) -> Forecasted:
-    """A lane while the queue that it inherited empties: waits that fall from `wait_s` to nothing (the fluid limit)."""
-    full_s = lane.alpha_s + lane.beta_s * lane.batch
-    sample = 1e3 * (np.linspace(0.0, wait_s, 101) + 1.5 * full_s)
+def queued(lane: Lane, waits_s: FloatArray) -> Forecasted:
+    """A lane whose requests wait so long (seconds, shape (k,)) for a queue that is there already."""
+    full_s = lane.full_s
+    sample = np.sort(1e3 * (waits_s + 1.5 * full_s))
     p50, p95 = (float(np.quantile(sample, q)) for q in (0.5, 0.95))
     mean = float(sample.mean())
     return Forecasted(p50, p95, mean, mean - 1e3 * full_s, 1.0, 0.2, sample)
@@ -193,6 +246,7 @@ def _run(lanes: list[Lane], batches: int, seed: int, requests: int) -> list[Fore
     alpha = np.array([lane.alpha_s for lane in lanes]) * rate
     beta = np.array([lane.beta_s for lane in lanes]) * rate
     factors = _factors(np.array([lane.spread for lane in lanes]), batches, seed)
+    slowed = _Slowed.of(lanes, rate)
     # Time runs in each lane's own unit (mean gap between arrivals), so that one stream serves every rate.
     begin = np.empty((batches, count))
     finish = np.empty((batches, count))
@@ -204,7 +258,8 @@ def _run(lanes: list[Lane], batches: int, seed: int, requests: int) -> list[Fore
         start = np.maximum(free[alive], np.minimum(flat[i] + timeout[alive], flat[i + limit[alive] - 1]))
         rows = np.minimum(np.searchsorted(flat, start, side="right") - i, limit[alive])
         np.maximum(rows, 1, out=rows)
-        end = start + (alpha[alive] + beta[alive] * rows) * factors[step, alive]
+        took = (alpha[alive] + beta[alive] * rows) * factors[step, alive]
+        end = start + (took if slowed is None else took * slowed.at(start - base[alive], alive))
         begin[step, alive], finish[step, alive], taken[step, alive] = start, end, rows
         free[alive] = end
         position[alive] = i + rows
@@ -214,6 +269,34 @@ def _run(lanes: list[Lane], batches: int, seed: int, requests: int) -> list[Fore
             if not alive.size:
                 break
     return [_summary(lanes[k], flat[first[k] : stop[k]], begin[:, k], finish[:, k], taken[:, k]) for k in range(count)]
+
+
+@dataclass(frozen=True)
+class _Slowed:
+    """Phases of all lanes, shape (lanes,) each, in the lanes' own unit of time."""
+
+    period: FloatArray
+    slow_for: FloatArray
+    fast: FloatArray
+    ratio: FloatArray
+    begins: FloatArray
+
+    @classmethod
+    def of(cls, lanes: list[Lane], rate: FloatArray) -> _Slowed | None:
+        if all(lane.phases is None for lane in lanes):
+            return None
+        phases = [lane.phases or Phases(0.0, 1.0, 1.0) for lane in lanes]
+        period = np.array([p.period_s for p in phases]) * rate
+        slow_for = np.array([p.share for p in phases]) * period
+        # Draws begin at different places of their periods (Kronecker sequence).
+        begins = period * (np.array([lane.stream for lane in lanes]) * 5**0.5 % 1.0)
+        fast, ratio = (np.array([getattr(p, name) for p in phases]) for name in ("fast", "ratio"))
+        return cls(period, slow_for, fast, ratio, begins)
+
+    def at(self, start: FloatArray, lanes: NDArray[np.int64]) -> FloatArray:
+        """Factor on a batch that starts then, for some of the lanes."""
+        place = (start + self.begins[lanes]) % self.period[lanes]
+        return np.asarray(self.fast[lanes] * np.where(place < self.slow_for[lanes], self.ratio[lanes], 1.0))
 
 
 def _factors(spread: FloatArray, batches: int, seed: int) -> FloatArray:

@@ -100,3 +100,20 @@ def test_a_service_that_was_seen_in_both_gains_what_their_lines_say():
     signals = CALM | {"batch_ms": from_onset(20.0, 40.0)}
     seen = make_observation(signals, settings=make_settings(batch=4), latency_model=stored)
     assert learned_gain(assess(ONSET, seen, SETTINGS)) == pytest.approx(2.0, rel=0.05)
+
+
+@pytest.mark.parametrize(("share", "ratio"), [(0.5, 2.5), (0.4, 4.0)])
+def test_what_comes_and_goes_is_explained_over_the_line_of_before(share, ratio):
+    slow = 1 + share * (ratio - 1)
+    cv2 = share * (1 - share) * (ratio - 1) ** 2 / slow**2
+    found = situation(batch_cv2=from_onset(0.01, 0.01 + cv2), batch_ms=from_onset(20.0, 20.0 * slow), busy=0.3)
+    middle = float(np.median([one.ratio for one in found.phases]))
+    assert len(found.phases) == 16 and middle == pytest.approx(ratio, rel=0.25)
+    # The line as it runs now is that of a server that never rests: what is fast in between is faster than it.
+    assert found.slow == pytest.approx(slow, rel=0.02)
+    assert float(np.median([one.fast for one in found.phases])) < 1.0
+    assert float(np.median([one.sustained for one in found.phases])) == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_service_that_is_simply_slower_has_no_phases():
+    assert situation(batch_cv2=0.01, batch_ms=from_onset(20.0, 50.0)).phases == ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tuning.planning.whatif import Lane, arrivals, draining, fluid, mix, simulate, split_cv2
+from tuning.planning.whatif import Lane, arrivals, fluid, mix, queued, simulate, split_cv2
 
 FIGURES = ("p50_ms", "p95_ms", "mean_ms", "queue_ms", "busy", "noise")
 BATCHED = {"batch": 8, "timeout_s": 0.02, "alpha_s": 0.008, "beta_s": 0.0005}
@@ -70,7 +70,7 @@ def test_the_fluid_limit(backlog, qps, horizon_s, p95, p50):
 
 
 def test_a_queue_that_drains_waits_from_all_of_it_to_nothing():
-    found = draining(Lane(20, 1, 4, 0, 0.03, 0.001, 0.1), 2.0)
+    found = queued(Lane(20, 1, 4, 0, 0.03, 0.001, 0.1), np.linspace(0.0, 2.0, 101))
     assert [getattr(found, figure) for figure in FIGURES] == pytest.approx([1051, 1951, 1051, 1017, 1.0, 0.2])
 
 
