@@ -415,6 +415,7 @@ class Outcome(Value):
 
     P95 is that of the plan's objective. resolved: it is under its limit with the evidence at hand, and so is everything
     else that the service promises; None when the data cannot tell. cost_before, cost_after: None where not known.
+    leaning: inconclusive for want of certainty alone, while the whole interval of the effect says better.
     """
 
     id: str
@@ -433,6 +434,7 @@ class Outcome(Value):
     reason: str = ""
     cost_before: Cost | None = None
     cost_after: Cost | None = None
+    leaning: bool = False
 
 
 class Decision(Value):

@@ -159,6 +159,8 @@ class Replica:
                 chunks = [(s, n) for s, n in chunks if s in self.running]
                 prompt = sum(n for _, n in chunks)
                 decoding = [s for s in self.running if s.left == 0]
+            if not decoding and not prompt:
+                continue  # all that could run gave way: what is left finds room in the next iteration
             cached = sum(s.context for s in self.running)
             once = profile.iteration_s(len(decoding), prompt, depth, cached) * slow
             strides = 1 if prompt else self._strides(decoding, end, once, total - used, size)

@@ -90,6 +90,31 @@ def burstiness(observation: Observation, now: Reading) -> float:
     return float(np.clip(first(now.arrival_cv2, before, 1.0) or 1.0, *th.CV2_RANGE))
 
 
+def counted_burstiness(
+    window: MetricWindow, until_s: float, signal: str, rate_window_s: float
+) -> tuple[float, float]:
+    """(squared variation of the gaps between arrivals, its log scatter) as the counts of rate windows until then tell.
+
+    Counts of windows much longer than a gap scatter by cv2 times their mean (index of dispersion of a renewal process:
+    Cox and Lewis, "The statistical analysis of series of events", 1966, ch. 4). Second differences of windows that do
+    not overlap take waves and trends out. A prior of Poisson arrivals counts as `DISPERSION_PRIOR` degrees of freedom.
+    until_s: an end before the trouble, for a rate that steps up and down is another thing than the luck of gaps.
+    """
+    values = window.values.get(signal, np.empty(0))
+    stride = max(1, round(rate_window_s / window.span.step_s))
+    seen = values[window.span.times() < until_s][::-1][::stride] * rate_window_s if values.size else values
+    apart, middle = seen[2:] - 2 * seen[1:-1] + seen[:-2], (seen[2:] + seen[1:-1] + seen[:-2]) / 3
+    known = np.isfinite(apart)
+    counts = float(middle[known].sum())
+    if counts <= 0:
+        return 1.0, 0.0
+    # Neighbouring second differences share two of their three counts.
+    freedom = float(known.sum()) / 2
+    found, whole = float((apart[known] ** 2).sum()) / 6 / counts, th.DISPERSION_PRIOR + freedom
+    level = (th.DISPERSION_PRIOR + freedom * found) / whole
+    return float(np.clip(level, *th.CV2_RANGE)), math.sqrt(2 / whole)
+
+
 def backlog(now: Reading, window: MetricWindow, settings: PlanningSettings) -> float:
     """Requests waiting: counted where exported (the newest count: a growing queue has no level), else by Little's law
     from the mean wait."""

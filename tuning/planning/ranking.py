@@ -103,7 +103,8 @@ def best(ranked: list[Ranked], settings: PlanningSettings, limits: Mapping[str, 
     open_ = [item for item in ranked if not item.barred and item.success >= th.LEAST_CHANCE and item.drains]
     if not open_:
         # All that would do takes long to work off what waits. Holding takes longer: there the queue grows.
-        late = [item for item in ranked if not item.barred and item.success >= th.LEAST_CHANCE and item.ends]
+        # Until one would tell that such an option fails, it has cost for as long.
+        late = [item for item in ranked if not item.barred and item.success >= th.LATE_CHANCE and item.ends]
         return min(late, key=soonest, default=None)
     singles = [item for item in open_ if len(item.candidate.changes) == 1]
     top = min(open_, key=likeliest)

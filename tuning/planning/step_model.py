@@ -43,13 +43,15 @@ _ZEROS = (0.0,) * _SIZE
 @dataclass(frozen=True)
 class Measured:
     """One equation of one window: `y_ms` = features @ (base, sequence, prefill, kv). sequences, prompt: what was in
-    the iterations, for how far the line is known."""
+    the iterations, for how far the line is known. exact: it holds for the means of any iterations, however requests
+    come; the others take arrivals to be Poisson."""
 
     at_s: float
     y_ms: float
     features: tuple[float, float, float, float]
     sequences: float
     prompt: float
+    exact: bool = False
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,12 @@ DRAIN_RATE_MIN = 0.02
 """Least rate of arrivals, as a share of the capacity, that a falling queue is taken for."""
 CV2_RANGE = (0.2, 20.0)
 """Squared variation of arrivals that the what-if is asked about: smoother and burstier than any trace we know."""
+CALM_WINDOWS = 2.0
+"""Rate windows before the onset up to which arrivals are those of the calm: a P95 breaks its limit after the load did,
+and each count looks back one window."""
+DISPERSION_PRIOR = 6.0
+"""Degrees of freedom that Poisson arrivals are worth before counts of windows say how bursty they are: six windows more
+or less, whose own relative error is 60 %."""
 
 # Forecast ----------------------------------------------------------------------------------------------------------
 
@@ -343,6 +349,8 @@ QUEUED_REQUESTS = (40, 240)
 """... within these requests: fewer scatter, more cost as much as the look itself."""
 WHOLE_PROMPT = 0.5
 """Share of an iteration's room up to which a prompt mostly goes through in one."""
+SHARED_MAX = 0.99
+"""Share of iterations with a new prompt in them above which the others cannot be told from the mean."""
 LENGTH_SPREAD = (0.02, 1.6)
 """Log scatter of lengths: constant, and the widest that a mean and a 95th percentile can tell (their ratio has its
 maximum at 1.645)."""
@@ -422,6 +430,9 @@ HEAL_MEMORY_S = 86_400.0
 
 LEAST_CHANCE = 0.35
 """Below this probability of meeting the SLO even the best option is not worth a change."""
+LATE_CHANCE = 0.5
+"""The same where the queue would take longer than `QUEUE_TIME_MAX_S` to empty: what shows late that it fails has to do
+more probably than not."""
 LEAST_CARRIES = 0.05
 """Below this probability of carrying the load, and of meeting the SLO, even a free try is none."""
 DEMOTED = 0.4

@@ -197,7 +197,7 @@ def _equations(at_s: float, at: Mapping[str, float], limit: float | None, budget
         # What is computed again after a preemption is in no counter of prompts, only in the iterations' own.
         tokens = max(0.0, at["step_tokens"] - n) if "step_tokens" in at else prompts * y
         if not preempted or "step_tokens" in at:
-            found.append(Measured(at_s, y, (1.0, n, tokens, n * context), n, tokens))
+            found.append(Measured(at_s, y, (1.0, n, tokens, n * context), n, tokens, exact=True))
     elif not preempted:
         n = mean + max(0.0, 1 - mean / limit) if limit else mean + 1
         found.append(Measured(at_s, itl, (1.0, n, prompts * itl, n * context), n, prompts * itl))
@@ -206,8 +206,10 @@ def _equations(at_s: float, at: Mapping[str, float], limit: float | None, budget
         own = prompt * (1 - min(at.get("prefix_hit_rate", 0.0), 1.0))
         chunks = iterations(own, budget - mean) if budget else 1.0
         tokens = own + prompts * _shared_ms(itl, prefill, at.get("qps", 0.0) / replicas / 1e3)
-        features = (chunks, chunks * mean, tokens, chunks * mean * context)
-        found.append(Measured(at_s, prefill, features, mean, own))
+        # Where prompts fill their iterations, how many each is spread over is the queue's doing and in no mean.
+        if not budget or tokens <= chunks * max(0.0, budget - mean):
+            features = (chunks, chunks * mean, tokens, chunks * mean * context)
+            found.append(Measured(at_s, prefill, features, mean, own))
     return found
 
 
@@ -217,7 +219,7 @@ def _shared_ms(itl_ms: float, prefill_ms: float, per_ms: float) -> float:
     Long iterations are hit more often: E[t^2] / E[t] over iterations with prompts in them (a share 1 - exp(-rate *
     mean) of all, as long as a prefill) and without.
     """
-    share = 1 - math.exp(-per_ms * itl_ms)
+    share = min(1 - math.exp(-per_ms * itl_ms), th.SHARED_MAX)
     without = max(0.0, (itl_ms - share * prefill_ms) / (1 - share))
     return ((1 - share) * without**2 + share * prefill_ms**2) / itl_ms
 

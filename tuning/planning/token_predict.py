@@ -33,7 +33,7 @@ _TAIL = 0.05
 _LEVELS = np.asarray((np.arange(th.TOKEN_DRAWS) + 0.5) / th.TOKEN_DRAWS)
 _Z = [
     normal_quantiles(_LEVELS)[np.argsort(np.arange(th.TOKEN_DRAWS) * root % 1.0)]
-    for root in (2**0.5, 3**0.5, 7**0.5, 11**0.5, 13**0.5)
+    for root in (2**0.5, 3**0.5, 7**0.5, 11**0.5, 13**0.5, 17**0.5)
 ]
 
 
@@ -161,7 +161,7 @@ def _flow(
     size, rate, replicas = situation.size, situation.arrivals, int(candidate.setting["replicas"])
     if size is None or rate is None:
         raise ValueError("lengths or load are not exported: nothing can be predicted")
-    z_load, z_doubt, z_gain, z_size, _ = (float(z[draw]) for z in _Z)
+    z_load, z_doubt, z_gain, z_size, _, z_bursts = (float(z[draw]) for z in _Z)
     edge = rate.qps.high if z_load > 0 else rate.qps.low
     qps = rate.qps.value * (max(edge, 1e-9) / max(rate.qps.value, 1e-9)) ** (abs(z_load) / th.Z90)
     limits = Limits(
@@ -177,7 +177,8 @@ def _flow(
     # How a prompt's cost grows beyond the lengths that were seen is in no line.
     further = situation.steps.beyond_prompts(size.computed)
     step = replace(step, prefill_ms=step.prefill_ms * math.exp(further * z_doubt))
-    flow = Flow(qps / replicas, split_cv2(situation.cv2, replicas), step, limits, size, draw)
+    cv2 = split_cv2(situation.cv2 * math.exp(situation.cv2_sd * z_bursts), replicas)
+    flow = Flow(qps / replicas, cv2, step, limits, size, draw)
     doubt = math.hypot(situation.steps.doubt(flow.running), situation.slow_sd if situation.pace != 1.0 else 0.0)
     return _slower(flow, math.exp(doubt * z_doubt + gain_sd * z_gain))
 
@@ -186,7 +187,7 @@ def _answered(seen: tf.Answered | None, situation: TokenSituation, draw: int) ->
     """Requests per second that one replica answers from a queue, as measured; inf where none stands."""
     if seen is None:
         return math.inf
-    return seen.per_s / max(1, situation.now.replicas or 1) * math.exp(seen.error * float(_Z[-1][draw]))
+    return seen.per_s / max(1, situation.now.replicas or 1) * math.exp(seen.error * float(_Z[4][draw]))
 
 
 def _slower(flow: Flow, factor: float) -> Flow:
@@ -281,7 +282,7 @@ def look(
     times = {"ttft_p95_ms": run.ttft_s[first:], "e2e_p95_ms": run.e2e_s[first:]}
     values = {name: 1e3 * found[np.isfinite(found)] + outside for name, found in times.items()}
     gaps, weights, reads = _gaps(run, last_s)
-    luck = float(_Z[-1][flow.stream])
+    luck = float(_Z[4][flow.stream])
     itl, below = pc.scattered(gaps, weights)
     # Which gaps lie beyond the percentile depends on how many prompts came, which is known to a Poisson count.
     beyond = _TAIL * math.exp(luck / math.sqrt(max(wanted, 1.0)))

@@ -15,7 +15,7 @@ from tuning.planning import step_model as sm
 from tuning.planning import thresholds as th
 from tuning.planning import token_flow as tf
 from tuning.planning import variants as va
-from tuning.planning.arrivals import arrivals, backlog, burstiness
+from tuning.planning.arrivals import arrivals, backlog, burstiness, counted_burstiness
 from tuning.planning.reading import Reading, first, number, read_now, settled, tail
 from tuning.planning.settings import PlanningSettings
 from tuning.planning.situation import Situation, baseline, calm_window, narrowed
@@ -27,7 +27,7 @@ from tuning.planning.token_flow import Lengths
 class TokenSituation(Situation):
     """steps: the iteration time as learned, before `slow`. size: lengths now (None: not exported). kv_tokens: room of
     one replica's cache. max_num_seqs, max_num_batched_tokens: the limits now (None: not known). answered: while its
-    queue never emptied (None: it does)."""
+    queue never emptied (None: it does). cv2_sd: log scatter of `cv2`."""
 
     steps: StepModel
     learned: Mapping[str, StepModel]
@@ -38,6 +38,7 @@ class TokenSituation(Situation):
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     answered: tf.Answered | None = None
+    cv2_sd: float = 0.0
 
     @property
     def pace(self) -> float:
@@ -62,37 +63,51 @@ def assess(
     kept = _with_overhead(
         sm.learn(learned.get(name, StepModel()), sorted(calm, key=lambda one: one.at_s)), window, -math.inf, until
     )
-    since = settled(window, fresh, settings)
-    after = tf.measured(window, stride_s / 3, since_s=since, limit=limit, budget=budget)
+    settled_s = settled(window, fresh, settings)
+    after = tf.measured(window, stride_s / 3, since_s=settled_s, limit=limit, budget=budget)
     slow, slow_sd = pace(kept, after)
-    seen = tf.measured(window, stride_s, since_s=since, limit=limit, budget=budget)
+    seen = tf.measured(window, stride_s, since_s=settled_s, limit=limit, budget=budget)
     if not kept.known:
-        kept = _with_overhead(sm.learn(StepModel(), after), window, since)
-    pace_of = _replica_pace(observation, kept, stride_s / 3, since)
+        kept = _with_overhead(sm.learn(StepModel(), after), window, settled_s)
+    pace_of = _replica_pace(observation, kept, stride_s / 3, settled_s)
     rate = arrivals(_arriving(observation), fresh, now, settings)
-    size = tf.lengths((window, observation.history), since)
+    size = tf.lengths((window, observation.history), settled_s)
     quiet = calm_window(observation, onset, settings)
+    cv2, cv2_sd = _bursts(observation, now, onset, settings)
     return TokenSituation(
         now=now,
         base=baseline(quiet, None),
         arrivals=rate,
-        cv2=burstiness(observation, now),
+        cv2=cv2,
+        cv2_sd=cv2_sd,
         slow=slow,
         slow_sd=slow_sd,
         replica_slow=tuple(sorted(pace_of.values())),
         slowest=max(sorted(pace_of), key=lambda label: pace_of[label], default=""),
         backlog=backlog(now, window, settings),
         identified=kept.known and size is not None and limit is not None and rate is not None and rate.qps.value > 0,
-        steps=kept if _preempts(window, since) else _since(kept, slow, slow_sd, seen),
+        steps=kept if _preempts(window, settled_s) else since(kept, slow, slow_sd, seen),
         learned={**learned, name: kept} if kept.known else learned,
         model_key=name,
         size=size,
-        kv_tokens=tf.kv_tokens(observation, size, since) if size is not None else math.inf,
+        kv_tokens=tf.kv_tokens(observation, size, settled_s) if size is not None else math.inf,
         block_tokens=tf.block_tokens(observation),
         max_num_seqs=limit,
         max_num_batched_tokens=budget,
         answered=tf.answered(window, fresh, settings.rate_window_s),
     )
+
+
+def _bursts(
+    observation: Observation, now: Reading, onset: float, settings: PlanningSettings
+) -> tuple[float, float]:
+    """(squared variation of gaps, its log scatter): as exported, else as the counts of arrivals tell."""
+    history = observation.history.last("arrival_cv2") if observation.history is not None else None
+    if now.arrival_cv2 is not None or history is not None:
+        return burstiness(observation, now), 0.0
+    signal = "arrivals_per_s" if "arrivals_per_s" in observation.window.values else "qps"
+    until = onset - th.CALM_WINDOWS * settings.rate_window_s
+    return counted_burstiness(observation.window, until, signal, settings.rate_window_s)
 
 
 def _more_than_noise(slow: float | None, slow_sd: float) -> float:
@@ -106,7 +121,7 @@ def _preempts(window: MetricWindow, since_s: float) -> bool:
     return bool(rate.size and float(np.median(rate)) > th.PREEMPTS)
 
 
-def _since(kept: StepModel, slow: float | None, slow_sd: float, after: list[Measured]) -> StepModel:
+def since(kept: StepModel, slow: float | None, slow_sd: float, after: list[Measured]) -> StepModel:
     """The line with what the trouble itself shows: as many sequences as run now were seen running, whatever the calm
     saw, and what an iteration of them takes at the calm's pace is measured."""
     by = _more_than_noise(slow, slow_sd)
@@ -123,9 +138,13 @@ def _with_overhead(model: StepModel, window: MetricWindow, since_s: float, until
 
 
 def pace(kept: StepModel, after: list[Measured]) -> tuple[float | None, float]:
-    """How slow an iteration is now against the learned time (None: nothing to compare), and its relative error."""
+    """How slow an iteration is now against the learned time (None: nothing to compare), and its relative error.
+
+    Told by the equations that hold however requests come, where there are any: in trouble they come in no usual way.
+    """
     if not kept.known or not after:
         return None, 0.0
+    after = [one for one in after if one.exact] or after
     expected = [kept.predict(one.features) for one in after]
     ratios = np.array([one.y_ms / mean for one, (mean, _) in zip(after, expected, strict=True)])
     doubt = float(np.median([sd / mean for mean, sd in expected]))

@@ -15,6 +15,9 @@ from tuning.policies.tables import ANY, table
 Next = Literal["done", "next_attempt", "ask_person"]
 Step = Literal["keep", "roll_back", "settle", "adjust_batch_size"]
 _VERDICTS = ("improved", "unchanged", "worse", "inconclusive")
+_LEANING = "leaning"
+"""Inconclusive, and the whole interval of the effect says better: not sure enough to be told as a success, and a change
+that most probably helps. To undo it would most probably bring the trouble back."""
 _RESOLVED = (True, False, None)
 _BOOL = (True, False)
 _NOT_RESOLVED = frozenset({False, None})
@@ -32,9 +35,10 @@ class Rule(NamedTuple):
 _FREE = "It made no difference, and it is free and harmless."
 _NOT_FREE = "It made no difference, and it is not free."
 _MET = "{p95} is under its objective in two looks, which could not tell how much of it the change did: {why}"
+_LEANS = "{p95} fell as far as can be told, and is not under its objective yet: {why}"
 # (verdict, resolved, looked twice, free and harmless)
 CHANGE = table(
-    (_VERDICTS, _RESOLVED, _BOOL, _BOOL),
+    ((*_VERDICTS, _LEANING), _RESOLVED, _BOOL, _BOOL),
     [
         (("worse", ANY, ANY, ANY), Rule("roll_back", "following", "{p95} or a guard metric got worse: {why}")),
         (("inconclusive", frozenset({True, None}), False, ANY), Rule("settle", "done", "One longer look: {why}")),
@@ -49,6 +53,10 @@ CHANGE = table(
             ("inconclusive", _NOT_RESOLVED, True, ANY),
             Rule("roll_back", "following", "Two looks could not show that it helps: {why}"),
         ),
+        ((_LEANING, frozenset({True, None}), False, ANY), Rule("settle", "done", "One longer look: {why}")),
+        ((_LEANING, True, True, ANY), Rule("keep", "done", _MET)),
+        ((_LEANING, None, True, ANY), Rule("keep", "following", _LEANS)),
+        ((_LEANING, False, ANY, ANY), Rule("keep", "following", _LEANS)),
         (("improved", True, ANY, ANY), Rule("keep", "done", "{p95} fell and is under its objective.")),
         (
             ("improved", None, False, ANY),
@@ -131,8 +139,14 @@ def decide(outcome: Outcome, plan: Plan, attempts: int, settings: SafetySettings
         free = plan.chosen.cost_per_hour <= 0 and not {"release", "admission", "breaker"} & set(plan.chosen.levers)
         harmless = free and all(guarded.ok for guarded in outcome.guards)
         stays = harmless and settings.keep_free_changes
-        rule = CHANGE[outcome.verdict, outcome.resolved, looked_twice, stays]
+        rule = CHANGE[_leaning(outcome), outcome.resolved, looked_twice, stays]
     return _decision(rule, outcome, attempts, settings, _name(plan))
+
+
+def _leaning(outcome: Outcome) -> str:
+    """The verdict, told apart by whether an inconclusive one leans to better; a guard that lost says it does not."""
+    leans = outcome.verdict == "inconclusive" and outcome.leaning and all(guarded.ok for guarded in outcome.guards)
+    return _LEANING if leans else outcome.verdict
 
 
 def _name(plan: Plan) -> str:

@@ -127,12 +127,22 @@ class BeforeAfterVerifier:
         if control is None and _outgrown(before, after) and (verdict != "worse" or self._answers_more(before, after)):
             # What P95 was is no measure of what it would be: the old setting carried that load, and not this one.
             verdict = "improved"
+        leaning = verdict == "inconclusive" and self._leans(effect, before, after, old, new, control)
         if cut := self._cut_off(_name(after), verdict, old, new, control):
             verdict, reason = "inconclusive", cut
         if failed:
             verdict, reason = "worse", f"{failed} ({_name(after)} alone: {verdict}, {reason})"
         words = "; ".join(word for word in (reason, adjusted.words) if word)
-        return base.model_copy(update={"verdict": verdict, "resolved": resolved, "effect": effect, "reason": words})
+        update = {"verdict": verdict, "resolved": resolved, "effect": effect, "reason": words, "leaning": leaning}
+        return base.model_copy(update=update)
+
+    def _leans(
+        self, effect: Interval, before: Evidence, after: Evidence, old: Points, new: Points, control: Control | None
+    ) -> bool:
+        """Whether what is too uncertain to be called improved most probably is: nothing else explains it, and the whole
+        interval of the effect says so."""
+        explained = _load_explains("improved", before, after, self._settings, control)
+        return effect.high < 1 and not explained and not self._cut_off(_name(after), "improved", old, new, control)
 
     def _far_apart(
         self, before: Evidence, after: Evidence, old: Points, new: Points, control: Control | None
@@ -353,9 +363,11 @@ def _drained_under(points: FloatArray, after: Evidence, settings: VerificationSe
 
 def _drained(under: BoolArray, settings: VerificationSettings) -> bool | None:
     """Whether P95 of a queue that drains is under the SLO, by which of its points are; None while it still depends on
-    when one looks: the newest third decides, and too many points over the SLO before it ask for a longer look."""
+    when one looks: the newest third decides, and too many points over the SLO before it ask for a longer look. A burst
+    that is over again is no queue: as in the whole look, some of the newest third may lie over it, but for its end."""
     latest = under[-max(3, under.size // 3) :]
-    if latest.all() and under.mean() >= settings.resolved_share:
+    kept = bool(latest[-3:].all()) and latest.mean() >= settings.resolved_share
+    if kept and under.mean() >= settings.resolved_share:
         return True
     return False if not latest.any() else None
 

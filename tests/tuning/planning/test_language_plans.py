@@ -11,7 +11,7 @@ from detection.model import Slo
 from tests.contracts.engine_subjects import SUBJECTS, WAVE, token_signals
 from tests.fakes.planning import make_incident, make_observation, make_service, make_settings, make_window
 from tuning.model import Interval, Observation, Plan, Setting
-from tuning.planning import explain, get
+from tuning.planning import explain, get, tokens
 from tuning.planning import step_model as sm
 from tuning.planning.effects import Posterior
 from tuning.planning.engines import get as engine_of
@@ -213,7 +213,8 @@ def test_gaps_of_which_one_in_twenty_holds_a_prompt_may_show_either_and_the_plan
     rows = [np.array((1.0, n, p, 110.0 * n)) for n in (1.0, 3.0, 9.0) for p in (0.0, 30.0, 100.0)]
     seen = [Measured(float(k), float(row @ line), tuple(row), row[1], row[2]) for k, row in enumerate(rows * 4, 1)]
     come = Forecast(Interval(value=rate, low=0.95 * rate, high=1.05 * rate), "given")
-    found = of_the_present(observed(arrivals_per_s=rate), steps=sm.learn(sm.StepModel(), seen), arrivals=come)
+    found = of_the_present(observed(arrivals_per_s=rate), steps=sm.learn(sm.StepModel(), seen), arrivals=come,
+                           cv2=1.0, cv2_sd=0.0)  # fmt: skip
     shown = found.shown["itl_p95_ms"]
     assert ("hold somebody's prompt" in found.edge) is either, found.edge
     if either:
@@ -239,6 +240,36 @@ def test_as_many_sequences_as_run_since_the_onset_were_seen_running(rate, factor
         assert step.base_ms + 58.0 * (step.sequence_ms + 110 * step.kv_ms) == pytest.approx(5 + 0.02 * 58, rel=0.05)
     else:
         assert since.steps == calm
+
+
+def of_three_sequences(ratio: float, at_s: float, *, exact: bool = False) -> Measured:
+    """What the line of calm traffic says of three sequences, times `ratio`."""
+    features = (1.0, 3.0, 5.0, 330.0)
+    mean, _ = calm_line().predict(features)
+    return Measured(at_s, ratio * mean, features, 3.0, 5.0, exact)
+
+
+def calm_line() -> sm.StepModel:
+    (line,) = sm.load(LEARNED).values()
+    return line
+
+
+def test_what_fits_no_line_teaches_nothing_beyond_the_calm():
+    """A ratio of 1 and one of 3 say neither that the engine is slower nor that it is not."""
+    line = calm_line()
+    fits = tokens.since(line, 1.0, 0.05, [of_three_sequences(1.02, line.updated_s + k) for k in (1.0, 2.0)])
+    assert fits.n > line.n
+    parted = [of_three_sequences(ratio, line.updated_s + ratio) for ratio in (1.0, 3.0)]
+    assert tokens.since(line, 2.0, 0.7, parted) == line
+
+
+def test_how_slow_the_engine_is_is_told_by_what_holds_however_requests_come():
+    line = calm_line()
+    bursts = [of_three_sequences(0.6, 1.0), of_three_sequences(0.6, 2.0)]
+    assert tokens.pace(line, bursts)[0] == pytest.approx(0.6)
+    sure = [of_three_sequences(2.0, k, exact=True) for k in (1.0, 2.0)]
+    slow, error = tokens.pace(line, bursts + sure)
+    assert slow == pytest.approx(2.0) and error < 0.2
 
 
 def test_sequences_that_throw_each_other_out_teach_nothing():

@@ -174,6 +174,34 @@ def test_burstiness(now, history, cv2):
     assert ar.burstiness(observation, reading) == cv2
 
 
+def counts_of(cv2: float, *, wave: float = 0.0, points: int = 241) -> np.ndarray:
+    """Rates over 30 s at every 5 s, 4/s on average, of gaps that are gamma distributed in the time of the wave."""
+    rng = np.random.default_rng(5)
+    seconds = 5 * points + 30
+    at = np.cumsum(rng.gamma(1 / cv2, cv2, 8 * seconds))
+    expected = np.cumsum(4 * (1 + wave * np.sin(np.arange(seconds) / 60)))
+    came = np.interp(at, np.concatenate([[0.0], expected]), np.arange(seconds + 1))
+    ends = 30 + 5 * np.arange(points)
+    return (np.searchsorted(came, ends) - np.searchsorted(came, ends - 30)) / 30
+
+
+@pytest.mark.parametrize(
+    ("cv2", "wave", "low", "high"),
+    [(1.0, 0.0, 0.6, 1.7), (6.0, 0.0, 3.5, 9.0), (0.25, 0.0, 0.2, 0.7), (1.0, 0.3, 0.6, 1.7)],
+)
+def test_how_bursty_arrivals_are_is_told_by_the_scatter_of_their_counts(cv2, wave, low, high):
+    window = make_window({"arrivals_per_s": counts_of(cv2, wave=wave)}, points=241, step_s=5.0)
+    found, error = ar.counted_burstiness(window, math.inf, "arrivals_per_s", 30.0)
+    assert low < found < high and 0.25 < error < 0.4
+    early, unsure = ar.counted_burstiness(window, window.span.times()[60], "arrivals_per_s", 30.0)
+    assert unsure > error and early != found
+
+
+def test_without_counts_arrivals_are_those_of_independent_users():
+    for signals in ({"qps": 3.0}, {"arrivals_per_s": NAN}):
+        assert ar.counted_burstiness(make_window(signals), AT_S, "arrivals_per_s", 30.0) == (1.0, 0.0)
+
+
 @pytest.mark.parametrize(
     ("signals", "waiting"),
     [

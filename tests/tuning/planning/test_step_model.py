@@ -121,6 +121,26 @@ def test_an_engine_that_never_rests_is_read_from_its_iterations():
     assert first.y_ms == pytest.approx(10.0) and first.features[1] == pytest.approx(30 * 19 / 1e3 * 10.0)
 
 
+def test_only_the_time_of_an_iteration_holds_however_requests_come():
+    busy = {**token_signals(60.0), "running": 12.0, "steps_per_s": 2 * 100.0}
+    exact = {(one.features[1] > 1, one.exact) for one in tf.measured(make_window(busy), 10.0) if one.y_ms > 9.99}
+    assert exact == {(True, True)}
+    assert not any(one.exact for one in tf.measured(make_window(token_signals(60.0)), 10.0))
+
+
+def test_where_prompts_fill_their_iterations_the_time_of_a_prefill_says_nothing():
+    """Prompts of 100 tokens whose iterations are shared with 600 others: no iteration of 300 tokens held them."""
+    crowded = {**token_signals(60.0), "prompt_tokens_per_s": 40_000.0, "prefill_ms": 30.0, "itl_ms": 15.0}
+    for budget, told in ((300.0, False), (4096.0, True), (None, True)):
+        seen = tf.measured(make_window(crowded), 10.0, budget=budget)
+        assert any(one.y_ms == 30.0 for one in seen) is told, budget
+
+
+def test_where_every_iteration_holds_a_prompt_the_others_are_not_divided_by():
+    crowded = {**token_signals(60.0), "qps": 4000.0, "prefill_ms": 30.0, "itl_ms": 30.0}
+    assert all(np.isfinite(one.features).all() for one in tf.measured(make_window(crowded), 10.0))
+
+
 def test_prompts_longer_than_the_room_take_several_iterations():
     assert tf.iterations(100, 2048) == 1.0
     assert tf.iterations(4096, 1024) == pytest.approx(4.5)

@@ -70,6 +70,29 @@ def test_a_free_change(
     assert decision.reason
 
 
+@pytest.mark.parametrize(
+    ("leaning", "resolved", "twice", "harmed", "step", "following"),
+    [
+        (True, None, False, False, "settle", "done"),
+        (True, True, False, False, "settle", "done"),
+        (True, False, False, False, "keep", "next_attempt"),
+        (True, False, True, False, "keep", "next_attempt"),
+        (True, None, True, False, "keep", "next_attempt"),
+        (True, True, True, False, "keep", "done"),
+        (False, False, True, False, "roll_back", "next_attempt"),
+        (True, False, True, True, "roll_back", "next_attempt"),
+    ],
+)
+@pytest.mark.parametrize("cost", [0.0, 5.0])
+def test_what_most_probably_helps_is_not_undone_for_want_of_certainty(
+    leaning: bool, resolved: bool | None, twice: bool, harmed: bool, step: str, following: str, cost: float
+) -> None:
+    found = outcome("inconclusive", resolved, harmed=harmed).model_copy(update={"leaning": leaning})
+    decision = decide(found, plan(cost), 1, SafetySettings(), twice)
+    assert (decision.step, decision.next) == (step, following)
+    assert "because" in decision.reason
+
+
 def test_no_difference_is_undone_when_it_costs_or_harms() -> None:
     settings = SafetySettings()
     assert decide(outcome("unchanged", False), plan(cost=1.5), 1, settings, False).step == "roll_back"

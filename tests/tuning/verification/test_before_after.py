@@ -169,6 +169,8 @@ def test_few_points_are_inconclusive() -> None:
         ([60.0] * 15, 5.0, True),
         ([160.0] * 15, 5.0, False),
         ([60.0] * 12 + [160.0, 60.0, 60.0], 5.0, None),
+        ([60.0] * 31 + [160.0] * 3 + [60.0] * 11, 5.0, True),  # a burst in a long look, that is over again
+        ([60.0] * 31 + [160.0] * 12 + [60.0] * 2, 5.0, None),  # one that is not
         ([60.0] * 4, 50.0, None),  # too few points
         ([60.0] * 15, 0.2, None),  # too few requests
     ],
@@ -176,6 +178,18 @@ def test_few_points_are_inconclusive() -> None:
 def test_without_enough_before_the_objective_is_told_by_what_came_after(after_ms, qps, resolved) -> None:
     outcome = judge(evidence([50.0, 200.0, 150.0], qps=qps), evidence(after_ms, start_s=600, qps=qps))
     assert (outcome.verdict, outcome.resolved, outcome.effect) == ("inconclusive", resolved, None)
+
+
+def test_what_is_not_sure_and_says_better_in_its_whole_interval_leans_to_better() -> None:
+    rng = np.random.default_rng(5)
+    before, after = 200 * np.exp(autocorrelated(rng, 15, 0.8, 0.2)), 130 * np.exp(autocorrelated(rng, 15, 0.8, 0.2))
+    outcome = judge(evidence(before, qps=50.0), evidence(after, start_s=600, qps=50.0))
+    assert (outcome.verdict, outcome.leaning) == ("inconclusive", True) and outcome.effect is not None
+    assert 0.8 < outcome.effect.high < 1
+    again = judge(evidence(after, qps=50.0), evidence(before, start_s=600, qps=50.0))
+    assert (again.verdict, again.leaning) == ("inconclusive", False), "worse is no leaning to better"
+    fewer = judge(evidence(before, qps=50.0, queue_depth=0.0), evidence(after, start_s=600, qps=30.0, queue_depth=0.0))
+    assert (fewer.verdict, fewer.leaning) == ("inconclusive", False), "a load that fell explains it"
 
 
 def test_gaps_are_no_points_and_no_zeros() -> None:
