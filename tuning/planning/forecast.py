@@ -83,7 +83,8 @@ def trend_start(
 
     A ramp breaks the SLO long after it began, so what is seen since the onset of an incident is too short to show it.
     A line has to fit better than any single step does, and to have moved the rate by a fifth; the longest of the
-    stretches that do is taken. Where none does, what was level and then began to rise is looked for.
+    stretches that do is taken, from where its level turns into the rise (a line through both would be flatter than what
+    goes on). Where none does, what was level and then began to rise is looked for.
     """
     step_s = float(np.median(np.diff(times))) if times.size > 1 else math.inf
     for seconds in windows_s:
@@ -95,8 +96,17 @@ def trend_start(
         moved = slope * float(t[-1] - t[0])
         clear = slope > th.TREND_ERRORS * error and moved > th.RISE_MOVED * float(rate.mean())
         if clear and _squares_of_line(t, rate) < _squares_of_step(rate):
-            return float(t[0])
+            return _bent_at(t, rate, rate_window_s)
     return _bend(times, qps, rate_window_s)
+
+
+def _bent_at(times: FloatArray, rate: FloatArray, rate_window_s: float) -> float:
+    """Where the rise of a stretch begins: the place of the bend by which a level and a line fit it best."""
+    places = times[times <= times[-1] - th.BEND_WINDOWS * rate_window_s]
+    if not places.size:
+        return float(times[0])
+    slopes, bent = _fits(np.maximum(0.0, times[None] - places[:, None]), rate)
+    return float(places[int(np.argmin(np.where(slopes > 0, bent, np.inf)))])
 
 
 def _bend(times: FloatArray, rate: FloatArray, rate_window_s: float) -> float | None:

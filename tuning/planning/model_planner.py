@@ -107,8 +107,8 @@ class ModelPlanner:
             return ""
         if any(slow > th.DILUTED_REPLICA for slow in case.situation.replica_slow):
             return ""  # P95 is that of the slow replica's share of the requests: one fewer of the others is a cliff
-        if case.situation.arrivals is None or case.situation.arrivals.slope > 0:
-            return ""  # the load still grows: the highest that was seen is the least that is to come
+        if case.situation.arrivals is None or case.situation.arrivals.slope > 0 or case.situation.slower_per_min > 0:
+            return ""  # the load, or what it costs, still grows: the highest that was seen is the least that is to come
         stay = case.engine.unchanged(observation, case.situation)
         fewer = options.stepped(stay, step)
         peak = _at_peak(observation, case.situation)

@@ -98,7 +98,9 @@ def slowing(window: MetricWindow, kept: LatencyModel, rate_window_s: float) -> S
     recent = line(times[late], ratios[late])[0] if late.sum() >= th.TREND_POINTS else slope
     if recent <= slope * th.SLOWING_LATE:
         return Slowing(start, float(np.median(ratios[late])), 0.0, seen_s)
-    return Slowing(start, end, slope / end, seen_s)
+    # A mean over a window is as old as the middle of it, and what grows has grown on since.
+    now = end + slope * rate_window_s / 2
+    return Slowing(start, now, slope / now, seen_s)
 
 
 def phase_s(window: MetricWindow, since_s: float, kept: LatencyModel, top: float | None, rate_window_s: float) -> float:

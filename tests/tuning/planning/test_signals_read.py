@@ -62,8 +62,8 @@ def test_forecasts_in_figures(rate, horizon_s, method, figures):
     ("rate", "start"),
     [
         (100 + T / 3, 0.0),
-        (100 + np.maximum(T - 120, 0), 0.0),
-        (100 + np.maximum(T - 180, 0), 120.0),
+        (100 + np.maximum(T - 120, 0), 120.0),
+        (100 + np.maximum(T - 180, 0), 180.0),
         (100 + np.maximum(T - 240, 0), 240.0),
         (100 + 5 * np.maximum(T - 285, 0), None),  # as a step may show in a rate over 20 s
         (100 + T / 15, None),
@@ -299,6 +299,18 @@ def test_a_slowness_that_grows(factor, now, growth, seen_s):
     assert (found.now, found.seen_s) == (pytest.approx(now, rel=0.08), pytest.approx(seen_s, abs=160.0))
     assert found.growth_per_s == pytest.approx(growth, rel=0.25, abs=1e-6)
     assert found.since_s == AT_S - found.seen_s
+
+
+@pytest.mark.parametrize("window_s", [20.0, 60.0])
+def test_what_grows_has_grown_on_since_the_middle_of_the_rate_window(window_s):
+    def truth(at):
+        return 1 + np.maximum(at - 900.0, 0.0) / 150
+
+    means = [float(truth(np.linspace(end - window_s, end, 200)).mean()) for end in LONG]
+    found = slowing(28.0 * np.array(means), rate_window_s=window_s)
+    assert found is not None and means[-1] < 2.94
+    assert found.now == pytest.approx(truth(1200.0), rel=0.01)
+    assert found.now * found.growth_per_s == pytest.approx(1 / 150, rel=0.03)
 
 
 @pytest.mark.parametrize(
