@@ -129,6 +129,22 @@ class Counterfactual:
                     twin._set_before(lever, value, when_s)
         return twin
 
+    @classmethod
+    def beside(cls, one: Counterfactual, draw: Draw, history: History, at_s: float) -> Counterfactual:
+        """As `under`, and what was shown up to `at_s` is what the other one showed: for a loop that goes on there."""
+        twin = cls.under(one, draw, history, at_s)
+        past = slice(0, twin._index)
+        for name in SHOWN:
+            if name in twin.window.values:
+                twin.window.values[name][past] = one.window.values[name][past]
+        for name, window in twin.replicas.items():
+            for signal, values in window.values.items():
+                values[past] = one.replicas[name].values[signal][past]
+        if twin.buckets is not None and one.buckets is not None:
+            twin.buckets.counts[past] = one.buckets.counts[past]
+        twin.departed[past], twin.ready[past] = one.departed[past], one.ready[past]
+        return twin
+
     # Levers ---------------------------------------------------------------------------------------------------
 
     def put(self, lever: str, value: Value) -> None:

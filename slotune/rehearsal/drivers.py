@@ -101,7 +101,7 @@ def drivers(window: MetricWindow, service: Service, rate_window_s: float) -> Dri
     with np.errstate(invalid="ignore", divide="ignore"):
         slow = window.values["batch_ms"] / _predicted(model, rows)
     waiting = _waiting(window)
-    failed, limit = _refusals(window, waiting, ready)
+    failed, limit = _refusals(window, waiting, ready, max(1, round(rate_window_s / step_s)))
     came = _came(window, waiting, step_s, rate_window_s)
     known = np.isfinite(came) & np.isfinite(slow)
     found = Drivers(
@@ -260,16 +260,26 @@ def _came(window: MetricWindow, waiting: FloatArray, step_s: float, rate_window_
     return np.asarray(window.values["qps"] + np.where(np.isfinite(growth), growth, 0.0), dtype=np.float64)
 
 
-def _refusals(window: MetricWindow, waiting: FloatArray, ready: FloatArray) -> tuple[FloatArray, int | None]:
-    """Errors that no setting cures, and the limit of a replica's queue where full queues refused requests."""
+def _refusals(
+    window: MetricWindow, waiting: FloatArray, ready: FloatArray, width: int
+) -> tuple[FloatArray, int | None]:
+    """Errors that no setting cures, and the limit of a replica's queue where full queues refused requests.
+
+    A gauge of the queue is a sample, and the share of errors is of a whole window (`width` points): a queue was full
+    where it was within a window of that time. What fails there beyond the usual is what the queue refused.
+    """
     errors = _of(window, "error_rate", window.span.points)
     each = waiting / np.maximum(ready, 1.0)
     most = float(np.nanmax(each)) if np.isfinite(each).any() else 0.0
     busy = _of(window, "busy", window.span.points)
-    full = (each >= _OVERLOAD_DEPTH * most) & ~(busy < _OVERLOAD_BUSY) & (errors > 0) & (most >= 1.0)
+    around = np.concatenate([np.zeros(width), np.nan_to_num(each), np.zeros(width)])
+    full = (_running_max(around, 2 * width + 1) >= _OVERLOAD_DEPTH * most) & ~(busy < _OVERLOAD_BUSY)
+    full &= (errors > 0) & (most >= 1.0)
     if not full.any():
         return errors, None
-    return np.where(full, 0.0, errors), max(1, math.ceil(most))
+    rest = errors[~full & np.isfinite(errors)]
+    usual = float(np.median(rest)) if rest.size else 0.0
+    return np.where(full, np.minimum(errors, usual), errors), max(1, math.ceil(most))
 
 
 def _spread(window: MetricWindow) -> float:

@@ -14,7 +14,7 @@ from slotune.rehearsal.virtual_time import VirtualExecutor, VirtualTime
 from slotune.runner import Clock, Runner
 from tuning import planning, verification
 from tuning.channel_settings import NotifySettings
-from tuning.ledger.memory import MemoryLedger
+from tuning.ledger.memory import Mark, MemoryLedger
 from tuning.loop.parts import Parts
 from tuning.model import Record
 from tuning.notifiers.settings import MailSettings
@@ -26,11 +26,13 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """What the loop did. records: its whole ledger, oldest first. said: its sentences. failures: sweeps that failed."""
+    """What the loop did. records: its whole ledger, oldest first. said: its sentences. failures: sweeps that failed.
+    again: another loop from a moment at which nothing was under way."""
 
     records: tuple[Record, ...]
     said: tuple[str, ...]
     failures: int
+    again: Again
 
 
 class _Shown:
@@ -84,12 +86,42 @@ def acting(service: Service) -> Service:
     return service.model_copy(update={"mode": "act", "levers": levers})
 
 
+@dataclass(frozen=True)
+class Again:
+    """The same loop on another service that the history leaves possible. marks: when nothing was under way, and the
+    ledger then."""
+
+    settings: Settings
+    ledger: MemoryLedger
+    marks: tuple[tuple[float, Mark], ...]
+
+    def last(self, at_s: float) -> float | None:
+        """The last moment up to `at_s` from which a loop can go on."""
+        return next((when_s for when_s, _ in reversed(self.marks) if when_s <= at_s), None)
+
+    def run(self, world: Counterfactual, start_s: float, end_s: float) -> None:
+        """Go on from `start_s` (of `last`) with this service, up to `end_s`. What is normal is not learned again."""
+        mark = next(mark for when_s, mark in self.marks if when_s == start_s)
+        time = VirtualTime(start_s, end_s, world.advance)
+        parts = _parts(self.settings, {world.service.name: world}, self.ledger.at(mark))
+        clock = Clock(time.now, time.wait)
+        every_s = self.settings.schedule.watch_every_s
+
+        def sweeps() -> None:
+            runner = Runner(lambda: parts, "rehearsal", clock, VirtualExecutor(time), lambda _text: None)
+            while True:
+                runner.turn(beside=False)
+                if clock.wait(every_s):
+                    return
+
+        time.run(sweeps)
+
+
 def rehearse(
     settings: Settings, worlds: Mapping[str, Counterfactual], start_s: float, end_s: float, progress: Progress
 ) -> Rehearsed:
     """Run the loop from `start_s` to `end_s`. settings: of `settings_for`. worlds: by service,
     each at `start_s`."""
-    services = {name: acting(world.service) for name, world in worlds.items()}
     said: list[str] = []
 
     def moved(at_s: float) -> None:
@@ -99,9 +131,35 @@ def rehearse(
 
     time = VirtualTime(start_s, end_s, moved)
     ledger = MemoryLedger()
-    parts = Parts(
+    parts = _parts(settings, worlds, ledger)
+    quiet = QuietTimes(parts, worlds, settings.schedule.watch_every_s, end_s)
+    seldom = max(settings.schedule.learn_every_s, KNOWN_LEARN_S)
+    schedule = settings.schedule.model_copy(update={"learn_every_s": seldom})
+    later = replace(parts, settings=settings.model_copy(update={"schedule": schedule}))
+    marks: list[tuple[float, Mark]] = []
+
+    def choose(at_s: float) -> tuple[str, ...]:
+        if not runner.under_way():
+            marks.append((at_s, ledger.mark()))
+        return quiet.to_look_at(at_s)
+
+    runner = Runner(
+        lambda: later if time.now() - start_s > KNOWN_S else parts,
+        "rehearsal",
+        Clock(time.now, time.wait),
+        VirtualExecutor(time),
+        said.append,
+        choose=choose,
+    )
+    time.run(runner.forever)
+    again = Again(settings, ledger, tuple(marks))
+    return Rehearsed(tuple(ledger.records.values()), tuple(said), runner.failures, again)
+
+
+def _parts(settings: Settings, worlds: Mapping[str, Counterfactual], ledger: MemoryLedger) -> Parts:
+    return Parts(
         settings=settings,
-        services=services,
+        services={name: acting(world.service) for name, world in worlds.items()},
         source=_Shown(worlds),
         actuator=actuators(worlds),
         planner=planning.get(settings.planning.planner)(settings.planning),
@@ -109,17 +167,3 @@ def rehearse(
         ledger=ledger,
         notifiers=[],
     )
-    quiet = QuietTimes(parts, worlds, settings.schedule.watch_every_s, end_s)
-    seldom = max(settings.schedule.learn_every_s, KNOWN_LEARN_S)
-    schedule = settings.schedule.model_copy(update={"learn_every_s": seldom})
-    later = replace(parts, settings=settings.model_copy(update={"schedule": schedule}))
-    runner = Runner(
-        lambda: later if time.now() - start_s > KNOWN_S else parts,
-        "rehearsal",
-        Clock(time.now, time.wait),
-        VirtualExecutor(time),
-        said.append,
-        choose=quiet.to_look_at,
-    )
-    time.run(runner.forever)
-    return Rehearsed(tuple(ledger.records.values()), tuple(said), runner.failures)

@@ -16,7 +16,7 @@ from slotune.rehearsal.counterfactual import Counterfactual, Draw, History, poss
 from slotune.rehearsal.drivers import drivers
 from slotune.rehearsal.episodes import Episode, episodes
 from slotune.rehearsal.levers import not_lent
-from slotune.rehearsal.loop import Progress, Rehearsed, rehearse, settings_for
+from slotune.rehearsal.loop import Again, Progress, Rehearsed, rehearse, settings_for
 from slotune.rehearsal.result import AROUND_S, Amount, Curves, Incident, Rehearsal, Rival, ServiceResult
 from slotune.rehearsal.rivals import autoscaled, foreseen
 from tuning.settings import Settings
@@ -25,6 +25,8 @@ OFF_LIMIT = 0.3
 """The modelled P95 of the recorded setting may be off by this share; beyond it nothing is said about an incident."""
 DRAWS = 12
 """Services that the history leaves possible, each tried with the same decisions, for every interval."""
+_LOOPS = 8
+"""Draws of a service with which the loop decides anew, shared out over its incidents: each costs a loop."""
 WARM_UP_S = 300.0
 """A loop that begins sees this much of the past."""
 _MARGIN_S = 300.0
@@ -90,7 +92,8 @@ def study(
         by_service[episode.service].append(episode)
     results = []
     for name, world in sorted(worlds.items()):
-        results.append(_service(world, kept[name], by_service[name], start_s, end_s, rivals=rivals))
+        again = done.again if len(worlds) == 1 else None
+        results.append(_service(world, kept[name], by_service[name], start_s, end_s, again, rivals=rivals))
         progress(_LOOP_SHARE + (1 - _LOOP_SHARE) * len(results) / len(worlds))
     if done.failures:
         left_out.append(f"{done.failures} sweeps failed: {next(s for s in done.said if 'failed' in s)}")
@@ -103,7 +106,14 @@ def minutes_over(values: FloatArray, slo_ms: float, step_s: float) -> float:
 
 
 def _service(
-    world: Counterfactual, recorded: History, found: Sequence[Episode], start_s: float, end_s: float, *, rivals: bool
+    world: Counterfactual,
+    recorded: History,
+    found: Sequence[Episode],
+    start_s: float,
+    end_s: float,
+    again: Again | None,
+    *,
+    rivals: bool,
 ) -> ServiceResult:
     span, slo_ms = world.window.span, float(world.service.slo.p95_ms or 0.0)
     times = span.times()
@@ -111,9 +121,9 @@ def _service(
     was, now = recorded.window.values["p95_ms"], world.window.values["p95_ms"]
     draws = possible(world.drivers, world.service, DRAWS)
     ends = _ends(found, was, times, slo_ms, end_s)
-    incidents = [
-        _incident(world, recorded, one, until_s, slo_ms, draws) for one, until_s in zip(found, ends, strict=True)
-    ]
+    each = 0 if again is None else _LOOPS // max(1, len(found))
+    tried = _Tried(world, recorded, draws, again, each)
+    incidents = [_incident(tried, one, until_s, slo_ms) for one, until_s in zip(found, ends, strict=True)]
     minutes = minutes_over(now[inside], slo_ms, span.step_s)
     apart = [i.rehearsed_min for i in incidents]
     below = sum((a.value - a.low) ** 2 for a in apart) ** 0.5
@@ -178,9 +188,33 @@ def _ends(found: Sequence[Episode], was: FloatArray, times: FloatArray, slo_ms: 
     return ends
 
 
-def _incident(
-    world: Counterfactual, recorded: History, one: Episode, until_s: float, slo_ms: float, draws: Sequence[Draw]
-) -> Incident:
+@dataclass(frozen=True)
+class _Tried:
+    """What an interval is drawn from. again, loops: with so many of the draws the loop decides anew, with the others it
+    decides as it did."""
+
+    world: Counterfactual
+    recorded: History
+    draws: Sequence[Draw]
+    again: Again | None
+    loops: int
+
+    def minutes(self, one: Episode, until_s: float, part: Mask, slo_ms: float) -> list[float]:
+        decided_s = min((a.plan.decided_at_s for a in one.attempts), default=one.opened_s)
+        start_s = None if self.again is None else self.again.last(decided_s)
+        found = []
+        for place, draw in enumerate(self.draws):
+            if self.again is not None and start_s is not None and place < self.loops and start_s < until_s:
+                twin = Counterfactual.beside(self.world, draw, self.recorded, start_s)
+                self.again.run(twin, start_s, until_s)
+            else:
+                twin = _redrawn(self.world, self.recorded, draw, one, until_s)
+            found.append(minutes_over(twin.window.values["p95_ms"][part], slo_ms, self.world.window.span.step_s))
+        return found
+
+
+def _incident(of: _Tried, one: Episode, until_s: float, slo_ms: float) -> Incident:
+    world, recorded = of.world, of.recorded
     times, step_s = world.window.span.times(), world.window.span.step_s
     part = (times >= one.opened_s - _MARGIN_S) & (times <= until_s)
     was, now = recorded.window.values["p95_ms"][part], world.window.values["p95_ms"][part]
@@ -193,7 +227,7 @@ def _incident(
         near = np.flatnonzero(part)[(np.fmax(was, now) > _NEAR_SLO * slo_ms)]
         drawn_s = min(until_s, float(times[near[-1]]) + _DRAWN_AFTER_S) if near.size else one.opened_s
         drawn, rest = part & (times <= drawn_s), minutes_over(now[times[part] > drawn_s], slo_ms, step_s)
-        tried = [rest + _redrawn(world, recorded, draw, one, drawn_s, drawn, slo_ms) for draw in draws]
+        tried = [rest + minutes for minutes in of.minutes(one, drawn_s, drawn, slo_ms)]
         share = float(world.departed[part].mean())
         # The recorded setting's own misfit is a doubt of every modelled minute as well.
         doubt = max(_FLOOR_MIN, 0.5 * min(off or 0.0, OFF_LIMIT) * value)
@@ -222,10 +256,8 @@ def _incident(
     )
 
 
-def _redrawn(
-    world: Counterfactual, recorded: History, draw: Draw, one: Episode, until_s: float, part: Mask, slo_ms: float
-) -> float:
-    """Minutes of the incident with the same decisions on another service that the history leaves possible."""
+def _redrawn(world: Counterfactual, recorded: History, draw: Draw, one: Episode, until_s: float) -> Counterfactual:
+    """The incident with the same decisions on another service that the history leaves possible."""
     begin_s = one.opened_s - _MARGIN_S
     twin = Counterfactual.under(world, draw, recorded, begin_s)
     for at_s, lever, value in world.made:
@@ -233,7 +265,7 @@ def _redrawn(
             twin.advance(at_s)
             twin.put(lever, value)
     twin.advance(until_s)
-    return minutes_over(twin.window.values["p95_ms"][part], slo_ms, world.window.span.step_s)
+    return twin
 
 
 def _off(world: Counterfactual, recorded: History, one: Episode, until_s: float) -> float:

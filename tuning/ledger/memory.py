@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 from tuning.caps import Caps, Standing
@@ -38,6 +39,16 @@ class _Listed:
         return self.ids if since_s is None else self.ids[bisect_left(self.youngest_s, since_s) :]
 
 
+@dataclass(frozen=True)
+class Mark:
+    """What a ledger held at a moment. records: how many."""
+
+    records: int
+    changes: Mapping[str, OpenChange]
+    closed: frozenset[str]
+    blobs: Mapping[str, bytes]
+
+
 class MemoryLedger:
     """records, changes and blobs by their ids and keys, in the order of writing. One thread at a time."""
 
@@ -55,7 +66,23 @@ class MemoryLedger:
     def put(self, record: Record) -> bool:
         if record.id in self.records:
             return False
-        self.records[record.id] = record.model_copy(update={"body": json.loads(to_json(record.body))})
+        self._add(record.model_copy(update={"body": json.loads(to_json(record.body))}))
+        return True
+
+    def mark(self) -> Mark:
+        """The moment, from which `at` goes on."""
+        return Mark(len(self.records), dict(self.changes), frozenset(self.closed), dict(self.blobs))
+
+    def at(self, mark: Mark) -> MemoryLedger:
+        """A ledger of its own that holds what this one held then."""
+        found = MemoryLedger()
+        for record in islice(self.records.values(), mark.records):
+            found._add(record)
+        found.changes, found.closed, found.blobs = dict(mark.changes), set(mark.closed), dict(mark.blobs)
+        return found
+
+    def _add(self, record: Record) -> None:
+        self.records[record.id] = record
         self._number[record.id] = len(self._number)
         self._all.add(record)
         for name, having in self._having.items():
@@ -64,7 +91,6 @@ class MemoryLedger:
             self._unclosed.pop(record.id.removesuffix(_CLOSED), None)
         if f"{record.incident_id}{_CLOSED}" not in self.records:
             self._unclosed[record.incident_id] = None
-        return True
 
     def get(self, record_id: str) -> Record | None:
         return self.records.get(record_id)

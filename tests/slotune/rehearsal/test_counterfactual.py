@@ -134,3 +134,19 @@ def test_the_line_is_found_and_a_slow_hour_is_no_part_of_it():
     assert found.model.curve().at(2.0) == pytest.approx(9.0, rel=0.1)
     assert np.median(found.slow[310:350]) == pytest.approx(2.0, rel=0.1)
     assert usual(found, SERVICE).gain > 1.0
+
+
+def test_what_a_full_queue_refused_is_no_error_of_its_own_also_where_its_gauge_happened_to_be_low():
+    recorded = history()
+    values = dict(recorded.window.values)
+    n = recorded.window.span.points
+    over = np.arange(n) >= n // 2
+    values["busy"] = np.where(over, 1.0, 0.4)
+    values["queue_depth"] = np.where(over, np.where(np.arange(n) % 3 == 0, 50.0, 14.0), 0.3)
+    values["error_rate"] = np.where(over, 0.31, 0.01)
+    found = causes(replace(recorded, window=replace(recorded.window, values=values)))
+    assert found.queue_limit == 25
+    np.testing.assert_allclose(found.failed, 0.01)
+    idle = {**values, "busy": np.full(n, 0.4)}
+    kept = causes(replace(recorded, window=replace(recorded.window, values=idle)))
+    assert kept.queue_limit is None and kept.failed[-10:] == pytest.approx(0.31), "a server with room refuses nothing"

@@ -12,13 +12,16 @@ from typer.testing import CliRunner
 from detection.errors import ConfigError
 from detection.model import MetricWindow, Span
 from slotune.cli import build_app
-from slotune.rehearsal.counterfactual import History
+from slotune.rehearsal.counterfactual import Counterfactual, History, usual
 from slotune.rehearsal.document import COLUMNS, document, rows
+from slotune.rehearsal.drivers import drivers
+from slotune.rehearsal.episodes import episodes
 from slotune.rehearsal.history import from_recording, problem, save
+from slotune.rehearsal.loop import rehearse
 from slotune.rehearsal.page import page
 from slotune.rehearsal.reading import recordings
 from slotune.rehearsal.rivals import Autoscaler
-from slotune.rehearsal.study import study
+from slotune.rehearsal.study import WARM_UP_S, study
 from slotune.rehearsal.words import render, summary
 from tests.slotune.rehearsal.worlds import SERVICE, START_S, STEP_S, history
 from tuning.services_yaml import loads
@@ -221,3 +224,32 @@ def test_the_autoscaler_follows_its_published_algorithm():
     assert scaler.wanted(30.0, 1.0, 1, 1) == 2, "never below its bound"
     assert scaler.wanted(100.0, 0.2, 5, 5) == 5, "the highest recommendation of 300 s holds it up"
     assert scaler.wanted(420.0, 0.2, 5, 5) == 2
+
+
+def test_a_loop_that_goes_on_from_a_mark_with_the_same_service_does_the_same():
+    """What an interval is drawn from differs by its draw alone."""
+    recorded = overloaded()
+    done = study(loads(SERVICES), {"ranker": recorded}, "x", lambda _share: None).rehearsed
+    settings = done.again.settings
+    causes = drivers(recorded.window, SERVICE, settings.prometheus.rate_window_s)
+    (service,) = settings.service_values()
+    (one,) = episodes(done.records)
+
+    def world(at_s: float) -> Counterfactual:
+        return Counterfactual(
+            service, recorded, causes, usual(causes, service), settings.prometheus.rate_window_s, at_s
+        )
+
+    begun = recorded.window.span.start_s + WARM_UP_S
+    first = world(begun)
+    rehearse(settings, {"ranker": first}, begun, one.opened_s + 1800.0, lambda _share: None)
+    start_s = done.again.last(one.attempts[0].plan.decided_at_s)
+    assert start_s is not None and start_s > begun
+    twin = Counterfactual.beside(world(begun), usual(causes, service), recorded, start_s)
+    done.again.run(twin, start_s, one.opened_s + 1800.0)
+    assert twin.made == first.made and twin.made
+    np.testing.assert_array_equal(twin.window.values["p95_ms"], first.window.values["p95_ms"])
+    slower = replace(usual(causes, service), pace=1.6, seed=7)
+    other = Counterfactual.beside(world(begun), slower, recorded, start_s)
+    done.again.run(other, start_s, one.opened_s + 1800.0)
+    assert not np.array_equal(other.window.values["p95_ms"], first.window.values["p95_ms"], equal_nan=True)
