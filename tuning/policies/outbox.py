@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,7 +13,8 @@ LOST_AFTER_S = 600.0
 than one that is lost."""
 STEADY_TRIES = 20
 """So many tries follow each other after the first pause; an outage that outlasts them is a long one."""
-_DOUBLINGS = 10
+_DOUBLINGS = math.ceil(math.log2(LONGEST_PAUSE_S / FIRST_PAUSE_S))
+"""After so many the pause is the longest: no power of two becomes larger than a number can be."""
 
 
 class Try(NamedTuple):

@@ -100,3 +100,15 @@ def test_after_a_way_back_a_period_passes_before_the_next_step():
 def test_a_weak_label_counts_for_less():
     assert tally(seen(1.5, 1.5, real=False, weight=0.5), 1.0) == Tally(0.0, 0.0, 1.0)
     assert BACK_S >= PERIOD_S, "a step is judged on what it was made of"
+
+
+@pytest.mark.parametrize(("days", "moves"), [(27.0, True), (28.0, True), (29.0, False)])
+def test_labels_of_four_weeks_are_judged(days, moves):
+    known = seen(1.05, 1.1, 1.12, real=False, days=days) + seen(2.0, 3.0, 2.5, real=True, days=days)
+    assert (next_step(known, [], NOW_S) is not None) is moves
+
+
+@pytest.mark.parametrize(("days", "moves"), [(27.0, False), (28.0, True), (29.0, True)])
+def test_a_step_stands_for_four_weeks(days, moves):
+    again = seen(1.2, 1.2, 1.25, real=False) + seen(3.0, 3.0, 3.0, real=True)
+    assert (next_step(again, [made(1.0, STEP, days)], NOW_S) is not None) is moves
