@@ -32,6 +32,7 @@ def test_it_acts_again_when_enough_predictions_since_then_hold():
     assert held.asks and held.off == "narrow"
     few = coverage([*GOOD * 3, *broken, *GOOD])
     assert few.asks and few.turned == held.turned
+    assert few.of > len(GOOD) and few.share < 0.85, "what it was held back for is told until there is more"
     again = coverage([*GOOD * 3, *broken, *GOOD * 3])
     assert not again.asks and again.turned > held.turned
 

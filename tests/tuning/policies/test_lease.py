@@ -199,7 +199,9 @@ def test_where_a_lever_of_a_lease_stands(ours: dict[str, Knob] | None, now: int,
         ([(8, 6), (6, 4), (4, 6)], 1.0),  # values alone do not tell: times do
     ],
 )
-def test_what_was_put_on_top_comes_off_first_whatever_the_clock_said(steps: list[tuple[int, int]], clock: float) -> None:
+def test_what_was_put_on_top_comes_off_first_whatever_the_clock_said(
+    steps: list[tuple[int, int]], clock: float
+) -> None:
     """clock: -1 where it stepped back before each change, so that the newest looks like the oldest."""
     stack = [stacked(n, old, new, clock * n) for n, (old, new) in enumerate(steps)]
     assert [covered(lease, stack) for lease in stack] == [True] * (len(stack) - 1) + [False]
@@ -210,3 +212,16 @@ def stacked(n: int, old: int, new: int, at_s: float) -> OpenChange:
     change = Change(lever="replicas", old={"replicas": old}, new={"replicas": new})
     plan = lease.plan.model_copy(update={"id": f"p{n}", "chosen": Option(changes=(change,))})
     return lease.model_copy(update={"plan_id": plan.id, "plan": plan, "opened_at_s": NOW_S + at_s})
+
+
+def test_a_lease_of_another_service_on_the_same_lever_covers_nothing() -> None:
+    mine, other = stacked(0, 2, 4, 0.0), stacked(1, 4, 6, 1.0)
+    assert covered(mine, [other])
+    assert not covered(mine, [other.model_copy(update={"service": "another"})])
+
+
+def test_why_a_lease_ends_is_told_with_the_load_that_was_seen() -> None:
+    told = due(leased(), load(*LOW), NOW_S, SETTINGS, renewals=0).reason
+    assert told == "The load stayed below 85/s for 660 s: the old setting carried 100/s."
+    fits = due(leased(expires_at_s=NOW_S), load(*[150.0] * 10, 90.0), NOW_S, SETTINGS, renewals=0).reason
+    assert fits == "The lease has expired; the load (90/s) fits the old setting."

@@ -89,7 +89,9 @@ def test_when_a_look_is_over(made_s, look, expected_s) -> None:
     assert look_until_s(attempt(made_s), VERIFICATION, look) == expected_s
 
 
-@pytest.mark.parametrize(("now_s", "expected_s"), [(None, 1250.0), (1100.0, 1250.0), (1200.0, 1250.0), (-2500.0, -2350.0)])
+@pytest.mark.parametrize(
+    ("now_s", "expected_s"), [(None, 1250.0), (1100.0, 1250.0), (1200.0, 1250.0), (-2500.0, -2350.0)]
+)
 def test_no_wait_is_longer_than_the_whole_of_it(now_s, expected_s) -> None:
     """A clock that steps back after the change was made does not leave it unproven until the clock has caught up."""
     assert look_until_s(attempt(1100.0), VERIFICATION, 1, now_s) == expected_s

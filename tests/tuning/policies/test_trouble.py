@@ -28,6 +28,7 @@ def test_failures_in_a_row_are_counted_from_the_first() -> None:
     [
         (1, 0.0, True),
         (2, 0.0, True),
+        (3, 0.0, False),
         (3, 29.0, False),
         (3, 30.0, True),
         (4, 59.0, False),
