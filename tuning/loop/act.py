@@ -7,15 +7,14 @@ service), then the change, then the receipt. A step that is run again finds its 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from detection.errors import Permanent, SlotuneError
 from detection.model import Incident, Reading, Service, make_id
 from tuning import attempt as attempts
 from tuning.attempt import Attempt, value
-from tuning.errors import ClaimRefused, NotApplied, OutcomeUnknown, QuantizationRefused
+from tuning.errors import ClaimRefused
 from tuning.guards import (
     GuardFacts,
     Truth,
@@ -29,22 +28,18 @@ from tuning.guards import (
 )
 from tuning.knobs import same_knobs
 from tuning.loop import by_hand, canary, coverage, records
-from tuning.loop.inputs import DRIFT_SIGNAL
-from tuning.loop.learn import drift_figures
+from tuning.loop.call import call, moved
 from tuning.loop.observe import look_back, observe, past
 from tuning.loop.parts import Parts
-from tuning.model import LEVER_STEPS, Applied, Change, Knob, OpenChange, Plan, Receipt, Record, Refusal, Setting
+from tuning.model import LEVER_STEPS, Applied, Change, OpenChange, Plan, Receipt, Record, Refusal, Setting
 from tuning.orders import ORDER, orders_of
 from tuning.policies.timing import settle_s
-from tuning.ports import PerReplica
 from tuning.query import Query
 from tuning.releases import releases_of
 
 _log = logging.getLogger(__name__)
 _GUARDED_S = 300.0
 """A lever task that comes later than this after its plan asks the guards again."""
-QUALITY = ("accuracy", "agreement", DRIFT_SIGNAL)
-"""Signals whose drift says that the inputs changed; the amount of traffic says nothing about them."""
 
 
 def choose_action(
@@ -219,7 +214,7 @@ def pull(
         if (made := attempt.receipt(lever, replica=stage.first.replica)) is not None:
             return made, attempt
         attempt = claim_of(parts, attempt, at_s, run=run)
-        applied = _applied(parts, service, plan, change, lambda: at_s, earlier_s, replica=stage.first.replica)
+        applied = call(parts, service, plan, change, lambda: at_s, earlier_s, replica=stage.first.replica)
         applied = applied.model_copy(update={"replica": stage.first.replica})
         name = attempts.receipt_id(plan.id, lever, alone=True)
         return _written(parts, attempt, applied, name, answered=earlier_s is None)
@@ -233,9 +228,9 @@ def pull(
     attempt = claim_of(parts, attempt, at_s, run=run)
     if len(plan.chosen.changes) > 1:
         parts.ledger.put(records.call_record(plan, lever, at_s))
-    applied = _applied(parts, service, plan, change, now or (lambda: at_s), earlier_s)
+    applied = call(parts, service, plan, change, now or (lambda: at_s), earlier_s)
     if stage is not None and applied.applied:
-        applied = applied.model_copy(update={"before": {**applied.before, **_moved(change)}, "changed": True})
+        applied = applied.model_copy(update={"before": {**applied.before, **moved(change)}, "changed": True})
     if note:
         applied = applied.model_copy(update={"reason": f"{applied.reason}; {note}"})
     return _written(parts, attempt, applied, attempts.receipt_id(plan.id, lever), answered=not again)
@@ -297,7 +292,7 @@ def _not_made(
     begun_s = attempt.begun_s(change.lever)
     if begun_s is not None and attempt.stage is None:
         now = parts.actuator(service, change.lever).read(service).at(change.new)
-        made = same_knobs(change.new, now) and bool(_moved(change))
+        made = same_knobs(change.new, now) and bool(moved(change))
     receipt = Receipt(
         id=attempts.receipt_id(plan.id, change.lever),
         plan_id=plan.id,
@@ -328,68 +323,6 @@ def _not_made(
             parts.ledger.put(record)
     _log.warning("%s %s: not made: %s", LEVER_STEPS[change.lever], plan.service, why)
     return receipt, attempt.plus(*told)
-
-
-def _applied(
-    parts: Parts,
-    service: Service,
-    plan: Plan,
-    change: Change,
-    now: Callable[[], float],
-    earlier_s: float | None,
-    *,
-    replica: str = "",
-) -> Applied:
-    """What the actuator did to all replicas or one; a permanent refusal is told like a change that was not made."""
-    actuator, key = parts.actuator(service, change.lever), f"{plan.id}:{change.lever}"
-    if "precision" in service.levers:
-        service = with_drift(service, drift_figures(parts.ledger))
-    applied: Applied
-    try:
-        if replica and isinstance(actuator, PerReplica):
-            applied = actuator.apply_to(service, change, replica, key=f"{key}:{replica}")
-        else:
-            applied = actuator.apply(service, change, key=key)
-    except Permanent as error:
-        applied = _refused(parts, service, change, error, now())
-    return applied if earlier_s is None else _made_earlier(applied, change, earlier_s)
-
-
-def _moved(change: Change) -> dict[str, Knob]:
-    """The old values of the knobs that a change moves."""
-    return {k: v for k, v in change.old.items() if k in change.new and change.new[k] != v}
-
-
-def with_drift(service: Service, figures: Sequence[Mapping[str, Any]]) -> Service:
-    """The service with what is known about the drift of its answers in the precision lever's options: calibration data
-    from before the drift no longer look like the traffic."""
-    lever = service.levers.get("precision")
-    found = [f for f in figures if f.get("service") == service.name and f.get("signal") in QUALITY]
-    if lever is None or not found:
-        return service
-    worst = max(found, key=_psi)
-    told = lever.model_copy(update={"options": {**lever.options, "drift": dict(worst)}})
-    return service.model_copy(update={"levers": {**service.levers, "precision": told}})
-
-
-def _psi(figure: Mapping[str, Any]) -> float:
-    return float(figure.get("psi") or 0.0)
-
-
-def _made_earlier(applied: Applied, change: Change, opened_at_s: float) -> Applied:
-    """An earlier try of this plan had claimed the service, and the new value is there: that try made it, and died
-    before it could say so. Its change is proven like any other, as if made when it was claimed."""
-    moved = _moved(change)
-    if applied.changed or not applied.applied or all(applied.before.get(k) == v for k, v in moved.items()):
-        return applied
-    return applied.model_copy(
-        update={
-            "before": {**applied.before, **moved},
-            "changed": True,
-            "at_s": opened_at_s,
-            "reason": f"made by an earlier try that ended before it could write this down; {applied.reason}",
-        }
-    )
 
 
 def claim(parts: Parts, plan: Plan, at_s: float, *, run: str = "", counted: bool = True) -> Record:
@@ -428,38 +361,3 @@ def claim(parts: Parts, plan: Plan, at_s: float, *, run: str = "", counted: bool
 
 def claim_of(parts: Parts, attempt: Attempt, at_s: float, *, run: str = "") -> Attempt:
     return attempt.plus(claim(parts, attempt.plan, at_s, run=run))
-
-
-def _refused(parts: Parts, service: Service, change: Change, error: Permanent, at_s: float) -> Applied:
-    """What is true after a refusal is read, not assumed. OutcomeUnknown where it cannot be read."""
-    if isinstance(error, NotApplied) and error.after:
-        return _left_by(service, change, error, error.before, error.after, at_s)
-    try:
-        shown = parts.actuator(service, change.lever).read(service).at(change.new)
-    except SlotuneError as unread:
-        raise OutcomeUnknown(f"{error}; what stands there now cannot be read ({unread})") from error
-    return _left_by(service, change, error, {}, {k: v for k, v in shown.items() if k in change.new}, at_s)
-
-
-def another_value(service: Service, change: Change, error: NotApplied, at_s: float) -> Applied | None:
-    """What an endpoint made of a change when it took a value of its own; None where it took none."""
-    made = _left_by(service, change, error, error.before, error.after, at_s) if error.after else None
-    return made if made is not None and made.changed else None
-
-
-def _left_by(
-    service: Service, change: Change, error: Permanent, before: Mapping[str, Knob], after: dict[str, Knob], at_s: float
-) -> Applied:
-    """before: as the actuator saw it, at the replica that took another value."""
-    stood, found = {**change.old, **before}, after
-    return Applied(
-        service=service.name,
-        lever=change.lever,
-        before=stood,
-        after=found,
-        applied=False,
-        changed=not same_knobs({k: v for k, v in stood.items() if k in found}, found),
-        at_s=at_s,
-        reason=str(error),
-        evidence=error.evidence if isinstance(error, QuantizationRefused) else {},
-    )

@@ -20,7 +20,7 @@ from tuning.attempt import Attempt, value
 from tuning.errors import NotApplied
 from tuning.guards import Unreadable, last_written, stopped
 from tuning.knobs import same_knobs
-from tuning.loop import act, prove, records, tell
+from tuning.loop import act, call, prove, records, tell
 from tuning.loop.observe import look_back, observe, past
 from tuning.loop.parts import Parts
 from tuning.model import LEVER_STEPS, Change, Knob, OpenChange, Option, Plan, Receipt, Setting
@@ -98,9 +98,7 @@ def ours(attempt: Attempt, step: Attempt | None, lever: str) -> Mapping[str, Kno
     return step.left(lever)
 
 
-def _later(
-    parts: Parts, service: str, held: Mapping[str, Setting], found: Mapping[str, lease.Found]
-) -> frozenset[str]:
+def _later(parts: Parts, service: str, held: Mapping[str, Setting], found: Mapping[str, lease.Found]) -> frozenset[str]:
     """The levers at which a later change of slotune's stands, kept for good: what it left is no other hand's."""
     foreign = [lever for lever, stand in found.items() if stand == "foreign"]
     if not foreign:
@@ -203,9 +201,7 @@ def _tell_paid(parts: Parts, attempt: Attempt, reason: str, price: str, at_s: fl
         f"slotune show {plan.id}",
     ]
     url = parts.incident_url(plan.incident_id)
-    mail = notice_mail(
-        make_id(plan.id, "paid"), title, lines, at_s, service=plan.service, url=url, tone="good"
-    )
+    mail = notice_mail(make_id(plan.id, "paid"), title, lines, at_s, service=plan.service, url=url, tone="good")
     tell.tell_all(parts, mail)
 
 
@@ -348,7 +344,7 @@ def make_step(
     try:
         applied = parts.actuator(service, step.lever).apply(service, step, key=f"{back.id}:{step.lever}")
     except NotApplied as error:
-        if (made := act.another_value(service, step, error, at_s)) is not None:
+        if (made := call.another_value(service, step, error, at_s)) is not None:
             receipt = Receipt.of(made, id=_another_id(back.id, step.lever), plan=back)
             parts.ledger.put(records.receipt_record(receipt, back))
         raise

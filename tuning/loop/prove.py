@@ -7,31 +7,28 @@ from dataclasses import replace
 
 import numpy as np
 
-from detection import own_signals
 from detection.errors import Permanent, Temporary
-from detection.model import MetricWindow, Objective, Reading, Service, Span, make_id
-from detection.signals import SIGNALS
+from detection.model import MetricWindow, Objective, Reading, Service, make_id
 from tuning import attempt as attempts
 from tuning import cost
 from tuning.attempt import Attempt, value
 from tuning.errors import NotApplied
 from tuning.guards import clocks_apart
 from tuning.loop import canary, records
-from tuning.loop.act import another_value, truth
-from tuning.loop.observe import REPLICA_SIGNALS, buckets_beside, latency_model, look_back
+from tuning.loop.call import another_value
+from tuning.loop.evidence import before_from_s, evidence, grid, old_setting
+from tuning.loop.observe import REPLICA_SIGNALS
 from tuning.loop.parts import Parts
-from tuning.model import Applied, Change, Decision, Observation, OpenChange, Outcome, Plan, Receipt, Setting
+from tuning.loop.standing import is_back, is_somebodys, not_ours_any_more, set_again, stands
+from tuning.model import Applied, Change, Decision, Outcome, Plan, Receipt
 from tuning.planning.expected import expected_p95_ms, unhelped_p95_ms
 from tuning.policies import timing
 from tuning.policies.promotion import decide, decide_canary
-from tuning.policies.reconcile import Found, where
-from tuning.ports import Concluding, Evidence
+from tuning.ports import Concluding
 from tuning.verification import draining
 from tuning.verification.restarted import with_replica
 
 _log = logging.getLogger(__name__)
-_HISTORY_S = 4 * 3600.0
-_HISTORY_POINTS = 5000
 CLOCK_TOLERANCE_S = 60.0
 """A change that was made further than this in the future was made before the clock stepped back."""
 
@@ -58,7 +55,7 @@ def settled(parts: Parts, attempt: Attempt, at_s: float) -> Attempt:
     if made is None or at_s < look_until_s(parts, attempt) - 1.0:
         return attempt
     service, planned_s = parts.service(plan.service), attempt.settle_s
-    span = _grid(made, at_s, parts.settings.prometheus.step_s)
+    span = grid(made, at_s, parts.settings.prometheus.step_s)
     window = parts.source.read([service], ("queue_depth", "qps"), span).get(service.name)
     if window is None or "queue_depth" not in window.values:
         return attempt
@@ -106,7 +103,7 @@ def judged(parts: Parts, attempt: Attempt, at_s: float, *, look: int = 1) -> tup
     outcome = attempt.verdict(look, alone=alone)
     if outcome is None:
         outcome_id = attempts.outcome_id(plan.id, look, alone=alone)
-        if not alone and (theirs := _not_ours_any_more(parts, attempt)) is not None:
+        if not alone and (theirs := not_ours_any_more(parts, attempt)) is not None:
             attempt = decide_otherwise(parts, attempt, _THEIRS.model_copy(update={"reason": theirs}), outcome_id, at_s)
             outcome = _untold(plan, at_s, theirs)
         else:
@@ -170,17 +167,17 @@ def _judge(parts: Parts, attempt: Attempt, at_s: float) -> Outcome:
     if stage is not None and stage.alone:
         step_s = parts.settings.prometheus.step_s
         spans = (
-            _grid(_before_from_s(parts, plan, first), first, step_s),
-            _grid(made + plan.settle_s, at_s, step_s),
+            grid(before_from_s(parts, plan, first), first, step_s),
+            grid(made + plan.settle_s, at_s, step_s),
         )
         (own, peers), (own_after, peers_after) = (
             canary.sides(parts, service, stage.first, span, plan.objective) for span in spans
         )
         outcome = parts.verifier.judge(plan, own, own_after, (peers, peers_after))
         return outcome.model_copy(update={"resolved": None})  # one replica does not tell for the service
-    before = _evidence(parts, service, plan, _before_from_s(parts, plan, first), first, history=True)
-    after = _evidence(parts, service, plan, made + attempt.settle_s, at_s, history=False)
-    old = _old_setting(parts, service, plan, first)
+    before = evidence(parts, service, plan, before_from_s(parts, plan, first), first, history=True)
+    after = evidence(parts, service, plan, made + attempt.settle_s, at_s, history=False)
+    old = old_setting(parts, service, plan, first)
     planning = parts.settings.planning
     expected = [None if old is None else expected_p95_ms(old, planning, side.window) for side in (before, after)]
     same_model = not {"precision", "release", "variant"} & set(plan.chosen.levers)
@@ -197,14 +194,14 @@ def _judge(parts: Parts, attempt: Attempt, at_s: float) -> Outcome:
     if sick is None or not plan.one_way:
         return outcome
     step_s = parts.settings.prometheus.step_s
-    spans = _grid(_before_from_s(parts, plan, first), first, step_s), _grid(made + attempt.settle_s, at_s, step_s)
+    spans = grid(before_from_s(parts, plan, first), first, step_s), grid(made + attempt.settle_s, at_s, step_s)
     then, now = (parts.source.read_replicas([service], REPLICA_SIGNALS, span).get(service.name, {}) for span in spans)
     return with_replica(outcome, sick, then, now, service.slo)
 
 
 def _clocks_apart(parts: Parts, service: Service, at_s: float) -> str | None:
     step_s = parts.settings.prometheus.step_s
-    seen = parts.source.read([service], (service.slo.main.signal,), _grid(at_s - 2 * step_s, at_s, step_s))
+    seen = parts.source.read([service], (service.slo.main.signal,), grid(at_s - 2 * step_s, at_s, step_s))
     skew_s = seen.clock_skew_s if isinstance(seen, Reading) else None
     return clocks_apart(skew_s, parts.settings.safety.clock_tolerance_s)
 
@@ -213,78 +210,6 @@ def _untold(plan: Plan, at_s: float, reason: str) -> Outcome:
     return Outcome(
         id="", plan_id=plan.id, service=plan.service, verdict="inconclusive", resolved=None, at_s=at_s, reason=reason
     )
-
-
-def _old_setting(parts: Parts, service: Service, plan: Plan, changed_s: float) -> Observation | None:
-    """What the latency model needs to tell what the OLD setting would do; None where nothing was measured then."""
-    span = look_back(parts, changed_s)
-    past = parts.source.read([service], tuple(SIGNALS), span).get(service.name)
-    if past is None:
-        return None
-    return Observation(
-        service=service,
-        window=past,
-        at_s=changed_s,
-        settings={c.lever: Setting(lever=c.lever, values=c.old) for c in plan.chosen.changes},
-        latency_model=latency_model(parts, service),
-        objective=plan.objective,
-    )
-
-
-def _before_from_s(parts: Parts, plan: Plan, first_s: float) -> float:
-    """Where the look before the change begins: not before the incident, when P95 was still well."""
-    start_s = first_s - parts.settings.verification.look_s
-    if plan.rollback_of is not None:
-        return start_s
-    onset_s = start_s if plan.since_s is None else plan.since_s
-    return min(max(start_s, onset_s), first_s - 2 * parts.settings.prometheus.step_s)
-
-
-_LANGUAGE_GUARDS = (
-    "generation_tokens_per_s",
-    "arrivals_per_s",
-    "abort_rate",
-    "unanswered_rate",
-    "length_rate",
-    "running",
-    "itl_ms",
-    "prompt_tokens",
-    "output_tokens",
-)
-
-
-def _evidence(parts: Parts, service: Service, plan: Plan, start_s: float, end_s: float, *, history: bool) -> Evidence:
-    step_s = parts.settings.prometheus.step_s
-    span = _grid(start_s, end_s, step_s)
-    promised = tuple(one.signal for one in service.slo.objectives)
-    judged = (plan.objective or service.slo.main).signal
-    signals = ("p95_ms", "p50_ms", "qps", "error_rate", "queue_ms", "queue_depth", "accuracy", "agreement", "busy",
-               "gpu_util", "batch_ms", "rows_per_batch", *cost.NEEDED, *_LANGUAGE_GUARDS, *promised,
-               *(one.name for one in own_signals.guards(service)))  # fmt: skip
-    signals = tuple(dict.fromkeys(signals))
-    window = parts.source.read([service], signals, span).get(service.name) or MetricWindow(service.name, span, {})
-    past = None
-    if history:
-        # At the very step of the look: autocorrelation belongs to a step.
-        past_span = _grid(start_s - min(_HISTORY_S, _HISTORY_POINTS * step_s), start_s, step_s)
-        past = parts.source.read([service], (judged, "qps"), past_span).get(service.name)
-    lever = service.levers.get("precision")
-    asked = lever.options.get("min_agreement") if lever is not None else None
-    return Evidence(
-        window=window,
-        # the histogram is the one of `duration`, and explains no other promise
-        buckets=buckets_beside(parts, service, window) if judged == "p95_ms" else None,
-        history=past,
-        slo=service.slo,
-        objective=plan.objective,
-        guarded=own_signals.guards(service),
-        min_agreement=float(asked) if isinstance(asked, (int, float)) else None,
-    )
-
-
-def _grid(start_s: float, end_s: float, step_s: float) -> Span:
-    first, last = -(-start_s // step_s) * step_s, end_s // step_s * step_s
-    return Span(first, max(first, last), step_s)
 
 
 def last_verdict(parts: Parts, plan: Plan | Attempt) -> tuple[Outcome, Decision]:
@@ -353,14 +278,14 @@ def undo(parts: Parts, plan: Plan | Attempt, at_s: float) -> list[Receipt]:
     if done.one_way:
         close(parts, attempt, at_s, "hold", f"There is nothing to undo after the {done.chosen.text()}.")
         return []
-    found, words = _stands(parts, attempt)
+    found, words = stands(parts, attempt)
     if found == "foreign":
         close(parts, attempt, at_s, "hold", f"Not undone, somebody else changed it meanwhile: {words}")
         return []
     stage, undoing = attempt.stage, attempt.undo
-    again = _is_back(attempt, found)
-    theirs = _set_again(parts, attempt) if again else frozenset()
-    if again and _is_somebodys(parts, attempt, found, theirs):
+    again = is_back(attempt, found)
+    theirs = set_again(parts, attempt) if again else frozenset()
+    if again and is_somebodys(parts, attempt, found, theirs):
         close(parts, attempt, at_s, "hold", f"{_SET_AGAIN}: {words}")
         return []
     before = {r.lever: r.before for r in reversed(attempt.receipts) if r.changed}
@@ -392,14 +317,12 @@ def _inverse(parts: Parts, service: Service, inverse: Plan) -> Plan:
     return inverse.model_copy(update={"settle_s": settle_s})
 
 
-def _put_back(
-    parts: Parts, service: Service, attempt: Attempt, inverse: Plan, change: Change, at_s: float
-) -> Applied:
+def _put_back(parts: Parts, service: Service, attempt: Attempt, inverse: Plan, change: Change, at_s: float) -> Applied:
     """The call that puts a lever back. Where the endpoint makes another value of it, that value is slotune's doing: it
     is in the ledger before NotApplied is raised, and the next try starts from it."""
-    stands = attempt.left(change.lever)
-    if attempt.undo is not None and stands is not None:
-        change = change.model_copy(update={"old": {**change.old, **stands}})
+    left = attempt.left(change.lever)
+    if attempt.undo is not None and left is not None:
+        change = change.model_copy(update={"old": {**change.old, **left}})
     try:
         return parts.actuator(service, change.lever).apply(service, change, key=f"{inverse.id}:{change.lever}")
     except NotApplied as error:
@@ -409,62 +332,6 @@ def _put_back(
         raise
 
 
-def _not_ours_any_more(parts: Parts, attempt: Attempt) -> str | None:
-    """Why there is nothing to judge: a person's value is in force, or the old one again. None where the change is."""
-    found, words = _stands(parts, attempt)
-    if found == "foreign":
-        return f"Somebody else changed it meanwhile, and that is final: {words}"
-    if found == "old" and attempt.plan.rollback_of is None and attempt.receipts_changed:
-        return "The old setting is back, and slotune did not do that: it stays."
-    return None
-
-
-def _is_back(attempt: Attempt, found: Found) -> bool:
-    """Whether the change is in force although it was put back: it landed again, or somebody has set it."""
-    return attempt.is_put_back and found in ("new", "mixed")
-
-
-def _is_somebodys(parts: Parts, attempt: Attempt, found: Found, theirs: frozenset[str]) -> bool:
-    """Whether all that is in force again is a person's: all replicas have it, and no call may still be on its way. A
-    single replica was away when the others were put back. theirs: the levers that a person has set again."""
-    rest = set(attempt.plan.chosen.levers) - theirs
-    settled = bool(theirs) and (not rest or _stands(parts, _only(attempt, rest))[0] == "old")
-    return settled or (found == "new" and attempt.answered)
-
-
-def _set_again(parts: Parts, attempt: Attempt) -> frozenset[str]:
-    """The levers that were put back, stand at the new value on all replicas again, and had every call answered: no
-    late landing explains that, so a person has set them."""
-    theirs = set()
-    for change in attempt.plan.chosen.changes:
-        receipt = attempt.receipt(change.lever)
-        if receipt is not None and receipt.answered and _stands(parts, _only(attempt, {change.lever}))[0] == "new":
-            theirs.add(change.lever)
-    return frozenset(theirs)
-
-
-def _only(attempt: Attempt, levers: set[str]) -> Attempt:
-    """The attempt with these levers of its plan alone."""
-    chosen = attempt.plan.chosen
-    some = chosen.model_copy(update={"changes": tuple(one for one in chosen.changes if one.lever in levers)})
-    return replace(attempt, plan=attempt.plan.model_copy(update={"chosen": some}))
-
-
-def _stands(parts: Parts, attempt: Attempt) -> tuple[Found, str]:
-    """Where the levers stand. What cannot be read is left to the actuator, which reads before it writes and says what
-    is wrong."""
-    opened = OpenChange(
-        plan_id=attempt.plan.id,
-        service=attempt.plan.service,
-        incident_id=attempt.plan.incident_id,
-        state="made",
-        plan=attempt.plan,
-        opened_at_s=0.0,
-    )
-    left = {lever: knobs for lever in attempt.plan.chosen.levers if (knobs := attempt.left(lever)) is not None}
-    return where(opened, truth(parts, attempt.plan), left)
-
-
 def close_rolled_back(parts: Parts, plan: Plan | Attempt, at_s: float) -> Outcome | None:
     """After the roll-back has settled: verify it as well, and free the service. None where nothing was to be judged."""
     attempt = attempts.of(parts.ledger, plan)
@@ -472,9 +339,9 @@ def close_rolled_back(parts: Parts, plan: Plan | Attempt, at_s: float) -> Outcom
         return None
     if attempt.undo is None:
         raise Permanent(f"plan {attempt.plan.id} was not rolled back")
-    found, words = _stands(parts, attempt)
-    if _is_back(attempt, found):
-        if not _is_somebodys(parts, attempt, found, _set_again(parts, attempt)):
+    found, words = stands(parts, attempt)
+    if is_back(attempt, found):
+        if not is_somebodys(parts, attempt, found, set_again(parts, attempt)):
             raise Temporary(f"it was put back, and is in force again: {words}; the next sweep puts it back")
         close(parts, attempt, at_s, "hold", f"{_SET_AGAIN}: {words}")
         return None

@@ -16,7 +16,7 @@ from tests.fakes.planning import make_incident, make_observation
 from tests.fakes.world import SERVICES, START_S, KeptMails, World, parts
 from tests.tuning.planning.test_diagnosis import NOW, REST, SITUATION
 from tuning.loop import watch
-from tuning.loop.act import with_drift
+from tuning.loop.call import with_drift
 from tuning.loop.inputs import LASTS_S, check_inputs, last_checked
 from tuning.loop.learn import drift_figures, learn_baselines
 from tuning.planning import diagnosis as dg
