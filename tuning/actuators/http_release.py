@@ -27,6 +27,6 @@ class HttpRelease(ChoiceEndpoints):
         document = http.call(read.method, read.path, read.body, reading=True, headers=read.headers)
         return {"version": choice.chosen(document, read.version_at, at, "version")}
 
-    def send(self, service: Service, http: Http, wanted: str) -> None:
+    def send(self, service: Service, http: Http, wanted: Knobs) -> None:
         given = options.of(service, self.lever, HttpReleaseOptions)
-        choice.write(http, given.write, {"version": wanted}, given.load_timeout_s)
+        choice.write(http, given.write, {"version": str(wanted["version"])}, given.load_timeout_s)

@@ -34,9 +34,10 @@ class HttpVariant(ChoiceEndpoints):
         document = http.call(read.method, read.path, read.body, reading=True, headers=read.headers)
         return {"variant": variants.name_of(given, choice.chosen(document, read.variant_at, at, "variant"))}
 
-    def send(self, service: Service, http: Http, wanted: str) -> None:
+    def send(self, service: Service, http: Http, wanted: Knobs) -> None:
         given = self._given(service)
-        choice.write(http, given.write, {"variant": variants.value_of(given, wanted)}, given.load_timeout_s)
+        value = variants.value_of(given, str(wanted["variant"]))
+        choice.write(http, given.write, {"variant": value}, given.load_timeout_s)
 
     def _given(self, service: Service) -> HttpVariantOptions:
         return options.of(service, self.lever, HttpVariantOptions)

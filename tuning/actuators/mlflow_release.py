@@ -54,14 +54,15 @@ class MlflowRelease(ChoiceEndpoints):
             raise ControlRefused(f"MLflow at {http.shown} shows no version for the alias {alias!r} of {model!r}")
         return {self.knob: str(version)}
 
-    def send(self, service: Service, http: Http, wanted: str) -> None:
+    def send(self, service: Service, http: Http, wanted: Knobs) -> None:
         """The alias is set only to a version that is there and ready: else nothing changed."""
+        version = str(wanted["version"])
         model, alias = self._model(service), options.of(service, self.lever, MlflowReleaseOptions).alias
-        found = _of(self._get(http, "model-versions/get", name=model, version=wanted), "model_version")
+        found = _of(self._get(http, "model-versions/get", name=model, version=version), "model_version")
         if found.get("status", "READY") != "READY":
             status = printable(str(found.get("status")), _LETTERS)
-            raise ControlRefused(f"version {wanted} of {model!r} is {status} in MLflow, not READY")
-        body = {"name": model, "alias": alias, "version": wanted}
+            raise ControlRefused(f"version {version} of {model!r} is {status} in MLflow, not READY")
+        body = {"name": model, "alias": alias, "version": version}
         http.call("POST", f"{_API}/registered-models/alias", body)
 
     def _model(self, service: Service) -> str:

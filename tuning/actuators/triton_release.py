@@ -28,9 +28,9 @@ class TritonRelease(ChoiceEndpoints):
     def read_one(self, service: Service, http: Http) -> Knobs:
         return {"version": api.answering(http, self._model(service))}
 
-    def send(self, service: Service, http: Http, wanted: str) -> None:
+    def send(self, service: Service, http: Http, wanted: Knobs) -> None:
         timeout_s = options.of(service, self.lever, TritonReleaseOptions).load_timeout_s
-        api.answer_with(http, self._model(service), wanted, timeout_s)
+        api.answer_with(http, self._model(service), str(wanted["version"]), timeout_s)
 
     def _model(self, service: Service) -> str:
         return options.of(service, self.lever, TritonReleaseOptions).model or service.name

@@ -31,9 +31,9 @@ class TritonVariant(ChoiceEndpoints):
         given = self._given(service)
         return {"variant": variants.name_of(given, api.answering(http, given.model or service.name))}
 
-    def send(self, service: Service, http: Http, wanted: str) -> None:
+    def send(self, service: Service, http: Http, wanted: Knobs) -> None:
         given = self._given(service)
-        version = variants.value_of(given, wanted)
+        version = variants.value_of(given, str(wanted["variant"]))
         api.answer_with(http, given.model or service.name, version, given.load_timeout_s)
 
     def _given(self, service: Service) -> TritonVariantOptions:

@@ -14,6 +14,7 @@ from slotune.connections import EnvironmentConnections
 from tests.fakes.actuators import ConfigEndpoint, FakeTime, config_endpoint, service
 from tests.fakes.kubernetes import World, eventually
 from tuning.actuators.http_config import HttpConfig
+from tuning.actuators.http_release import HttpRelease
 from tuning.errors import ConfigError, ControlUnreachable
 from tuning.model import Change
 
@@ -51,6 +52,26 @@ def test_every_ready_pod_is_changed(fleet: tuple[World, list[ConfigEndpoint]]) -
     assert [e.config["batch_size"] for e in endpoints] == [8, 8, 8, 1]
     names = {p["metadata"]["name"] for p in world.api.store.list(POD, "facts")}
     assert set(lever(world).replicas(WEB)) == names
+
+
+def test_a_release_lever_changes_every_ready_pod_too(fleet: tuple[World, list[ConfigEndpoint]]) -> None:
+    world, endpoints = fleet
+    for endpoint in endpoints:
+        endpoint.config["version"] = "7"
+    environment = {
+        "SLOTUNE_CONN_WEB": "pods://facts/web?port=8000&cluster=cluster",
+        "SLOTUNE_CONN_CLUSTER": world.api.url,
+    }
+    time = FakeTime()
+    release = HttpRelease(EnvironmentConnections(environment), time.clock, time.sleep)
+    write = {"path": "/config", "body": {"version": "{version}"}}
+    read = {"path": "/config", "version_at": "/version"}
+    ranker = service("release", "http_release", connection="web", read=read, write=write, request_timeout_s=0.5)
+    back = Change(lever="release", old={"version": "7"}, new={"version": "6"})
+    receipt = release.apply(ranker, back, key="k")
+    assert receipt.reason == "version 6 serves on 3 of 3 replicas"
+    assert [e.config["version"] for e in endpoints] == ["6", "6", "6", "7"]
+    assert all(release.may(ranker, verb, ref) for verb, ref in release.rights(ranker))
 
 
 def test_one_pod_first_then_all(fleet: tuple[World, list[ConfigEndpoint]]) -> None:
