@@ -296,7 +296,7 @@ class ModelPlanner:
             return explain.changed(stay, case.limits)
         # P95 rests on a handful of requests of one rate window: a few slow ones in a row break the SLO's rule.
         requests = (situation.now.qps or math.inf) * window_s
-        brief = age_s <= th.LUCK_WINDOWS * window_s
+        brief = age_s <= th.LUCK_WINDOWS * window_s and not (case.engine.restarts and stay.drain_s > window_s)
         return explain.few(stay, requests, case.limits) if brief and requests < th.LUCK_REQUESTS else ""
 
     def _rank(self, case: Case, base: Candidate) -> list[Ranked]:

@@ -123,6 +123,15 @@ def test_what_the_present_setting_shows_already_is_no_option():
     assert any(option.levers == ("batch_size",) for option in again)
 
 
+@pytest.mark.parametrize(("waiting", "luck"), [(5_000.0, True), (15_000.0, False)])
+def test_a_queue_longer_than_a_rate_window_is_not_the_luck_of_a_few_requests(waiting, luck):
+    """Two come a second; the queue would be gone after 6 s, or after 17 s, of a window of 10 s."""
+    seen = observed(rate=2.0, arrivals_per_s=2.0, ttft_p95_ms=90.0, queue_depth=waiting)
+    incident = make_incident("latency").model_copy(update={"opened_at_s": seen.at_s - 15.0})
+    plan = get("model")(SETTINGS).propose(incident, seen, ())
+    assert (plan.chosen.changes == () and "it is looked at again soon" in plan.reason) is luck, plan.reason
+
+
 def test_a_moment_of_bad_luck_restarts_nothing():
     seen = observed(ttft_p95_ms=70.0)
     incident = make_incident("latency").model_copy(update={"opened_at_s": seen.at_s - 15.0})
