@@ -82,7 +82,7 @@ def _result(scenario: Scenario, name: str, run: Run, idle: Run, kind: str) -> Re
         gpu_hours=(run.world.replica_s - before) / 3600.0 * scenario.profile.gpus,
         cause=run.cause,
         cause_right=run.cause in scenario.causes,
-        observed=_observed(run),
+        observed=observed(run),
         texts=[f"{a.at_s:.0f}{' undo' if a.undo else ''}: {a.text}" for a in run.actions[:6]],
         reason=run.reasons[0] if run.reasons else "",
     )
@@ -105,10 +105,12 @@ def _wrong(scenario: Scenario, run: Run, index: int, kind: str, idle: Run) -> bo
     return math.isfinite(theirs) and not mine <= 1.1 * theirs and not mine <= 1.0
 
 
-def _observed(run: Run) -> list[tuple[str, float, float, float, float]]:
+def observed(run: Run) -> list[tuple[str, float, float, float, float]]:
+    """What was predicted of each change beside what came, when the loop looked: what is predicted is the time after the
+    queue, which the loop waits for as well."""
     found = []
     for k, action in enumerate(run.actions):
-        start = math.ceil(action.at_s + action.effect_s)
+        start = math.ceil(action.at_s + max(action.effect_s, action.settled_s))
         end = min([start + LOOK_S, END_S, *(a.at_s for a in run.actions[k + 1 :])])
         if end - start >= STRETCH_S:
             found += [(name, *shown, exported_p95_ms(run.world, name, start, end))

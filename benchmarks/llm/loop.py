@@ -142,6 +142,8 @@ def _run_of(world: World, records: Iterable[Record]) -> Run:
                 run.reasons.append(plan.reason)
         elif record.kind in ("guard", "hold"):
             run.reasons.append(str(record.body.get("reason")))
+        elif record.kind == "settle" and "settle_s" in record.body and run.actions:
+            run.actions[-1].settled_s = float(str(record.body["settle_s"]))
         moved = record.kind in (*LEVER_STEPS.values(), "roll_back") and record.phase == "result"
         if not (moved and record.body.get("changed")):
             continue

@@ -20,7 +20,8 @@ _NOBODY = Service.model_validate({"name": "x", "serving": "vllm", "slo": {"p95_m
 
 @dataclass
 class Action:
-    """One change of a setting. predicted: by objective (value, low, high)."""
+    """One change of a setting. predicted: by objective (value, low, high). settled_s: until the loop looked at it,
+    where it waited longer than `effect_s` because a queue still drained."""
 
     at_s: float
     lever: str
@@ -28,6 +29,7 @@ class Action:
     effect_s: float
     undo: bool = False
     predicted: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    settled_s: float = 0.0
 
 
 @dataclass

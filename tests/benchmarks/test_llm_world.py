@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.llm import policies, real
+from benchmarks.llm import judge, policies, real
 from benchmarks.llm.judge import PUBLISHED, Result, figures
 from benchmarks.llm.loop import make_parts
 from benchmarks.llm.scenarios import ONSET_S, STREAMS, Scenario, draw
@@ -134,6 +134,18 @@ def result(policy: str, **change: object) -> Result:
         "cause_right": True,
     }
     return Result(**{**values, **change})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("settled_s", "waited"), [(0.0, True), (140.0, False)])
+def test_a_prediction_is_compared_with_what_the_loop_looked_at(settled_s, waited):
+    """A burst of twenty seconds queues for three minutes; the loop waits until the queue is gone."""
+    simulated = World(PROFILE, Faults(lambda t: 60.0 if 500 <= t < 520 else 2.0, lambda t: MIX), sequences=8,
+                      tokens=2048, replicas=1, seed=3)  # fmt: skip
+    simulated.advance(900.0)
+    told = {"ttft_p95_ms": (50.0, 40.0, 60.0)}
+    action = policies.Action(560.0, "replicas", "1 -> 2", 0.0, predicted=told, settled_s=settled_s)
+    (seen,) = judge.observed(policies.Run(simulated, [action]))
+    assert (seen[4] > 10_000.0) is waited
 
 
 def test_figures_compare_with_the_best_published_policy():

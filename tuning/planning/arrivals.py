@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -113,6 +114,21 @@ def counted_burstiness(
     found, whole = float((apart[known] ** 2).sum()) / 6 / counts, th.DISPERSION_PRIOR + freedom
     level = (th.DISPERSION_PRIOR + freedom * found) / whole
     return float(np.clip(level, *th.CV2_RANGE)), math.sqrt(2 / whole)
+
+
+def counted(rate: Forecast, cv2: float, seconds: float) -> Forecast:
+    """The same with the luck of its count: as many as came in `seconds` scatter by the root of cv2 times their number.
+
+    Rates over windows that overlap are alike whatever they are wrong by, so their own scatter does not tell.
+    """
+    if not (rate.qps.value > 0 and seconds > 0):
+        return rate
+    value = rate.qps.value
+    luck = math.sqrt(cv2 / (value * seconds))
+    below = math.hypot(math.log(value / max(min(rate.qps.low, value), 1e-9)), th.Z90 * luck)
+    above = math.hypot(math.log(max(rate.qps.high, value) / value), th.Z90 * luck)
+    low, high = value * math.exp(-below), value * math.exp(above)
+    return replace(rate, qps=rate.qps.model_copy(update={"low": low, "high": high}))
 
 
 def backlog(now: Reading, window: MetricWindow, settings: PlanningSettings) -> float:

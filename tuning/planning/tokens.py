@@ -15,7 +15,7 @@ from tuning.planning import step_model as sm
 from tuning.planning import thresholds as th
 from tuning.planning import token_flow as tf
 from tuning.planning import variants as va
-from tuning.planning.arrivals import arrivals, backlog, burstiness, counted_burstiness
+from tuning.planning.arrivals import arrivals, backlog, burstiness, counted, counted_burstiness
 from tuning.planning.reading import Reading, first, number, read_now, settled, tail
 from tuning.planning.settings import PlanningSettings
 from tuning.planning.situation import Situation, baseline, calm_window, narrowed
@@ -70,10 +70,11 @@ def assess(
     if not kept.known:
         kept = _with_overhead(sm.learn(StepModel(), after), window, settled_s)
     pace_of = _replica_pace(observation, kept, stride_s / 3, settled_s)
-    rate = arrivals(_arriving(observation), fresh, now, settings)
     size = tf.lengths((window, observation.history), settled_s)
     quiet = calm_window(observation, onset, settings)
     cv2, cv2_sd = _bursts(observation, now, onset, settings)
+    rate = arrivals(_arriving(observation), fresh, now, settings)
+    rate = counted(rate, cv2, settings.rate_window_s + observation.at_s - settled_s) if rate is not None else None
     return TokenSituation(
         now=now,
         base=baseline(quiet, None),

@@ -17,13 +17,13 @@ from tests.fakes.planning import (
     make_settings,
     make_window,
 )
-from tuning.model import Setting
+from tuning.model import Interval, Setting
 from tuning.planning import arrivals as ar
 from tuning.planning import latency_model as lm
 from tuning.planning import reading as rd
 from tuning.planning import speed
 from tuning.planning.batching import assess, current
-from tuning.planning.forecast import forecast, trend_start
+from tuning.planning.forecast import Forecast, forecast, trend_start
 from tuning.planning.settings import PlanningSettings
 from tuning.planning.situation import baseline, calm_window, narrowed
 
@@ -195,6 +195,25 @@ def test_how_bursty_arrivals_are_is_told_by_the_scatter_of_their_counts(cv2, wav
     assert low < found < high and 0.25 < error < 0.4
     early, unsure = ar.counted_burstiness(window, window.span.times()[60], "arrivals_per_s", 30.0)
     assert unsure > error and early != found
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "cv2", "seconds", "below", "above"),
+    [
+        # 400 arrivals scatter by a twentieth: 1.645 of that is 8.6 % either way.
+        (10.0, 10.0, 1.0, 40.0, 9.21, 10.86),
+        (10.0, 10.0, 4.0, 40.0, 8.48, 11.79),
+        (10.0, 10.0, 1.0, 4000.0, 9.918, 10.083),
+        # What is doubted already is doubted no less, and a trend that only rises has a low end as well.
+        (5.0, 20.0, 1.0, 40.0, 4.97, 20.10),
+        (10.0, 20.0, 1.0, 40.0, 9.21, 20.10),
+        (5.0, 20.0, 1.0, 0.0, 5.0, 20.0),
+    ],
+)
+def test_a_rate_is_known_to_the_luck_of_its_count(low, high, cv2, seconds, below, above):
+    rate = Forecast(Interval(value=10.0, low=low, high=high), "constant")
+    found = ar.counted(rate, cv2, seconds).qps
+    assert (found.low, found.value, found.high) == pytest.approx((below, 10.0, above), rel=2e-3)
 
 
 def test_without_counts_arrivals_are_those_of_independent_users():
