@@ -419,12 +419,18 @@ class Telling:
         self._stops()
 
     def again(self, which: int, lever: str) -> None:
-        """A person sets the very value that slotune has put back, where no call for it may still be on its way."""
+        """A person sets the very value that slotune has put back, where no call for it may still be on its way, and the
+        put-back is written down: of a process that died before, nobody can tell whether it had put anything back."""
         service = SERVICES[which % len(SERVICES)]
         mine = [w for w in self.story.writes if (w.service, w.lever) == (service, lever)]
         if len(mine) < 2 or {w.by for w in mine[-2:]} != {"slotune"} or mine[-1].new != mine[-2].old:
             return
-        if (service, lever, mine[-2].new) not in self.story.doubt:
+        left = [
+            r.body["after"][lever]
+            for r in self.ledger.records.values()
+            if r.service == service and r.body.get("lever") == lever and r.body.get("after")
+        ]
+        if (service, lever, mine[-2].new) not in self.story.doubt and left[-1:] == [mine[-1].new]:
             self.story.set(service, lever, mine[-2].new, "somebody")
 
     def _stops(self) -> None:
