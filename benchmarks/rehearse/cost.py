@@ -15,6 +15,8 @@ from typing import Self
 
 import numpy as np
 
+from benchmarks.detection.recordings import ar1
+from benchmarks.detection.weeks import DAY_S, MONDAY_S, WEEK_S
 from detection.model import MetricWindow, Span
 from slotune.rehearsal.counterfactual import History
 from slotune.rehearsal.fleet import Held, Rehearsing
@@ -35,21 +37,25 @@ _SERVICE = """
 
 
 def history(days: float, seed: int) -> History:
-    """Ten signals with a daily course; twice a week, at its own times, the load is too much for an hour, and queues."""
+    """Twelve signals with a day and a weekend of their own (the shapes of benchmarks.detection.weeks); twice a week, at
+    its own times, the load is too much for an hour, and queues."""
     points = int(days * 86_400 / STEP_S)
     rng = np.random.default_rng(seed)
     span = Span(START_S, START_S + (points - 1) * STEP_S, STEP_S)
     t = np.arange(points) * STEP_S
-    load = 60 * (1 + 0.4 * np.sin(2 * np.pi * t / 86_400)) * np.exp(0.03 * rng.standard_normal(points))
+    swing, phase = rng.uniform(0.1, 0.4), rng.uniform(0, 2 * np.pi)
+    weekend = np.where((START_S + t - MONDAY_S) % WEEK_S >= 5 * DAY_S, rng.uniform(0.6, 1.0), 1.0)
+    load = 60 * (1 + swing * np.sin(2 * np.pi * t / DAY_S + phase)) * weekend
+    load *= np.exp(ar1(rng, points, 0.8, rng.uniform(0.03, 0.07)))
     depth = np.zeros(points)
     for start in np.arange(2.5 + rng.uniform(-1.0, 1.0), days, 3.5):
         first = int(start * 86_400 / STEP_S)
         load[first : first + 60] = 260.0
         depth[first : first + 60] = (260 - 2 * 4 / 0.04) * STEP_S * np.arange(1, min(61, points - first + 1))
     rows = np.clip(1 + load * 0.03, 1, 4)
-    took = (20 + 5 * rows) * np.exp(0.02 * rng.standard_normal(points))
+    took = (20 + 5 * rows) * np.exp(ar1(rng, points, 0.7, 0.03))
     answered = np.where(depth > 0, 200.0, load)
-    wait_ms = np.where(depth > 0, 1e3 * depth / 200.0, 6.0)
+    wait_ms = np.where(depth > 0, 1e3 * depth / 200.0, load / 10 * np.exp(ar1(rng, points, 0.5, 0.1)))
     values = {
         "qps": answered, "p95_ms": wait_ms * 1.1 + 1.6 * took, "p50_ms": wait_ms + took, "mean_ms": wait_ms + took,
         "queue_ms": wait_ms, "queue_depth": depth, "batch_ms": took, "rows_per_batch": np.where(depth > 0, 4.0, rows),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.rehearse import cost
 from benchmarks.rehearse.__main__ import Row, figures
 
 
@@ -25,3 +26,11 @@ def test_only_what_can_be_told_and_was_changed_is_held_against_the_intervals():
     assert found["median_error"] == pytest.approx(0.1)
     assert found["median_error_changed"] == pytest.approx(0.55)
     assert found["over_20_percent_changed"] == pytest.approx(0.5)
+
+
+def test_what_it_costs_is_measured_over_all_processes_and_goes_on_from_what_is_kept(tmp_path):
+    first = cost.measure(0.1, 2, 2, tmp_path)
+    assert (first.services, first.signals, first.jobs, first.kept) == (2, 12, 2, 0)
+    assert first.cpu_s > 0 and first.rss_mb >= first.pss_mb > 50
+    again = cost.measure(0.1, 2, 2, tmp_path)
+    assert again.kept == 2 and again.incidents == first.incidents and again.cpu_s < first.cpu_s
