@@ -72,7 +72,9 @@ def posterior(seen: Seen, draws: int) -> tuple[Phases, ...]:
         slow = share * weight / (share * weight + 1 - share)
         expected = slow * (1 - slow) * (ratio - 1) ** 2 / (1 + slow * (ratio - 1)) ** 2
         off = np.log(max(seen.cv2, th.PHASE_CV2_LEAST) / np.maximum(expected, th.PHASE_CV2_LEAST))
-        noise = np.where(off < 0, th.PHASE_CV2_HIDDEN if seen.sizes else th.PHASE_CV2_NOISE, th.PHASE_CV2_NOISE)
+        # What is averaged over few periods varies with where they began.
+        noise = th.PHASE_CV2_NOISE * np.sqrt(1 + period / seen.rate_window_s)
+        noise = np.where(off < 0, np.maximum(noise, th.PHASE_CV2_HIDDEN), noise) if seen.sizes else noise
         chance = chance - 0.5 * (off / noise) ** 2
     worst = (fast * ratio).ravel()
     order = np.argsort(worst, kind="stable")

@@ -147,7 +147,8 @@ def phases(
     batches = max(1.0, settings.rate_window_s * busy / each_s) if each_s > 0 else 1.0
     noise = math.hypot(th.PHASE_NOISE, spread / math.sqrt(batches))
     cv2 = None if now.batch_cv2 is None else (1 + now.batch_cv2) / (1 + spread**2) - 1
-    return posterior(Seen(series, settings.rate_window_s, onset, noise, cv2, busy, sizes=now.batch_size != 1), th.DRAWS)
+    sizes = now.batch_size != 1 and (now.fill is None or now.fill < settings.batch_full)
+    return posterior(Seen(series, settings.rate_window_s, onset, noise, cv2, busy, sizes), th.DRAWS)
 
 
 def line_of_stats(observation: Observation) -> LatencyModel:

@@ -163,11 +163,12 @@ PHASE_BUSY = 0.7
 """Busy share that is taken where it is not exported: a service that broke its SLO hardly rests."""
 PHASE_NOISE = 0.06
 """Relative error of a windowed mean over the line (`MISFIT`, `BATCH_NOISE`), beside the batches' own scatter."""
-PHASE_CV2_NOISE = 0.5
-"""Log error of the variation of single batches over some windows ..."""
-PHASE_CV2_HIDDEN = 1.5
-"""... and where less varies than would: full batches are those of slow phases, so that most of it may lie between sizes
-(a development incident with batches of 1.7 rows in between and 3.9 in slow phases showed a third)."""
+PHASE_CV2_NOISE = 0.25
+"""Log error of the variation of some hundred single batches where a rate window holds many periods: of the spread and
+the line beside it. It grows with the root of one more than the rate windows that a period lasts ..."""
+PHASE_CV2_HIDDEN = 0.75
+"""... and is this where less varies than would: where batches are not always full, those of slow phases are the larger
+ones, and some of it lies between sizes (half; two thirds with 1.7 rows in between and 3.9 in slow phases)."""
 PERIODS_SEEN = 3.0
 """Periods that a simulation must go through: fewer, and P95 is told by where it happens to begin."""
 PHASE_CV2_LEAST = 0.01
