@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from detection.errors import SlotuneError
 from detection.ports import Baseline
 
-FORMAT = 3
+FORMAT = 4
 POOLED = "pooled/"
 """Arrays under this prefix are of all services of a group together."""
 

@@ -110,10 +110,15 @@ class Joint(ABC):
         """The scores that count, from those of `steps` judgements in a row: shape kept."""
         return raw
 
+    def carried(self, rows: Floats, arrays: Arrays, signals: int) -> Floats:
+        """How much of each row's strangeness each signal carries, not below 0: (services, T, signals)."""
+        squares = rows**2
+        out: Floats = squares[..., :signals] + squares[..., signals:]
+        return out
+
     def weights(self, row: Floats, arrays: Arrays, signals: int) -> Floats:
         """How much each signal has to do with the score of one service, not below 0: (signals,). row: (features,)."""
-        squares = row**2
-        out: Floats = squares[:signals] + squares[signals:]
+        out: Floats = self.carried(row[None, None], arrays, signals)[0, 0]
         return out
 
 

@@ -16,50 +16,87 @@ from detection.judged import Judged as Judged
 from detection.methods import Joint, Methods, View
 from detection.model import MetricWindow, Score, Service, Tier
 from detection.panel import Floats, Panel, panel_at, signal_of
-from detection.series import running_mean
+from detection.series import running_max, running_mean
 from detection.settings import DetectionSettings
 from detection.signals import Signal
+
+TWICE = 2
+_LIMITS = ("warn", "act", "alone", "eased")
 
 
 def judge_panel(
     panel: Panel, group: GroupBaseline, first: int, settings: DetectionSettings, methods: Methods
 ) -> Judged:
     """All columns from `first` on; the columns before are look-back. The heart of sweep and backtest alike."""
-    view = ensemble.view_of(panel, group.part("series"), first)
-    votes = ensemble.votes(view, panel.signals, list(methods.bands.values()), settings)
+    known = {n: m for n, m in methods.joint_for(panel.signals).items() if f"joint/{n}/warn" in group.arrays}
+    # for a joint detector one judgement is not enough: the ones before are scored, too
+    before = max(0, first - max([TWICE, *(method.steps for method in known.values())]) + 1)
+    wide = ensemble.view_of(panel, group.part("series"), before)
+    view = replace(wide, first=first, known_hour=wide.whole_hour)
+    votes = ensemble.votes(wide, panel.signals, list(methods.bands.values()), settings)
+    fresh = slice(first - before, None)
     old = (group.history_s >= settings.min_history_s)[:, None]
-    shape = (len(panel.services), len(panel.signals), -1)
-    levels = []
-    for tier, scores in (("warn", votes.warn), ("act", votes.act)):
-        level = (scores / group.arrays[f"threshold/{tier}"][:, None]).reshape(shape)
-        levels.append(np.where(old[..., None], level / group.arrays[f"service/{tier}"][:, None, None], np.nan))
-    joint, rows = _joint_levels(panel, group, view, settings, methods)
+    levels = [np.where(old[..., None], level[..., fresh], np.nan) for level in vote_levels(group, votes)]
+    joint: dict[str, tuple[Floats, Floats]] = {}
+    rows = ensemble.joint_features(wide, len(panel.services), before) if known else None
+    if rows is not None:
+        joint = _joint_levels(panel, group, wide, rows, votes.warn, settings, known)
+    joint = {name: (low[:, fresh], high[:, fresh]) for name, (low, high) in joint.items()}
     joint = {name: (np.where(old, low, np.nan), np.where(old, high, np.nan)) for name, (low, high) in joint.items()}
     own = _own_levels(panel, group, view, methods)
     own = {name: np.where(old[..., None], level, np.nan) for name, level in own.items()}
-    return Judged(view, levels[0], levels[1], joint, rows, own)
+    return Judged(view, levels[0], levels[1], joint, None if rows is None else rows[:, fresh], own)
+
+
+def vote_levels(group: GroupBaseline, votes: ensemble.Votes) -> tuple[Floats, Floats]:
+    """The votes over the thresholds of the warn and the act tier: (services, signals, C) each.
+
+    On a service of several signals what is seen twice running needs less: chance seldom repeats itself.
+    """
+    shape = (len(group.services), len(group.signals), -1)
+    warn = (votes.warn / group.arrays["threshold/warn"][:, None]).reshape(shape)
+    act = (votes.act / group.arrays["threshold/act"][:, None]).reshape(shape)
+    once, twice = act / group.arrays["service/act"][:, None, None], act / group.arrays["service/twice"][:, None, None]
+    warn = warn / group.arrays["service/warn"][:, None, None]
+    if len(group.signals) == 1:
+        return warn, once
+    twice[..., 1:] = np.minimum(twice[..., 1:], twice[..., :-1])
+    twice[..., 0] = np.nan
+    # what is acted on is a warning, too
+    return np.fmax(warn, np.where(twice > 1, twice, np.nan)), np.fmax(once, twice)
 
 
 def _joint_levels(
-    panel: Panel, group: GroupBaseline, view: View, settings: DetectionSettings, methods: Methods
-) -> tuple[dict[str, tuple[Floats, Floats]], Floats | None]:
-    """By joint detector its scores over the thresholds of both tiers, and the features of the judged columns."""
-    known = {n: m for n, m in methods.joint_for(panel.signals).items() if f"joint/{n}/warn" in group.arrays}
-    if not known:
-        return {}, None
-    # one judgement is not enough: the ones before are scored, too
-    before = max(0, view.first - max(method.steps for method in known.values()) + 1)
-    rows = ensemble.joint_features(view, len(panel.services), before)
-    moved = np.nan_to_num(ensemble.change(replace(view, first=before), panel.signals, settings))
+    panel: Panel,
+    group: GroupBaseline,
+    view: View,
+    rows: Floats,
+    votes: Floats,
+    settings: DetectionSettings,
+    methods: Mapping[str, Joint],
+) -> dict[str, tuple[Floats, Floats]]:
+    """By joint detector its scores over the thresholds of both tiers, (services, C) each.
+
+    rows: features, (services, C, features). votes: nominal vote scores of the series, (series, C).
+    """
+    shape = (len(panel.services), len(panel.signals), -1)
+    moved = np.nan_to_num(ensemble.change(view, panel.signals, settings))
+    strongest = np.clip(np.nan_to_num(votes).reshape(shape).max(axis=1), 0, 1)
     found = {}
-    for name, method in known.items():
-        raw = method.running(method.score(rows, ensemble.part_of(name, method, group.arrays)))[:, view.first - before :]
-        low, high = (group.arrays[f"joint/{name}/{tier}"][:, None] for tier in ("warn", "act"))
-        # however unusual, it is news only where some signal has moved by as much as is news for all that time
-        lasting = np.abs(running_mean(moved, method.steps)).reshape(len(panel.services), len(panel.signals), -1)
-        news = lasting.max(axis=1)[:, view.first - before :]
+    for name, method in methods.items():
+        part = ensemble.part_of(name, method, group.arrays)
+        raw = method.running(method.score(rows, part))
+        low, high, alone, eased = (group.arrays[f"joint/{name}/{key}"][:, None] for key in _LIMITS)
+        # what shows in no single signal has to be stranger than what half shows in one
+        low = np.fmax(low, alone - eased * running_max(strongest, method.steps))
+        high = np.fmax(low, high)
+        # however unusual, it is news only where a signal that carries it has moved by as much as is news all that time
+        lasting = np.abs(running_mean(moved, method.steps)).reshape(shape)
+        share = method.carried(rows, part, len(panel.signals)).transpose(0, 2, 1)
+        share = running_mean(share.reshape(moved.shape), method.steps).reshape(shape)
+        news = np.where(share >= share.mean(axis=1, keepdims=True), lasting, 0).max(axis=1)
         found[name] = (np.minimum(raw / low, news), np.minimum(raw / high, news))
-    return found, rows[:, view.first - before :]
+    return found
 
 
 def _own_levels(panel: Panel, group: GroupBaseline, view: View, methods: Methods) -> dict[str, Floats]:

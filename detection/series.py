@@ -145,6 +145,14 @@ def running_mean(scores: Floats, count: int) -> Floats:
     return (out / n).astype(np.float32)
 
 
+def running_max(scores: Floats, count: int) -> Floats:
+    """The largest of each score and the count - 1 before it (fewer at the start): shape kept, (rows, C)."""
+    out = scores.copy()
+    for back in range(1, min(count, scores.shape[1])):
+        np.maximum(out[:, back:], scores[:, :-back], out=out[:, back:])
+    return out
+
+
 def floor_scale(center: Floats, log: NDArray[np.bool_]) -> Floats:
     """The least spread that is believed: 1 % of the level (in log1p terms for log series), never quite zero."""
     raw = np.where(log, np.expm1(np.minimum(center, 80)), np.abs(center))

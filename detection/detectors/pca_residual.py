@@ -16,7 +16,7 @@ class PcaResidual(Joint):
     """A basis per service; the score is the length of what the basis does not explain."""
 
     name = "pca_residual"
-    share = 0.45
+    share = 0.58
     steps = 6
 
     def fit(self, rows: Floats) -> dict[str, Floats]:
@@ -58,6 +58,6 @@ class PcaResidual(Joint):
         """The mean of `steps` judgements (fewer at the start)."""
         return running_mean(raw, self.steps)
 
-    def weights(self, row: Floats, arrays: Arrays, signals: int) -> Floats:
+    def carried(self, rows: Floats, arrays: Arrays, signals: int) -> Floats:
         """The squared residual of both features of a signal."""
-        return super().weights(self.residual(row[None, None], arrays)[0, 0], arrays, signals)
+        return super().carried(self.residual(rows, arrays), arrays, signals)

@@ -11,13 +11,13 @@ from detection.fitting import nominal_factor, ordinary
 @pytest.mark.parametrize(
     ("signals", "step_s", "expected"),
     [
-        # 7 x 2,016 judgements a week: one in 14,112 normal values is above 3.81 standard deviations
-        pytest.param(7, 300.0, 3.81 / 3, id="seven signals every five minutes"),
-        pytest.param(2, 300.0, 3.48 / 3, id="two"),
-        pytest.param(19, 300.0, 4.04 / 3, id="nineteen"),
-        pytest.param(7, 60.0, 4.18 / 3, id="every minute"),
-        # 336 judgements: one in 336 is above 2.75, which the nominal three are beyond already
-        pytest.param(2, 3600.0, 1.0, id="hourly: never below the nominal threshold"),
+        # 7 x 2,016 judgements in each of 13 weeks: one in 183,456 normal values is above 4.40 standard deviations
+        pytest.param(7, 300.0, 4.40 / 3, id="seven signals every five minutes"),
+        pytest.param(2, 300.0, 4.12 / 3, id="two"),
+        pytest.param(19, 300.0, 4.61 / 3, id="nineteen"),
+        pytest.param(7, 60.0, 4.74 / 3, id="every minute"),
+        # 728 judgements: one in 728 is above 2.99, which the nominal three are beyond already
+        pytest.param(2, 21_600.0, 1.0, id="four times a day: never below the nominal threshold"),
     ],
 )
 def test_many_signals_looked_at_often_pass_three_standard_deviations_by_chance(

@@ -154,5 +154,5 @@ def test_shares_beyond_the_whole_budget_are_cut_in_proportion() -> None:
     signals = ("p95_ms", "mean_ms", "qps")
     names = ("votes", *methods.joints, *methods.own)
     assert sum(methods.share(name, signals) for name in names) == pytest.approx(1)
-    assert methods.share("toy", signals) == pytest.approx(0.6 / 1.28)
+    assert methods.share("toy", signals) == pytest.approx(0.6 / 1.41)
     assert methods.share("votes", ("p95_ms",)) == pytest.approx(1 / 1.05)

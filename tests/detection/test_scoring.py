@@ -15,9 +15,11 @@ from detection.detectors.fluctuation import Fluctuation
 from detection.detectors.local_outlier import LocalOutlier
 from detection.detectors.pca_residual import PcaResidual
 from detection.detectors.sigma import Sigma
+from detection.ensemble import Votes
 from detection.methods import Methods, View
 from detection.model import MetricWindow, Score, Service, Slo, Span
 from detection.panel import Floats, panel_at
+from detection.series import running_max
 from detection.settings import DetectionSettings
 from detection.weekly import Habit
 
@@ -318,6 +320,75 @@ def test_what_moves_less_than_is_news_is_no_joint_anomaly(baselines: BaselineSet
     assert 0.15 < warn[0, -1] < 0.35
     # after the first of them it is a sixth of that
     assert warn[0, -6] < 0.1
+
+
+def shifted(settings: DetectionSettings, baselines: BaselineSet, methods: Methods, signals: tuple[str, ...]) -> Floats:
+    """The joint warn level of service a, whose signals are half as high again for the last six judgements."""
+    live = windows(64, END_S + 3600, 3)
+    for signal in signals:
+        live["a"].values[signal][-6:] *= 1.5
+    (group,) = baselines.groups
+    panel = panel_at(live, group.services, group.signals, 900.0, END_S + 3600, 64)
+    warn, act = scoring.judge_panel(panel, group, 50, settings, methods).joint["pca_residual"]
+    assert (act <= warn).all()
+    out: Floats = warn[0]
+    return out
+
+
+def test_what_no_single_signal_votes_for_has_to_be_stranger(baselines: BaselineSet) -> None:
+    eager = RUNNING.model_copy(update={"min_effect": 0.001})
+    methods = detectors.chosen(SERVICES, eager)
+    (group,) = baselines.groups
+    low, alone = (group.arrays[f"joint/pca_residual/{name}"][0] for name in ("warn", "alone"))
+    voted = shifted(eager, baselines, methods, SIGNALS)
+    silent = shifted(eager, baselines, replace(methods, bands={}), SIGNALS)
+    assert alone > low
+    assert voted[-1] / silent[-1] == pytest.approx(alone / low, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("signals", "seen", "expected"),
+    [
+        # thresholds: 2 in a single judgement, 1.5 twice running
+        pytest.param(2, [1.8, 1.0], [0.9, 0.67], id="one judgement has to pass the higher one"),
+        pytest.param(2, [1.8, 1.8], [0.9, 1.2], id="two running pass the lower one"),
+        pytest.param(2, [1.8, N], [0.9, N], id="a gap is no second time"),
+        pytest.param(2, [3.0, 1.0], [1.5, 0.67], id="one that is high enough"),
+        pytest.param(1, [1.8, 1.8], [0.9, 0.9], id="a single signal has one threshold"),
+    ],
+)
+def test_what_is_seen_twice_running_needs_less(signals: int, seen: list[float], expected: list[float]) -> None:
+    scores = np.array([seen] * signals, np.float32)
+    arrays = {f"threshold/{tier}": np.ones(signals, np.float32) for tier in ("warn", "act")}
+    arrays |= {f"service/{by}": row(limit)[0] for by, limit in (("warn", 4.0), ("act", 2.0), ("twice", 1.5))}
+    group = GroupBaseline(("a",), SIGNALS[:signals], 900.0, row(0.0)[0], row(0.0)[0], arrays)
+    warn, act = scoring.vote_levels(group, Votes(scores, scores))
+    np.testing.assert_allclose(act[0, 0], expected, atol=0.005)
+    # what is acted on is a warning, too
+    assert (np.nan_to_num(warn[0, 0]) >= np.where(np.array(expected) > 1.1, 0.75, 0)).all()
+    assert (warn[0, 0, 1] > 1) == (signals == 2 and expected[1] > 1)
+
+
+class CarriedByTheFirst(PcaResidual):
+    """Says of every row that the first signal alone carries it."""
+
+    def carried(self, rows: Floats, arrays: object, signals: int) -> Floats:
+        out = np.zeros((*rows.shape[:2], signals), np.float32)
+        out[..., 0] = 1
+        return out
+
+
+def test_a_joint_anomaly_is_news_where_what_carries_it_moved(baselines: BaselineSet) -> None:
+    methods = detectors.chosen(SERVICES, RUNNING)
+    carried = replace(methods, joints={**methods.joints, "pca_residual": CarriedByTheFirst()})
+    assert shifted(RUNNING, baselines, methods, SIGNALS[1:])[-1] > 1
+    assert shifted(RUNNING, baselines, carried, SIGNALS[1:])[-1] < 1
+    assert shifted(RUNNING, baselines, carried, SIGNALS[:2])[-1] > 1
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, [3, 1, 2, 0]), (2, [3, 3, 2, 2]), (9, [3, 3, 3, 3])])
+def test_the_largest_of_the_last_few(count: int, expected: list[float]) -> None:
+    assert running_max(row(3, 1, 2, 0), count).tolist() == [expected]
 
 
 def test_a_level_of_nothing_is_nought_and_not_unknown() -> None:
