@@ -152,7 +152,7 @@ def _run(chosen: list[tuple[Path, Mutation]], reach: dict[Path, Reach], workers:
     jobs: list[runner.Job] = []
     for module, m in chosen:
         tests = reach[module].of(module, m.lines, module.stem)
-        jobs.append((module, m.number, tests, 30.0 + 6 * sum(reach[module].took_s[test] for test in tests)))
+        jobs.append((module, m.number, tests, 10.0 + 2 * sum(reach[module].took_s[test] for test in tests)))
     runner.run_all(jobs, workers, tell, until_s)
     return [found[place] for place in sorted(found)]
 

@@ -291,15 +291,17 @@ def parts(annotation: object) -> list[type[BaseModel]]:
 
 
 def words_of_the_code() -> set[str]:
-    """Attributes that are read anywhere, and texts that name one (options of levers are read by name)."""
+    """Attributes that are read anywhere but where the levers' options check themselves, and texts that name one (those
+    options are read by name)."""
     import sys
 
     homes = {Path(sys.modules[cls.__module__].__file__ or "").resolve() for cls in sections(Settings, set())}
+    checks = ROOT / "tuning" / "actuators" / "settings"
     found: set[str] = set()
     for folder in ("detection", "tuning", "slotune", "dags", "plugins"):
         for file in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and not file.is_relative_to(checks):
                     found.add(node.attr)
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str) and file.resolve() not in homes:
                     found.add(node.value)

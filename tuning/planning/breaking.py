@@ -66,7 +66,7 @@ def cut(
 ) -> tuple[Option, tuple[Option, ...]] | None:
     """(what is done about the worst route, what was passed over); None where it is no matter of this lever."""
     lever, setting = observation.service.levers.get(LEVER), observation.settings.get(LEVER)
-    if lever is None or setting is None or _in_vain(incident, past):
+    if lever is None or setting is None or LEVER in rd.failed_levers(incident, past):
         return None
     closed = [route for route in routes(lever) if setting.values.get(route.name) == "closed"]
     over = {route.name: _over(route, observation.window, settings.recent_s) for route in closed}
@@ -100,15 +100,6 @@ def lease_s(lever: Lever | None) -> float | None:
     """How long a circuit rests before it is first probed."""
     told = lever.options.get("open_for_s") if lever is not None else None
     return float(told) if isinstance(told, int | float) else None
-
-
-def _in_vain(incident: Incident, past: Sequence[Record]) -> bool:
-    """Whether a route was taken out for this incident and that was judged not to help. What was planned and never made
-    says nothing."""
-    mine = [record for record in past if record.incident_id == incident.id]
-    plans = {r.body.get("id") for r in mine if r.kind == "choose_action" and LEVER in rd.levers_of(r.body)}
-    verdicts = {r.body.get("verdict") for r in mine if r.kind == "verify_p95" and r.body.get("plan_id") in plans}
-    return bool(verdicts - {"improved", None})
 
 
 def _over(route: Route, window: MetricWindow, within_s: float) -> float:

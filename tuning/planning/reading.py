@@ -173,6 +173,11 @@ def harmful_levers(incident: Incident, past: Sequence[Record]) -> frozenset[str]
     return frozenset(lever for lever, verdicts in _failed(incident, past).items() if "worse" in verdicts)
 
 
+def failed_levers(incident: Incident, past: Sequence[Record]) -> frozenset[str]:
+    """Those of them of which a verdict says so: a plan that was never judged says nothing here."""
+    return frozenset(lever for lever, verdicts in _failed(incident, past).items() if verdicts - {None})
+
+
 def _failed(incident: Incident, past: Sequence[Record]) -> dict[str, set[object]]:
     """The verdicts of the tries that were no improvement, by lever (None: it has none)."""
     mine = [record for record in past if record.incident_id == incident.id]
