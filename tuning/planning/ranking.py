@@ -113,8 +113,16 @@ def best(ranked: list[Ranked], settings: PlanningSettings, limits: Mapping[str, 
         free = [item for item in open_ if probable(item, settings, limits)]
         if free:
             return min(free, key=likeliest)
-    sure = [item for item in singles if item.success >= top.success - th.PAIR_GAIN]
+    sure = [item for item in singles if item.success >= top.success - _worth(top, item)]
     return min(sure, key=likeliest) if sure else top
+
+
+def _worth(pair: Ranked, single: Ranked) -> float:
+    """Chance that a pair has to add to a single step to go before it: it is one more change to prove and to pay for.
+    Where it costs no more and is no harder to undo, a step of the chance is enough."""
+    dearer = pair.candidate.cost_per_hour > single.candidate.cost_per_hour + th.FREE
+    riskier = pair.candidate.risk >= th.RISKY > single.candidate.risk
+    return th.PAIR_GAIN if dearer or riskier else 1 / th.UNSURE_STEPS
 
 
 def least_loss(ranked: list[Ranked], settings: PlanningSettings, limits: Mapping[str, float]) -> Ranked | None:

@@ -36,6 +36,7 @@ _FREE = "It made no difference, and it is free and harmless."
 _NOT_FREE = "It made no difference, and it is not free."
 _MET = "{p95} is under its objective in two looks, which could not tell how much of it the change did: {why}"
 _LEANS = "{p95} fell as far as can be told, and is not under its objective yet: {why}"
+_LEANS_MET = "{p95} fell as far as can be told, and is under its objective: {why}"
 # (verdict, resolved, looked twice, free and harmless)
 CHANGE = table(
     ((*_VERDICTS, _LEANING), _RESOLVED, _BOOL, _BOOL),
@@ -53,8 +54,9 @@ CHANGE = table(
             ("inconclusive", _NOT_RESOLVED, True, ANY),
             Rule("roll_back", "following", "Two looks could not show that it helps: {why}"),
         ),
-        ((_LEANING, frozenset({True, None}), False, ANY), Rule("settle", "done", "One longer look: {why}")),
-        ((_LEANING, True, True, ANY), Rule("keep", "done", _MET)),
+        # A longer look could make it surer, and no other step should follow: it is met, and most probably by it.
+        ((_LEANING, True, ANY, ANY), Rule("keep", "done", _LEANS_MET)),
+        ((_LEANING, None, False, ANY), Rule("settle", "done", "One longer look: {why}")),
         ((_LEANING, None, True, ANY), Rule("keep", "following", _LEANS)),
         ((_LEANING, False, ANY, ANY), Rule("keep", "following", _LEANS)),
         (("improved", True, ANY, ANY), Rule("keep", "done", "{p95} fell and is under its objective.")),

@@ -225,9 +225,13 @@ def test_of_several_free_steps_the_likeliest_goes_first():
         ([option(p95=95.0, meets=0.58, cost=2.0), option(p95=95.0, meets=0.59, size=(9.0, 9.0))], 1),
         ([option(p95=95.0, meets=0.6, room=0.5), option(p95=95.0, meets=0.6, room=0.6)], 1),
         ([option(p95=95.0, meets=0.6, size=(2.0, 9.0)), option(p95=95.0, meets=0.6, size=(2.0, 8.0))], 1),
-        # A pair is worth its second change from 15 % more on.
-        ([option(p95=95.0, meets=0.6), option("batch_size+replicas", 95.0, meets=0.75)], 0),
-        ([option(p95=95.0, meets=0.6), option("batch_size+replicas", 95.0, meets=0.76)], 1),
+        # A pair that costs more, or is harder to undo, is worth its second change from 15 % more on.
+        ([option(p95=95.0, meets=0.6), option("batch_size+replicas", 95.0, meets=0.75, cost=1.0)], 0),
+        ([option(p95=95.0, meets=0.6), option("batch_size+replicas", 95.0, meets=0.76, cost=1.0)], 1),
+        ([option(p95=95.0, meets=0.6), option("precision+batch_size", 95.0, meets=0.75, risk=0.2)], 0),
+        # At the price of the single step it is not.
+        ([option("replicas", p95=95.0, meets=0.79, cost=7.2), option("batch_size+replicas", 95.0, meets=0.88, cost=7.2)], 1),
+        ([option("replicas", p95=95.0, meets=0.79, cost=7.2), option("batch_size+replicas", 95.0, meets=0.8, cost=7.2)], 0),
         ([option("batch_size+replicas", 95.0, meets=0.5)], 0),
     ],
 )

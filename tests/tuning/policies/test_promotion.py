@@ -74,7 +74,7 @@ def test_a_free_change(
     ("leaning", "resolved", "twice", "harmed", "step", "following"),
     [
         (True, None, False, False, "settle", "done"),
-        (True, True, False, False, "settle", "done"),
+        (True, True, False, False, "keep", "done"),
         (True, False, False, False, "keep", "next_attempt"),
         (True, False, True, False, "keep", "next_attempt"),
         (True, None, True, False, "keep", "next_attempt"),
