@@ -65,7 +65,7 @@ class ReplicaBatch(BatchEndpoints):
         self._key = key
         return super().apply_to(service, change, replica, key=key)
 
-    def _given(self, service: Service) -> dict[str, Connection]:
+    def _configured(self, service: Service) -> dict[str, Connection]:
         return {name: self._connections.get(name) for name in self._outside.scenario.replicas}
 
     def read_one(self, service: Service, http: Http) -> Knobs:
