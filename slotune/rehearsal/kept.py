@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-import detection
-import slotune
-import tuning
+from detection import errors as of_detection
 from detection.errors import ConfigError
+from slotune import places as of_slotune
 from slotune.rehearsal.result import Amount, Curves, Happened, Incident, Made, Rehearsal, Rival, ServiceResult
+from tuning import errors as of_tuning
 
 KEPT_S = 7 * 86_400.0
 """A result that was not asked for within this time is thrown away."""
@@ -41,7 +41,7 @@ def digest(*parts: str | bytes) -> str:
 @cache
 def code() -> str:
     """Of all that decides: with other code nothing that was kept is of use."""
-    roots = [Path(package.__file__ or "").parent for package in (detection, slotune, tuning)]
+    roots = [Path(one.__file__ or "").parent for one in (of_detection, of_slotune, of_tuning)]
     return digest(*(file.read_bytes() for root in roots for file in sorted(root.rglob("*.py"))))
 
 
