@@ -150,6 +150,8 @@ def test_only_what_nobody_asked_for_is_thrown_away(shelf, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.e2e
+@pytest.mark.timeout(900)
 def test_ctrl_c_ends_in_a_sentence_and_the_same_command_goes_on(tmp_path):
     (tmp_path / "services.yaml").write_text(_text())
     save(tmp_path / "recorded", {name: overloaded() for name in NAMES})
@@ -167,6 +169,6 @@ def test_ctrl_c_ends_in_a_sentence_and_the_same_command_goes_on(tmp_path):
         assert first.wait(60) == 130
     text = (tmp_path / "said").read_text()
     assert "Stopped. What is finished is kept in" in text and "Traceback" not in text
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=240, check=True)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=600, check=True)
     assert "of 3 were worked out before and are kept in" in done.stderr
     assert len(json.loads(done.stdout)["services"]) == 3
